@@ -1,0 +1,246 @@
+"""Files: written whole or not at all, read without trust, told apart by format and version.
+
+Arrays travel in `.npz` archives without pickles. One entry, `header`, is a JSON text with
+`format`, `version`, `finecast_version` and `content_hash`; the rest are the arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    FINECAST_VERSION = package_version("finecast")
+except PackageNotFoundError:  # a checkout that is not installed
+    FINECAST_VERSION = "0+unknown"
+
+LARGEST_FILE_BYTES = 16 * 2**30
+"""An archive that declares more than this is refused before anything is allocated."""
+
+
+class FormatError(ValueError):
+    """A file is missing, truncated, foreign, corrupt or of a newer version; says which and why."""
+
+    def __init__(self, path: str | os.PathLike[str], what: str) -> None:
+        self.path = Path(path)
+        super().__init__(f"{self.path}: {what}")
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` to a temporary file beside `path`, then rename: a killed write leaves the old.
+
+    Raises
+    ------
+    FormatError
+        The folder does not exist, is not writable, or `path` is a folder.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise FormatError(target, "is a directory, expected a file name")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise FormatError(target, f"cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise FormatError(target, f"cannot be written: {error.strerror}") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a file.
+
+    Raises
+    ------
+    FormatError
+        The file is missing, a folder, or unreadable.
+    """
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise FormatError(path, "no such file") from None
+    except IsADirectoryError:
+        raise FormatError(path, "is a directory, expected a file") from None
+    except (OSError, ValueError) as error:
+        raise FormatError(path, f"cannot be read: {error}") from None
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Return the parsed JSON of a file; NaN and infinities are refused.
+
+    Raises
+    ------
+    FormatError
+        The file cannot be read or is not JSON.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not allowed, numbers must be finite")
+
+    try:
+        return json.loads(read_bytes(path).decode("utf-8"), parse_constant=refuse)
+    except FormatError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FormatError(path, f"not valid JSON: {error}") from None
+
+
+def content_hash(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of a header and named arrays (names, types, shapes, bytes)."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def write_archive(
+    path: str | os.PathLike[str],
+    file_format: str,
+    version: int,
+    header: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+) -> str:
+    """Write an `.npz` archive and return its content hash (of header and arrays, not of versions).
+
+    Raises
+    ------
+    FormatError
+        The file cannot be written.
+    """
+    digest = content_hash(header, arrays)
+    full_header = {
+        "format": file_format,
+        "version": version,
+        "finecast_version": FINECAST_VERSION,
+        "content_hash": digest,
+        "content": dict(header),
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, allow_pickle=False, header=np.array(json.dumps(full_header)), **dict(arrays)
+    )
+    write_atomically(path, buffer.getvalue())
+    return digest
+
+
+def read_archive(
+    path: str | os.PathLike[str], file_format: str, version: int
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return header content and arrays of an `.npz` archive of ours.
+
+    Raises
+    ------
+    FormatError
+        The file is missing, truncated, foreign, holds pickles, is of another format or a newer
+        version, or its content does not match its hash.
+    """
+    arrays = read_arrays(path)
+    header = _header(path, arrays)
+    if header["format"] != file_format:
+        raise FormatError(path, f"is a {header['format']!r} file, expected {file_format!r}")
+    if header["version"] > version:
+        raise FormatError(
+            path,
+            f"has version {header['version']} of {file_format!r}, written by finecast "
+            f"{header.get('finecast_version')}; this finecast reads up to version {version}",
+        )
+    if content_hash(header["content"], arrays) != header["content_hash"]:
+        raise FormatError(path, "content does not match its hash, the file is damaged")
+    return header["content"], arrays
+
+
+def archive_format(path: str | os.PathLike[str]) -> str:
+    """Return the format name of an archive of ours.
+
+    Raises
+    ------
+    FormatError
+        As `read_archive`.
+    """
+    return str(_header(path, read_arrays(path, only="header"))["format"])
+
+
+def _header(path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    if "header" not in arrays:
+        raise FormatError(path, "has no 'header' entry, it is not a finecast file")
+    try:
+        header = json.loads(str(arrays.pop("header")[()]))
+        for key, kind in (
+            ("format", str),
+            ("version", int),
+            ("content", dict),
+            ("content_hash", str),
+        ):
+            if not isinstance(header[key], kind):
+                raise TypeError(key)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError(path, f"its header is not a finecast header ({error!r})") from None
+    return dict(header)
+
+
+def read_arrays(
+    path: str | os.PathLike[str], *, only: str | None = None
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of any `.npz` archive (or just one), refusing pickles and false sizes.
+
+    Raises
+    ------
+    FormatError
+        The file is missing, not a zip archive, truncated, or an entry is not a plain array.
+    """
+    content = read_bytes(path)
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(info.file_size for info in archive.infolist()) > LARGEST_FILE_BYTES:
+                raise FormatError(path, f"declares over {LARGEST_FILE_BYTES} bytes of arrays")
+            for info in archive.infolist():
+                name = info.filename.removesuffix(".npy")
+                if only is None or name == only:
+                    arrays[name] = _plain_array(path, name, archive.read(info))
+    except FormatError:
+        raise
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise FormatError(path, f"not a readable .npz archive: {error}") from None
+    except Exception as error:  # zlib.error and whatever else damaged bytes provoke
+        raise FormatError(path, f"damaged .npz archive: {error}") from None
+    return arrays
+
+
+def _plain_array(path: str | os.PathLike[str], name: str, member: bytes) -> NDArray[Any]:
+    stream = io.BytesIO(member)
+    major, _ = np.lib.format.read_magic(stream)
+    read_header = (
+        np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise FormatError(path, f"entry {name!r} holds pickled objects, which are never loaded")
+    declared = dtype.itemsize * int(np.prod([int(n) for n in shape], dtype=object))
+    if declared != len(member) - stream.tell():
+        raise FormatError(path, f"entry {name!r} is truncated: {declared} bytes declared")
+    stream.seek(0)
+    return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))

@@ -1,0 +1,10 @@
+"""Every tolerance of the judge, by name. Storage is exact: integer bytes."""
+
+POWER_RELATIVE = 1e-9
+"""A node's transmit power may exceed its limit by this share (rounding of a scaling step)."""
+
+RATE_RELATIVE = 1e-9
+"""A planned rate may exceed the guaranteed one, or a message's bits fall short, by this share."""
+
+LOWEST_SNR = 0.1
+"""SNR of the lowest modulation-and-coding rate, W log2(1 + 0.1), at which a repeat is charged."""

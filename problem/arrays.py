@@ -93,7 +93,10 @@ def checked_number(
     allowed = [
         text
         for text, holds in (
-            ("finite" if finite else "not NaN", np.isfinite(number) or (not finite and number == number)),
+            (
+                "finite" if finite else "not NaN",
+                np.isfinite(number) or (not finite and number == number),
+            ),
             (f">= {low}", low is None or number >= low),
             (f"> {above}", above is None or number > above),
             (f"<= {high}", high is None or number <= high),

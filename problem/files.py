@@ -13,18 +13,13 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-try:
-    FINECAST_VERSION = package_version("finecast")
-except PackageNotFoundError:  # a checkout that is not installed
-    FINECAST_VERSION = "0+unknown"
+from problem.version import FINECAST_VERSION
 
 LARGEST_FILE_BYTES = 16 * 2**30
 """An archive that declares more than this is refused before anything is allocated."""
@@ -39,7 +34,7 @@ class FormatError(ValueError):
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write `content` to a temporary file beside `path`, then rename: a killed write leaves the old.
+    """Write to a temporary file beside `path`, then rename: a killed write leaves the old file.
 
     Raises
     ------

@@ -8,3 +8,6 @@ RATE_RELATIVE = 1e-9
 
 LOWEST_SNR = 0.1
 """SNR of the lowest modulation-and-coding rate, W log2(1 + 0.1), at which a repeat is charged."""
+
+PROBABILITY = 1e-9
+"""Probabilities that must sum to 1 may miss it by this much."""

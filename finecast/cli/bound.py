@@ -1,0 +1,57 @@
+"""`finecast bound`: the certified lower bound alone."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from finecast.cli.common import (
+    json_option,
+    load_instance,
+    parse_settings,
+    print_json,
+    print_table,
+    progress_bar,
+    seconds,
+    set_option,
+    with_settings,
+)
+
+
+@click.command("bound")
+@click.argument("instance")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="For a TOML scenario.")
+@set_option
+@json_option
+def command(instance: str, seed: int, settings: tuple[str, ...], as_json: bool) -> None:
+    """Compute a certified lower bound on the delay of INSTANCE, whatever the decisions."""
+    from solvers.joint import certified_lower_bound
+
+    problem, unknown = with_settings(load_instance(instance, seed), parse_settings(settings))
+    if unknown:
+        raise ValueError(
+            f"--set: {next(iter(unknown))!r} is unknown, expected delivery or schedule"
+        )
+    began = time.perf_counter()
+    with progress_bar() as tell:
+        bound = certified_lower_bound(problem, callback=tell)
+    wall_s = time.perf_counter() - began
+    if as_json:
+        print_json(
+            {
+                "lower_bound": bound,
+                "bound_kind": "certified",
+                "wall_s": wall_s,
+                "instance_hash": problem.content_hash,
+            }
+        )
+    else:
+        print_table(
+            f"{problem.name or 'instance'}, seed {problem.seed}",
+            [
+                ("lower bound", f"{seconds(bound)} (certified)"),
+                ("mean per slot", seconds(bound / problem.slots)),
+                ("time", f"{wall_s:.2f} s wall"),
+            ],
+        )

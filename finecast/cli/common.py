@@ -1,0 +1,179 @@
+"""What the commands share: inputs, progress, tables, JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from finecast.shipped import find
+from problem.files import FormatError
+from problem.instance import Instance
+
+if TYPE_CHECKING:
+    from solvers.result import Progress
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the instance (when drawn from a scenario) and of the method.",
+)
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the method, or delivery= and schedule= of the instance; repeatable.",
+)
+
+
+def load_instance(path: str, seed: int) -> Instance:
+    """Return the instance in an .npz file, or the one drawn from a TOML scenario.
+
+    Raises
+    ------
+    FormatError
+        The file is missing or bad.
+    """
+    found = find(path)
+    if found.suffix == ".toml":
+        from problem.scenario import read_scenario
+
+        try:
+            return read_scenario(found).generate(seed)
+        except FormatError:
+            raise
+        except ValueError as error:
+            raise FormatError(found, str(error)) from None
+    from problem.instance import read_instance
+
+    return read_instance(found)
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Return `KEY=VALUE` texts as a dictionary; values are JSON where they parse, else text.
+
+    Raises
+    ------
+    ValueError
+        A text has no '='.
+    """
+    options = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set: {text!r} is not allowed, must be KEY=VALUE")
+        try:
+            options[key.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key.strip()] = value
+    return options
+
+
+def with_settings(instance: Instance, options: dict[str, Any]) -> tuple[Instance, dict[str, Any]]:
+    """Apply `delivery` and `schedule` to the instance; return it and the other options."""
+    fields = {key: options[key] for key in ("delivery", "schedule") if key in options}
+    rest = {key: value for key, value in options.items() if key not in fields}
+    return (dataclasses.replace(instance, **fields) if fields else instance), rest
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[Progress], None]]:
+    """Give a callback that draws progress on stderr when that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    bars = Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    tasks: dict[str, Any] = {}
+
+    def tell(progress: Progress) -> None:
+        if progress.stage not in tasks:
+            tasks[progress.stage] = bars.add_task(progress.stage)
+        bars.update(tasks[progress.stage], completed=progress.done, total=progress.total or None)
+
+    with bars:
+        yield tell
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object; numbers that JSON lacks (NaN, infinities) become null."""
+    click.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """Print a two-column table of names and values."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table, markup=False)
+
+
+def seconds(value: float) -> str:
+    """Write a duration with its unit."""
+    if not math.isfinite(value):
+        return "infinite" if value > 0 else "-"
+    return f"{value:.4g} s" if value < 1e5 else f"{value:.6g} s"
+
+
+def percent(value: float | None, digits: int = 3) -> str:
+    """Write a share in per cent."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{100 * value:.{digits}f} %" if math.isfinite(value) else "infinite"
+
+
+def gigabytes(value: float) -> str:
+    """Write bytes in GB (1e9)."""
+    return f"{value / 1e9:.3f} GB"
+
+
+def refuse_overwriting_folder(path: str) -> Path:
+    """Return an output path whose folder exists, so that work is not done for nothing.
+
+    Raises
+    ------
+    FormatError
+        The folder does not exist, or the path is a folder.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise FormatError(target, "is a directory, expected a file name")
+    if not target.parent.is_dir():
+        raise FormatError(target, f"the folder {target.parent} does not exist")
+    return target

@@ -1,0 +1,83 @@
+"""`finecast evaluate`: the judge alone."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from finecast.cli.common import (
+    json_option,
+    load_instance,
+    parse_settings,
+    percent,
+    print_json,
+    print_table,
+    seconds,
+    set_option,
+    with_settings,
+)
+
+
+@click.command("evaluate")
+@click.argument("instance")
+@click.argument("solution")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="For a TOML scenario.")
+@set_option
+@json_option
+def command(
+    instance: str, solution: str, seed: int, settings: tuple[str, ...], as_json: bool
+) -> None:
+    """Judge SOLUTION on INSTANCE; exit code 1 and the list of violations if it breaks a rule."""
+    from problem.evaluation import evaluate
+    from problem.files import FormatError
+    from problem.solution import read_solution
+
+    problem, unknown = with_settings(load_instance(instance, seed), parse_settings(settings))
+    if unknown:
+        raise ValueError(
+            f"--set: {next(iter(unknown))!r} is unknown, expected delivery or schedule"
+        )
+    decisions = read_solution(solution)
+    try:
+        evaluation = evaluate(problem, decisions)
+    except ValueError as error:
+        raise FormatError(solution, str(error)) from None
+    other = decisions.instance_hash not in ("", problem.content_hash)
+    if as_json:
+        print_json(
+            {
+                "feasible": evaluation.feasible,
+                "mean_slot_delay": evaluation.mean_slot_delay,
+                **{
+                    name: value
+                    for name, value in vars(evaluation).items()
+                    if name not in ("violations", "block_migration", "block_air_time")
+                },
+                "violations": [str(violation) for violation in evaluation.violations],
+                "instance_hash": problem.content_hash,
+                "made_for_another_instance": other,
+            }
+        )
+    else:
+        print_table(
+            f"{decisions.method or 'solution'} on {problem.name or 'instance'}",
+            [
+                ("feasible", "yes" if evaluation.feasible else "NO"),
+                ("delay, guaranteed", seconds(evaluation.delay)),
+                ("delay, realised", seconds(evaluation.realised_delay)),
+                ("delay, planned", seconds(evaluation.planned_delay)),
+                ("sequential", seconds(evaluation.sequential_delay)),
+                ("pipelined", seconds(evaluation.pipelined_delay)),
+                ("95th percentile", seconds(evaluation.p95_completion)),
+                ("hits, requests", percent(evaluation.request_hit_ratio, 1)),
+                ("hits, bytes", percent(evaluation.byte_hit_ratio, 1)),
+                ("energy", f"{evaluation.transmit_energy:.4g} J"),
+                ("outages", str(evaluation.outages)),
+            ],
+        )
+        if other:
+            click.echo("note: the solution was made for another instance")
+        for violation in evaluation.violations:
+            click.echo(f"violation: {violation}")
+    sys.exit(0 if evaluation.feasible else 1)

@@ -1,0 +1,130 @@
+"""`finecast library`: parameter blocks of real families or of checkpoints on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from finecast.cli.common import (
+    gigabytes,
+    json_option,
+    percent,
+    print_json,
+    print_table,
+    progress_bar,
+    refuse_overwriting_folder,
+)
+
+
+@click.command("library")
+@click.argument("family", nargs=-1)
+@click.option("--from-checkpoints", help="Folder of .safetensors files or folders of shards.")
+@click.option("-o", "--output", required=True, help="Library file to write (.json).")
+@click.option("--variants", type=int, default=6, show_default=True, help="Task models per family.")
+@click.option(
+    "--freeze-ratio",
+    type=float,
+    multiple=True,
+    help="Share of the backbone that is frozen, from the bottom; repeat it for nested sharing.",
+)
+@click.option(
+    "--granularity",
+    default="block",
+    show_default=True,
+    help="stage, block (residual block or layer), or a number of them per parameter block.",
+)
+@click.option("--dtype", default="float32", show_default=True, help="float32 or float16.")
+@click.option("--classes", type=int, default=1000, show_default=True, help="Outputs of the head.")
+@click.option("--lora-rank", type=int, help="Llama: rank of each task's adapter.")
+@click.option("--lora-targets", help="Llama: qv, qkvo or all.")
+@json_option
+def command(
+    family: tuple[str, ...],
+    from_checkpoints: str | None,
+    output: str,
+    variants: int,
+    freeze_ratio: tuple[float, ...],
+    granularity: str,
+    dtype: str,
+    classes: int,
+    lora_rank: int | None,
+    lora_targets: str | None,
+    as_json: bool,
+) -> None:
+    """Build a library from FAMILY..., such as `vit-b-16 resnet-101`, or from checkpoints."""
+    from problem.library import combine, write_library
+
+    if bool(family) == (from_checkpoints is not None):
+        raise click.UsageError("give either families or --from-checkpoints")
+    target = refuse_overwriting_folder(output)
+    if from_checkpoints is not None:
+        from problem.checkpoints import library_from_checkpoints
+        from solvers.result import Progress
+
+        with progress_bar() as tell:
+            library = library_from_checkpoints(
+                from_checkpoints,
+                progress=lambda done, total: tell(Progress("bytes read", done, total)),
+            )
+    else:
+        from problem.families import FamilySpec, build_family
+
+        library = combine(
+            [
+                build_family(
+                    FamilySpec(
+                        backbone=name,
+                        variants=variants,
+                        freeze_ratio=freeze_ratio or None,
+                        granularity=int(granularity) if granularity.isdecimal() else granularity,
+                        dtype=dtype,
+                        classes=classes,
+                        lora_rank=lora_rank,
+                        lora_targets=lora_targets,
+                    )
+                )
+                for name in family
+            ]
+        )
+    write_library(target, library)
+    described = describe_library(library)
+    if as_json:
+        print_json({"file": str(target), **described})
+    else:
+        print_table(str(target), library_rows(described))
+
+
+def describe_library(library: Any) -> dict[str, Any]:
+    """Return the counts and sharing statistics of a library."""
+    from problem.library import sharing_statistics
+
+    return {
+        "models": library.models,
+        "blocks": library.blocks,
+        "families": sorted(set(library.model_family)),
+        **vars(sharing_statistics(library)),
+        "library_hash": library.content_hash,
+    }
+
+
+def library_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of a library's table."""
+    return [
+        ("models", f"{described['models']} of {', '.join(described['families'])}"),
+        (
+            "parameter blocks",
+            f"{described['blocks']}, {described['reusable_blocks']} of them in several models",
+        ),
+        (
+            "blocks per model",
+            f"{described['blocks_per_model_min']} to {described['blocks_per_model_max']}, "
+            f"mean {described['blocks_per_model_mean']:.1f}",
+        ),
+        ("all models apart", gigabytes(described["separate_bytes"])),
+        (
+            "each block once",
+            f"{gigabytes(described['deduplicated_bytes'])}, "
+            f"saves {percent(described['saved_share'], 1)}",
+        ),
+    ]

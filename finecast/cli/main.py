@@ -1,0 +1,71 @@
+"""The `finecast` command: every subcommand is a file beside this one, imported when called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from problem.version import FINECAST_VERSION
+
+COMMANDS = {
+    "generate": "Draw instances from a scenario.",
+    "show": "Say and draw what is in a library, scenario, instance or solution.",
+    "library": "Build a parameter-block library from model families or checkpoints.",
+    "solve": "Solve an instance; print delay, certified bound and gap.",
+    "evaluate": "Judge a solution.",
+    "bound": "Compute the certified lower bound alone.",
+    "methods": "List the methods with their capabilities.",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"finecast.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(FINECAST_VERSION, prog_name="finecast")
+def cli() -> None:
+    """Fine-grained AI-model caching, migration and coordinated broadcasting at the network edge.
+
+    Start with: finecast solve data/scenarios/vision-small.toml
+
+    Exit codes: 0 done, 1 the answer is no (infeasible, check failed), 2 bad input.
+    """
+
+
+def main() -> None:
+    """Run the command line; bad input ends in one line on stderr and exit code 2."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (ValueError, OSError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError):
+            os._exit(0)  # the reader of our output has left; nothing to flush
+        if os.environ.get("FINECAST_DEBUG"):
+            raise
+        _fail(str(error) or "out of memory")
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("finecast: interrupted", err=True)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    line = " ".join(message.split())
+    click.echo(f"finecast: error: {line}", err=True)
+    sys.exit(2)

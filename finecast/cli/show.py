@@ -1,0 +1,179 @@
+"""`finecast show`: what is in a file, in words and as a picture."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import Any
+
+import click
+import numpy as np
+
+from finecast.cli.common import (
+    gigabytes,
+    json_option,
+    load_instance,
+    print_json,
+    print_table,
+    refuse_overwriting_folder,
+)
+from finecast.cli.library import describe_library, library_rows
+from finecast.shipped import find
+from problem.files import FormatError
+
+
+@click.command("show")
+@click.argument("file")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="For a TOML scenario.")
+@click.option("--solution", help="A solution of the instance, for its picture.")
+@click.option("--slot", type=click.IntRange(min=0), default=0, help="Slot to draw.")
+@click.option("--plot", help="Picture to write: .png, .svg or .pdf.")
+@json_option
+def command(
+    file: str, seed: int, solution: str | None, slot: int, plot: str | None, as_json: bool
+) -> None:
+    """Say what is in FILE: a library (.json), scenario (.toml), instance or solution (.npz).
+
+    With --plot an instance or scenario is drawn: cells, users, links; with --solution also the
+    caches and the slot as a Gantt chart.
+    """
+    found = find(file)
+    kind = _kind(found)
+    if kind not in ("instance", "scenario") and (plot or solution):
+        raise click.UsageError(
+            f"--plot and --solution need an instance or scenario, {file} is a {kind}"
+        )
+    if kind == "library":
+        from problem.library import read_library
+
+        described = describe_library(read_library(found))
+        rows = library_rows(described)
+    elif kind == "solution":
+        described = _describe_solution(found)
+        rows = [(name.replace("_", " "), str(value)) for name, value in described.items()]
+    else:
+        instance = load_instance(file, seed)
+        described = _describe_instance(instance)
+        rows = _instance_rows(instance, described)
+        if plot is not None:
+            _draw(instance, solution, slot, plot)
+            described["plot"] = plot
+            rows.append(("picture", plot))
+    if as_json:
+        print_json({"kind": kind, **described})
+    else:
+        print_table(f"{kind} {file}", rows)
+
+
+def _kind(path: Any) -> str:
+    if path.suffix == ".toml":
+        return "scenario"
+    if path.suffix == ".json":
+        return "library"
+    if not zipfile.is_zipfile(path):
+        raise FormatError(path, "is no .toml, .json or .npz file of finecast")
+    from problem.files import archive_format
+
+    kind = archive_format(path).removeprefix("finecast-")
+    if kind not in ("instance", "solution"):
+        raise FormatError(path, f"holds a {kind!r}, expected an instance or a solution")
+    return kind
+
+
+def _describe_solution(path: Any) -> dict[str, Any]:
+    from problem.solution import read_solution
+
+    solution = read_solution(path)
+    slots, nodes, blocks = solution.cache.shape
+    return {
+        "method": solution.method,
+        "slots": slots,
+        "nodes": nodes,
+        "blocks": blocks,
+        "cached_copies": int(solution.cache.sum()),
+        "migrations": int(solution.received.sum()),
+        "messages": sum(broadcast.messages for broadcast in solution.broadcasts),
+        "modes": sum(broadcast.modes for broadcast in solution.broadcasts),
+        "planned_rates": solution.planned,
+        "instance_hash": solution.instance_hash,
+    }
+
+
+def _describe_instance(instance: Any) -> dict[str, Any]:
+    network = instance.network
+    strength = np.linalg.norm(instance.normalised_channel, axis=3) * np.sqrt(network.power)
+    alone = np.log2(1 + strength.sum(axis=2) ** 2)
+    return {
+        "name": instance.name,
+        "seed": instance.seed,
+        "slots": instance.slots,
+        "nodes": instance.nodes,
+        "antennas": instance.antennas,
+        "users": instance.users,
+        "library": describe_library(instance.library),
+        "storage_bytes": network.storage,
+        "power_w": network.power,
+        "bandwidth_hz": network.bandwidth,
+        "noise_power_w": network.noise_power,
+        "max_spectral_efficiency": network.max_spectral_efficiency,
+        "spectral_efficiency_alone": np.percentile(alone, [10, 50, 90]),
+        "requests": int((instance.requests >= 0).sum()),
+        "distinct_models_per_slot": float(
+            np.mean([len(np.unique(r[r >= 0])) for r in instance.requests])
+        ),
+        "delivery": instance.delivery,
+        "schedule": instance.schedule,
+        "instance_hash": instance.content_hash,
+    }
+
+
+def _instance_rows(instance: Any, described: dict[str, Any]) -> list[tuple[str, str]]:
+    network = instance.network
+    off_diagonal = network.backhaul_rate[~np.eye(instance.nodes, dtype=bool)]
+    links = f"{_span(off_diagonal / 1e9)} Gbit/s, " if len(off_diagonal) else ""
+    low, middle, high = described["spectral_efficiency_alone"]
+    return [
+        (
+            "size",
+            f"{instance.slots} slots, {instance.users} users, {instance.nodes} nodes x "
+            f"{instance.antennas} antennas",
+        ),
+        *library_rows(described["library"]),
+        ("storage per node", f"{_span(network.storage / 1e9)} GB"),
+        ("links between nodes", f"{links}cloud {_span(network.cloud_rate / 1e9)} Gbit/s"),
+        (
+            "carrier",
+            f"{network.bandwidth / 1e6:g} MHz, {_span(network.power)} W per node, "
+            f"noise {network.noise_power:.3g} W",
+        ),
+        (
+            "one user, all nodes",
+            f"{low:.1f} / {middle:.1f} / {high:.1f} bit/s/Hz at the 10th / "
+            f"50th / 90th percentile, cap {network.max_spectral_efficiency:g}",
+        ),
+        (
+            "requests",
+            f"{described['requests']}, "
+            f"{described['distinct_models_per_slot']:.1f} distinct models per slot",
+        ),
+        (
+            "requested bytes",
+            gigabytes(float((instance.needed @ instance.library.block_size).sum()))
+            + " of distinct blocks",
+        ),
+        ("delivery, schedule", f"{instance.delivery}, {instance.schedule}"),
+        ("hash", described["instance_hash"]),
+    ]
+
+
+def _span(values: Any) -> str:
+    low, high = float(np.min(values)), float(np.max(values))
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def _draw(instance: Any, solution: str | None, slot: int, plot: str) -> None:
+    from finecast.pictures import overview, save_picture
+    from problem.solution import read_solution
+
+    target = refuse_overwriting_folder(plot)
+    decisions = None if solution is None else read_solution(solution)
+    save_picture(overview(instance, decisions, slot), target)

@@ -1,0 +1,1 @@
+"""Pictures of instances and solutions; matplotlib is imported here and nowhere else."""

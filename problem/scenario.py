@@ -1,0 +1,360 @@
+"""Scenario: what a person writes in TOML, and the instances drawn from it.
+
+Every random part has a seed of its own, derived from (seed, name of the part), so that positions,
+channels, CSI errors, links, tastes and requests vary one at a time.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+import zlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from problem.arrays import FloatArray, IntArray
+from problem.channel import draw_channels, draw_true_channel
+from problem.demand import draw_demand, sample
+from problem.families import FamilySpec, build_family
+from problem.files import FormatError, read_bytes
+from problem.instance import Instance
+from problem.library import ModelLibrary, combine, read_library
+from problem.measured import read_channels
+from problem.network import (
+    Network,
+    dbm_to_w,
+    drop_users,
+    hexagonal_positions,
+    square_positions,
+    thermal_noise_w,
+)
+from problem.trace import read_trace
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Span = Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FamilySection(_Section):
+    """One set of task variants of a backbone; see `problem.families.FamilySpec`."""
+
+    backbone: str
+    variants: Count = 4
+    freeze_ratio: Share | list[Share] | None = None
+    granularity: Literal["stage", "block"] | Count = "block"
+    dtype: Literal["float32", "float16"] | None = None
+    classes: Count | None = None
+    lora_rank: Count | None = None
+    lora_targets: Literal["qv", "qkvo", "all"] | None = None
+
+
+class LibrarySection(_Section):
+    """A library file (relative to the scenario), or families built on the spot."""
+
+    file: str | None = None
+    families: list[FamilySection] = []
+
+    @model_validator(mode="after")
+    def _one_source(self) -> LibrarySection:
+        if bool(self.file) == bool(self.families):
+            raise ValueError("give either 'file' or 'families'")
+        return self
+
+
+class NodesSection(_Section):
+    """Edge nodes: where they stand, what they store, how strongly they send."""
+
+    count: Count = 4
+    antennas: Count = 4
+    layout: Literal["hexagonal", "square"] = "hexagonal"
+    inter_site_distance_m: Positive = 200.0
+    positions_m: list[Annotated[list[Finite], Field(min_length=2, max_length=2)]] | None = None
+    power_dbm: Finite = 30.0
+    storage_gb: NonNegative | list[NonNegative] | None = None
+    storage_share: NonNegative | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NodesSection:
+        if self.positions_m is not None and len(self.positions_m) != self.count:
+            raise ValueError(
+                f"positions_m has {len(self.positions_m)} entries, count is {self.count}"
+            )
+        if isinstance(self.storage_gb, list) and len(self.storage_gb) != self.count:
+            raise ValueError(
+                f"storage_gb has {len(self.storage_gb)} entries, count is {self.count}"
+            )
+        if self.storage_gb is not None and self.storage_share is not None:
+            raise ValueError("give either 'storage_gb' or 'storage_share'")
+        return self
+
+
+class LinksSection(_Section):
+    """Migration rates; [low, high] draws every link uniformly in between."""
+
+    backhaul_gbps: Span = [1.0, 10.0]
+    cloud_gbps: Span = [0.2, 1.0]
+
+
+class RadioSection(_Section):
+    """The downlink carrier."""
+
+    carrier_ghz: Positive = 3.5
+    bandwidth_mhz: Positive = 100.0
+    noise_figure_db: Finite = 9.0
+    max_spectral_efficiency: Positive | None = 7.4063
+
+
+class ChannelSection(_Section):
+    """How channels are drawn, or the file they are read from (relative to the scenario)."""
+
+    environment: Literal["umi", "uma", "iid"] = "umi"
+    los: Literal["mixture", "los", "nlos"] = "mixture"
+    correlation: Share = 0.9
+    error: NonNegative = 0.0
+    file: str | None = None
+
+
+class UsersSection(_Section):
+    """Users, dropped uniformly within `cell_radius_m` of some node."""
+
+    count: Count = 12
+    cell_radius_m: Positive | None = None
+    min_distance_m: NonNegative = 10.0
+
+
+class DemandSection(_Section):
+    """Who asks for what; `trace` is a CSV (slot, user, model) in place of drawn requests."""
+
+    zipf: NonNegative = 0.8
+    tastes: Share = 0.0
+    taste_areas: Literal["user", "node"] = "user"
+    drift: Share = 0.0
+    period: Annotated[int, Field(ge=0, strict=True)] = 0
+    persistence: Share = 0.0
+    activity: Share = 1.0
+    trace: str | None = None
+
+
+class Scenario(_Section):
+    """A class of instances in the words of a person; defaults for everything but the library."""
+
+    name: str = "scenario"
+    description: str = ""
+    slots: Count = 1
+    delivery: Literal["sequential", "spatial"] = "sequential"
+    schedule: Literal["sequential", "pipelined"] = "sequential"
+    library: LibrarySection
+    nodes: NodesSection = NodesSection()
+    links: LinksSection = LinksSection()
+    radio: RadioSection = RadioSection()
+    channel: ChannelSection = ChannelSection()
+    users: UsersSection = UsersSection()
+    demand: DemandSection = DemandSection()
+    _path: Path = Path("scenario.toml")
+
+    def generate(self, seed: int = 0) -> Instance:
+        """Draw an instance; the same seed gives the same instance, bit for bit.
+
+        Parameters
+        ----------
+        seed
+            Non-negative integer.
+
+        Raises
+        ------
+        ValueError
+            The parts do not fit together, or a file that the scenario names is bad.
+        """
+        if seed < 0:
+            raise ValueError(f"seed: {seed} is not allowed, must be >= 0")
+        library = self._library()
+        node_position = self._node_position()
+        radius = self.users.cell_radius_m or self.nodes.inter_site_distance_m / np.sqrt(3.0)
+        user_position = drop_users(
+            _rng(seed, "users"),
+            node_position,
+            self.users.count,
+            cell_radius_m=radius,
+            min_distance_m=self.users.min_distance_m,
+        )
+        nearest = np.linalg.norm(user_position[:, None] - node_position, axis=2).argmin(axis=1)
+        demand = draw_demand(
+            _rng(seed, "tastes"),
+            slots=self.slots,
+            users=self.users.count,
+            models=library.models,
+            zipf=self.demand.zipf,
+            tastes=self.demand.tastes,
+            drift=self.demand.drift,
+            period=self.demand.period,
+            persistence=self.demand.persistence,
+            activity=self.demand.activity,
+            area=nearest if self.demand.taste_areas == "node" else None,
+        )
+        estimate, error, true = self._channels(seed, node_position, user_position)
+        return Instance(
+            library=library,
+            network=self._network(seed, library, node_position),
+            demand=demand,
+            requests=(
+                sample(demand, _rng(seed, "requests"))
+                if self.demand.trace is None
+                else self._trace(library)
+            ),
+            channel_estimate=estimate,
+            channel_error=error,
+            channel_true=true,
+            delivery=self.delivery,
+            schedule=self.schedule,
+            user_position=user_position,
+            name=self.name,
+            seed=seed,
+        )
+
+    def _library(self) -> ModelLibrary:
+        if self.library.file:
+            return read_library(self._path.parent / self.library.file)
+        return combine([build_family(_family_spec(family)) for family in self.library.families])
+
+    def _node_position(self) -> FloatArray:
+        if self.nodes.positions_m is not None:
+            return np.array(self.nodes.positions_m, dtype=np.float64)
+        lay_out = hexagonal_positions if self.nodes.layout == "hexagonal" else square_positions
+        return lay_out(self.nodes.count, self.nodes.inter_site_distance_m)
+
+    def _network(self, seed: int, library: ModelLibrary, node_position: FloatArray) -> Network:
+        nodes = self.nodes.count
+        rng = _rng(seed, "links")
+        bandwidth = self.radio.bandwidth_mhz * 1e6
+        if self.nodes.storage_share is not None:
+            storage = np.full(nodes, self.nodes.storage_share * float(library.block_size.sum()))
+        else:
+            storage_gb = 4.0 if self.nodes.storage_gb is None else self.nodes.storage_gb
+            storage = np.broadcast_to(np.asarray(storage_gb) * 1e9, nodes)
+        return Network(
+            storage=np.round(storage).astype(np.int64),
+            power=np.full(nodes, dbm_to_w(self.nodes.power_dbm)),
+            backhaul_rate=1e9 * _draw(rng, self.links.backhaul_gbps, (nodes, nodes)),
+            cloud_rate=1e9 * _draw(rng, self.links.cloud_gbps, (nodes,)),
+            bandwidth=bandwidth,
+            noise_power=thermal_noise_w(bandwidth, self.radio.noise_figure_db),
+            max_spectral_efficiency=self.radio.max_spectral_efficiency or np.inf,
+            node_position=node_position,
+        )
+
+    def _channels(
+        self, seed: int, node_position: FloatArray, user_position: FloatArray
+    ) -> tuple[Any, FloatArray, Any]:
+        shape = (self.slots, self.users.count, self.nodes.count, self.nodes.antennas)
+        if self.channel.file is not None:
+            estimate = read_channels(self._path.parent / self.channel.file, shape)
+            error = self.channel.error * np.linalg.norm(estimate, axis=3)
+            return estimate, error, draw_true_channel(_rng(seed, "csi error"), estimate, error)
+        channels = draw_channels(
+            node_position,
+            user_position,
+            large_scale_rng=_rng(seed, "large scale"),
+            fading_rng=_rng(seed, "fading"),
+            error_rng=_rng(seed, "csi error"),
+            slots=self.slots,
+            antennas=self.nodes.antennas,
+            carrier_ghz=self.radio.carrier_ghz,
+            environment=self.channel.environment,
+            los=self.channel.los,
+            correlation=self.channel.correlation,
+            error=self.channel.error,
+        )
+        return channels.estimate, channels.error, channels.true
+
+    def _trace(self, library: ModelLibrary) -> IntArray:
+        return read_trace(
+            self._path.parent / str(self.demand.trace),
+            self.slots,
+            self.users.count,
+            library.models,
+            model_names=library.model_names,
+        )
+
+
+def read_scenario(path: str | os.PathLike[str]) -> Scenario:
+    """Read a scenario from a TOML file; files it names are looked up beside it.
+
+    Raises
+    ------
+    FormatError
+        The file is missing or not TOML, a key is unknown (the nearest known one is suggested), or
+        a value is out of range.
+    """
+    try:
+        data = tomllib.loads(read_bytes(path).decode("utf-8"))
+    except FormatError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FormatError(path, f"not valid TOML: {error}") from None
+    try:
+        scenario = Scenario.model_validate(data)
+    except ValidationError as error:
+        raise FormatError(path, _first_problem(error)) from None
+    scenario._path = Path(path)
+    return scenario
+
+
+def _family_spec(family: FamilySection) -> FamilySpec:
+    given = family.model_dump(exclude_none=True)
+    if isinstance(given.get("freeze_ratio"), list):
+        given["freeze_ratio"] = tuple(given["freeze_ratio"])
+    return FamilySpec(**given)
+
+
+def _rng(seed: int, part: str) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(part.encode())]))
+
+
+def _draw(
+    rng: np.random.Generator, span: float | list[float], shape: tuple[int, ...]
+) -> FloatArray:
+    low, high = span if isinstance(span, list) else (span, span)
+    if low > high:
+        raise ValueError(f"links: [{low}, {high}] is not allowed, must be [low, high]")
+    return rng.uniform(low, high, shape)
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Say the first problem in one line: field, value, what is allowed."""
+    problem = error.errors()[0]
+    place = [
+        str(part)
+        for part in problem["loc"]
+        if not str(part).startswith(("function-", "constrained"))
+    ]
+    field = ".".join(place) or "scenario"
+    if problem["type"] == "extra_forbidden":
+        section: Any = Scenario
+        for part in place[:-1]:
+            annotation = (
+                section.model_fields[part].annotation
+                if part in getattr(section, "model_fields", {})
+                else section
+            )
+            section = FamilySection if part == "families" else annotation
+        known = list(getattr(section, "model_fields", {}))
+        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+        return f"{field}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{field}: is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    value = problem["input"]
+    shown = f"{value!r}: " if isinstance(value, str | int | float | list) else ""
+    return f"{field}: {shown}{message[:1].lower()}{message[1:]}"

@@ -1,0 +1,66 @@
+"""Signal-to-interference-plus-noise ratios and rates of messages on the air (formulation, 3).
+
+For message x with stacked beamformer w_x, user k with normalised channel g_k = h_k / sigma and
+error radii eps_k = e_k / sigma, amplitude y = sum_n g_kn^H w_xn and spread s = sum_n eps_kn |w_xn|,
+
+    sinr_kx = max(0, |y_kx| - s_kx)^2 / (1 + sum_{l != x on the air} (|y_kl| + s_kl)^2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from problem.arrays import BoolArray, ComplexArray, FloatArray
+
+
+def worst_case_sinr(
+    channel: ComplexArray, error: FloatArray, beam: ComplexArray, together: BoolArray
+) -> FloatArray:
+    """Return every user's guaranteed SINR for every message.
+
+    Parameters
+    ----------
+    channel
+        (K, N, A), channel estimates divided by the noise amplitude.
+    error
+        (K, N), radii of the error balls divided by the noise amplitude; zeros for nominal SINR.
+    beam
+        (X, N, A), stacked beamformers, square root of watt.
+    together
+        (X, X), together[x, l]: messages x and l are on the air at the same time.
+
+    Returns
+    -------
+    (K, X) array, linear.
+    """
+    users, nodes, antennas = channel.shape
+    amplitude = np.abs(
+        channel.conj().reshape(users, nodes * antennas) @ beam.reshape(-1, nodes * antennas).T
+    )
+    spread = error @ np.linalg.norm(beam, axis=2).T
+    signal = np.maximum(amplitude - spread, 0.0) ** 2
+    # Own power is left out of the sum, not subtracted from it: no cancellation at high SNR.
+    others = together & ~np.eye(len(beam), dtype=bool)
+    interference = (amplitude + spread) ** 2 @ others.T if others.any() else 0.0
+    return np.asarray(signal / (1.0 + interference), dtype=np.float64)
+
+
+def rate(
+    sinr: NDArray[np.float64] | float, bandwidth: float, max_spectral_efficiency: float
+) -> FloatArray:
+    """Return W min(eta, log2(1 + sinr)) in bit/s.
+
+    Parameters
+    ----------
+    sinr
+        Linear ratio(s).
+    bandwidth
+        W in Hz.
+    max_spectral_efficiency
+        eta in bit/s/Hz, may be infinite.
+    """
+    return np.asarray(
+        bandwidth * np.minimum(max_spectral_efficiency, np.log1p(sinr) / np.log(2.0)),
+        dtype=np.float64,
+    )

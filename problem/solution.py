@@ -1,0 +1,250 @@
+"""Solution: what is cached where, what moves, and how every block goes on the air."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
+from problem.files import FormatError, read_archive, write_archive
+
+FORMAT = "finecast-solution"
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Broadcast:
+    """The messages of one slot and the modes that carry them.
+
+    A *message* is a set of blocks for a set of users, sent jointly by a set of nodes. A *mode*
+    lasts some seconds and has one or more messages on the air at once; the modes follow one
+    another in the order given. Entry x of the last four arrays says that message `message[x]` is
+    on the air in mode `mode[x]`, with beamformer `beam[x]` at planned rate `rate[x]`.
+
+    Parameters
+    ----------
+    users
+        (I, K) bool, the users U_i of message i, at least one.
+    nodes
+        (I, N) bool, the cooperating nodes Q_i, at least one.
+    blocks
+        (I, J) bool, the blocks that message i carries, at least one.
+    duration
+        (D,) seconds that each mode lasts.
+    mode, message
+        (X,) which message is on the air in which mode; no pair twice.
+    beam
+        (X, N, A) complex, stacked beamformer, square root of watt.
+    rate
+        (X,) planned rate, bit/s.
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, a number is out of range, a message is empty.
+    """
+
+    users: BoolArray
+    nodes: BoolArray
+    blocks: BoolArray
+    duration: FloatArray
+    mode: IntArray
+    message: IntArray
+    beam: ComplexArray
+    rate: FloatArray
+
+    def __post_init__(self) -> None:
+        for name, axes in (("users", 2), ("nodes", 2), ("blocks", 2), ("duration", 1), ("beam", 3)):
+            if np.ndim(getattr(self, name)) != axes:
+                raise ValueError(
+                    f"{name}: has {np.ndim(getattr(self, name))} axes, expected {axes}"
+                )
+        messages, nodes = self.nodes.shape
+        modes, on_air = len(self.duration), len(self.beam)
+        shapes = {
+            "users": (messages, self.users.shape[1]),
+            "nodes": (messages, nodes),
+            "blocks": (messages, self.blocks.shape[1]),
+        }
+        arrays = {name: checked(name, getattr(self, name), "bool", shapes[name]) for name in shapes}
+        arrays["duration"] = checked("duration", self.duration, "float", (modes,), low=0)
+        arrays["mode"] = checked("mode", self.mode, "int", (on_air,), low=0, high=modes - 1)
+        arrays["message"] = checked(
+            "message", self.message, "int", (on_air,), low=0, high=messages - 1
+        )
+        arrays["beam"] = checked("beam", self.beam, "complex", (on_air, nodes, self.beam.shape[2]))
+        arrays["rate"] = checked("rate", self.rate, "float", (on_air,), low=0)
+        for name in shapes:
+            empty = np.flatnonzero(~arrays[name].any(axis=1))
+            if len(empty):
+                raise ValueError(f"{name}[{empty[0]}]: message {empty[0]} has no {name}")
+        pairs = arrays["mode"] * max(messages, 1) + arrays["message"]
+        if len(np.unique(pairs)) != on_air:
+            raise ValueError("message: a message is on the air twice in one mode")
+        for name, array in arrays.items():
+            object.__setattr__(self, name, array)
+
+    @property
+    def messages(self) -> int:
+        """I, the number of messages."""
+        return len(self.users)
+
+    @property
+    def modes(self) -> int:
+        """D, the number of modes."""
+        return len(self.duration)
+
+
+def silence(users: int, nodes: int, blocks: int, antennas: int) -> Broadcast:
+    """Return the broadcast of a slot in which nothing is sent."""
+    return Broadcast(
+        users=np.zeros((0, users), dtype=bool),
+        nodes=np.zeros((0, nodes), dtype=bool),
+        blocks=np.zeros((0, blocks), dtype=bool),
+        duration=np.zeros(0),
+        mode=np.zeros(0, dtype=np.int64),
+        message=np.zeros(0, dtype=np.int64),
+        beam=np.zeros((0, nodes, antennas), dtype=np.complex128),
+        rate=np.zeros(0),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """All decisions of an instance.
+
+    Parameters
+    ----------
+    cache
+        (T, N, J) bool, node n holds block j when slot t begins.
+    source
+        (T, N, J), where node n receives block j from in slot t: -1 not at all, 0 to N - 1 the
+        node, N the cloud.
+    broadcasts
+        The messages and modes of each slot, T of them.
+    planned
+        What the planned rates claim: `guaranteed` (they hold over all error balls) or `nominal`
+        (they hold for the estimated channels: a plan that ignores errors).
+    instance_hash
+        Content hash of the instance it was made for, empty if unknown.
+    method
+        What made it, for people.
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree or a number is out of range.
+    """
+
+    cache: BoolArray
+    source: IntArray
+    broadcasts: tuple[Broadcast, ...]
+    planned: Literal["guaranteed", "nominal"] = "guaranteed"
+    instance_hash: str = ""
+    method: str = ""
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.cache) != 3:
+            raise ValueError(f"cache: shape is {np.shape(self.cache)}, expected (T, N, J)")
+        slots, nodes, blocks = np.shape(self.cache)
+        object.__setattr__(
+            self, "cache", checked("cache", self.cache, "bool", (slots, nodes, blocks))
+        )
+        object.__setattr__(
+            self,
+            "source",
+            checked("source", self.source, "int", (slots, nodes, blocks), low=-1, high=nodes),
+        )
+        if self.planned not in ("guaranteed", "nominal"):
+            raise ValueError(f"planned: {self.planned!r}, expected 'guaranteed' or 'nominal'")
+        object.__setattr__(self, "broadcasts", tuple(self.broadcasts))
+        if len(self.broadcasts) != slots:
+            raise ValueError(f"broadcasts: {len(self.broadcasts)} of them, expected {slots}")
+        for t, broadcast in enumerate(self.broadcasts):
+            if (broadcast.nodes.shape[1], broadcast.blocks.shape[1]) != (nodes, blocks):
+                raise ValueError(
+                    f"broadcasts[{t}]: is for {broadcast.nodes.shape[1]} nodes and "
+                    f"{broadcast.blocks.shape[1]} blocks, the caches have {nodes} and {blocks}"
+                )
+
+    @property
+    def received(self) -> BoolArray:
+        """(T, N, J): node n receives block j in slot t."""
+        return np.asarray(self.source >= 0)
+
+    @property
+    def holds(self) -> BoolArray:
+        """(T, N, J): node n can send block j in slot t, since it cached or received it."""
+        return np.asarray(self.cache | (self.source >= 0))
+
+
+_PER_MESSAGE = ("users", "nodes", "blocks")
+_PER_MODE = ("duration",)
+_PER_TRANSMISSION = ("mode", "message", "beam", "rate")
+
+
+def write_solution(path: str | os.PathLike[str], solution: Solution) -> str:
+    """Write a solution to an `.npz` file and return its content hash.
+
+    Raises
+    ------
+    FormatError
+        The file cannot be written.
+    """
+    header = {
+        "planned": solution.planned,
+        "instance_hash": solution.instance_hash,
+        "method": solution.method,
+    }
+    arrays: dict[str, NDArray[Any]] = {"cache": solution.cache, "source": solution.source}
+    for counter, names in (
+        ("messages", _PER_MESSAGE),
+        ("modes", _PER_MODE),
+        ("transmissions", _PER_TRANSMISSION),
+    ):
+        arrays[counter] = np.array([len(getattr(b, names[0])) for b in solution.broadcasts])
+        for name in names:
+            arrays[name] = np.concatenate([getattr(b, name) for b in solution.broadcasts])
+    return write_archive(path, FORMAT, VERSION, header, arrays)
+
+
+def read_solution(path: str | os.PathLike[str]) -> Solution:
+    """Read a solution from an `.npz` file.
+
+    Raises
+    ------
+    FormatError
+        The file is missing, damaged, foreign, of a newer version, or its data break a rule.
+    """
+    header, arrays = read_archive(path, FORMAT, VERSION)
+    try:
+        parts: dict[str, list[NDArray[Any]]] = {}
+        for counter, names in (
+            ("messages", _PER_MESSAGE),
+            ("modes", _PER_MODE),
+            ("transmissions", _PER_TRANSMISSION),
+        ):
+            ends = np.cumsum(arrays[counter])
+            for name in names:
+                if len(arrays[name]) != ends[-1]:
+                    raise ValueError(f"{name}: has {len(arrays[name])} rows, expected {ends[-1]}")
+                parts[name] = np.split(arrays[name], ends[:-1])
+        slots = len(arrays["cache"])
+        return Solution(
+            cache=arrays["cache"],
+            source=arrays["source"],
+            broadcasts=tuple(
+                Broadcast(**{name: parts[name][t] for name in parts}) for t in range(slots)
+            ),
+            planned=header["planned"],
+            instance_hash=header["instance_hash"],
+            method=header["method"],
+        )
+    except KeyError as error:
+        raise FormatError(path, f"entry {error} is missing") from None
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        raise FormatError(path, str(error)) from None

@@ -1,0 +1,126 @@
+"""Traces: requests recorded elsewhere, from CSV, in place of the demand generator."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from problem.arrays import IntArray
+from problem.files import FormatError, read_bytes
+
+COLUMNS = ("slot", "user", "model")
+
+
+def read_trace(
+    path: str | os.PathLike[str],
+    slots: int,
+    users: int,
+    models: int,
+    model_names: Sequence[str] | None = None,
+) -> IntArray:
+    """Return the requests (T, K) of a CSV file with the columns slot, user, model.
+
+    The first line names the columns, in any order. Every other line is one request; a user
+    without a line in a slot requests nothing (-1).
+
+    Parameters
+    ----------
+    path
+        CSV file in UTF-8, commas between the fields, blank lines skipped.
+    slots, users, models
+        T, K and M; slots, users and models are counted from 0.
+    model_names
+        (M,), names that may stand in the file in place of numbers; a name that looks like a
+        number is a name.
+
+    Raises
+    ------
+    FormatError
+        The file cannot be read, is not such a CSV file, names something that does not exist, or
+        has two requests of one user in one slot. Names line, field and what is allowed.
+    ValueError
+        `model_names` are not M different names.
+    """
+    if model_names is not None and len(set(model_names)) != len(model_names):
+        raise ValueError("model_names: a name stands twice, names must differ")
+    if model_names is not None and len(model_names) != models:
+        raise ValueError(f"model_names: {len(model_names)} names, expected {models}")
+    number_of = {
+        "slot": {str(t): t for t in range(slots)},
+        "user": {str(k): k for k in range(users)},
+        "model": {str(m): m for m in range(models)},
+    }
+    number_of["model"] |= {name: m for m, name in enumerate(model_names or ())}
+
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(path, f"not a CSV text in UTF-8: {error.reason}") from None
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    requests = np.full((slots, users), -1)
+    try:
+        slot_column, user_column, model_column = _columns(path, next(rows, []))
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(COLUMNS):
+                raise FormatError(
+                    path, f"line {rows.line_num}: {len(row)} fields, expected {len(COLUMNS)}"
+                )
+            try:
+                t = number_of["slot"][row[slot_column].strip()]
+                k = number_of["user"][row[user_column].strip()]
+                m = number_of["model"][row[model_column].strip()]
+            except KeyError:
+                fields = (row[slot_column], row[user_column], row[model_column])
+                wrong = _first_wrong(fields, number_of, named=model_names is not None)
+                raise FormatError(path, f"line {rows.line_num}, {wrong}") from None
+            if requests[t, k] >= 0:
+                raise FormatError(
+                    path,
+                    f"line {rows.line_num}: user {k} has a second request in slot {t}, "
+                    "one is allowed",
+                )
+            requests[t, k] = m
+    except csv.Error as error:
+        raise FormatError(path, f"line {rows.line_num}: not valid CSV: {error}") from None
+    return requests
+
+
+def _columns(path: str | os.PathLike[str], header: Sequence[str]) -> list[int]:
+    names = [name.strip() for name in header]
+    expected = f"the first line must name the columns {', '.join(COLUMNS)}"
+    if not names:
+        raise FormatError(path, f"line 1 is empty, {expected}")
+    for name in names:
+        if name not in COLUMNS:
+            raise FormatError(path, f"line 1: unknown column {_shown(name)}, {expected}")
+        if names.count(name) > 1:
+            raise FormatError(path, f"line 1: column {name!r} stands twice, {expected}")
+    for name in COLUMNS:
+        if name not in names:
+            raise FormatError(path, f"line 1: column {name!r} is missing, {expected}")
+    return [names.index(name) for name in COLUMNS]
+
+
+def _first_wrong(
+    fields: Sequence[str], number_of: Mapping[str, Mapping[str, int]], *, named: bool
+) -> str:
+    field, value = next(
+        (name, value)
+        for name, value in zip(COLUMNS, fields, strict=True)
+        if value.strip() not in number_of[name]
+    )
+    last = max(number_of[field].values(), default=-1)
+    allowed = f"an integer from 0 to {last}"
+    if field == "model" and named:
+        allowed += " or the name of a model"
+    return f"field {field!r}: {_shown(value)} is not allowed, must be {allowed}"
+
+
+def _shown(text: str, longest: int = 40) -> str:
+    return repr(text if len(text) <= longest else text[:longest] + "...")

@@ -1,0 +1,201 @@
+"""The rules of a solution, each checked from the instance alone (formulation, 2 and 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from problem.arrays import BoolArray, FloatArray, IntArray
+from problem.instance import Instance
+from problem.solution import Broadcast, Solution
+from problem.tolerances import POWER_RELATIVE, RATE_RELATIVE
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One broken rule: which, where, and by how much.
+
+    Parameters
+    ----------
+    rule
+        `storage`, `keep`, `migration-needless`, `migration-source`, `migration-link`, `group`,
+        `coverage`, `cooperation`, `beam`, `power`, `bits`, `rate` or `delivery`.
+    slot
+        The slot it happens in.
+    amount, unit
+        By how much the rule is broken.
+    node, block, user, message, mode
+        Where, as far as the rule says.
+    """
+
+    rule: str
+    slot: int
+    amount: float
+    unit: str
+    node: int | None = None
+    block: int | None = None
+    user: int | None = None
+    message: int | None = None
+    mode: int | None = None
+
+    def __str__(self) -> str:
+        """Say rule, place and amount in one line."""
+        parts = [
+            f"{part} {getattr(self, part)}"
+            for part in ("slot", "mode", "message", "node", "block", "user")
+            if getattr(self, part) is not None
+        ]
+        broken = f"{_MEANING[self.rule]} ({self.amount:.6g} {self.unit})"
+        return f"{self.rule}: {', '.join(parts)}: {broken}"
+
+
+_MEANING = {
+    "storage": "the cache is larger than the storage",
+    "keep": "cached without having been cached or received in the slot before",
+    "migration-needless": "a block that nobody needs migrates",
+    "migration-source": "received from a node that does not cache the block",
+    "migration-link": "received over a link of rate 0",
+    "group": "sent to a user that does not need the block",
+    "coverage": "a user never gets a block of its model",
+    "cooperation": "a node sends a block that it neither cached nor received",
+    "beam": "a node outside the cooperating set transmits",
+    "power": "transmit power above the limit",
+    "bits": "the message does not get all its bits",
+    "rate": "planned rate above what the channel allows",
+    "delivery": "sequential delivery has one message per mode and one mode per message",
+}
+
+
+def cache_violations(instance: Instance, solution: Solution) -> Iterator[Violation]:
+    """Yield what is wrong with caches and migrations.
+
+    Parameters
+    ----------
+    instance, solution
+        The problem and the decisions, of the same shape.
+    """
+    size, network = instance.library.block_size, instance.network
+    used = solution.cache @ size
+    for t, n in np.argwhere(used > network.storage):
+        yield Violation(
+            "storage", int(t), float(used[t, n] - network.storage[n]), "byte", node=int(n)
+        )
+    kept = solution.cache[:-1] | solution.received[:-1]
+    for t, n, j in np.argwhere(solution.cache[1:] & ~kept):
+        yield Violation("keep", int(t) + 1, float(size[j]), "byte", node=int(n), block=int(j))
+    needless = solution.received & ~instance.needed[:, None, :]
+    for t, n, j in np.argwhere(needless):
+        yield Violation(
+            "migration-needless", int(t), float(size[j]), "byte", node=int(n), block=int(j)
+        )
+    slot, node, block = np.nonzero(solution.received & (solution.source < instance.nodes))
+    origin = solution.source[slot, node, block]
+    absent = ~solution.cache[slot, origin, block] | (origin == node)
+    for t, n, j in zip(slot[absent], node[absent], block[absent], strict=True):
+        yield Violation(
+            "migration-source", int(t), float(size[j]), "byte", node=int(n), block=int(j)
+        )
+    dead = (network.link_rate[origin, node] == 0) & (origin != node)
+    for t, n, j in zip(slot[dead], node[dead], block[dead], strict=True):
+        yield Violation("migration-link", int(t), float(size[j]), "byte", node=int(n), block=int(j))
+
+
+def broadcast_violations(
+    instance: Instance, solution: Solution, slot: int, allowed_rate: FloatArray
+) -> Iterator[Violation]:
+    """Yield what is wrong with the messages and modes of one slot.
+
+    Parameters
+    ----------
+    instance, solution
+        The problem and the decisions, of the same shape.
+    slot
+        t, the slot to look at.
+    allowed_rate
+        (X,) bit/s, the rate that the solution may claim for each transmission.
+    """
+    broadcast = solution.broadcasts[slot]
+    yield from _content_violations(
+        broadcast, slot, instance.wanted[slot], solution.holds[slot], instance.library.block_size
+    )
+    yield from _air_violations(broadcast, slot, instance, allowed_rate)
+
+
+def _content_violations(
+    broadcast: Broadcast, slot: int, wanted: BoolArray, holds: BoolArray, size: IntArray
+) -> Iterator[Violation]:
+    message, block = np.nonzero(broadcast.blocks)
+    addressed = broadcast.users[message]
+    for p, k in np.argwhere(addressed & ~wanted[:, block].T):
+        yield Violation(
+            "group",
+            slot,
+            float(size[block[p]]),
+            "byte",
+            message=int(message[p]),
+            block=int(block[p]),
+            user=int(k),
+        )
+    reached = np.zeros(wanted.T.shape, dtype=bool)
+    np.logical_or.at(reached, block, addressed)
+    for k, j in np.argwhere(wanted & ~reached.T):
+        yield Violation("coverage", slot, float(size[j]), "byte", block=int(j), user=int(k))
+    for p, n in np.argwhere(broadcast.nodes[message] & ~holds[:, block].T):
+        yield Violation(
+            "cooperation",
+            slot,
+            float(size[block[p]]),
+            "byte",
+            message=int(message[p]),
+            node=int(n),
+            block=int(block[p]),
+        )
+
+
+def _air_violations(
+    broadcast: Broadcast, slot: int, instance: Instance, allowed_rate: FloatArray
+) -> Iterator[Violation]:
+    power = np.sum(np.abs(broadcast.beam) ** 2, axis=2)
+    for x, n in np.argwhere((power > 0) & ~broadcast.nodes[broadcast.message]):
+        yield Violation(
+            "beam",
+            slot,
+            float(power[x, n]),
+            "W",
+            mode=int(broadcast.mode[x]),
+            message=int(broadcast.message[x]),
+            node=int(n),
+        )
+    mode_power = np.zeros((broadcast.modes, instance.nodes))
+    np.add.at(mode_power, broadcast.mode, power)
+    limit = instance.network.power
+    for m, n in np.argwhere(mode_power > limit * (1 + POWER_RELATIVE)):
+        yield Violation(
+            "power", slot, float(mode_power[m, n] - limit[n]), "W", mode=int(m), node=int(n)
+        )
+    bits = 8.0 * (broadcast.blocks @ instance.library.block_size)
+    sent = np.bincount(
+        broadcast.message,
+        weights=broadcast.duration[broadcast.mode] * broadcast.rate,
+        minlength=broadcast.messages,
+    )
+    for i in np.flatnonzero(sent < bits * (1 - RATE_RELATIVE)):
+        yield Violation("bits", slot, float(bits[i] - sent[i]), "bit", message=int(i))
+    for x in np.flatnonzero(broadcast.rate > allowed_rate * (1 + RATE_RELATIVE)):
+        yield Violation(
+            "rate",
+            slot,
+            float(broadcast.rate[x] - allowed_rate[x]),
+            "bit/s",
+            mode=int(broadcast.mode[x]),
+            message=int(broadcast.message[x]),
+        )
+    if instance.delivery == "sequential":
+        in_mode = np.bincount(broadcast.mode, minlength=broadcast.modes)
+        for m in np.flatnonzero(in_mode > 1):
+            yield Violation("delivery", slot, float(in_mode[m]), "messages in it", mode=int(m))
+        of_message = np.bincount(broadcast.message, minlength=broadcast.messages)
+        for i in np.flatnonzero(of_message > 1):
+            yield Violation("delivery", slot, float(of_message[i]), "modes for it", message=int(i))

@@ -1,0 +1,114 @@
+"""Methods by name: what each needs and gives, without importing it.
+
+A third party registers a `Method` under the entry-point group `finecast.methods`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from solvers.result import Answer
+
+ENTRY_POINT_GROUP = "finecast.methods"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method.
+
+    Parameters
+    ----------
+    name
+        What users call it.
+    entry
+        `module:function`, imported on first use. The function takes an instance and the keywords
+        `time_limit`, `gap`, `seed`, `start`, `callback`, plus its own options, and returns an
+        `Answer`.
+    setting
+        `offline`: sees all slots; `online`: sees the past and the forecast alone.
+    summary
+        One line for people.
+    gives_bound, warm_starts, needs_training, uses_gpu
+        Capabilities.
+    reference
+        Where the method comes from.
+    """
+
+    name: str
+    entry: str
+    setting: Literal["offline", "online"]
+    summary: str
+    gives_bound: bool = True
+    warm_starts: bool = False
+    needs_training: bool = False
+    uses_gpu: bool = False
+    reference: str = ""
+
+    def load(self) -> Callable[..., Answer]:
+        """Import the function."""
+        module, function = self.entry.split(":")
+        loaded: Callable[..., Answer] = getattr(import_module(module), function)
+        return loaded
+
+    def options(self) -> dict[str, Any]:
+        """Return the method's own options and their defaults."""
+        common = {"instance", "time_limit", "gap", "seed", "start", "callback"}
+        return {
+            name: parameter.default
+            for name, parameter in inspect.signature(self.load()).parameters.items()
+            if name not in common
+        }
+
+
+BUILT_IN = (
+    Method(
+        "greedy",
+        "solvers.joint:solve_greedy",
+        "offline",
+        "caches where delay saved per byte is largest; knows all requests",
+        reference="greedy for a sum of monotone savings under knapsack constraints",
+    ),
+)
+
+
+@cache
+def methods() -> dict[str, Method]:
+    """Return all methods by name, our own and those of installed plug-ins.
+
+    Raises
+    ------
+    ValueError
+        A plug-in's name is taken, or its entry point is not a `Method`.
+    """
+    table = {method.name: method for method in BUILT_IN}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        method = point.load()
+        if not isinstance(method, Method):
+            raise ValueError(f"entry point {point.name!r} of {point.value!r} is not a Method")
+        if method.name in table:
+            raise ValueError(f"entry point {point.name!r}: the name {method.name!r} is taken")
+        table[method.name] = method
+    return table
+
+
+def method_of(name: str) -> Method:
+    """Return a method by name.
+
+    Raises
+    ------
+    ValueError
+        There is no such method; the nearest name is suggested.
+    """
+    table = methods()
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known methods: {', '.join(table)}"
+        raise ValueError(f"method: {name!r} is unknown; {hint}")
+    return table[name]

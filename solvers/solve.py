@@ -1,0 +1,117 @@
+"""Solve an instance by any registered method, and let the judge say what the answer is worth."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from typing import Any
+
+from problem.evaluation import evaluate
+from problem.instance import Instance
+from problem.solution import Solution
+from problem.version import FINECAST_VERSION
+from solvers.registry import method_of
+from solvers.result import Callback, Result, Termination
+
+_LIBRARIES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "highspy")
+
+
+def solve(
+    instance: Instance,
+    method: str = "greedy",
+    *,
+    time_limit: float | None = None,
+    gap: float | None = None,
+    seed: int = 0,
+    start: Solution | None = None,
+    callback: Callback | None = None,
+    **options: Any,
+) -> Result:
+    """Solve an instance.
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    method
+        Registered name; see `solvers.registry.methods`.
+    time_limit
+        Seconds, >= 0; None for the method's own end.
+    gap
+        Stop when this relative gap is proven; None for the method's own end.
+    seed
+        Seed of every random choice, >= 0.
+    start
+        A solution to start from, for methods that can.
+    callback
+        Called with `Progress` now and then.
+    **options
+        The method's own options.
+
+    Returns
+    -------
+    Judged by `problem.evaluation`; an answer that breaks a rule has termination `failed`.
+
+    Raises
+    ------
+    ValueError
+        Unknown method or option, or a value out of range.
+    """
+    chosen = method_of(method)
+    for name, value in (("time_limit", time_limit), ("gap", gap), ("seed", seed)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}: {value} is not allowed, must be finite and >= 0")
+    known = chosen.options()
+    for name in options:
+        if name not in known:
+            raise ValueError(
+                f"option {name!r} is unknown to method {method!r}; it has "
+                + (", ".join(f"{key} (default {known[key]})" for key in known) or "none")
+            )
+    wall, cpu = time.perf_counter(), time.process_time()
+    answer = chosen.load()(
+        instance,
+        time_limit=time_limit,
+        gap=gap,
+        seed=seed,
+        start=start,
+        callback=callback,
+        **options,
+    )
+    wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+    evaluation = None if answer.solution is None else evaluate(instance, answer.solution)
+    infeasible = evaluation is not None and not evaluation.feasible
+    notes = answer.notes
+    if start is not None and not chosen.warm_starts:
+        notes = (*notes, f"method {method!r} cannot start from a solution; start was not used")
+    return Result(
+        method=method,
+        solution=answer.solution,
+        evaluation=evaluation,
+        lower_bound=answer.lower_bound,
+        bound_kind=answer.bound_kind,
+        delay_at_bounded_rates=answer.delay_at_bounded_rates,
+        termination=Termination.FAILED if infeasible else answer.termination,
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+        seed=seed,
+        instance_hash=instance.content_hash,
+        options={**known, **options},
+        trace=answer.trace,
+        versions=versions(),
+        notes=notes,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of finecast, Python and the libraries at work."""
+    found = {"finecast": FINECAST_VERSION, "python": platform.python_version()}
+    for library in _LIBRARIES:
+        try:
+            found[library] = package_version(library)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,233 @@
+"""The command line as users meet it: real processes, their exit codes, what they print."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCENARIOS = ROOT / "data" / "scenarios"
+
+
+def finecast(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "from finecast.cli.main import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
+def refused(outcome: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Check exit code 2 and one line on stderr that holds all the words."""
+    assert outcome.returncode == 2, outcome
+    assert outcome.stdout == ""
+    lines = outcome.stderr.strip().splitlines()
+    assert len(lines) == 1, outcome.stderr
+    assert "Traceback" not in lines[0]
+    for word in words:
+        assert word in lines[0], (word, lines[0])
+
+
+def test_help_lists_every_command():
+    """Every registered command appears in --help and has a help page of its own."""
+    outcome = finecast("--help")
+    assert outcome.returncode == 0
+    for name in ("generate", "show", "library", "solve", "evaluate", "bound", "methods"):
+        assert name in outcome.stdout
+        assert finecast(name, "--help").returncode == 0
+
+
+def test_help_imports_nothing_heavy():
+    """--help must answer fast: none of the numerical libraries may be imported for it."""
+    code = (
+        "import sys; sys.argv = ['finecast', '--help']\n"
+        "from finecast.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'numpy', 'scipy', 'torch', 'cvxpy', 'pydantic', 'matplotlib', 'rich'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
+
+
+def test_solve_evaluate_and_show_agree(tmp_path):
+    """generate -> solve -o -> evaluate gives one and the same delay; show and bound fit in."""
+    instance, solution, picture = tmp_path / "a.npz", tmp_path / "s.npz", tmp_path / "a.png"
+    assert (
+        finecast("generate", SCENARIOS / "tiny.toml", "--seed", 3, "-o", instance).returncode == 0
+    )
+    solved = json.loads(finecast("solve", instance, "-o", solution, "--json").stdout)
+    assert solved["feasible"] is True
+    assert solved["violations"] == []
+    assert 0 < solved["lower_bound"] <= solved["delay"]
+    assert solved["gap"] == pytest.approx(solved["delay"] / solved["lower_bound"] - 1)
+    assert (1 + solved["beamforming_gap"]) * (1 + solved["placement_gap"]) == pytest.approx(
+        1 + solved["gap"]
+    )
+    judged = json.loads(finecast("evaluate", instance, solution, "--json").stdout)
+    assert judged["delay"] == solved["delay"]
+    assert judged["instance_hash"] == solved["instance_hash"]
+    assert judged["made_for_another_instance"] is False
+    bound = json.loads(finecast("bound", instance, "--json").stdout)
+    assert bound["lower_bound"] <= solved["delay"]
+    shown = finecast("show", instance, "--solution", solution, "--plot", picture, "--json")
+    assert json.loads(shown.stdout)["instance_hash"] == solved["instance_hash"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert json.loads(finecast("show", solution, "--json").stdout)["kind"] == "solution"
+
+
+def test_generate_repeats_itself(tmp_path):
+    """The same scenario and seed give the same hash; --count numbers the files by seed."""
+    scenario = SCENARIOS / "vision-horizon.toml"
+    hashes = []
+    for name in ("a.npz", "b.npz"):
+        outcome = finecast("generate", scenario, "--seed", 3, "-o", tmp_path / name, "--json")
+        hashes.append(json.loads(outcome.stdout)["instances"][0]["instance_hash"])
+    assert hashes[0] == hashes[1]
+    outcome = finecast(
+        "generate", scenario, "--seed", 2, "--count", 2, "-o", tmp_path / "c.npz", "--json"
+    )
+    drawn = json.loads(outcome.stdout)["instances"]
+    assert [Path(row["file"]).name for row in drawn] == ["c-seed2.npz", "c-seed3.npz"]
+    assert drawn[1]["instance_hash"] == hashes[0]
+    assert drawn[0]["instance_hash"] != hashes[0]
+
+
+def test_evaluate_says_no(tmp_path):
+    """A solution that breaks rules: exit code 1 and the violations, by name."""
+    from problem.instance import read_instance
+    from problem.solution import Solution, read_solution, write_solution
+
+    instance, solution = tmp_path / "a.npz", tmp_path / "s.npz"
+    finecast("generate", SCENARIOS / "tiny.toml", "-o", instance)
+    finecast("solve", instance, "-o", solution)
+    good = read_solution(solution)
+    everything = np.ones_like(good.cache)
+    assert (everything @ read_instance(instance).library.block_size).min() > read_instance(
+        instance
+    ).network.storage.max()
+    write_solution(
+        solution,
+        Solution(everything, good.source, good.broadcasts, instance_hash=good.instance_hash),
+    )
+    outcome = finecast("evaluate", instance, solution)
+    assert outcome.returncode == 1
+    assert "violation: storage: slot 0, node 0" in outcome.stdout
+    judged = json.loads(finecast("evaluate", instance, solution, "--json").stdout)
+    assert judged["feasible"] is False
+    assert judged["delay"] is None
+
+
+def test_library_of_families(tmp_path):
+    """A library from the command line holds the published bytes and can be shown."""
+    target = tmp_path / "l.json"
+    outcome = finecast(
+        *("library", "vit-b-16", "--variants", 3, "--granularity", 3, "-o", target, "--json")
+    )
+    built = json.loads(outcome.stdout)
+    assert built["models"] == 3
+    assert built["separate_bytes"] == 3 * 4 * 86_567_656
+    shown = json.loads(finecast("show", target, "--json").stdout)
+    assert shown["library_hash"] == built["library_hash"]
+
+
+def test_shipped_files_are_found_from_anywhere(tmp_path):
+    """`data/...` names a shipped file from any folder; what is nowhere says where it was sought."""
+    assert finecast("show", "data/scenarios/tiny.toml", cwd=tmp_path).returncode == 0
+    refused(
+        finecast("show", "data/scenarios/none.toml", cwd=tmp_path),
+        "data/scenarios/none.toml",
+        "no such file",
+        "shipped",
+    )
+
+
+def scenario_with(tmp_path: Path, text: str) -> Path:
+    """Write a scenario on the tiny library."""
+    path = tmp_path / "bad.toml"
+    shutil.copy(ROOT / "data" / "libraries" / "tiny.json", tmp_path / "tiny.json")
+    path.write_text(f'library = {{file = "tiny.json"}}\n{text}\n')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("slots = [", ("not valid TOML",)),
+        ("slot = 3", ("slot", "unknown key", "'slots'")),
+        ("[radio]\nbandwith_mhz = 10", ("radio.bandwith_mhz", "'bandwidth_mhz'")),
+        ("slots = 0", ("slots", "0", "greater than or equal to 1")),
+        ("slots = 1.5", ("slots", "1.5", "integer")),
+        ("[nodes]\nstorage_gb = -1.0", ("nodes.storage_gb", "-1.0")),
+        ("[nodes]\nstorage_gb = [1.0, 2.0]", ("nodes", "2 entries", "count is 4")),
+        ("[nodes]\npower_dbm = nan", ("nodes.power_dbm", "finite")),
+        ("[nodes]\npower_dbm = inf", ("nodes.power_dbm", "finite")),
+        ("[links]\ncloud_gbps = 0.0", ("links.cloud_gbps", "0.0")),
+        ("[links]\ncloud_gbps = [2.0, 1.0]", ("links", "[2.0, 1.0]", "low")),
+        ("[channel]\nerror = -0.1", ("channel.error", "-0.1")),
+        ("[channel]\nenvironment = 'umx'", ("channel.environment", "'umx'", "'umi'")),
+        ("[channel]\nfile = 'none.npz'", ("none.npz", "no such file")),
+        ("[demand]\npersistence = 1.5", ("demand.persistence", "1.5")),
+        ("[demand]\ntrace = 'none.csv'", ("none.csv", "no such file")),
+    ],
+)
+def test_bad_scenarios_are_one_line(tmp_path, text, words):
+    """Exit code 2, one line with file, field and what is allowed, and no file written."""
+    target = tmp_path / "out.npz"
+    outcome = finecast("generate", scenario_with(tmp_path, text), "-o", target)
+    refused(outcome, *words, str(tmp_path))
+    assert not target.exists()
+
+
+def test_bad_files_are_one_line(tmp_path):
+    """Every kind of wrong file for every command that reads one."""
+    tiny = SCENARIOS / "tiny.toml"
+    instance, cut, text = tmp_path / "a.npz", tmp_path / "cut.npz", tmp_path / "text.npz"
+    finecast("generate", tiny, "-o", instance)
+    cut.write_bytes(instance.read_bytes()[:700])
+    text.write_text("hello")
+    library = tmp_path / "l.json"
+    library.write_text('{"format": "finecast-library", "version": 1, "blocks": [')
+    for command in ("solve", "show", "bound"):
+        refused(finecast(command, tmp_path / "none.npz"), "none.npz", "no such file")
+        refused(finecast(command, cut), "cut.npz")
+        refused(finecast(command, text), "text.npz")
+        refused(finecast(command, tmp_path), str(tmp_path), "directory")
+    refused(finecast("show", library), "l.json", "not valid JSON")
+    refused(finecast("evaluate", instance, instance), "a.npz", "finecast-solution")
+    refused(finecast("evaluate", instance, cut), "cut.npz")
+    refused(finecast("solve", instance, "-o", tmp_path / "none" / "s.npz"), "does not exist")
+    refused(finecast("solve", instance, "-o", tmp_path), "directory")
+    refused(finecast("library", "--from-checkpoints", tmp_path / "none", "-o", library), "none")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "cut.npz", "l.json", "text.npz"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--method", "gredy"), ("gredy", "'greedy'")),
+        (("--set", "beam=sca"), ("beam", "beamforming")),
+        (("--set", "beamforming"), ("KEY=VALUE",)),
+        (("--set", "beamforming=magic"), ("magic", "sca")),
+        (("--set", "schedule=later"), ("schedule", "later", "pipelined")),
+        (("--time-limit", "-1"), ("time_limit", "-1")),
+        (("--time-limit", "nan"), ("time_limit", "nan")),
+        (("--gap", "inf"), ("gap", "inf")),
+        (("--seed", "-1"), ("--seed", "-1")),
+        (("--colour",), ("--colour",)),
+    ],
+)
+def test_bad_options_are_one_line(arguments, words):
+    """Unknown methods and options suggest the right one; numbers out of range say the range."""
+    refused(finecast("solve", SCENARIOS / "tiny.toml", *arguments), *words)

@@ -143,10 +143,10 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
     cached = solution.cache.any(axis=1)
     wanted_and_absent = (instance.wanted & ~cached[:, None, :]).any(axis=2)
     from_cloud = solution.source == instance.nodes
-    received_bits = sum(
-        8.0 * float((b.blocks @ size) @ b.users.sum(axis=1)) for b in solution.broadcasts
+    received_bytes = sum(
+        float(b.message_size(size) @ b.users.sum(axis=1)) for b in solution.broadcasts
     )
-    sent_bits = sum(8.0 * float((b.blocks @ size).sum()) for b in solution.broadcasts)
+    sent_bytes = sum(float(b.message_size(size).sum()) for b in solution.broadcasts)
     return Evaluation(
         violations=tuple(violations),
         guaranteed=guaranteed,
@@ -174,10 +174,9 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
         migrated_bytes=int(((solution.received & ~from_cloud) @ size).sum()),
         cloud_bytes=int((from_cloud @ size).sum()),
         storage_saved_bytes=_storage_saved(instance, solution),
-        broadcast_gain=_ratio(received_bits, sent_bits),
+        broadcast_gain=_ratio(received_bytes, sent_bytes),
         transmit_energy=sum(
-            float(b.duration[b.mode] @ np.sum(np.abs(b.beam) ** 2, axis=(1, 2)))
-            for b in solution.broadcasts
+            float(b.duration[b.mode] @ b.node_power.sum(axis=1)) for b in solution.broadcasts
         ),
         outages=sum(slot.outages for slot in slots),
     )
@@ -219,11 +218,14 @@ def _evaluate_slot(
 ) -> _Slot:
     broadcast = solution.broadcasts[slot]
     guaranteed_rate = _message_rates(instance, broadcast, slot, robust=True)
-    nominal_rate = _message_rates(instance, broadcast, slot, robust=False)
-    allowed = guaranteed_rate if solution.planned == "guaranteed" else nominal_rate
+    allowed = guaranteed_rate
+    if solution.planned == "nominal":
+        allowed = _message_rates(instance, broadcast, slot, robust=False)
     repeat, outages = _repeats(instance, broadcast, slot)
     sequential, pipelined = _mode_ends(broadcast, migration, broadcast.duration)
-    _, realised_pipelined = _mode_ends(broadcast, migration, broadcast.duration + repeat)
+    realised_pipelined = pipelined
+    if repeat.any():
+        _, realised_pipelined = _mode_ends(broadcast, migration, broadcast.duration + repeat)
     total_migration, total_broadcast = float(migration.sum()), float(broadcast.duration.sum())
     violations = list(broadcast_violations(instance, solution, slot, allowed))
     requested = instance.requests[slot] >= 0
@@ -253,11 +255,18 @@ def _message_rates(
         instance.normalised_channel[slot],
         error if robust else np.zeros_like(error),
         broadcast.beam,
-        broadcast.mode[:, None] == broadcast.mode,
+        _together(broadcast),
     )
     listening = broadcast.users[broadcast.message].T
     worst = np.where(listening, sinr, np.inf).min(axis=0)
     return rate(worst, instance.network.bandwidth, instance.network.max_spectral_efficiency)
+
+
+def _together(broadcast: Broadcast) -> BoolArray:
+    """Return (X, X), which transmissions are on the air at the same time."""
+    if broadcast.modes == len(broadcast.mode):  # every mode has one, so all are alone
+        return np.eye(broadcast.modes, dtype=bool)
+    return np.asarray(broadcast.mode[:, None] == broadcast.mode)
 
 
 def _repeats(instance: Instance, broadcast: Broadcast, slot: int) -> tuple[FloatArray, int]:
@@ -271,13 +280,12 @@ def _repeats(instance: Instance, broadcast: Broadcast, slot: int) -> tuple[Float
     channel = instance.channel_true[slot] / np.sqrt(network.noise_power)
     no_error = np.zeros(channel.shape[:2])
     listening = broadcast.users[broadcast.message].T
-    together = broadcast.mode[:, None] == broadcast.mode
 
     def true_rate(on_air: BoolArray) -> FloatArray:
         sinr = worst_case_sinr(channel, no_error, broadcast.beam, on_air)
         return rate(sinr, network.bandwidth, network.max_spectral_efficiency)
 
-    failed = listening & (true_rate(together) < broadcast.rate * (1 - RATE_RELATIVE))
+    failed = listening & (true_rate(_together(broadcast)) < broadcast.rate * (1 - RATE_RELATIVE))
     if not failed.any():
         return np.zeros(broadcast.modes), 0
     alone = true_rate(np.eye(len(broadcast.beam), dtype=bool))
@@ -298,7 +306,7 @@ def _mode_ends(
 
     `duration` may exceed the planned one by repeats; the order is that of the plan.
     """
-    message, block = np.nonzero(broadcast.blocks)
+    message, block = broadcast.carried
     added = migration_by_message(message, block, broadcast.messages, migration)
     # In the sequential schedule a mode waits for the blocks that no earlier mode has waited for.
     first_mode = np.full(broadcast.messages, broadcast.modes, dtype=np.int64)
@@ -320,9 +328,8 @@ def _is_flow_shop(broadcast: Broadcast) -> bool:
     """One message per mode, one mode per message, and no block in two messages."""
     return (
         broadcast.messages == broadcast.modes == len(broadcast.mode)
-        and len(np.unique(broadcast.mode)) == broadcast.modes
         and len(np.unique(broadcast.message)) == broadcast.messages
-        and bool((broadcast.blocks.sum(axis=0) <= 1).all())
+        and len(np.unique(broadcast.carried[1])) == len(broadcast.carried[1])
     )
 
 
@@ -338,7 +345,8 @@ def _completion(
 def _block_air_time(broadcast: Broadcast, size: IntArray) -> FloatArray:
     """Return (J,) s: every message's time on the air, shared among its blocks by size."""
     time = summed(broadcast.message, broadcast.duration[broadcast.mode], broadcast.messages)
-    return np.asarray(((time / (broadcast.blocks @ size)) @ broadcast.blocks) * size)
+    message, block = broadcast.carried
+    return summed(block, (time / broadcast.message_size(size))[message], len(size)) * size
 
 
 def _storage_saved(instance: Instance, solution: Solution) -> float:

@@ -46,7 +46,7 @@ class Instance:
     delivery
         `sequential`: one message on the air at a time; `spatial`: several may share the air.
     schedule
-        Which delay is the objective: `sequential` (migrations, then broadcasts) or `pipelined`.
+        Which delay is the objective: `sequential` (nothing overlaps) or `pipelined`.
     user_position
         (K, 2) in metres, for pictures only.
     name

@@ -41,8 +41,10 @@ def worst_case_sinr(
     spread = error @ np.linalg.norm(beam, axis=2).T
     signal = np.maximum(amplitude - spread, 0.0) ** 2
     # Own power is left out of the sum, not subtracted from it: no cancellation at high SNR.
-    others = together & ~np.eye(len(beam), dtype=bool)
-    interference = (amplitude + spread) ** 2 @ others.T if others.any() else 0.0
+    interference: FloatArray | float = 0.0
+    if np.count_nonzero(together) > np.count_nonzero(together.diagonal()):
+        others = together & ~np.eye(len(beam), dtype=bool)
+        interference = (amplitude + spread) ** 2 @ others.T
     return np.asarray(signal / (1.0 + interference), dtype=np.float64)
 
 

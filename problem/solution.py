@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -45,7 +46,7 @@ class Broadcast:
     Raises
     ------
     ValueError
-        Shapes disagree, a number is out of range, a message is empty.
+        Shapes disagree, a number is out of range, a message or a mode is empty.
     """
 
     users: BoolArray
@@ -82,6 +83,9 @@ class Broadcast:
             empty = np.flatnonzero(~arrays[name].any(axis=1))
             if len(empty):
                 raise ValueError(f"{name}[{empty[0]}]: message {empty[0]} has no {name}")
+        idle = np.setdiff1d(np.arange(modes), arrays["mode"])
+        if len(idle):
+            raise ValueError(f"mode: no message is on the air in mode {idle[0]}, at least 1 must be")
         pairs = arrays["mode"] * max(messages, 1) + arrays["message"]
         if len(np.unique(pairs)) != on_air:
             raise ValueError("message: a message is on the air twice in one mode")
@@ -97,6 +101,22 @@ class Broadcast:
     def modes(self) -> int:
         """D, the number of modes."""
         return len(self.duration)
+
+    @cached_property
+    def carried(self) -> tuple[IntArray, IntArray]:
+        """(P,) messages and (P,) blocks, the pairs (i, j) such that message i carries block j."""
+        message, block = np.divmod(np.flatnonzero(self.blocks), self.blocks.shape[1])
+        return message, block
+
+    @cached_property
+    def node_power(self) -> FloatArray:
+        """(X, N) W, what node n radiates for transmission x."""
+        return np.asarray(np.sum(self.beam.real**2 + self.beam.imag**2, axis=2))
+
+    def message_size(self, block_size: IntArray) -> FloatArray:
+        """Return (I,) byte, the size of every message, from the (J,) sizes of the blocks."""
+        message, block = self.carried
+        return np.bincount(message, block_size[block], self.messages).astype(np.float64)
 
 
 def silence(users: int, nodes: int, blocks: int, antennas: int) -> Broadcast:
@@ -148,8 +168,11 @@ class Solution:
     method: str = ""
 
     def __post_init__(self) -> None:
-        if np.ndim(self.cache) != 3:
-            raise ValueError(f"cache: shape is {np.shape(self.cache)}, expected (T, N, J)")
+        if np.ndim(self.cache) != 3 or 0 in np.shape(self.cache):
+            raise ValueError(
+                f"cache: shape is {np.shape(self.cache)}, expected (slots, nodes, blocks), "
+                "all at least 1"
+            )
         slots, nodes, blocks = np.shape(self.cache)
         object.__setattr__(
             self, "cache", checked("cache", self.cache, "bool", (slots, nodes, blocks))
@@ -169,6 +192,13 @@ class Solution:
                 raise ValueError(
                     f"broadcasts[{t}]: is for {broadcast.nodes.shape[1]} nodes and "
                     f"{broadcast.blocks.shape[1]} blocks, the caches have {nodes} and {blocks}"
+                )
+            radio, first = (
+                (b.users.shape[1], b.beam.shape[2]) for b in (broadcast, self.broadcasts[0])
+            )
+            if radio != first:
+                raise ValueError(
+                    f"broadcasts[{t}]: is for (users, antennas) = {radio}, broadcasts[0] for {first}"
                 )
 
     @property
@@ -222,18 +252,18 @@ def read_solution(path: str | os.PathLike[str]) -> Solution:
     """
     header, arrays = read_archive(path, FORMAT, VERSION)
     try:
+        slots = len(arrays["cache"])
         parts: dict[str, list[NDArray[Any]]] = {}
         for counter, names in (
             ("messages", _PER_MESSAGE),
             ("modes", _PER_MODE),
             ("transmissions", _PER_TRANSMISSION),
         ):
-            ends = np.cumsum(arrays[counter])
+            ends = np.cumsum(checked(counter, arrays[counter], "int", (slots,), low=0))
             for name in names:
                 if len(arrays[name]) != ends[-1]:
                     raise ValueError(f"{name}: has {len(arrays[name])} rows, expected {ends[-1]}")
                 parts[name] = np.split(arrays[name], ends[:-1])
-        slots = len(arrays["cache"])
         return Solution(
             cache=arrays["cache"],
             source=arrays["source"],

@@ -117,8 +117,9 @@ def broadcast_violations(
         (X,) bit/s, the rate that the solution may claim for each transmission.
     """
     broadcast = solution.broadcasts[slot]
+    holds = solution.cache[slot] | (solution.source[slot] >= 0)
     yield from _content_violations(
-        broadcast, slot, instance.wanted[slot], solution.holds[slot], instance.library.block_size
+        broadcast, slot, instance.wanted[slot], holds, instance.library.block_size
     )
     yield from _air_violations(broadcast, slot, instance, allowed_rate)
 
@@ -126,7 +127,7 @@ def broadcast_violations(
 def _content_violations(
     broadcast: Broadcast, slot: int, wanted: BoolArray, holds: BoolArray, size: IntArray
 ) -> Iterator[Violation]:
-    message, block = np.nonzero(broadcast.blocks)
+    message, block = broadcast.carried
     addressed = broadcast.users[message]
     for p, k in np.argwhere(addressed & ~wanted[:, block].T):
         yield Violation(
@@ -157,7 +158,7 @@ def _content_violations(
 def _air_violations(
     broadcast: Broadcast, slot: int, instance: Instance, allowed_rate: FloatArray
 ) -> Iterator[Violation]:
-    power = np.sum(np.abs(broadcast.beam) ** 2, axis=2)
+    power = broadcast.node_power
     for x, n in np.argwhere((power > 0) & ~broadcast.nodes[broadcast.message]):
         yield Violation(
             "beam",
@@ -175,7 +176,7 @@ def _air_violations(
         yield Violation(
             "power", slot, float(mode_power[m, n] - limit[n]), "W", mode=int(m), node=int(n)
         )
-    bits = 8.0 * (broadcast.blocks @ instance.library.block_size)
+    bits = 8.0 * broadcast.message_size(instance.library.block_size)
     sent = np.bincount(
         broadcast.message,
         weights=broadcast.duration[broadcast.mode] * broadcast.rate,
@@ -183,7 +184,7 @@ def _air_violations(
     )
     for i in np.flatnonzero(sent < bits * (1 - RATE_RELATIVE)):
         yield Violation("bits", slot, float(bits[i] - sent[i]), "bit", message=int(i))
-    for x in np.flatnonzero(broadcast.rate > allowed_rate * (1 + RATE_RELATIVE)):
+    for x in np.flatnonzero(~(broadcast.rate <= allowed_rate * (1 + RATE_RELATIVE))):
         yield Violation(
             "rate",
             slot,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -12,6 +13,7 @@ from finecast.pictures.style import (
     HEADER_IN,
     INK,
     SMALL_PT,
+    Container,
     axes_at,
     byte_unit,
     check_fits,
@@ -87,7 +89,7 @@ def family_bytes(library: ModelLibrary, blocks: FloatArray) -> dict[str, FloatAr
     }
 
 
-def draw_caches(container: FigureBase, instance: Instance, solution: Solution, slot: int) -> None:
+def draw_caches(container: Container, instance: Instance, solution: Solution, slot: int) -> None:
     """Draw as `cache_picture` into a figure or a part of one."""
     when = slot_of(instance, slot)
     check_fits(instance, solution)
@@ -161,7 +163,9 @@ def draw_caches(container: FigureBase, instance: Instance, solution: Solution, s
             gid=f"storage {n}",
         )
     for name, part in received.items():
-        begin = _bars(axes, begin, part, unit, pale(colours[name]), colours[name], f"{name} received")
+        begin = _bars(
+            axes, begin, part, unit, pale(colours[name]), colours[name], f"{name} received"
+        )
     for n in range(instance.nodes):
         full = f" ({used[n] / storage[n]:.0%})" if storage[n] > 0 else ""
         numbers = f"{used[n] / unit:.3g} of {storage[n] / unit:.3g} {unit_name}{full}"
@@ -182,7 +186,7 @@ def draw_caches(container: FigureBase, instance: Instance, solution: Solution, s
 
 
 def _bars(
-    axes: object,
+    axes: Axes,
     left: FloatArray,
     part: FloatArray,
     unit: float,
@@ -193,7 +197,7 @@ def _bars(
     """Draw the shared and the own bytes of a family from `left` on; return where they end."""
     for column, hatch in ((0, HATCH), (1, None)):
         rows = np.flatnonzero(part[:, column])
-        for bar in axes.barh(  # type: ignore[attr-defined]
+        for bar in axes.barh(
             rows,
             part[rows, column] / unit,
             BAR,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -17,6 +18,7 @@ from finecast.pictures.style import (
     INK,
     SMALL_PT,
     TEXT_PT,
+    Container,
     axes_at,
     counted,
     family_colours,
@@ -161,7 +163,7 @@ def slot_gantt(instance: Instance, solution: Solution, slot: int = 0) -> Figure:
     return figure
 
 
-def draw_gantt(container: FigureBase, instance: Instance, solution: Solution, slot: int) -> None:
+def draw_gantt(container: Container, instance: Instance, solution: Solution, slot: int) -> None:
     """Draw as `slot_gantt` into a figure or a part of one."""
     when = slot_of(instance, slot)
     evaluation = evaluate(instance, solution)
@@ -212,9 +214,9 @@ def _summary(instance: Instance, evaluation: Evaluation, slot: int) -> str:
     return "; ".join(parts)
 
 
-def _legend(instance: Instance, never: bool) -> list[Patch | Line2D]:
+def _legend(instance: Instance, never: bool) -> list[Artist]:
     colours = family_colours(instance.library)
-    handles = [
+    handles: list[Artist] = [
         *(Patch(facecolor=colour, label=family_label(name)) for name, colour in colours.items()),
         Patch(facecolor="#666666", edgecolor=INK, label="migrates from a node"),
         Patch(facecolor=pale("#666666"), edgecolor=INK, label="migrates from the cloud"),
@@ -270,7 +272,7 @@ def _draw_migrations(
             _label(
                 axes,
                 (times.migration_start[j], row - 0.37, length, 0.74),
-                (f"{name} from {where}", name, where),
+                ((f"{name} from {where}", name, where),),
                 INK if link == 0 else text_colour(face),
             )
 
@@ -311,7 +313,7 @@ def _draw_air(axes: Axes, instance: Instance, broadcast: Broadcast, times: Timel
         _label(
             axes,
             (start[x], bottom[x], width[x], efficiency[x]),
-            tuple(_message_texts(instance, broadcast, int(i), float(efficiency[x]))),
+            _message_texts(instance, broadcast, int(i), float(efficiency[x])),
             text_colour(colour),
         )
 
@@ -360,37 +362,47 @@ def _stacked(broadcast: Broadcast, height: FloatArray) -> FloatArray:
 
 def _message_texts(
     instance: Instance, broadcast: Broadcast, message: int, efficiency: float
-) -> Iterator[str]:
-    """Yield texts for a message from the longest to the shortest."""
+) -> tuple[tuple[str, ...], ...]:
+    """Return texts for a message: those that say everything, and short ones."""
     blocks = np.flatnonzero(broadcast.blocks[message])
     count = counted(len(blocks), "block")
     what = plain(instance.library.block_names[blocks[0]]) if len(blocks) == 1 else count
     users = counted(int(broadcast.users[message].sum()), "user")
     nodes = "EN " + ",".join(str(n) for n in np.flatnonzero(broadcast.nodes[message]))
     rate = f"{efficiency:.2f} bit/s/Hz"
-    for parts in ((what, users, nodes, rate), (count, users, nodes, rate), (users, nodes, rate)):
-        yield "\n".join(parts)
-        yield ", ".join(parts)
-    yield f"{users}\n{efficiency:.1f}"
-    yield f"{efficiency:.1f}"
+    full = tuple(
+        between.join((which, users, nodes, rate))
+        for which in (what, count)
+        for between in ("\n", ", ")
+    )
+    return full, (
+        "\n".join((users, nodes, rate)),
+        f"{users}\n{efficiency:.1f}",
+        f"{efficiency:.1f}",
+    )
 
 
 def _label(
-    axes: Axes, box: tuple[float, float, float, float], texts: tuple[str, ...], colour: str
+    axes: Axes,
+    box: tuple[float, float, float, float],
+    texts: tuple[tuple[str, ...], ...],
+    colour: str,
 ) -> None:
-    """Write the first of the texts that fits into a box (x, y, width, height), upright or turned.
+    """Write a text into a box (x, y, width, height) if one fits; axes have their final limits.
 
-    Axes must have their final limits.
+    Texts come in groups: the first that fits upright is taken, else the first that fits turned,
+    before the next group.
     """
     x, y, width, height = box
     corners = axes.transData.transform([(x, y), (x + width, y + height)])
     across, up = np.abs(corners[1] - corners[0]) * 72 / axes.figure.dpi
     if min(across, up) < SMALL_PT:
         return
-    for text in texts:
-        wide, high = text_size(text, SMALL_PT)
-        for turned, (a, b) in ((0, (wide, high)), (90, (high, wide))):
-            if a + 4 < across and b + 1 < up:
+    for group, turned in product(texts, (0, 90)):
+        for text in group:
+            size = text_size(text, SMALL_PT)
+            wide, high = size if turned == 0 else size[::-1]
+            if wide + 4 < across and high + 3 < up:
                 axes.text(
                     x + width / 2,
                     y + height / 2,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Polygon
 from matplotlib.path import Path
@@ -20,6 +20,7 @@ from finecast.pictures.style import (
     NOBODY,
     SMALL_PT,
     TEXT_PT,
+    Container,
     axes_at,
     byte_unit,
     counted,
@@ -87,7 +88,7 @@ def network_picture(instance: Instance, slot: int = 0) -> Figure:
     return figure
 
 
-def draw_network(container: FigureBase, instance: Instance, slot: int) -> None:
+def draw_network(container: Container, instance: Instance, slot: int) -> None:
     """Draw as `network_picture` into a figure or a part of one."""
     when = slot_of(instance, slot)
     layout = layout_of(instance)
@@ -120,11 +121,12 @@ def draw_network(container: FigureBase, instance: Instance, slot: int) -> None:
         gid="nodes",
     )
     taken.extend(_box(p, (1.2 * NODE_PT,) * 2) for p in _points(axes, layout.node))
-    _write_nodes(axes, instance, layout, taken)
+    along = [_arc_at(arc, t) for _, _, arc in arcs for t in np.linspace(0, 1, 30)]
+    _write_nodes(axes, instance, layout, taken, np.array(along).reshape(-1, 2))
     if len(arcs) <= MOST_LABELLED_LINKS:
         _write_links(axes, instance, arcs, taken)
     _write_users(axes, layout, taken)
-    _legend(container, axes, instance, slot, bool(len(arcs) <= MOST_LABELLED_LINKS))
+    _legend(container, instance, slot)
 
 
 def layout_of(instance: Instance) -> Layout:
@@ -356,7 +358,8 @@ def _write(
     taken.append(best[2])
     position = axes.transData.inverted().transform(best[1] * axes.figure.dpi / 72)
     axes.text(
-        *position,
+        position[0],
+        position[1],
         text,
         fontsize=size,
         ha="center",
@@ -369,12 +372,8 @@ def _write(
     )
 
 
-def _overlap(
-    a: tuple[float, float, float, float], b: tuple[float, float, float, float]
-) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(
-        0.0, min(a[3], b[3]) - max(a[1], b[1])
-    )
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def _around(middle: FloatArray, text: str, size: float, clear: float) -> FloatArray:
@@ -390,7 +389,9 @@ def _write_nodes(
     instance: Instance,
     layout: Layout,
     taken: list[tuple[float, float, float, float]],
+    along_links: FloatArray,
 ) -> None:
+    lines = [_box(p, (3.0, 3.0)) for p in _points(axes, along_links)] if len(along_links) else []
     unit, name = byte_unit(float(instance.network.storage.max()))
     for n, place in enumerate(_points(axes, layout.node)):
         text = (
@@ -398,7 +399,9 @@ def _write_nodes(
             f"cloud {instance.network.cloud_rate[n] / 1e9:.3g} Gbit/s"
         )
         candidates = _around(place, text, SMALL_PT, 0.62 * NODE_PT)
-        _write(axes, text, candidates, taken, size=SMALL_PT, needed=True, gid=f"node {n}")
+        occupied = taken + lines
+        _write(axes, text, candidates, occupied, size=SMALL_PT, needed=True, gid=f"node {n}")
+        taken.append(occupied[-1])
 
 
 def _write_links(
@@ -426,41 +429,44 @@ def _write_users(
     axes: Axes, layout: Layout, taken: list[tuple[float, float, float, float]]
 ) -> None:
     for k, place in enumerate(_points(axes, layout.user)):
-        candidates = _around(place, str(k), SMALL_PT - 1, 0.35 * USER_PT)
-        _write(
-            axes, str(k), candidates, taken, size=SMALL_PT - 1, needed=False, gid=f"index {k}"
-        )
+        candidates = _around(place, str(k), SMALL_PT - 1, 0.55 * USER_PT)
+        _write(axes, str(k), candidates, taken, size=SMALL_PT - 1, needed=False, gid=f"index {k}")
 
 
-def _legend(
-    container: FigureBase, axes: Axes, instance: Instance, slot: int, labelled: bool
-) -> None:
+def _legend(container: Container, instance: Instance, slot: int) -> None:
     """Say at the right of the map what shapes, colours and widths mean."""
     width, height = size_in(container)
     requested, count = np.unique(instance.requests[slot], return_counts=True)
     asked = {int(m): int(c) for m, c in zip(requested, count, strict=True)}
     nobody = asked.pop(-1, 0)
-    handles = [
-        Line2D([], [], linestyle="none", marker="^", markersize=11, color=INK, label="edge node")
-    ]
+    handles = []
     looks = model_markers(instance)
     room = 72 * (LEGEND_IN - 0.75)
     if len(asked) <= MOST_LISTED_MODELS:
         for m, users in asked.items():
-            times = f" ×{users}"
             name = shortened(instance.library.model_names[m], room - 4 * SMALL_PT, SMALL_PT)
-            handles.append(_dot(*looks[m], name + times))
+            handles.append(_dot(*looks[m], f"{name} × {users}"))
     else:
         family = [instance.library.model_family[m] for m in asked for _ in range(asked[m])]
         for name, colour in family_colours(instance.library).items():
             if name in family:
                 text = shortened(family_label(name), room - 4 * SMALL_PT, SMALL_PT)
-                handles.append(_dot(colour, "o", f"{text} ×{family.count(name)}"))
+                handles.append(_dot(colour, "o", f"{text} × {family.count(name)}"))
     if nobody:
-        handles.append(_dot(NOBODY, "o", f"no request ×{nobody}"))
+        handles.append(_dot(NOBODY, "o", f"no request × {nobody}"))
+    handles.append(
+        Line2D(
+            [],
+            [],
+            linestyle="none",
+            marker="^",
+            markersize=10,
+            color=INK,
+            label="edge node: storage, cloud rate",
+        )
+    )
     rate = instance.network.backhaul_rate
     if rate.max() > 0:
-        unit = "Gbit/s (written into the arrows)" if labelled else "Gbit/s"
         for value in sorted({rate.max(), rate[rate > 0].min()}):
             handles.append(
                 Line2D(
@@ -468,15 +474,14 @@ def _legend(
                     [],
                     color="#6f6f6f",
                     linewidth=link_width(value, rate.max()),
-                    label=f"link, {value / 1e9:.3g} {unit}",
+                    label=f"link of {value / 1e9:.3g} Gbit/s",
                 )
             )
-            unit = "Gbit/s"
     container.legend(
         handles=handles,
         loc="upper left",
         bbox_to_anchor=(1 - (LEGEND_IN - 0.1) / width, 1 - (HEADER_IN + 0.05) / height),
-        title="users by requested model" if asked else None,
+        title="requested model × users",
         title_fontsize=TEXT_PT,
         fontsize=SMALL_PT,
         frameon=False,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import TextPath
 
@@ -20,6 +20,9 @@ from problem.files import write_atomically
 from problem.instance import Instance
 from problem.library import MIXED_FAMILY, ModelLibrary
 from problem.solution import Solution
+
+Container = Figure | SubFigure
+"""What a picture is drawn into."""
 
 WIDTH_IN = 12.8
 DPI = 125
@@ -91,9 +94,12 @@ def shortened(text: str, width_pt: float, size_pt: float = TEXT_PT) -> str:
 
     The text is not `plain` yet; the result is.
     """
-    for keep in range(len(text), 1, -1):
+    narrowest = 0.25 * size_pt
+    for keep in range(min(len(text), int(width_pt / narrowest)), 1, -1):
         head = (keep + 1) // 2
-        cut = plain(text if keep == len(text) else f"{text[:head]}…{text[len(text) - keep + head:]}")
+        cut = plain(
+            text if keep == len(text) else f"{text[:head]}…{text[len(text) - keep + head :]}"
+        )
         if text_width(cut, size_pt) <= width_pt:
             return cut
     return "…"
@@ -102,7 +108,9 @@ def shortened(text: str, width_pt: float, size_pt: float = TEXT_PT) -> str:
 @cache
 def text_width(text: str, size_pt: float = TEXT_PT) -> float:
     """Return the width of one line of `plain` text, pt."""
-    return float(TextPath((0, 0), text, size=size_pt).get_extents().width) if text.strip() else 0.0
+    return (
+        float(np.ptp(TextPath((0, 0), text, size=size_pt).vertices[:, 0])) if text.strip() else 0.0
+    )
 
 
 def text_size(text: str, size_pt: float) -> tuple[float, float]:
@@ -158,13 +166,13 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN, dpi: float = DPI) -
     return Figure(figsize=(width_in, height_in), dpi=dpi, facecolor="white")
 
 
-def size_in(container: FigureBase) -> tuple[float, float]:
+def size_in(container: Container) -> tuple[float, float]:
     """Return width and height of a figure or subfigure, inches."""
     return container.bbox.width / container.dpi, container.bbox.height / container.dpi
 
 
 def axes_at(
-    container: FigureBase, left: float, bottom: float, right: float, top: float, **options: Any
+    container: Container, left: float, bottom: float, right: float, top: float, **options: Any
 ) -> Axes:
     """Return new axes with the given margins on the four sides, inches."""
     width, height = size_in(container)
@@ -178,7 +186,7 @@ def axes_at(
     return axes
 
 
-def title(container: FigureBase, heading: str, line: str) -> None:
+def title(container: Container, heading: str, line: str) -> None:
     """Write a heading and a line under it, cut to the width."""
     width, height = size_in(container)
     for text, size, down, weight in (
@@ -197,7 +205,7 @@ def title(container: FigureBase, heading: str, line: str) -> None:
         )
 
 
-def legend_above(container: FigureBase, handles: Sequence[Any], top_in: float) -> float:
+def legend_above(container: Container, handles: Sequence[Any], top_in: float) -> float:
     """Put a legend in rows across the container, `top_in` below its top; return its height, inches.
 
     Columns are as many as the widest entry allows.

@@ -37,8 +37,16 @@ def overview(instance: Instance, solution: Solution | None = None, slot: int = 0
     lower = 4.8 + 0.2 * instance.nodes
     figure = new_figure(upper + lower, WIDTH_IN, DPI)
     grid = figure.add_gridspec(
-        2, 2, height_ratios=[upper, lower], width_ratios=[8.4, 7.6], hspace=0, wspace=0,
-        left=0, right=1, bottom=0, top=1,
+        2,
+        2,
+        height_ratios=[upper, lower],
+        width_ratios=[8.4, 7.6],
+        hspace=0,
+        wspace=0,
+        left=0,
+        right=1,
+        bottom=0,
+        top=1,
     )
     draw_network(figure.add_subfigure(grid[0, 0]), instance, slot)
     draw_caches(figure.add_subfigure(grid[0, 1]), instance, solution, slot)

@@ -1,0 +1,162 @@
+"""Scenarios: every shipped one draws valid instances, seeds vary one part at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from problem.files import FormatError
+from problem.instance import read_instance, write_instance
+from problem.scenario import Scenario, read_scenario
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = sorted((ROOT / "data" / "scenarios").glob("*.toml"))
+TINY = {"library": {"file": "../libraries/tiny.json"}}
+
+
+def scenario(**sections: object) -> Scenario:
+    """Return a scenario on the shipped tiny library."""
+    made = Scenario.model_validate({**TINY, **sections})
+    made._path = ROOT / "data" / "scenarios" / "test.toml"
+    return made
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_scenarios_draw(path, tmp_path):
+    """Every shipped scenario draws valid instances that survive a file, and differ by seed."""
+    made = read_scenario(path)
+    first, again, other = made.generate(0), made.generate(0), made.generate(1)
+    assert first.content_hash == again.content_hash
+    assert first.content_hash != other.content_hash
+    write_instance(tmp_path / "i.npz", first)
+    assert read_instance(tmp_path / "i.npz").content_hash == first.content_hash
+    assert first.name == path.stem
+
+
+def test_shipped_scenarios_are_those_named():
+    """The five scenarios that the documentation names are there, with their stated sizes."""
+    assert [path.stem for path in SHIPPED] == [
+        "llm",
+        "persist",
+        "tiny",
+        "vision-horizon",
+        "vision-small",
+    ]
+    small = read_scenario(ROOT / "data/scenarios/vision-small.toml").generate(0)
+    assert (small.nodes, small.antennas, small.users, small.slots) == (4, 4, 12, 1)
+    assert small.network.storage.min() == 2_000_000_000
+    assert small.network.storage.max() == 8_000_000_000
+    tiny = read_scenario(ROOT / "data/scenarios/tiny.toml").generate(0)
+    assert (tiny.nodes, tiny.blocks) == (2, 6)
+    assert read_scenario(ROOT / "data/scenarios/persist.toml").slots == 20
+
+
+def test_same_draw_in_another_process():
+    """Bit for bit the same instance on every run: nothing depends on hash order or global state."""
+    code = (
+        "from problem.scenario import read_scenario\n"
+        f"print(read_scenario({str(SHIPPED[-1])!r}).generate(7).content_hash)\n"
+    )
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in (1, 2)
+    }
+    assert hashes == {read_scenario(SHIPPED[-1]).generate(7).content_hash}
+
+
+def test_parts_vary_one_at_a_time():
+    """Changing one part of a scenario leaves the draws of the other parts alone."""
+    base = scenario(slots=3, users={"count": 5}).generate(4)
+    other_links = scenario(slots=3, users={"count": 5}, links={"cloud_gbps": 0.3}).generate(4)
+    assert np.array_equal(base.channel_estimate, other_links.channel_estimate)
+    assert np.array_equal(base.requests, other_links.requests)
+    assert not np.array_equal(base.network.cloud_rate, other_links.network.cloud_rate)
+    with_error = scenario(slots=3, users={"count": 5}, channel={"error": 0.1}).generate(4)
+    assert np.array_equal(base.channel_estimate, with_error.channel_estimate)
+    assert np.array_equal(base.channel_true, base.channel_estimate)
+    assert not np.array_equal(with_error.channel_true, with_error.channel_estimate)
+    flatter = scenario(slots=3, users={"count": 5}, demand={"zipf": 0.1}).generate(4)
+    assert np.array_equal(base.channel_estimate, flatter.channel_estimate)
+    assert np.array_equal(base.user_position, flatter.user_position)
+
+
+def test_units_are_converted_once():
+    """30 dBm is 1 W; 100 MHz at 9 dB is -85 dBm of noise; 2 Gbit/s is 2e9; 1.5 GB is 1.5e9 byte."""
+    made = scenario(
+        nodes={"power_dbm": 30.0, "storage_gb": 1.5},
+        radio={"bandwidth_mhz": 100.0, "noise_figure_db": 9.0},
+        links={"backhaul_gbps": 2.0, "cloud_gbps": 0.5},
+    ).generate(0)
+    assert made.network.power == pytest.approx([1.0] * 4)
+    assert 10 * np.log10(made.network.noise_power * 1e3) == pytest.approx(-85.0)
+    assert (made.network.cloud_rate == 0.5e9).all()
+    assert made.network.backhaul_rate[0, 1] == 2e9
+    assert (made.network.storage == 1_500_000_000).all()
+
+
+def test_storage_share_counts_each_block_once():
+    """storage_share = 0.5 is half of the de-duplicated library: 3.5 MB in blocks, so 1.75 MB."""
+    made = scenario(nodes={"storage_share": 0.5}).generate(0)
+    assert made.library.block_size.sum() == 3_500_000
+    assert (made.network.storage == 1_750_000).all()
+
+
+def test_trace_takes_the_place_of_requests(tmp_path):
+    """Requests come from the CSV, by model name or index; everything else is drawn as before."""
+    (tmp_path / "trace.csv").write_text("slot,user,model\n0,1,birds\n1,0,0\n")
+    made = scenario(slots=2, users={"count": 2}, demand={"trace": str(tmp_path / "trace.csv")})
+    assert made.generate(0).requests.tolist() == [[-1, 2], [0, -1]]
+
+
+def test_measured_channels_are_read(tmp_path):
+    """Channels from a file are the estimates; the error is drawn inside the stated balls."""
+    rng = np.random.default_rng(0)
+    channel = 1e-5 * (rng.normal(size=(1, 2, 4, 3)) + 1j * rng.normal(size=(1, 2, 4, 3)))
+    np.savez(tmp_path / "h.npz", channel=channel)
+    sections = {"users": {"count": 2}, "nodes": {"antennas": 3}}
+    made = scenario(**sections, channel={"file": str(tmp_path / "h.npz"), "error": 0.1}).generate(0)
+    assert np.array_equal(made.channel_estimate, channel)
+    assert made.channel_error == pytest.approx(0.1 * np.linalg.norm(channel, axis=3))
+    with pytest.raises(FormatError, match=r"h\.npz.*\(1, 3, 4, 3\)"):
+        scenario(
+            users={"count": 3},
+            nodes={"antennas": 3},
+            channel={"file": str(tmp_path / "h.npz")},
+        ).generate(0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.sampled_from(["umi", "uma", "iid"]),
+    st.floats(0, 1.5),
+    st.floats(0, 1),
+)
+def test_every_instance_is_valid(seed, nodes, antennas, users, slots, environment, error, share):
+    """Whatever the scenario, the instance passes its own validation (it is built by it)."""
+    made = scenario(
+        slots=slots,
+        nodes={"count": nodes, "antennas": antennas, "storage_share": share},
+        users={"count": users, "min_distance_m": 35.0},
+        channel={"environment": environment, "error": error},
+        demand={"persistence": share, "tastes": share, "drift": share, "activity": share},
+    ).generate(seed)
+    assert made.channel_estimate.shape == (slots, users, nodes, antennas)
+    assert made.popularity.sum(axis=2) == pytest.approx(np.full((slots, users), share))

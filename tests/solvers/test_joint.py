@@ -1,0 +1,157 @@
+"""Joint answers: judged, bounded, and never better than what enumeration allows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from problem.evaluation import evaluate
+from problem.instance import Instance, user_groups
+from problem.scenario import read_scenario
+from solvers.joint import certified_lower_bound, placement_problem
+from solvers.placement.problem import PlacementProblem
+from solvers.rates import node_set_family, rate_table
+from solvers.result import Termination, relative_gap
+from solvers.solve import solve
+
+TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
+
+
+def tiny(seed: int, **changes: object) -> Instance:
+    """Return the tiny instance of a seed, with fields changed."""
+    return replace(read_scenario(TINY).generate(seed), **changes)
+
+
+def enumerated_optimum(problem: PlacementProblem) -> float:
+    """Return the least delay over every cache and every source of a two-node, one-slot problem.
+
+    Per block, every (cached set, source per node) is listed with no dominance assumed; the blocks
+    are then combined through the exact set of storage pairs that they can use.
+    """
+    nodes, cloud = 2, 2
+    best = {(0, 0): 0.0}
+    for j in range(problem.blocks):
+        size, group = int(problem.block_size[j]), int(problem.group[0, j])
+        choices: dict[tuple[int, int], float] = {}
+        for cached in product((False, True), repeat=nodes):
+            for source in product((-1, 0, 1, cloud), repeat=nodes):
+                receives = [s >= 0 for s in source]
+                if any(s == n or (s in (0, 1) and not cached[s]) for n, s in enumerate(source)):
+                    continue
+                if group < 0 and any(receives):
+                    continue
+                sends = sum(1 << n for n in range(nodes) if cached[n] or receives[n])
+                delay = 0.0
+                if group >= 0:
+                    links = [problem.link[s, n] for n, s in enumerate(source) if s >= 0]
+                    delay = size * (max(links, default=0.0) + problem.broadcast[0][group, sends])
+                used = (size * cached[0], size * cached[1])
+                choices[used] = min(choices.get(used, np.inf), delay)
+        combined: dict[tuple[int, int], float] = {}
+        for (a, b), delay in best.items():
+            for (c, d), more in choices.items():
+                used = (a + c, b + d)
+                if used[0] <= problem.storage[0] and used[1] <= problem.storage[1]:
+                    combined[used] = min(combined.get(used, np.inf), delay + more)
+        best = combined
+    return min(best.values())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_tiny_against_enumeration(seed):
+    """bound <= optimum at upper-bound rates <= optimum at achieved rates <= the greedy's delay."""
+    instance = tiny(seed)
+    rates = rate_table(instance)
+    at_achieved = placement_problem(instance, rates, [r.achieved for r in rates])
+    at_bounds = placement_problem(instance, rates, [r.bound for r in rates])
+    result = solve(instance)
+    optimum = enumerated_optimum(at_achieved)
+    assert result.lower_bound <= enumerated_optimum(at_bounds) <= optimum * (1 + 1e-12)
+    assert optimum <= result.delay * (1 + 1e-9)
+    assert result.delay <= 1.5 * optimum  # a greedy that does nothing useful would fail this
+
+
+def test_result_is_the_judges():
+    """Delay, feasibility and gap of a result are those of the judge, and the gap splits exactly."""
+    instance = tiny(0)
+    result = solve(instance)
+    assert result.solution is not None
+    judged = evaluate(instance, result.solution)
+    assert judged.feasible
+    assert result.delay == judged.delay
+    assert result.gap == pytest.approx(judged.delay / result.lower_bound - 1)
+    assert (1 + result.beamforming_gap) * (1 + result.placement_gap) == pytest.approx(
+        1 + result.gap
+    )
+    assert result.termination is Termination.COMPLETED
+
+
+def test_no_requests_means_no_delay():
+    """Nobody asks for anything: delay 0, bound 0, gap 0."""
+    instance = tiny(0, requests=-np.ones((1, 3), dtype=int))
+    result = solve(instance)
+    assert (result.delay, result.lower_bound, result.gap) == (0.0, 0.0, 0.0)
+
+
+def test_hopeless_channels_have_no_solution():
+    """Errors as large as the channel: no rate can be guaranteed, said so and not a number."""
+    instance = tiny(0)
+    error = np.linalg.norm(instance.channel_estimate, axis=3) * 1.01
+    result = solve(replace(instance, channel_error=error))
+    assert result.termination is Termination.NO_SOLUTION
+    assert result.solution is None
+    assert result.delay == np.inf
+    assert "cannot be served" in result.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("delivery", "schedule"), [("spatial", "sequential"), ("sequential", "pipelined")]
+)
+def test_bounds_hold_for_every_system(delivery, schedule):
+    """A sequential plan is a plan of the other systems too, so their bounds lie below it."""
+    for seed in range(4):
+        instance = tiny(seed, delivery=delivery, schedule=schedule)
+        result = solve(instance)
+        assert result.evaluation.feasible
+        assert 0 < result.lower_bound <= result.delay
+        assert certified_lower_bound(instance) <= result.delay
+
+
+def test_rate_table_is_monotone_and_bounded():
+    """More nodes are never worse, achieved rates never exceed their certified bounds."""
+    instance = tiny(1)
+    for slot in rate_table(instance):
+        assert (slot.achieved <= slot.bound * (1 + 1e-12)).all()
+        for node_set in range(4):
+            for n in range(2):
+                more = node_set | 1 << n
+                assert (slot.achieved[:, more] >= slot.achieved[:, node_set]).all()
+                assert (slot.bound[:, more] >= slot.bound[:, node_set]).all()
+        assert (slot.achieved[:, 0] == 0).all()
+
+
+def test_node_set_family():
+    """All sets up to 6 nodes; singles, pairs and the full set beyond: 8 + 28 + 1 = 37 at 8."""
+    assert len(node_set_family(6)) == 63
+    family = node_set_family(8)
+    assert len(set(family.tolist())) == 37
+    assert 255 in family
+
+
+def test_user_groups_by_hand():
+    """Blocks 0 and 2 have users {0, 1}, block 3 has {1}, nobody needs block 1."""
+    wanted = np.array([[1, 0, 1, 0], [1, 0, 1, 1]], dtype=bool)
+    groups, group = user_groups(wanted)
+    assert groups.tolist() == [[True, True], [False, True]]
+    assert group.tolist() == [0, -1, 0, 1]
+
+
+def test_relative_gap():
+    """By its definition, and for the cases without a positive bound."""
+    assert relative_gap(1.1, 1.0) == pytest.approx(0.1)
+    assert relative_gap(0.0, 0.0) == 0.0
+    assert relative_gap(1.0, 0.0) == np.inf

@@ -140,7 +140,7 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
     )
     requested = completion[~np.isnan(completion)]
     size = instance.library.block_size
-    cached = solution.cache.any(axis=1)
+    cached = np.asarray(solution.cache.any(axis=1))
     wanted_and_absent = (instance.wanted & ~cached[:, None, :]).any(axis=2)
     from_cloud = solution.source == instance.nodes
     received_bytes = sum(

@@ -69,6 +69,8 @@ def _kind(path: Any) -> str:
         return "scenario"
     if path.suffix == ".json":
         return "library"
+    if path.is_dir():
+        raise FormatError(path, "is a directory, expected a file")
     if not zipfile.is_zipfile(path):
         raise FormatError(path, "is no .toml, .json or .npz file of finecast")
     from problem.files import archive_format

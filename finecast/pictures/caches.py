@@ -12,6 +12,7 @@ from finecast.pictures.style import (
     FAINT,
     HEADER_IN,
     INK,
+    MIXED_COLOUR,
     SMALL_PT,
     Container,
     axes_at,
@@ -21,6 +22,7 @@ from finecast.pictures.style import (
     family_label,
     legend_above,
     new_figure,
+    number,
     pale,
     slot_of,
     text_colour,
@@ -111,10 +113,14 @@ def draw_caches(container: Container, instance: Instance, solution: Solution, sl
         "cached up to the storage line; beyond it, what the node receives during the slot",
     )
     handles = [
-        *(Patch(facecolor=colour, label=family_label(name)) for name, colour in colours.items()),
+        *(
+            Patch(facecolor=colour, label=family_label(name))
+            for name, colour in colours.items()
+            if name in library.block_family
+        ),
         Patch(facecolor="white", edgecolor=INK, hatch=HATCH, label="in several models (shared)"),
         Patch(facecolor="white", edgecolor=INK, label="in one model"),
-        Patch(facecolor=pale("#666666"), edgecolor=INK, label="received in the slot"),
+        Patch(facecolor=pale(MIXED_COLOUR), edgecolor=INK, label="received in the slot"),
         Line2D([], [], color=INK, linewidth=2.5, label="storage"),
     ]
     if (storage > cap).any():
@@ -168,9 +174,9 @@ def draw_caches(container: Container, instance: Instance, solution: Solution, sl
         )
     for n in range(instance.nodes):
         full = f" ({used[n] / storage[n]:.0%})" if storage[n] > 0 else ""
-        numbers = f"{used[n] / unit:.3g} of {storage[n] / unit:.3g} {unit_name}{full}"
+        numbers = f"{number(used[n] / unit)} of {number(storage[n] / unit)} {unit_name}{full}"
         if extra[n] > 0:
-            numbers += f"\n+ {extra[n] / unit:.3g} {unit_name} received"
+            numbers += f"\n+ {number(extra[n] / unit)} {unit_name} received"
         axes.annotate(
             numbers,
             (1.0, n),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -16,15 +15,18 @@ from finecast.pictures.style import (
     FAINT,
     HEADER_IN,
     INK,
+    MIXED_COLOUR,
     SMALL_PT,
     TEXT_PT,
     Container,
     axes_at,
+    check_fits,
     counted,
     family_colours,
     family_label,
     legend_above,
     new_figure,
+    number,
     pale,
     plain,
     slot_of,
@@ -32,109 +34,16 @@ from finecast.pictures.style import (
     text_size,
     title,
 )
-from problem.arrays import FloatArray, IntArray
+from finecast.pictures.timeline import Timeline, timeline
+from problem.arrays import BoolArray, FloatArray, IntArray
 from problem.evaluation import Evaluation, evaluate
-from problem.instance import Instance, Schedule
+from problem.instance import Instance
 from problem.library import MIXED_FAMILY
-from problem.schedule import (
-    johnson_order,
-    migration_by_message,
-    pipelined_ends,
-    sequential_ends,
-    summed,
-)
 from problem.solution import Broadcast, Solution
 
-LEFT_IN, RIGHT_IN, BOTTOM_IN, GAP_IN = 0.95, 0.25, 0.5, 0.1
-RECEIVER_ROW_IN, SENDER_ROW_IN, AIR_IN = 0.24, 0.18, 2.6
-
-
-@dataclass(frozen=True, eq=False)
-class Timeline:
-    """When everything in a slot happens, from the start of the slot.
-
-    Parameters
-    ----------
-    migration_start, migration_time
-        (J,) s; the time is 0 for a block that does not migrate.
-    mode_start, mode_end
-        (D,) s.
-    """
-
-    migration_start: FloatArray
-    migration_time: FloatArray
-    mode_start: FloatArray
-    mode_end: FloatArray
-
-    @property
-    def end(self) -> float:
-        """The end of the last migration or mode, s."""
-        migration = (self.migration_start + self.migration_time).max(initial=0.0)
-        return float(max(migration, self.mode_end.max(initial=0.0)))
-
-
-def timeline(broadcast: Broadcast, migration: FloatArray, schedule: Schedule) -> Timeline:
-    """Return when every migration and mode starts, as the judge counts (docs/formulation.md 3).
-
-    Migrations run one after another, each block's for the first message that carries it. In the
-    sequential schedule they wait until the first mode of that message is next; in the pipelined
-    one they run beside the modes, in the stated order of the messages or, where modes and
-    messages are the same, in Johnson's.
-
-    Parameters
-    ----------
-    broadcast
-        Messages and modes of the slot.
-    migration
-        (J,) migration delay tau_j of each block, s, finite.
-    schedule
-        Which one.
-    """
-    message, block = np.nonzero(broadcast.blocks)
-    added = migration_by_message(message, block, broadcast.messages, migration)
-    first_message = np.full(len(migration), broadcast.messages, dtype=np.int64)
-    np.minimum.at(first_message, block, message)
-    if schedule == "sequential":
-        turn = np.full(broadcast.messages + 1, broadcast.modes, dtype=np.int64)
-        np.minimum.at(turn, broadcast.message, broadcast.mode)
-        waited = summed(turn[:-1], added, broadcast.modes + 1)[:-1]
-        mode_end = sequential_ends(waited, broadcast.duration)
-        on_air = np.concatenate([[0.0], np.cumsum(broadcast.duration)])[turn]
-    else:
-        message_order, mode_order = _pipelined_order(broadcast, added)
-        turn = np.full(broadcast.messages + 1, broadcast.messages, dtype=np.int64)
-        turn[message_order] = np.arange(broadcast.messages)
-        ready = np.zeros(broadcast.modes)
-        arrived = np.cumsum(added[message_order])[turn[broadcast.message]]
-        np.maximum.at(ready, broadcast.mode, arrived)
-        mode_end = np.empty(broadcast.modes)
-        mode_end[mode_order] = pipelined_ends(ready[mode_order], broadcast.duration[mode_order])
-        on_air = np.zeros(broadcast.messages + 1)
-    order = np.lexsort((first_message, turn[first_message]))
-    start = np.empty(len(migration))
-    start[order] = np.cumsum(migration[order]) - migration[order]
-    return Timeline(
-        migration_start=start + on_air[first_message],
-        migration_time=migration,
-        mode_start=mode_end - broadcast.duration,
-        mode_end=mode_end,
-    )
-
-
-def _pipelined_order(broadcast: Broadcast, added: FloatArray) -> tuple[IntArray, IntArray]:
-    """Return the order of the messages and of the modes: stated, or Johnson's in a flow shop."""
-    flow_shop = (
-        broadcast.messages == broadcast.modes == len(broadcast.mode)
-        and len(np.unique(broadcast.mode)) == broadcast.modes
-        and len(np.unique(broadcast.message)) == broadcast.messages
-        and (broadcast.blocks.sum(axis=0) <= 1).all()
-    )
-    if not flow_shop:
-        return np.arange(broadcast.messages), np.arange(broadcast.modes)
-    mode_of = np.empty(broadcast.messages, dtype=np.int64)
-    mode_of[broadcast.message] = broadcast.mode
-    order = johnson_order(added, broadcast.duration[mode_of])
-    return order, mode_of[order]
+LEFT_IN, RIGHT_IN, BOTTOM_IN, GAP_IN = 1.2, 0.25, 0.5, 0.1
+RECEIVER_ROW_IN, SENDER_ROW_IN, ROWS_IN, AIR_IN = 0.24, 0.18, 2.4, 2.6
+"""Heights of a row, of all rows together at the most, and of the bars on the air."""
 
 
 def slot_gantt(instance: Instance, solution: Solution, slot: int = 0) -> Figure:
@@ -155,12 +64,23 @@ def slot_gantt(instance: Instance, solution: Solution, slot: int = 0) -> Figure:
     ValueError
         There is no such slot, or the shapes differ.
     """
-    slot_of(instance, slot)
-    receivers = max(1, int(solution.received[slot].any(axis=1).sum()))
-    rows = receivers * RECEIVER_ROW_IN + instance.nodes * SENDER_ROW_IN
-    figure = new_figure(HEADER_IN + 0.6 + AIR_IN + 2 * GAP_IN + rows + BOTTOM_IN)
+    figure = new_figure(gantt_height_in(instance, solution, slot))
     draw_gantt(figure, instance, solution, slot)
     return figure
+
+
+def gantt_height_in(instance: Instance, solution: Solution, slot: int) -> float:
+    """Return a height that shows the slot well, inches."""
+    slot_of(instance, slot)
+    check_fits(instance, solution)
+    receiver_in, sender_in = _rows_in(instance.nodes, solution.received[slot])
+    return HEADER_IN + 0.6 + receiver_in + AIR_IN + sender_in + 2 * GAP_IN + BOTTOM_IN
+
+
+def _rows_in(nodes: int, received: BoolArray) -> tuple[float, float]:
+    """Return the heights of the rows of receivers and of senders, inches."""
+    receivers = max(1, int(received.any(axis=1).sum()))
+    return min(receivers * RECEIVER_ROW_IN, ROWS_IN), min(nodes * SENDER_ROW_IN, ROWS_IN)
 
 
 def draw_gantt(container: Container, instance: Instance, solution: Solution, slot: int) -> None:
@@ -177,9 +97,10 @@ def draw_gantt(container: Container, instance: Instance, solution: Solution, slo
     receivers = np.flatnonzero(solution.received[slot].any(axis=1))
 
     title(container, f"Migrations and broadcasts of {when}", _summary(instance, evaluation, slot))
-    above = HEADER_IN + legend_above(container, _legend(instance, bool(never.any())), HEADER_IN)
-    receiver_in = max(1, len(receivers)) * RECEIVER_ROW_IN
-    sender_in = instance.nodes * SENDER_ROW_IN
+    families = message_families(instance, broadcast)
+    handles = _legend(instance, families, bool(never.any()))
+    above = HEADER_IN + legend_above(container, handles, HEADER_IN)
+    receiver_in, sender_in = _rows_in(instance.nodes, solution.received[slot])
     height = container.bbox.height / container.dpi
     below_air = BOTTOM_IN + sender_in + GAP_IN
     air_top = above + receiver_in + GAP_IN
@@ -189,7 +110,7 @@ def draw_gantt(container: Container, instance: Instance, solution: Solution, slo
     senders = axes_at(
         container, LEFT_IN, BOTTOM_IN, RIGHT_IN, height - BOTTOM_IN - sender_in, sharex=air
     )
-    _draw_migrations(lanes, instance, solution, slot, times, receivers, never)
+    _draw_migrations(lanes, instance, solution, slot, times, receivers)
     _draw_air(air, instance, broadcast, times)
     _draw_senders(senders, instance, broadcast, times)
     for axes in (lanes, air, senders):
@@ -204,9 +125,9 @@ def draw_gantt(container: Container, instance: Instance, solution: Solution, slo
 
 def _summary(instance: Instance, evaluation: Evaluation, slot: int) -> str:
     parts = [
-        f"{instance.schedule} schedule: {evaluation.slot_delay[slot]:.3g} s",
-        f"migrations {evaluation.slot_migration[slot]:.3g} s",
-        f"on the air {evaluation.slot_broadcast[slot]:.3g} s",
+        f"{instance.schedule} schedule: {number(evaluation.slot_delay[slot])} s",
+        f"migrations {number(evaluation.slot_migration[slot])} s",
+        f"on the air {number(evaluation.slot_broadcast[slot])} s",
     ]
     broken = sum(violation.slot == slot for violation in evaluation.violations)
     if broken:
@@ -214,14 +135,31 @@ def _summary(instance: Instance, evaluation: Evaluation, slot: int) -> str:
     return "; ".join(parts)
 
 
-def _legend(instance: Instance, never: bool) -> list[Artist]:
+def _legend(instance: Instance, families: list[str], never: bool) -> list[Artist]:
     colours = family_colours(instance.library)
+    shown = {*instance.library.block_family, *families}
     handles: list[Artist] = [
-        *(Patch(facecolor=colour, label=family_label(name)) for name, colour in colours.items()),
-        Patch(facecolor="#666666", edgecolor=INK, label="migrates from a node"),
-        Patch(facecolor=pale("#666666"), edgecolor=INK, label="migrates from the cloud"),
+        *(
+            Patch(facecolor=colour, label=family_label(name))
+            for name, colour in colours.items()
+            if name in shown
+        ),
+        Patch(facecolor=MIXED_COLOUR, edgecolor=INK, label="migrates from a node"),
+        Patch(facecolor=pale(MIXED_COLOUR), edgecolor=INK, label="migrates from the cloud"),
         Line2D([], [], color=INK, linewidth=1.0, linestyle="--", label="end of the slot"),
     ]
+    cap = instance.network.max_spectral_efficiency
+    if np.isfinite(cap) and instance.delivery == "sequential":
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=FAINT,
+                linewidth=1.0,
+                linestyle=":",
+                label=f"highest rate, {number(cap)} bit/s/Hz",
+            )
+        )
     if never:
         handles.append(
             Patch(facecolor="white", edgecolor="#D55E00", hatch="xxxx", label="never arrives")
@@ -236,13 +174,10 @@ def _draw_migrations(
     slot: int,
     times: Timeline,
     receivers: IntArray,
-    never: np.ndarray[tuple[int], np.dtype[np.bool_]],
 ) -> None:
     """One row per receiving node; a bar is as long as that node's own transfer takes."""
     axes.set_ylim(max(1, len(receivers)) - 0.5, -0.5)
-    axes.set_yticks(range(len(receivers)), [f"EN {n}" for n in receivers])
-    axes.tick_params(axis="y", length=0)
-    _lane_name(axes, "receives")
+    _name_rows(axes, receivers, "receives")
     if not len(receivers):
         _note(axes, "no migration in this slot")
         return
@@ -252,7 +187,9 @@ def _draw_migrations(
         for j in np.flatnonzero(solution.received[slot, n]):
             origin = solution.source[slot, n, j]
             link = instance.network.link_rate[origin, n]
-            length = times.migration_time[j] if never[j] else 8.0 * library.block_size[j] / link
+            length = times.migration_time[j]
+            if link > 0:
+                length = min(length, 8.0 * library.block_size[j] / link)
             colour = colours[library.block_family[j]]
             face = pale(colour) if origin == instance.nodes else colour
             bar = axes.barh(
@@ -267,13 +204,15 @@ def _draw_migrations(
                 zorder=3,
             )[0]
             bar.set_gid(f"migration {j} to {n} from {origin}")
+            if link == 0:
+                continue
             name = plain(library.block_names[j])
             where = "cloud" if origin == instance.nodes else f"EN {origin}"
             _label(
                 axes,
                 (times.migration_start[j], row - 0.37, length, 0.74),
                 ((f"{name} from {where}", name, where),),
-                INK if link == 0 else text_colour(face),
+                text_colour(face),
             )
 
 
@@ -290,9 +229,9 @@ def _draw_air(axes: Axes, instance: Instance, broadcast: Broadcast, times: Timel
     bottom = _stacked(broadcast, efficiency)
     highest = float((bottom + efficiency).max()) or 1.0
     cap = instance.network.max_spectral_efficiency
-    alone = len(np.unique(broadcast.mode)) == len(broadcast.mode)
-    axes.set_ylim(0, 1.04 * (max(cap, highest) if alone and np.isfinite(cap) else highest))
-    if alone and np.isfinite(cap):
+    capped = np.isfinite(cap) and instance.delivery == "sequential"
+    axes.set_ylim(0, 1.04 * (max(cap, highest) if capped else highest))
+    if capped:
         axes.axhline(cap, color=FAINT, linewidth=1.0, linestyle=":", gid="cap")
     families = message_families(instance, broadcast)
     edge = 0.7 if 72 * axes.bbox.width / axes.figure.dpi / len(start) > 3 else 0.0
@@ -321,9 +260,7 @@ def _draw_air(axes: Axes, instance: Instance, broadcast: Broadcast, times: Timel
 def _draw_senders(axes: Axes, instance: Instance, broadcast: Broadcast, times: Timeline) -> None:
     """One row per node, filled while it sends; split between messages on the air at once."""
     axes.set_ylim(instance.nodes - 0.5, -0.5)
-    axes.set_yticks(range(instance.nodes), [f"EN {n}" for n in range(instance.nodes)])
-    axes.tick_params(axis="y", length=0)
-    _lane_name(axes, "sends")
+    _name_rows(axes, np.arange(instance.nodes), "sends")
     colours = family_colours(instance.library)
     families = message_families(instance, broadcast)
     sends = broadcast.nodes[broadcast.message]
@@ -375,11 +312,8 @@ def _message_texts(
         for which in (what, count)
         for between in ("\n", ", ")
     )
-    return full, (
-        "\n".join((users, nodes, rate)),
-        f"{users}\n{efficiency:.1f}",
-        f"{efficiency:.1f}",
-    )
+    without_blocks = ("\n".join((users, nodes, rate)),)
+    return full, without_blocks, (f"{users}\n{efficiency:.1f}", f"{efficiency:.1f}")
 
 
 def _label(
@@ -402,7 +336,7 @@ def _label(
         for text in group:
             size = text_size(text, SMALL_PT)
             wide, high = size if turned == 0 else size[::-1]
-            if wide + 4 < across and high + 3 < up:
+            if wide + 4 < across and high + 2 < up:
                 axes.text(
                     x + width / 2,
                     y + height / 2,
@@ -417,15 +351,21 @@ def _label(
                 return
 
 
+def _name_rows(axes: Axes, nodes: IntArray, name: str) -> None:
+    """Name as many rows as are told apart."""
+    step = -(-len(nodes) // 20) or 1
+    axes.set_yticks(range(0, len(nodes), step), [f"EN {n}" for n in nodes[::step]])
+    axes.tick_params(axis="y", length=0)
+    _lane_name(axes, name)
+
+
 def _lane_name(axes: Axes, name: str) -> None:
     axes.annotate(
         name,
         (0, 0.5),
         xycoords="axes fraction",
-        xytext=(-50, 0),
+        xytext=(-72 * (LEFT_IN - 0.15), 0),
         textcoords="offset points",
-        rotation=90,
-        ha="center",
         va="center",
         fontsize=SMALL_PT,
         color=INK,

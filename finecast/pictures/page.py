@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from finecast.pictures.caches import draw_caches
-from finecast.pictures.gantt import draw_gantt
+from finecast.pictures.gantt import draw_gantt, gantt_height_in
 from finecast.pictures.network import draw_network, network_picture
 from finecast.pictures.style import new_figure
 from problem.instance import Instance
@@ -33,8 +33,8 @@ def overview(instance: Instance, solution: Solution | None = None, slot: int = 0
     """
     if solution is None:
         return network_picture(instance, slot)
-    upper = max(5.6, 1.9 + 0.42 * instance.nodes)
-    lower = 4.8 + 0.2 * instance.nodes
+    upper = max(5.6, 1.9 + 0.3 * instance.nodes)
+    lower = gantt_height_in(instance, solution, slot) + 0.3
     figure = new_figure(upper + lower, WIDTH_IN, DPI)
     grid = figure.add_gridspec(
         2,

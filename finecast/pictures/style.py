@@ -42,11 +42,16 @@ NOBODY = "#bbbbbb"
 FAMILY_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
 """The colour-blind-safe palette of M. Okabe and K. Ito (2008), without its black."""
 
+FAMILY_LABEL_PT = 150.0
+"""Room for the name of a family in a legend."""
+
+MIXED_COLOUR = "#666666"
+
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def family_colours(library: ModelLibrary) -> dict[str, str]:
-    """Return the colour of every family, in the order of the models, and of mixed blocks.
+    """Return the colour of every family, in the order of the models, and of mixed contents last.
 
     After seven families the colours come again, darker.
     """
@@ -55,14 +60,14 @@ def family_colours(library: ModelLibrary) -> dict[str, str]:
         if family not in colours:
             again, index = divmod(len(colours), len(FAMILY_COLOURS))
             colours[family] = blend(FAMILY_COLOURS[index], "#000000", min(0.4 * again, 0.8))
-    if MIXED_FAMILY in library.block_family:
-        colours.setdefault(MIXED_FAMILY, "#666666")
+    colours.setdefault(MIXED_FAMILY, MIXED_COLOUR)
     return colours
 
 
 def family_label(family: str) -> str:
-    """Return the name of a family for people."""
-    return {"": "no family", MIXED_FAMILY: "several families"}.get(family) or plain(family)
+    """Return the name of a family for a legend."""
+    named = {"": "no family", MIXED_FAMILY: "several families"}.get(family, family)
+    return legend_label(named, FAMILY_LABEL_PT)
 
 
 def blend(colour: str, other: str, share: float) -> str:
@@ -105,12 +110,20 @@ def shortened(text: str, width_pt: float, size_pt: float = TEXT_PT) -> str:
     return "…"
 
 
+def legend_label(text: str, width_pt: float) -> str:
+    """Return `text` cut to a width; not `plain` yet."""
+    shown = shortened(text, width_pt, SMALL_PT)
+    # A legend leaves out labels that start with an underscore.
+    return f"\N{NO-BREAK SPACE}{shown}" if shown.startswith("_") else shown
+
+
 @cache
 def text_width(text: str, size_pt: float = TEXT_PT) -> float:
     """Return the width of one line of `plain` text, pt."""
-    return (
-        float(np.ptp(TextPath((0, 0), text, size=size_pt).vertices[:, 0])) if text.strip() else 0.0
-    )
+    if not text.strip():
+        return 0.0
+    # Letters on a grid of pixels are up to 6% wider than their outlines.
+    return 1.06 * float(np.ptp(TextPath((0, 0), text, size=size_pt).vertices[:, 0]))
 
 
 def text_size(text: str, size_pt: float) -> tuple[float, float]:
@@ -127,13 +140,18 @@ def byte_unit(largest: float) -> tuple[float, str]:
     )
 
 
+def number(value: float) -> str:
+    """Return three digits, or all before the point."""
+    return f"{value:,.0f}" if 1000 <= value < 1e9 else f"{value:.3g}"
+
+
 def counted(count: int, what: str) -> str:
     """Return "1 user", "2 users"."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def slot_of(instance: Instance, slot: int) -> str:
-    """Return "slot 1 of 0 to 4" for people; just "slot 0" when there is only one.
+    """Return "slot 1 (of 0 to 4)" for people; just "slot 0" when there is only one.
 
     Raises
     ------
@@ -142,7 +160,7 @@ def slot_of(instance: Instance, slot: int) -> str:
     """
     if not 0 <= slot < instance.slots:
         raise ValueError(f"slot: {slot} is not allowed, must be 0 to {instance.slots - 1}")
-    return f"slot {slot}" + (f" of 0 to {instance.slots - 1}" if instance.slots > 1 else "")
+    return f"slot {slot}" + (f" (of 0 to {instance.slots - 1})" if instance.slots > 1 else "")
 
 
 def check_fits(instance: Instance, solution: Solution) -> None:

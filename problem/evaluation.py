@@ -106,6 +106,8 @@ class Evaluation:
         return self.delay / len(self.slot_delay)
 
 
+# Absurdly large beams overflow to infinite powers, which are violations and need no warning.
+@np.errstate(over="ignore", invalid="ignore")
 def evaluate(instance: Instance, solution: Solution) -> Evaluation:
     """Judge a solution.
 

@@ -39,11 +39,13 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     Raises
     ------
     FormatError
-        The folder does not exist, is not writable, or `path` is a folder.
+        The folder does not exist or is not writable, or `path` is there and no ordinary file.
     """
     target = Path(path)
     if target.is_dir():
         raise FormatError(target, "is a directory, expected a file name")
+    if target.exists() and not target.is_file():  # a rename would replace /dev/null itself
+        raise FormatError(target, "is a device or pipe, expected a file name")
     try:
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
@@ -219,7 +221,8 @@ def read_arrays(
     except FormatError:
         raise
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise FormatError(path, f"not a readable .npz archive: {error}") from None
+        what = str(error) or "it ends too early"  # EOFError says nothing
+        raise FormatError(path, f"not a readable .npz archive: {what}") from None
     except Exception as error:  # zlib.error and whatever else damaged bytes provoke
         raise FormatError(path, f"damaged .npz archive: {error}") from None
     return arrays

@@ -181,12 +181,16 @@ class Instance:
     @cached_property
     def normalised_channel(self) -> ComplexArray:
         """(T, K, N, A), g = h / sigma, per square root of watt."""
-        return np.asarray(self.channel_estimate / np.sqrt(self.network.noise_power))
+        channel = np.asarray(self.channel_estimate / np.sqrt(self.network.noise_power))
+        channel.setflags(write=False)
+        return channel
 
     @cached_property
     def normalised_error(self) -> FloatArray:
         """(T, K, N), eps = e / sigma, per square root of watt."""
-        return np.asarray(self.channel_error / np.sqrt(self.network.noise_power))
+        error = np.asarray(self.channel_error / np.sqrt(self.network.noise_power))
+        error.setflags(write=False)
+        return error
 
     @cached_property
     def content_hash(self) -> str:
@@ -247,7 +251,7 @@ def read_instance(path: str | os.PathLike[str]) -> Instance:
         return _unpack(header, arrays)
     except KeyError as error:
         raise FormatError(path, f"entry {error} is missing") from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise FormatError(path, str(error)) from None
 
 

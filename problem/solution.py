@@ -85,7 +85,9 @@ class Broadcast:
                 raise ValueError(f"{name}[{empty[0]}]: message {empty[0]} has no {name}")
         idle = np.setdiff1d(np.arange(modes), arrays["mode"])
         if len(idle):
-            raise ValueError(f"mode: no message is on the air in mode {idle[0]}, at least 1 must be")
+            raise ValueError(
+                f"mode: no message is on the air in mode {idle[0]}, at least 1 must be"
+            )
         pairs = arrays["mode"] * max(messages, 1) + arrays["message"]
         if len(np.unique(pairs)) != on_air:
             raise ValueError("message: a message is on the air twice in one mode")
@@ -198,7 +200,8 @@ class Solution:
             )
             if radio != first:
                 raise ValueError(
-                    f"broadcasts[{t}]: is for (users, antennas) = {radio}, broadcasts[0] for {first}"
+                    f"broadcasts[{t}]: is for (users, antennas) = {radio}, "
+                    f"broadcasts[0] for {first}"
                 )
 
     @property

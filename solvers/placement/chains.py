@@ -7,7 +7,8 @@ slower than it are free: besides Q = X only the nested sets
     Q_l(X) = X + {n : d_n(X) <= tau_l},   tau_1 < tau_2 < ...  the distinct values of d_n(X)
 
 can be optimal, since the broadcast time never rises in Q. Blocks with the same user group in every
-slot have the same times per byte; they form a class.
+slot have the same times per byte; they form a class if they also fit into the same nodes (a block
+larger than a storage is never cached there: the bound must know, since it cuts blocks up).
 """
 
 from __future__ import annotations
@@ -110,6 +111,8 @@ class Classes:
         (J,) class of every block.
     size
         (C,) byte, total size of the class.
+    fits
+        (N, C): a block of the class is no larger than the storage of the node.
     needed
         (T, C): somebody needs the class.
     broadcast
@@ -119,21 +122,27 @@ class Classes:
     chains: Chains
     of_block: IntArray
     size: FloatArray
+    fits: BoolArray
     needed: BoolArray
     broadcast: FloatArray
 
 
 def classes(problem: PlacementProblem) -> Classes:
     """Group the blocks of a problem into classes."""
-    columns, of_block = np.unique(problem.group, axis=1, return_inverse=True)
+    slots = problem.slots
+    fits = problem.block_size <= problem.storage[:, None]
+    alike = np.concatenate([problem.group, fits])
+    columns, of_block = np.unique(alike, axis=1, return_inverse=True)
     of_block = of_block.reshape(-1).astype(np.int64)
-    size = np.bincount(of_block, weights=problem.block_size, minlength=columns.shape[1])
-    needed = columns >= 0
-    broadcast = np.zeros((problem.slots, 1 << problem.nodes, columns.shape[1]))
-    for t in range(problem.slots):
+    size = np.bincount(of_block, weights=problem.block_size).astype(np.float64)
+    needed = columns[:slots] >= 0
+    broadcast = np.zeros((slots, 1 << problem.nodes, columns.shape[1]))
+    for t in range(slots):
         c = np.flatnonzero(needed[t])
         broadcast[t][:, c] = problem.broadcast[t][columns[t, c]].T
-    return Classes(chains(problem.link), of_block, size, needed, broadcast)
+    return Classes(
+        chains(problem.link), of_block, size, columns[slots:].astype(bool), needed, broadcast
+    )
 
 
 def placement_of_paths(problem: PlacementProblem, cached: IntArray, sender: IntArray) -> Placement:
@@ -155,7 +164,9 @@ def placement_of_paths(problem: PlacementProblem, cached: IntArray, sender: IntA
     return Placement(cache, source)
 
 
-def paths_of_placement(problem: PlacementProblem, placement: Placement) -> tuple[IntArray, IntArray]:
+def paths_of_placement(
+    problem: PlacementProblem, placement: Placement
+) -> tuple[IntArray, IntArray]:
     """Node sets X and Q of every block in every slot, as bit masks, (T, J) each."""
     bits = (1 << np.arange(problem.nodes))[:, None]
     cached = (placement.cache * bits).sum(axis=1)

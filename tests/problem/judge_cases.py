@@ -24,7 +24,7 @@ from problem.evaluation import Evaluation, evaluate
 from problem.instance import Instance
 from problem.library import ModelLibrary
 from problem.network import Network
-from problem.solution import Broadcast, Solution
+from problem.solution import Broadcast, Solution, silence
 
 MEGABIT_IN_BYTES = 125_000
 CLOUD = 2  # the source value that means the cloud, with two nodes
@@ -200,9 +200,7 @@ def random_instance(
             max_spectral_efficiency=max_spectral_efficiency,
             node_position=rng.normal(size=(nodes, 2)),
         ),
-        demand=Demand(
-            preference / preference.sum(axis=2, keepdims=True), 0.3, np.full(users, 0.8)
-        ),
+        demand=Demand(preference / preference.sum(axis=2, keepdims=True), 0.3, np.full(users, 0.8)),
         requests=rng.integers(-1, models, size=(slots, users)),
         channel_estimate=estimate,
         channel_error=error,
@@ -220,7 +218,8 @@ def random_solution(
 ) -> Solution:
     """Return a random feasible solution: any cache, sources, messages, nodes, beams and modes.
 
-    Rates are up to what the slow judge allows, so that feasibility does not rest on the fast one.
+    Rates are up to what the slow judge allows, so that feasibility does not rest on the fast one;
+    those of a nominal plan are up to what the estimated channels allow.
     """
     T, N, J = instance.slots, instance.nodes, instance.blocks
     size, network = instance.library.block_size, instance.network
@@ -255,16 +254,13 @@ def random_solution(
             nodes.append(cooperating)
             blocks.append(carried)
         broadcasts.append(
-            _random_air(rng, instance, t, np.array(users), np.array(nodes), np.array(blocks))
-            if users
-            else Broadcast(
-                np.zeros((0, instance.users), bool), np.zeros((0, N), bool), np.zeros((0, J), bool),
-                np.zeros(0), np.zeros(0, int), np.zeros(0, int),
-                np.zeros((0, N, instance.antennas), complex), np.zeros(0),
+            _random_air(
+                rng, instance, t, np.array(users), np.array(nodes), np.array(blocks), planned
             )
-        )  # fmt: skip
-    solution = Solution(cache, source, tuple(broadcasts), planned="guaranteed", method="random")
-    return replace(solution, planned=planned)
+            if users
+            else silence(instance.users, N, J, instance.antennas)
+        )
+    return Solution(cache, source, tuple(broadcasts), planned=planned, method="random")
 
 
 def _random_messages(
@@ -294,6 +290,7 @@ def _random_air(
     users: np.ndarray,
     nodes: np.ndarray,
     blocks: np.ndarray,
+    planned: str,
 ) -> Broadcast:
     """Return random modes, beams within the power limits, rates that hold, durations that do."""
     messages = len(users)
@@ -317,13 +314,14 @@ def _random_air(
     with np.errstate(divide="ignore"):
         scale = np.sqrt(rng.uniform(0.3, 1.0) * instance.network.power / used_power)
     beam *= np.where(np.isfinite(scale), scale, 0.0)[mode][:, :, None]
+    error = instance.channel_error[t] * (planned == "guaranteed")
     rate = np.array(
         [
             min(
                 shannon(
                     instance,
                     instance.channel_estimate[t, k].tolist(),
-                    instance.channel_error[t, k].tolist(),
+                    error[k].tolist(),
                     beam[x].tolist(),
                     [beam[y].tolist() for y in np.flatnonzero(mode == mode[x]) if y != x],
                 )

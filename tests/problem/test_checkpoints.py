@@ -140,7 +140,7 @@ def test_content_is_found_wherever_it_stands(tmp_path: Path) -> None:
             tmp_path,
             {
                 "a": {"first": zeros, "only a": torch.ones(9)},
-                "b": {"aaa": torch.ones(3), "renamed": zeros.clone()},
+                "b": {"aaa": torch.ones(3), "earlier": zeros.clone()},
                 "c": {"first": zeros.view(2, 2).clone()},
                 "d": {"first": torch.zeros(4, dtype=torch.int32)},
             },
@@ -149,6 +149,7 @@ def test_content_is_found_wherever_it_stands(tmp_path: Path) -> None:
     shared = np.flatnonzero(library.block_models == 2)
     assert library.block_size[shared].tolist() == [16]
     assert library.model_blocks[:, shared[0]].tolist() == [True, True, False, False]
+    assert library.block_names[shared[0]].startswith("earlier#")  # not "first", which is read first
     assert library.model_size.tolist() == [16 + 36, 16 + 12, 16, 16]
 
 

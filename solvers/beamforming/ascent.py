@@ -23,9 +23,11 @@ import torch
 from torch import Tensor
 
 from solvers.beamforming.group import Group, real_of
+from solvers.beamforming.schedule import FIRST_TEMPERATURE, STAGES, TINY
+from solvers.beamforming.small import search_one
 
-TINY = 1e-30
-"""Below any meaningful amplitude, above the underflow of float32."""
+SMALL = 3
+"""Batches up to this size go through `small.py` when on the CPU."""
 
 
 @dataclass
@@ -113,18 +115,37 @@ def search(group: Group, starts: int, dtype: torch.dtype, seed: int) -> tuple[Te
     Twice `starts` candidates are screened and the better half goes on, both in `dtype`; the best
     one is finished in complex128.
     """
+    phases = initial_phases(group, 2 * starts, seed)
+    if len(phases) <= SMALL and phases.device.type == "cpu":
+        return _one_by_one(group, phases, starts)
     rough = group.to(dtype)
-    at = start(rough, initial_phases(group, 2 * starts, seed).to(dtype), 0.1)
-    at, screened, temperature = ascend(rough, at, 0.1, 0.7, 1e-5, 8)
+    (steps, cut, floor), second, third = STAGES
+    at = start(rough, phases.to(dtype), FIRST_TEMPERATURE)
+    at, screened, temperature = ascend(rough, at, FIRST_TEMPERATURE, cut, floor, steps)
     at = at.pick(screened.value.topk(starts, dim=1).indices)
-    at, carried, temperature = ascend(rough, at, temperature, 0.6, 1e-5, 8)
+    steps, cut, floor = second
+    at, carried, temperature = ascend(rough, at, temperature, cut, floor, steps)
     at = at.pick(carried.value.argmax(1, keepdim=True)).to(torch.complex128)
-    _, finished, _ = ascend(group, at, temperature, 0.4, 1e-9, 14)
+    steps, cut, floor = third
+    _, finished, _ = ascend(group, at, temperature, cut, floor, steps)
     stages = [screened.best(), carried.best(), finished.best()]
     best = stages[0]
     for stage in stages[1:]:
         best = best.where(best.value > stage.value * (1 + 1e-5), stage)
     return best.direction[:, 0], best.gain[:, 0]
+
+
+def _one_by_one(group: Group, phases: Tensor, starts: int) -> tuple[Tensor, Tensor]:
+    """Search every problem of a small batch by itself, its absent users left out."""
+    direction = torch.zeros_like(phases[:, 0])
+    gain = torch.zeros_like(group.error[:, 0])
+    for i, users in enumerate((group.present > 0).numpy()):
+        gram = group.gram[i].numpy()[:, users][:, :, users]
+        error, phase = group.error[i].numpy()[users], phases[i].numpy()[:, users]
+        beams, gains = search_one(np.ascontiguousarray(gram), error, phase, starts)
+        direction[i, torch.from_numpy(users)] = torch.from_numpy(beams)
+        gain[i] = torch.from_numpy(gains)
+    return direction, gain
 
 
 def initial_phases(group: Group, count: int, seed: int) -> Tensor:
@@ -202,8 +223,6 @@ def ascend(
         move, shift = solved[..., 0], solved[..., 1]
         move = move - (move.sum(-1) / shift.sum(-1))[..., None] * shift
         slack_move = (temperature / safe - slack - barrier * move) * present
-        sound = (move.isfinite() & slack_move.isfinite()).all(-1, keepdim=True)
-        move, slack_move = torch.where(sound, move, 0.0), torch.where(sound, slack_move, 0.0)
         ratio = slack_move / slack
         if robust:
             level_move = soft * (residual + (slope * move[:, :, None]).sum(-1))
@@ -216,14 +235,18 @@ def ascend(
                 lower_move / lower,
             ]
             ratio = torch.cat([ratio, *extra], -1)
+        # A candidate whose step is not finite stays where it is.
+        sound = (move.isfinite().all(-1) & ratio.isfinite().all(-1))[..., None]
+        move = torch.where(sound, move, 0.0)
+        ratio = torch.where(sound, ratio, 0.0)
         weight = weight + _within(move / safe) * move
         weight = weight / weight.sum(-1, keepdim=True)
         reach = _within(ratio)
-        slack = slack + reach * slack_move
+        slack = slack + torch.where(sound, reach * slack_move, 0.0)
         if robust:
-            level = level + reach * level_move
-            upper = upper + reach * upper_move
-            lower = lower + reach * lower_move
+            level = level + torch.where(sound, reach * level_move, 0.0)
+            upper = upper + torch.where(sound, reach * upper_move, 0.0)
+            lower = lower + torch.where(sound, reach * lower_move, 0.0)
             on = torch.where(erring, level, 1.0)
         image, square = images()
         length = (square + temperature**2).sqrt()
@@ -254,6 +277,7 @@ def _better(
     used = torch.where(square > 0, on, 0.0)
     loss = (used[..., None] * error_by_node).sum(2)
     value = torch.where(absent > 0, torch.inf, received - loss).amin(-1)
+    value = torch.where(value.isfinite(), value, -torch.inf)
     if best is None:
         return Beams(value, direction, gain)
     now = Beams(value, direction, gain)

@@ -9,10 +9,10 @@ and D >= 0 with
     u*  <=  sum_k lambda_k^2 / (4 alpha_k) + sum_n max_{q in {l_n, h_n}} (D_n q^2 - c_n q)     (2)
 
 with c_n = sum_k lambda_k eps_{k,n}. Proof: u <= sum_k lambda_k (|y_k| - sum_n eps_{k,n} q_n);
-lambda |y| <= alpha |y|^2 + lambda^2 / (4 alpha); (1) bounds sum_k alpha_k |y_k|^2 by sum_n D_n q_n^2;
-D q^2 - c q is convex in q. In the formulation's symbols a_k = alpha_k / lambda_k and
-mu_n = D_n - c_n / (l_n + h_n): the maximum in (2) is the chord of the square root on [l^2, h^2].
-Condition (1) is the largest eigenvalue of a |U| x |U| matrix,
+lambda |y| <= alpha |y|^2 + lambda^2 / (4 alpha); (1) bounds sum_k alpha_k |y_k|^2 by
+sum_n D_n q_n^2; D q^2 - c q is convex in q. In the formulation's symbols a_k = alpha_k / lambda_k
+and mu_n = D_n - c_n / (l_n + h_n): the maximum in (2) is the chord of the square root on
+[l^2, h^2]. Condition (1) is the largest eigenvalue of a |U| x |U| matrix,
 
     lambda_max(diag(alpha)^1/2 (sum_n S_n / D_n) diag(alpha)^1/2) <= 1,
 
@@ -36,7 +36,7 @@ from torch import Tensor
 from solvers.beamforming.group import Group
 
 UNIT = 2.0**-53
-SMALLEST = 1e-9
+SMALLEST = 1e-12
 """Least D_n, so that 1 / D_n stays finite; any positive value is valid."""
 
 
@@ -89,6 +89,19 @@ def coupling(group: Group, slope: Tensor, price: Tensor) -> Tensor:
     )
 
 
+def largest_eigenvalue(matrix: Tensor) -> Tensor:
+    """Return lambda_max (B,) of Hermitian matrices, infinite where an entry is not finite."""
+    sound = matrix.isfinite().all(-1).all(-1)
+    safe = torch.where(sound[:, None, None], matrix, 0.0)
+    try:
+        top = torch.linalg.eigvalsh(safe)[:, -1]
+    except (
+        RuntimeError
+    ):  # no convergence; the trace of a positive semidefinite matrix is no smaller
+        top = torch.diagonal(safe, dim1=-2, dim2=-1).real.sum(-1)
+    return torch.where(sound, top, torch.inf)
+
+
 def dual_value(group: Group, point: DualPoint, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Return the right-hand side of (2), (B,), and the sum of the moduli of its terms."""
     spread = _quadratic(point)
@@ -122,13 +135,13 @@ def closed(group: Group, guess: DualPoint, low: Tensor, high: Tensor) -> tuple[T
     price = torch.maximum(guess.price.clamp(min=SMALLEST), free)
     matrix = coupling(group, slope, price)
     trace = torch.diagonal(matrix, dim1=-2, dim2=-1).real.sum(-1)
-    top = torch.linalg.eigvalsh(matrix)[:, -1] + gamma * trace
+    top = largest_eigenvalue(matrix) + gamma * trace
     slope = slope / top.clamp(min=1e-30)[:, None]
     # Scaling alpha and D by a common s keeps (1): minimise spread / s + s (priced power).
     spread = _quadratic(DualPoint(weight, slope, price))
     best, scaling = torch.full_like(spread, torch.inf), torch.ones_like(spread)
     factor = torch.ones_like(spread)
-    for _ in range(4):
+    for _ in range(4 if bool((group.error > 0).any()) else 2):
         trial = torch.maximum(price * factor[:, None], free)
         point = DualPoint(weight, slope * factor[:, None], trial)
         value, moduli = dual_value(group, point, low, high)
@@ -140,7 +153,8 @@ def closed(group: Group, guess: DualPoint, low: Tensor, high: Tensor) -> tuple[T
     point = DualPoint(
         weight, slope * scaling[:, None], torch.maximum(price * scaling[:, None], free)
     )
-    return torch.where(best.isfinite(), best, torch.inf), point
+    sound = best.isfinite() & (weight.sum(-1) > 0.5)
+    return torch.where(sound, best, torch.inf), point
 
 
 def _quadratic(point: DualPoint) -> Tensor:

@@ -16,6 +16,10 @@ STRONGEST = 1e6
 """Amplitudes of a user above this multiple of the weakest user's are capped (120 dB) in the search;
 the certificate leaves such a user out, which keeps the bound a bound."""
 
+MUTE = 100.0
+"""Errors are capped at this multiple of the larger of the user's strongest amplitude and 1: less
+error is a relaxation, so bounds stay bounds, and beams are judged by the errors as given."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -103,13 +107,18 @@ def scaled(channel: Tensor, error: Tensor, power: Tensor, nodes: Tensor, users: 
     channel = channel * (kept / peak[:, None, None])[..., None]
     error = (error * (kept / peak[:, None, None])).clamp(max=STRONGEST)
     norm = channel.abs().square().sum(-1).sqrt()
-    strength = (norm - error).clamp(min=0).sum(-1)
-    weakest = torch.where(users, strength, torch.inf).amin(-1)
-    single_user = weakest * peak
-    weakest = torch.where(weakest > 0, weakest, 1.0)
+    strength = torch.where(users, (norm - error).clamp(min=0).sum(-1), torch.inf)
+    weakest, worst = strength.min(-1)
+    whole = norm.sum(-1).gather(1, worst[:, None])[:, 0]
+    weakest = torch.where(weakest > 0, torch.maximum(weakest, 1e-5 * whole), 1.0)
+    slack = 4 * (channel.shape[-1] + 16) * 2.0**-53 * (norm + error)  # rounding of norm - error
+    single_user = (norm - error + slack).clamp(min=0).sum(-1)
+    single_user = torch.where(users, single_user, torch.inf).amin(-1) * (peak * (1 + 1e-14))
     norm = norm / weakest[:, None, None]
     cap = (STRONGEST / norm.amax(-1).clamp(min=STRONGEST))[..., None] / weakest[:, None, None]
     channel, error = channel * cap[..., None], error * cap
+    # An error far above the user's channels only says that the EN must be silent.
+    error = torch.minimum(error, MUTE * norm.amax(-1, keepdim=True).clamp(1, STRONGEST))
     faithful = (norm.amax(-1) <= STRONGEST).to(error)
     gram = torch.einsum("bkna,blna->bnkl", channel.conj(), channel)
     return Scaled(

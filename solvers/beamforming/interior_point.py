@@ -22,9 +22,9 @@ Lambda^1/2)^-1 everything is |U| x |U|:
         delta_nm (A/D_n^2 + 2 tr(M S_n)/D_n^3) + tr(M S_n M S_m) / (D_n^2 D_m^2)
 
 with A replaced by min(A, |U|), to which the problem reduces by rotating every EN's antennas. The
-value reported is that of the iterate made feasible by scaling (`closed`), so every iterate, converged
-or not, gives a valid bound. Y. Nesterov, A. Nemirovskii, Interior-Point Polynomial Algorithms in
-Convex Programming, SIAM 1994, chapters 2 and 5.
+value reported is that of the iterate made feasible by scaling (`closed`), so every iterate,
+converged or not, gives a valid bound. Y. Nesterov, A. Nemirovskii, Interior-Point Polynomial
+Algorithms in Convex Programming, SIAM 1994, chapters 2 and 5.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvers.beamforming.certificate import DualPoint, closed, coupling, dual_value
+from solvers.beamforming.certificate import (
+    DualPoint,
+    closed,
+    coupling,
+    dual_value,
+    largest_eigenvalue,
+)
 from solvers.beamforming.group import Group
 
 CUT = 0.2
@@ -130,7 +136,7 @@ def _interior(
     slope = (guess.weight / received.clamp(min=1e-3) + share / strength) / (2 * total)
     slope = torch.where(present > 0, slope, 1.0)
     price = guess.price + 0.1 * guess.price.mean(-1, keepdim=True) + 1e-6
-    top = torch.linalg.eigvalsh(coupling(group, slope, price))[:, -1:]
+    top = largest_eigenvalue(coupling(group, slope, price))[:, None]
     shrink = (0.8 / top.clamp(min=1e-12)).sqrt()
     point = DualPoint(weight, torch.where(present > 0, slope * shrink, 1.0), price / shrink)
     value, _ = dual_value(group, point, low, high)

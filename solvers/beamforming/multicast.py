@@ -10,7 +10,7 @@ the relaxation) and `branching.py` (where errors make the relaxation loose).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -137,15 +137,8 @@ def solve_multicast(
     """
     inputs = _checked(channel, error, power, node_mask, user_mask, device)
     _check_options(starts, tolerance, boxes, dtype, chunk)
-    parts = [
-        _solve(part, starts, tolerance, boxes, dtype, seed)
-        for part in _chunks(inputs, starts, chunk)
-    ]
-    results = (
-        torch.cat([beams for beams, _ in parts]),
-        torch.cat([certificate.snr for _, certificate in parts]),
-        torch.cat([certificate.bound for _, certificate in parts]),
-    )
+    beamformer, certificate = _solve_all(inputs, starts, tolerance, boxes, dtype, seed, chunk)
+    results = (beamformer, certificate.snr, certificate.bound)
     if not isinstance(channel, Tensor):
         return MulticastBatch(*(x.cpu().numpy() for x in results))
     return MulticastBatch(*results)
@@ -175,12 +168,8 @@ def certify(
     """
     inputs = _checked(channel, error, power, node_mask, user_mask, device)
     _check_options(starts, tolerance, boxes, dtype, chunk)
-    parts = [
-        _solve(part, starts, tolerance, boxes, dtype, seed)[1]
-        for part in _chunks(inputs, starts, chunk)
-    ]
-    names = Certificate.__dataclass_fields__
-    return Certificate(*(torch.cat([getattr(p, name) for p in parts]).cpu() for name in names))
+    _, certificate = _solve_all(inputs, starts, tolerance, boxes, dtype, seed, chunk)
+    return Certificate(*(getattr(certificate, field.name).cpu() for field in fields(Certificate)))
 
 
 def worst_case_snr(channel: Tensor, error: Tensor, beamformer: Tensor, users: Tensor) -> Tensor:
@@ -188,7 +177,8 @@ def worst_case_snr(channel: Tensor, error: Tensor, beamformer: Tensor, users: Te
 
     snr_k = max(0, |sum_n g_{k,n}^H w_n| - sum_n eps_{k,n} norm(w_n))^2
     """
-    received = torch.einsum("bkna,bna->bk", channel.conj(), beamformer).abs()
+    received = channel.conj().flatten(2) @ beamformer.flatten(1)[..., None]
+    received = received[..., 0].abs()
     norm = beamformer.abs().square().sum(-1).sqrt()
     amplitude = (received - (error @ norm[..., None])[..., 0]).clamp(min=0)
     return torch.where(users, amplitude, torch.inf).amin(-1) ** 2
@@ -201,6 +191,44 @@ class _Inputs:
     power: Tensor
     nodes: Tensor
     users: Tensor
+
+
+def _solve_all(
+    inputs: _Inputs,
+    starts: int,
+    tolerance: float | None,
+    boxes: int,
+    dtype: torch.dtype,
+    seed: int,
+    chunk: int | None,
+) -> tuple[Tensor, Certificate]:
+    """Search and certify chunk by chunk."""
+    batch, users, nodes, antennas = inputs.channel.shape
+    if batch == 0:
+        device = inputs.channel.device
+        none = torch.zeros(0, dtype=torch.float64, device=device)
+        per_user, per_node = (
+            none.reshape(0, 1).expand(0, users),
+            none.reshape(0, 1).expand(0, nodes),
+        )
+        beams = torch.zeros(0, nodes, antennas, dtype=torch.complex128, device=device)
+        return beams, Certificate(none, none, none, per_user, per_user, per_node, none.long())
+    if chunk is None:
+        per_problem = 16 * users * (nodes * antennas + 2 * nodes * users)
+        per_problem += 32 * starts * users * (users + 2 * nodes)
+        chunk = max(1, CHUNK_BYTES // per_problem)
+    arrays = [getattr(inputs, field.name) for field in fields(_Inputs)]
+    parts = [
+        _solve(
+            _Inputs(*(x[at : at + chunk] for x in arrays)), starts, tolerance, boxes, dtype, seed
+        )
+        for at in range(0, batch, chunk)
+    ]
+    columns = [
+        torch.cat([getattr(certificate, field.name) for _, certificate in parts])
+        for field in fields(Certificate)
+    ]
+    return torch.cat([beams for beams, _ in parts]), Certificate(*columns)
 
 
 def _solve(
@@ -281,7 +309,7 @@ def _certificate(
     up = 1 + 1e-14
     scale = problem.scale
     relaxation = torch.maximum((relaxed * scale * up) ** 2, snr)
-    bound = torch.minimum((bound * scale * up) ** 2, (problem.single_user * (1 + 1e-12)) ** 2)
+    bound = torch.minimum((bound * scale * up) ** 2, problem.single_user**2)
     powered = (inputs.power > 0) & inputs.nodes
     price = proof.price * scale[:, None] / torch.where(powered, inputs.power, 1.0)
     return Certificate(
@@ -303,6 +331,8 @@ def _beams(problem: Scaled, direction: Tensor, gain: Tensor) -> Tensor:
     unit = beams / torch.where(norm > 0, norm, 1.0)
     norm = norm.clamp(max=1)
     users = problem.group.present > 0
+    if not bool((problem.group.error > 0).any()):
+        return unit
     choices = torch.stack([unit * norm, unit * (norm > 0.5), unit], 1)
     values = torch.stack(
         [
@@ -313,16 +343,6 @@ def _beams(problem: Scaled, direction: Tensor, gain: Tensor) -> Tensor:
     )
     row = torch.arange(len(values), device=values.device)
     return choices[row, values.argmax(1)]
-
-
-def _chunks(inputs: _Inputs, starts: int, chunk: int | None) -> list[_Inputs]:
-    batch, users, nodes, antennas = inputs.channel.shape
-    if chunk is None:
-        per_problem = 16 * users * (nodes * antennas + 2 * nodes * users)
-        per_problem += 32 * starts * users * (users + 2 * nodes)
-        chunk = max(1, min(batch, CHUNK_BYTES // max(per_problem, 1)))
-    arrays = (inputs.channel, inputs.error, inputs.power, inputs.nodes, inputs.users)
-    return [_Inputs(*(x[at : at + chunk] for x in arrays)) for at in range(0, max(batch, 1), chunk)]
 
 
 def _check_options(
@@ -348,7 +368,7 @@ def _checked(
     user_mask: ArrayLike | Tensor | None,
     device: str | torch.device,
 ) -> _Inputs:
-    """Bring the inputs to complex128 / float64 / bool tensors on the device, or say what is wrong."""
+    """Bring the inputs to complex128, float64 and bool tensors, or say what is wrong."""
     g = _tensor("channel", channel, torch.complex128, device)
     if g.ndim != 4 or 0 in g.shape[1:]:
         raise ValueError(

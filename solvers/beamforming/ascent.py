@@ -9,161 +9,25 @@ the channels, P_n = 1):
 
 and e_k <- y_k / |y_k|, y_k = sum_n g_{k,n}^H w_n, is a minorise-maximise step (successive convex
 approximation, SCA). Here one primal-dual Newton step on the smoothed dual is taken per phase
-update while the temperature tau goes down: r_n becomes sqrt(r_n^2 + tau^2), max(0, .) likewise,
-and the multipliers z_k of lambda_k >= 0 keep lambda_k z_k = tau. Everything happens in the
+update while the temperature tau goes down. r_n becomes sqrt(r_n^2 + tau^2). The barriers enter in
+primal-dual form, which keeps Newton's steps long where a pure barrier or a smoothed maximum jams:
+z_k with lambda_k z_k = tau for lambda_k >= 0, and max(0, x_n) = max over p_n in [0, 1] of p_n x_n,
+x_n = r_n - c_n, with multipliers a_n, b_n of the two ends,
+
+    x_n + b_n - a_n = 0,   a_n (1 - p_n) = tau,   b_n p_n = tau,
+
+so that p_n is the amplitude norm(w_n). ENs without errors have p_n = 1. Everything happens in the
 |U|-dimensional space of the Gram matrices S_n[k,l] = g_{k,n}^H g_{l,n}.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.beamforming.group import Group, real_of
-from solvers.beamforming.schedule import FIRST_TEMPERATURE, STAGES, TINY
-from solvers.beamforming.small import search_one
-
-SMALL = 3
-"""Batches up to this size go through `small.py` when on the CPU."""
-
-
-@dataclass
-class Iterate:
-    """Where the search stands, s candidates per problem.
-
-    Attributes
-    ----------
-    phase
-        (B, s, K) complex, e_k of modulus 1.
-    weight, slack
-        (B, s, K) real, lambda and its multipliers z.
-    """
-
-    phase: Tensor
-    weight: Tensor
-    slack: Tensor
-    level: Tensor
-    upper: Tensor
-    lower: Tensor
-
-    def to(self, dtype: torch.dtype) -> Iterate:
-        """Return the same iterate in the precision of the complex `dtype`."""
-        real = real_of(dtype)
-        rest = (self.weight, self.slack, self.level, self.upper, self.lower)
-        return Iterate(self.phase.to(dtype), *(x.to(real) for x in rest))
-
-    def pick(self, index: Tensor) -> Iterate:
-        """Return candidates `index` (B, m) of every problem."""
-        parts = (self.phase, self.weight, self.slack, self.level, self.upper, self.lower)
-        row = torch.arange(index.shape[0], device=index.device)[:, None]
-        return Iterate(*(x[row, index] for x in parts))
-
-
-@dataclass(frozen=True)
-class Beams:
-    """Beams w_n = sum_k combination_{n,k} g_{k,n} and what is known of them.
-
-    Attributes
-    ----------
-    value
-        (B, s) real, u = min_k (|y_k| - sum_n eps_{k,n} norm(w_n)).
-    direction
-        (B, s, K) complex, lambda_k e_k.
-    gain
-        (B, s, N) real, so that combination_{n,k} = gain_n direction_k and norm(w_n) <= 1.
-    """
-
-    value: Tensor
-    direction: Tensor
-    gain: Tensor
-
-    def best(self) -> Beams:
-        """Return the best candidate of every problem, in double precision."""
-        index = self.value.argmax(1, keepdim=True)
-        row = torch.arange(len(index), device=index.device)[:, None]
-        return Beams(
-            self.value[row, index].double(),
-            self.direction[row, index].to(torch.complex128),
-            self.gain[row, index].double(),
-        )
-
-    def where(self, choose: Tensor, other: Beams) -> Beams:
-        """Return these beams where `choose` (B, s) holds, else `other`."""
-        return Beams(
-            torch.where(choose, self.value, other.value),
-            torch.where(choose[..., None], self.direction, other.direction),
-            torch.where(choose[..., None], self.gain, other.gain),
-        )
-
-
-def start(group: Group, phase: Tensor, temperature: float) -> Iterate:
-    """Return the iterate with weights inverse to the users' total gains, at the given phases."""
-    strength = torch.diagonal(group.gram, dim1=-2, dim2=-1).real.clamp(min=0).sqrt().sum(1)
-    weight = group.present / strength.clamp(min=TINY)
-    weight = (weight / weight.sum(-1, keepdim=True))[:, None, :].expand(phase.shape).contiguous()
-    slack = temperature / (weight + 1 - group.present[:, None])
-    level = torch.full((*phase.shape[:2], group.gram.shape[1]), 0.9).to(weight)
-    return Iterate(phase, weight, slack, level, temperature / (1 - level), temperature / level)
-
-
-def search(group: Group, starts: int, dtype: torch.dtype, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the best beams found as direction (B, K) and gain (B, N), see `Beams`.
-
-    Twice `starts` candidates are screened and the better half goes on, both in `dtype`; the best
-    one is finished in complex128.
-    """
-    phases = initial_phases(group, 2 * starts, seed)
-    if len(phases) <= SMALL and phases.device.type == "cpu":
-        return _one_by_one(group, phases, starts)
-    rough = group.to(dtype)
-    (steps, cut, floor), second, third = STAGES
-    at = start(rough, phases.to(dtype), FIRST_TEMPERATURE)
-    at, screened, temperature = ascend(rough, at, FIRST_TEMPERATURE, cut, floor, steps)
-    at = at.pick(screened.value.topk(starts, dim=1).indices)
-    steps, cut, floor = second
-    at, carried, temperature = ascend(rough, at, temperature, cut, floor, steps)
-    at = at.pick(carried.value.argmax(1, keepdim=True)).to(torch.complex128)
-    steps, cut, floor = third
-    _, finished, _ = ascend(group, at, temperature, cut, floor, steps)
-    stages = [screened.best(), carried.best(), finished.best()]
-    best = stages[0]
-    for stage in stages[1:]:
-        best = best.where(best.value > stage.value * (1 + 1e-5), stage)
-    return best.direction[:, 0], best.gain[:, 0]
-
-
-def _one_by_one(group: Group, phases: Tensor, starts: int) -> tuple[Tensor, Tensor]:
-    """Search every problem of a small batch by itself, its absent users left out."""
-    direction = torch.zeros_like(phases[:, 0])
-    gain = torch.zeros_like(group.error[:, 0])
-    for i, users in enumerate((group.present > 0).numpy()):
-        gram = group.gram[i].numpy()[:, users][:, :, users]
-        error, phase = group.error[i].numpy()[users], phases[i].numpy()[:, users]
-        beams, gains = search_one(np.ascontiguousarray(gram), error, phase, starts)
-        direction[i, torch.from_numpy(users)] = torch.from_numpy(beams)
-        gain[i] = torch.from_numpy(gains)
-    return direction, gain
-
-
-def initial_phases(group: Group, count: int, seed: int) -> Tensor:
-    """Return (B, count, K) phases: all equal (the MRT sum) first, then random ones.
-
-    The random phases go by the users' rank in strength, so that neither the order of the users
-    nor padding nor the division into chunks matters.
-    """
-    users = group.present.shape[1]
-    angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, (users, count))
-    angle[:, 0] = 0
-    strength = torch.diagonal(group.gram, dim1=-2, dim2=-1).real.sum(1)
-    strength = torch.where(group.present > 0, strength, -1.0)
-    order = torch.argsort(strength, dim=-1, descending=True, stable=True)
-    rank = torch.argsort(order, dim=-1)
-    table = torch.as_tensor(angle, device=strength.device)
-    angles = table[rank].mT.contiguous()
-    return torch.polar(torch.ones_like(angles), angles)
+from solvers.beamforming.candidates import Beams, Iterate
+from solvers.beamforming.group import Group
+from solvers.beamforming.schedule import TINY
 
 
 def ascend(

@@ -13,16 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from solvers.beamforming.ascent import search
 from solvers.beamforming.branching import branch
 from solvers.beamforming.certificate import DualPoint, closed, guess_from_beams
 from solvers.beamforming.group import Scaled, scaled
+from solvers.beamforming.inputs import Inputs, checked_inputs
 from solvers.beamforming.interior_point import refine
+from solvers.beamforming.search import search
 
 CHUNK_BYTES = 2**27
 """Working memory aimed at per chunk of the batch."""
@@ -135,7 +135,7 @@ def solve_multicast(
     ValueError
         Naming the argument that is misshaped, not finite or out of range.
     """
-    inputs = _checked(channel, error, power, node_mask, user_mask, device)
+    inputs = checked_inputs(channel, error, power, node_mask, user_mask, device)
     _check_options(starts, tolerance, boxes, dtype, chunk)
     beamformer, certificate = _solve_all(inputs, starts, tolerance, boxes, dtype, seed, chunk)
     results = (beamformer, certificate.snr, certificate.bound)
@@ -166,7 +166,7 @@ def certify(
     ValueError
         Naming the argument that is misshaped, not finite or out of range.
     """
-    inputs = _checked(channel, error, power, node_mask, user_mask, device)
+    inputs = checked_inputs(channel, error, power, node_mask, user_mask, device)
     _check_options(starts, tolerance, boxes, dtype, chunk)
     _, certificate = _solve_all(inputs, starts, tolerance, boxes, dtype, seed, chunk)
     return Certificate(*(getattr(certificate, field.name).cpu() for field in fields(Certificate)))
@@ -184,17 +184,8 @@ def worst_case_snr(channel: Tensor, error: Tensor, beamformer: Tensor, users: Te
     return torch.where(users, amplitude, torch.inf).amin(-1) ** 2
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    channel: Tensor
-    error: Tensor
-    power: Tensor
-    nodes: Tensor
-    users: Tensor
-
-
 def _solve_all(
-    inputs: _Inputs,
+    inputs: Inputs,
     starts: int,
     tolerance: float | None,
     boxes: int,
@@ -217,11 +208,9 @@ def _solve_all(
         per_problem = 16 * users * (nodes * antennas + 2 * nodes * users)
         per_problem += 32 * starts * users * (users + 2 * nodes)
         chunk = max(1, CHUNK_BYTES // per_problem)
-    arrays = [getattr(inputs, field.name) for field in fields(_Inputs)]
+    arrays = [getattr(inputs, field.name) for field in fields(Inputs)]
     parts = [
-        _solve(
-            _Inputs(*(x[at : at + chunk] for x in arrays)), starts, tolerance, boxes, dtype, seed
-        )
+        _solve(Inputs(*(x[at : at + chunk] for x in arrays)), starts, tolerance, boxes, dtype, seed)
         for at in range(0, batch, chunk)
     ]
     columns = [
@@ -232,7 +221,7 @@ def _solve_all(
 
 
 def _solve(
-    inputs: _Inputs,
+    inputs: Inputs,
     starts: int,
     tolerance: float | None,
     boxes: int,
@@ -297,7 +286,7 @@ def _solve(
 
 
 def _certificate(
-    inputs: _Inputs,
+    inputs: Inputs,
     problem: Scaled,
     snr: Tensor,
     relaxed: Tensor,
@@ -358,67 +347,3 @@ def _check_options(
         raise ValueError(f"dtype: {dtype} is not allowed, must be complex64 or complex128")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk: {chunk} is not allowed, must be >= 1")
-
-
-def _checked(
-    channel: ArrayLike | Tensor,
-    error: ArrayLike | Tensor,
-    power: ArrayLike | Tensor,
-    node_mask: ArrayLike | Tensor | None,
-    user_mask: ArrayLike | Tensor | None,
-    device: str | torch.device,
-) -> _Inputs:
-    """Bring the inputs to complex128, float64 and bool tensors, or say what is wrong."""
-    g = _tensor("channel", channel, torch.complex128, device)
-    if g.ndim != 4 or 0 in g.shape[1:]:
-        raise ValueError(
-            f"channel: shape is {tuple(g.shape)}, expected (B, K, N, A), none of K, N, A 0"
-        )
-    batch, users, nodes, _ = g.shape
-    _refuse("channel", g, ~g.isfinite(), "finite")
-    e = _tensor("error", error, torch.float64, device)
-    _shape("error", e, (batch, users, nodes))
-    _refuse("error", e, ~(e.isfinite() & (e >= 0)), "finite and >= 0")
-    p = _tensor("power", power, torch.float64, device)
-    if p.ndim == 1:
-        _shape("power", p, (nodes,))
-        p = p.expand(batch, nodes)
-    _shape("power", p, (batch, nodes))
-    _refuse("power", p, ~(p.isfinite() & (p >= 0)), "finite and >= 0")
-    shape = (batch, nodes)
-    on = torch.ones(shape, dtype=torch.bool, device=device)
-    if node_mask is not None:
-        on = _tensor("node_mask", node_mask, torch.bool, device)
-        _shape("node_mask", on, shape)
-    shape = (batch, users)
-    there = torch.ones(shape, dtype=torch.bool, device=device)
-    if user_mask is not None:
-        there = _tensor("user_mask", user_mask, torch.bool, device)
-        _shape("user_mask", there, shape)
-        _refuse("user_mask", there.any(-1), ~there.any(-1), "a group with at least one user")
-    return _Inputs(g, e, p, on, there)
-
-
-def _tensor(
-    name: str, value: ArrayLike | Tensor, dtype: torch.dtype, device: str | torch.device
-) -> Tensor:
-    array = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-    if dtype == torch.bool and array.dtype != torch.bool:
-        raise ValueError(f"{name}: elements are {array.dtype}, expected bool")
-    if dtype == torch.float64 and array.dtype.is_complex:
-        raise ValueError(f"{name}: elements are {array.dtype}, expected real numbers")
-    return array.detach().to(device=device, dtype=dtype)
-
-
-def _shape(name: str, array: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(array.shape) != shape:
-        raise ValueError(f"{name}: shape is {tuple(array.shape)}, expected {shape}")
-
-
-def _refuse(name: str, array: Tensor, bad: Tensor, allowed: str) -> None:
-    if bool(bad.any()):
-        index = tuple(bad.nonzero()[0].tolist())
-        where = ", ".join(map(str, index))
-        raise ValueError(
-            f"{name}[{where}]: {array[index].item()} is not allowed, must be {allowed}"
-        )

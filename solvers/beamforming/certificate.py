@@ -72,6 +72,43 @@ class DualPoint:
         )
 
 
+@dataclass(frozen=True)
+class Certificate:
+    """Certified bounds with the dual points that prove them, in the caller's units.
+
+    For lambda in the simplex, sum_k alpha_k g_k g_k^H <= blockdiag_n(D_n I) over the ENs with
+    power, the bound on u = sqrt(snr) is
+
+        sum_k lambda_k^2 / (4 alpha_k) + sum_n max(0, D_n P_n - sqrt(P_n) sum_k lambda_k eps_{k,n})
+
+    (equation (2) above in the caller's units). Of `certify`, tensors on the CPU.
+
+    Attributes
+    ----------
+    snr
+        (B,) achieved by the beams found on the way.
+    relaxation
+        (B,) bound on the SNR that the dual point proves.
+    bound
+        (B,) the smallest bound proved by any means (single-user bound, branching); it is at
+        most `relaxation`.
+    weight, slope
+        (B, K) lambda and alpha, 0 for users left out.
+    price
+        (B, N) D, infinite at ENs without power.
+    boxes
+        (B,) int64, how many boxes branching examined, 1 without.
+    """
+
+    snr: Tensor
+    relaxation: Tensor
+    bound: Tensor
+    weight: Tensor
+    slope: Tensor
+    price: Tensor
+    boxes: Tensor
+
+
 def rounding(group: Group) -> float:
     """Return gamma, the relative rounding allowance of sums over this group's arrays."""
     _, nodes, users, _ = group.gram.shape

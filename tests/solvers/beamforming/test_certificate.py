@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from problem.arrays import ComplexArray, FloatArray
-from solvers.beamforming.certificate import DualPoint, closed
+from solvers.beamforming.certificate import Certificate, DualPoint, closed
 from solvers.beamforming.group import scaled
-from solvers.beamforming.multicast import Certificate, certify
+from solvers.beamforming.multicast import certify
 from tests.solvers.beamforming.channels import rayleigh, relative, spread
 
 

@@ -40,7 +40,7 @@ def ascend(
     """
     batch, nodes, users, _ = group.gram.shape
     candidates = at.phase.shape[1]
-    stacked = group.gram.reshape(batch, nodes * users, users)
+    stacked = group.gram.reshape(batch, nodes * users, users).mT
     flat = torch.view_as_real(group.gram).reshape(batch, nodes, 2 * users * users)
     error, present = group.error, group.present[:, None]
     error_by_node = error.mT[:, None]
@@ -53,8 +53,8 @@ def ascend(
 
     def images() -> tuple[Tensor, Tensor]:
         """e_k^* g_{k,n}^H v_n and norm(v_n)^2 at the present phases and weights."""
-        image = (stacked @ (phase * weight).mT).reshape(batch, nodes, users, candidates)
-        image = phase.conj()[:, :, None] * image.permute(0, 3, 1, 2)
+        image = ((phase * weight) @ stacked).reshape(batch, candidates, nodes, users)
+        image = phase.conj()[:, :, None] * image
         return image, (image.real * weight[:, :, None]).sum(-1).clamp(min=0)
 
     best: Beams | None = None

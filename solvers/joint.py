@@ -1,24 +1,236 @@
-"""Joint answers: placement on the rate table, beams for the final messages, a certified bound."""
+"""Joint answers: rates of the messages, placement at these rates, beams, a certified bound."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import FloatArray, IntArray
+from problem.arrays import FloatArray
 from problem.instance import Instance
-from problem.sinr import rate, worst_case_sinr
-from problem.solution import Broadcast, Solution, silence
+from problem.sinr import rate
+from problem.solution import Solution
+from solvers.delivery import deliver
 from solvers.placement.greedy import greedy_placement
 from solvers.placement.problem import Placement, PlacementProblem, placement_delay
-from solvers.rates import SlotRates, rate_bounds, rate_table
+from solvers.rates import SlotRates, node_set_family, rate_table
+from solvers.restrictions import (
+    Messages,
+    check_restrictions,
+    messages,
+    restricted_instance,
+    restricted_links,
+)
 from solvers.result import Answer, BoundKind, Callback, Termination, TracePoint
 
 ROUNDING = 1e-12
 """Certified bounds on delays are lowered by this share: sums of at most 1e5 positive terms, each
 with a few roundings of 1.1e-16, err by less."""
+
+UNSERVED = "a user group cannot be served at any rate: its channel errors are too large"
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An instance with the rates of its messages.
+
+    Parameters
+    ----------
+    instance
+        The instance of the (restricted) system, which the solution is for.
+    plans, rates
+        Per slot, the messages and their rates.
+    achieved, bounded
+        The placement problems at achieved rates and at their certified upper bounds; None when
+        some group cannot be served.
+    robust
+        Rates hold over the error balls.
+    """
+
+    instance: Instance
+    plans: tuple[Messages, ...]
+    rates: tuple[SlotRates, ...]
+    achieved: PlacementProblem | None
+    bounded: PlacementProblem | None
+    robust: bool
+
+
+def prepare(
+    instance: Instance,
+    *,
+    beamforming: str = "multicast",
+    restrict: Iterable[str] = (),
+    seed: int = 0,
+    callback: Callback | None = None,
+    rate_cache: str | os.PathLike[str] | None = None,
+) -> Prepared:
+    """Compute the rates of all messages and the placement problems at these rates.
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    beamforming
+        Beamforming method; see `solvers.beamforming.methods`.
+    restrict
+        Restrictions; see `solvers.restrictions`.
+    seed
+        Seed of the beamforming method's random starts.
+    callback
+        Told of progress.
+    rate_cache
+        Folder in which rate tables are kept; None for none.
+
+    Raises
+    ------
+    ValueError
+        Unknown method or restriction.
+    """
+    restrictions = check_restrictions([restrict] if isinstance(restrict, str) else restrict)
+    instance = restricted_instance(instance, restrictions)
+    plans = tuple(messages(instance, t, restrictions) for t in range(instance.slots))
+    robust = "non-robust" not in restrictions
+    singles = 1 << np.arange(instance.nodes)
+    rates = rate_table(
+        instance,
+        [plan.users for plan in plans],
+        singles if "no-comp" in restrictions else node_set_family(instance),
+        beamforming=beamforming,
+        robust=robust,
+        seed=seed,
+        callback=callback,
+        cache=rate_cache,
+    )
+
+    def problem(tables: list[FloatArray]) -> PlacementProblem | None:
+        seconds = tuple(
+            plan.seconds_per_byte(table) for plan, table in zip(plans, tables, strict=True)
+        )
+        if any(not np.isfinite(table[:, -1]).all() for table in seconds):
+            return None
+        with np.errstate(divide="ignore"):
+            link = 8.0 / instance.network.link_rate
+        return PlacementProblem(
+            block_size=instance.library.block_size,
+            storage=instance.network.storage,
+            group=np.stack([plan.group for plan in plans]),
+            broadcast=seconds,
+            link=restricted_links(link, restrictions),
+            schedule=instance.schedule,
+        )
+
+    return Prepared(
+        instance=instance,
+        plans=plans,
+        rates=rates,
+        achieved=problem([slot.achieved for slot in rates]),
+        bounded=problem([slot.bound for slot in rates]),
+        robust=robust,
+    )
+
+
+def answer(
+    prepared: Prepared,
+    placement: Placement,
+    *,
+    method: str,
+    lower_bound: float,
+    termination: Termination,
+    bound_kind: BoundKind = BoundKind.CERTIFIED,
+    trace: tuple[TracePoint, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Answer:
+    """Return the answer that delivers a placement with the best beams known.
+
+    Parameters
+    ----------
+    prepared
+        Instance and rates.
+    placement
+        Caches and sources.
+    method, lower_bound, termination, bound_kind, trace, notes
+        As in `Answer`.
+    """
+    solution = deliver(
+        prepared.instance,
+        placement,
+        prepared.plans,
+        prepared.rates,
+        planned="guaranteed" if prepared.robust else "nominal",
+        method=method,
+    )
+    at_bounds = None if prepared.bounded is None else placement_delay(prepared.bounded, placement)
+    return Answer(
+        solution,
+        lower_bound,
+        bound_kind,
+        termination,
+        delay_at_bounded_rates=at_bounds,
+        trace=trace,
+        notes=notes,
+        instance=prepared.instance,
+    )
+
+
+def unserved(prepared: Prepared) -> Answer:
+    """Return the answer where some user group cannot be served at all: there is none."""
+    return Answer(
+        None,
+        everywhere_bound(prepared),
+        BoundKind.CERTIFIED,
+        Termination.NO_SOLUTION,
+        notes=(UNSERVED,),
+        instance=prepared.instance,
+    )
+
+
+def solve_by_placement(
+    place: Callable[[PlacementProblem, int], Placement],
+    method: str,
+    instance: Instance,
+    *,
+    seed: int,
+    callback: Callback | None,
+    beamforming: str,
+    restrict: Iterable[str],
+    rate_cache: str | None,
+) -> Answer:
+    """Solve by a placement heuristic that needs nothing but the problem and a seed.
+
+    Parameters
+    ----------
+    place
+        From the placement problem at achieved rates, and the seed, to a placement.
+    method
+        Name to leave in the solution.
+    instance, seed, callback, beamforming, restrict, rate_cache
+        As in `prepare`.
+    """
+    began = time.perf_counter()
+    prepared = prepare(
+        instance,
+        beamforming=beamforming,
+        restrict=restrict,
+        seed=seed,
+        callback=callback,
+        rate_cache=rate_cache,
+    )
+    if prepared.achieved is None:
+        return unserved(prepared)
+    bound = everywhere_bound(prepared)
+    placement = place(prepared.achieved, seed)
+    delay = placement_delay(prepared.achieved, placement)
+    return answer(
+        prepared,
+        placement,
+        method=method,
+        lower_bound=bound,
+        termination=Termination.COMPLETED,
+        trace=(TracePoint(time.perf_counter() - began, delay, bound),),
+    )
 
 
 def solve_greedy(
@@ -29,192 +241,78 @@ def solve_greedy(
     seed: int = 0,
     start: Solution | None = None,
     callback: Callback | None = None,
-    beamforming: str = "sca",
+    beamforming: str = "multicast",
+    restrict: Iterable[str] = (),
+    rate_cache: str | None = None,
 ) -> Answer:
     """Place greedily by delay saved per byte, then deliver with the best beams known.
 
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`; the method takes no longer for a `gap` nor less for a
-        `time_limit` once the beams are there, and does not warm-start.
-    beamforming
-        Beamforming method; see `solvers.beamforming.methods`.
+        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+    beamforming, restrict, rate_cache
+        As in `prepare`.
     """
-    began = time.perf_counter()
-    rates = rate_table(instance, beamforming=beamforming, seed=seed, callback=callback)
-    bound = broadcast_bound(instance, [(r.bound[:, -1], r.group) for r in rates])
-    problem = placement_problem(instance, rates, [r.achieved for r in rates])
-    if problem is None:
-        return Answer(
-            None,
-            bound,
-            BoundKind.CERTIFIED,
-            Termination.NO_SOLUTION,
-            notes=("a user group cannot be served at any rate: its channel errors are too large",),
-        )
-    placement = greedy_placement(problem)
-    solution = deliver(instance, placement, rates, method="greedy")
-    at_bounds = placement_problem(instance, rates, [r.bound for r in rates])
-    delay = placement_delay(problem, placement)
-    return Answer(
-        solution,
-        bound,
-        BoundKind.CERTIFIED,
-        Termination.COMPLETED,
-        delay_at_bounded_rates=None if at_bounds is None else placement_delay(at_bounds, placement),
-        trace=(TracePoint(time.perf_counter() - began, delay, bound),),
+    return solve_by_placement(
+        lambda problem, _: greedy_placement(problem),
+        "greedy",
+        instance,
+        seed=seed,
+        callback=callback,
+        beamforming=beamforming,
+        restrict=restrict,
+        rate_cache=rate_cache,
     )
 
 
 def certified_lower_bound(instance: Instance, *, callback: Callback | None = None) -> float:
-    """Return a certified lower bound on D, s, without solving for a placement.
+    """Return a certified lower bound on D, s, of any decisions.
 
     Parameters
     ----------
     instance
         The problem.
     callback
-        Told after every user group.
+        Told of progress.
     """
-    return broadcast_bound(instance, rate_bounds(instance, callback=callback))
+    return everywhere_bound(prepare(instance, callback=callback))
 
 
-def broadcast_bound(instance: Instance, full: Sequence[tuple[FloatArray, IntArray]]) -> float:
+def everywhere_bound(prepared: Prepared) -> float:
     """Return the certified lower bound that all nodes hold everything.
 
     Sequential delivery: every needed block is sent once to all its users, at no more than the
-    rate of its user group with all nodes, whatever is cached: D >= sum_t sum_j 8 s_j / R_up(U_j).
+    rate of its messages with all nodes: D >= sum_t sum_j s_j table_up[t](group_j, all).
     Spatial delivery: a user's bits over its best rate alone with all nodes (without the cap of
     the modulation table, which holds per message and not for several at once); the slot is not
     over before its slowest user is done.
 
     Parameters
     ----------
-    instance
-        The problem.
-    full
-        Per slot: (G,) upper bounds on the rates with all nodes, bit/s, and (J,) groups.
+    prepared
+        Instance and rates.
     """
-    bits = 8.0 * instance.library.block_size
+    instance = prepared.instance
+    if instance.delivery == "spatial":
+        return float(
+            sum(_slowest_user(instance, t, prepared.robust) for t in range(instance.slots))
+        )
     total = 0.0
-    for t, (bound, group) in enumerate(full):
-        needed = np.flatnonzero(group >= 0)
-        if instance.delivery == "sequential":
-            with np.errstate(divide="ignore"):
-                total += float((bits[needed] / bound[group[needed]]).sum())
-        else:
-            total += float((instance.wanted[t] @ bits / _alone(instance, t)).max())
+    for plan, slot in zip(prepared.plans, prepared.rates, strict=True):
+        needed = np.flatnonzero(plan.group >= 0)
+        seconds = plan.seconds_per_byte(slot.bound)[:, -1]
+        total += float((instance.library.block_size[needed] * seconds[plan.group[needed]]).sum())
     return total * (1.0 - ROUNDING)
 
 
-def _alone(instance: Instance, slot: int) -> FloatArray:
-    """Return (K,) bit/s: each user's best rate with all nodes to itself, rounded up."""
+def _slowest_user(instance: Instance, slot: int, robust: bool) -> float:
+    """Return s: the largest time any user needs with all nodes to itself, rounded down."""
     strength = np.linalg.norm(instance.normalised_channel[slot], axis=2)
-    amplitude = np.sqrt(instance.network.power) * np.maximum(
-        strength - instance.normalised_error[slot], 0.0
-    )
-    sinr = amplitude.sum(axis=1) ** 2
-    return np.maximum(rate(sinr, instance.network.bandwidth, np.inf), np.finfo(np.float64).tiny) * (
-        1.0 + ROUNDING
-    )
-
-
-def placement_problem(
-    instance: Instance, rates: tuple[SlotRates, ...], table: list[FloatArray]
-) -> PlacementProblem | None:
-    """Return the placement problem at given rates; None if some group cannot be served at all.
-
-    Parameters
-    ----------
-    instance
-        The problem.
-    rates
-        The rate table, for its groups.
-    table
-        Per slot (G, 2^N), rate of every user group by every node set, bit/s.
-    """
-    if any((rate_of[:, -1] <= 0).any() for rate_of in table):
-        return None
+    error = instance.normalised_error[slot] if robust else 0.0
+    margin = np.maximum(strength - error, 0.0)
+    snr = (margin @ np.sqrt(instance.network.power)) ** 2
+    bits = 8.0 * (instance.wanted[slot] @ instance.library.block_size)
     with np.errstate(divide="ignore"):
-        return PlacementProblem(
-            block_size=instance.library.block_size,
-            storage=instance.network.storage,
-            group=np.stack([slot.group for slot in rates]),
-            broadcast=tuple(8.0 / rate_of for rate_of in table),
-            link=8.0 / instance.network.link_rate,
-            schedule=instance.schedule,
-        )
-
-
-def deliver(
-    instance: Instance,
-    placement: Placement,
-    rates: tuple[SlotRates, ...],
-    *,
-    method: str,
-) -> Solution:
-    """Return the solution that broadcasts every needed block from all nodes that hold it.
-
-    Cached blocks with the same user group and senders share a message; a block that migrates has
-    one of its own, so that a pipelined schedule can overlap it.
-
-    Parameters
-    ----------
-    instance
-        The problem.
-    placement
-        Caches and sources.
-    rates
-        The rate table with its beams.
-    method
-        Name to leave in the solution.
-    """
-    return Solution(
-        cache=placement.cache,
-        source=placement.source,
-        broadcasts=tuple(
-            _deliver_slot(instance, placement, rates[t], t) for t in range(instance.slots)
-        ),
-        instance_hash=instance.content_hash,
-        method=method,
-    )
-
-
-def _deliver_slot(
-    instance: Instance, placement: Placement, rates: SlotRates, slot: int
-) -> Broadcast:
-    received = placement.source[slot] >= 0
-    needed = np.flatnonzero(rates.group >= 0)
-    if not len(needed):
-        return silence(instance.users, instance.nodes, instance.blocks, instance.antennas)
-    bits = 1 << np.arange(instance.nodes)
-    senders = bits @ (placement.cache[slot] | received)[:, needed]
-    own = np.where(received.any(axis=0)[needed], needed, -1)
-    keys, message_of = np.unique(
-        np.stack([rates.group[needed], senders, own]), axis=1, return_inverse=True
-    )
-    group, sender, _ = keys
-    messages = len(group)
-    blocks = np.zeros((messages, instance.blocks), dtype=bool)
-    blocks[message_of.ravel(), needed] = True
-    best = rates.best[group, sender]
-    beam = rates.beam[group, best]
-    sinr = worst_case_sinr(
-        instance.normalised_channel[slot],
-        instance.normalised_error[slot],
-        beam,
-        np.eye(messages, dtype=bool),
-    )
-    worst = np.where(rates.users[group].T, sinr, np.inf).min(axis=0)
-    planned = rate(worst, instance.network.bandwidth, instance.network.max_spectral_efficiency)
-    return Broadcast(
-        users=rates.users[group],
-        nodes=(sender[:, None] & bits) > 0,
-        blocks=blocks,
-        duration=8.0 * (blocks @ instance.library.block_size) / planned,
-        mode=np.arange(messages),
-        message=np.arange(messages),
-        beam=beam,
-        rate=planned,
-    )
+        alone = bits[bits > 0] / rate(snr[bits > 0], instance.network.bandwidth, np.inf)
+    return float(alone.max(initial=0.0)) * (1.0 - ROUNDING)

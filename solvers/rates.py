@@ -1,7 +1,7 @@
-"""The rate table: how fast each user group can be served by each set of nodes.
+"""The rate table: how fast user groups can be served by sets of nodes.
 
 Beamforming enters placement only through R(U, Q), the best guaranteed rate of a message to the
-users U alone on the air, sent by the nodes Q (formulation, 4). For every distinct user group of
+users U alone on the air, sent by the nodes Q (docs/formulation.md section 4). For every user set of
 every slot the table holds, per node set, an achieved rate with its beam and a certified upper
 bound. R is monotone in Q, so a set inherits the better beam of its subsets and the smaller bound
 of its supersets.
@@ -9,20 +9,33 @@ of its supersets.
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
 from problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
-from problem.instance import Instance, user_groups
+from problem.files import FormatError, content_hash, read_archive, write_archive
+from problem.instance import Instance
 from problem.sinr import rate
-from solvers.beamforming.dual_bound import certified_bound, dual_of_beam
-from solvers.beamforming.methods import beamforming_method
+from solvers.beamforming.methods import check_name, solve_messages
 from solvers.result import Callback, Progress
 
 FULL_FAMILY_NODES = 6
 """Up to so many nodes every set of them is solved; beyond, a family of sets."""
+
+NEIGHBOURS = 3
+"""Nearest nodes, itself included, in a node's neighbourhood of the family beyond 6 nodes."""
+
+CHUNK = 1024
+"""Messages solved between two reports of progress."""
+
+FORMAT = "finecast-rates"
+VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,55 +45,61 @@ class SlotRates:
     Parameters
     ----------
     users
-        (G, K) bool, the distinct user groups.
-    group
-        (J,) user group of every block, -1 where nobody needs it.
+        (G, K) bool, the user sets.
     node_sets
         (F,) the node sets that were solved.
     beam
         (G, F, N, A) complex, square root of watt.
-    snr
-        (G, F) guaranteed SNR that the beam achieves.
+    snr, snr_bound
+        (G, F) guaranteed SNR that the beam achieves, and the certified upper bound on it.
     best
         (G, 2^N) index into `node_sets` of the best solved subset of every set; -1 if none serves.
-    achieved
-        (G, 2^N) guaranteed rate, bit/s.
-    bound
-        (G, 2^N) certified upper bound on the guaranteed rate, bit/s.
+    achieved, bound
+        (G, 2^N) guaranteed rate and its certified upper bound, bit/s.
     """
 
     users: BoolArray
-    group: IntArray
     node_sets: IntArray
     beam: ComplexArray
     snr: FloatArray
+    snr_bound: FloatArray
     best: IntArray
     achieved: FloatArray
     bound: FloatArray
 
 
-def node_set_family(nodes: int) -> IntArray:
-    """Return the node sets to solve: all of them up to 6 nodes, else singles, pairs and all.
+def node_set_family(instance: Instance) -> IntArray:
+    """Return the node sets to solve.
 
-    Parameters
-    ----------
-    nodes
-        N.
+    All of them up to 6 nodes; beyond, every single node, every pair, every node's neighbourhood
+    (itself and the nodes with the strongest channels to the users that it serves best, on
+    average over slots), and the full set.
     """
+    nodes = instance.nodes
     if nodes <= FULL_FAMILY_NODES:
         return np.arange(1, 1 << nodes)
     singles = [1 << n for n in range(nodes)]
     pairs = [a | b for a, b in combinations(singles, 2)]
-    return np.array([*singles, *pairs, (1 << nodes) - 1])
+    strength = np.linalg.norm(instance.channel_estimate, axis=3).mean(axis=0)  # (K, N)
+    own = strength.argmax(axis=1)
+    around = []
+    for n in range(nodes):
+        seen = strength[own == n].sum(axis=0)
+        seen[n] = np.inf
+        around.append(sum(1 << int(m) for m in np.argsort(-seen)[:NEIGHBOURS]))
+    return np.unique([*singles, *pairs, *around, (1 << nodes) - 1])
 
 
 def rate_table(
     instance: Instance,
+    users: Sequence[BoolArray],
+    node_sets: IntArray,
     *,
-    beamforming: str = "sca",
+    beamforming: str = "multicast",
     robust: bool = True,
     seed: int = 0,
     callback: Callback | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> tuple[SlotRates, ...]:
     """Return the rates of every slot.
 
@@ -88,6 +107,10 @@ def rate_table(
     ----------
     instance
         The problem.
+    users
+        Per slot (G, K) bool, the user sets; none is empty.
+    node_sets
+        (F,) bit masks of the node sets to solve.
     beamforming
         Name of the beamforming method; see `solvers.beamforming.methods`.
     robust
@@ -95,91 +118,100 @@ def rate_table(
     seed
         Seed of the beamforming method's random starts.
     callback
-        Told after every (user group, node set).
+        Told after every thousand messages.
+    cache
+        Folder in which tables are kept, by a hash of everything they depend on; None for none.
+
+    Raises
+    ------
+    ValueError
+        There is no such beamforming method.
     """
-    groups = [user_groups(instance.wanted[t]) for t in range(instance.slots)]
-    family = node_set_family(instance.nodes)
-    total = sum(len(users) for users, _ in groups) * len(family)
-    done = 0
-    table = []
-    for t, (users, group) in enumerate(groups):
-        channel = instance.normalised_channel[t]
-        error = instance.normalised_error[t] if robust else np.zeros(channel.shape[:2])
-        beam = np.zeros((len(users), len(family), *channel.shape[1:]), dtype=np.complex128)
-        snr, bound = np.zeros((2, len(users), len(family)))
-        for g, members in enumerate(users):
-            for f, node_set in enumerate(family):
-                beam[g, f], snr[g, f], bound[g, f] = _solve_one(
-                    channel[members],
-                    error[members],
-                    instance.network.power,
-                    int(node_set),
-                    beamforming,
-                    seed,
-                )
-                done += 1
-                if callback is not None:
-                    callback(Progress(f"beams ({beamforming})", done, total))
-        table.append(_closed(instance, users, group, family, beam, snr, bound))
-    return tuple(table)
+    check_name(beamforming)
+    kept = None
+    if cache is not None:
+        kept = Path(cache) / f"{_key(instance, users, node_sets, beamforming, robust, seed)}.npz"
+        known = _read(kept)
+        if known is not None:
+            return _closed_slots(instance, users, node_sets, *known)
+    slot = np.concatenate([np.full(len(u), t) for t, u in enumerate(users)]).astype(np.int64)
+    listening = np.concatenate(users)
+    beam, snr, bound = _solve_all(
+        instance, slot, listening, node_sets, beamforming, robust, seed, callback
+    )
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_archive(kept, FORMAT, VERSION, {}, {"beam": beam, "snr": snr, "bound": bound})
+    return _closed_slots(instance, users, node_sets, beam, snr, bound)
 
 
-def rate_bounds(
-    instance: Instance, *, callback: Callback | None = None
-) -> tuple[tuple[FloatArray, IntArray], ...]:
-    """Return, per slot, certified upper bounds (G,) in bit/s with all nodes, and the groups (J,).
-
-    Parameters
-    ----------
-    instance
-        The problem.
-    callback
-        Told after every user group.
-    """
-    network = instance.network
-    groups = [user_groups(instance.wanted[t]) for t in range(instance.slots)]
-    total = sum(len(users) for users, _ in groups)
-    done = 0
-    table = []
-    for t, (users, group) in enumerate(groups):
-        bound = np.zeros(len(users))
-        for g, members in enumerate(users):
-            bound[g] = certified_bound(
-                instance.normalised_channel[t][members],
-                instance.normalised_error[t][members],
-                network.power,
-            ).snr
-            done += 1
-            if callback is not None:
-                callback(Progress("bounds", done, total))
-        table.append((rate(bound, network.bandwidth, network.max_spectral_efficiency), group))
-    return tuple(table)
-
-
-def _solve_one(
-    channel: ComplexArray,
-    error: FloatArray,
-    power: FloatArray,
-    node_set: int,
+def _solve_all(
+    instance: Instance,
+    slot: IntArray,
+    listening: BoolArray,
+    node_sets: IntArray,
     beamforming: str,
+    robust: bool,
     seed: int,
-) -> tuple[ComplexArray, float, float]:
-    """Return beam (N, A), guaranteed SNR and its certified upper bound for one node set."""
-    nodes = [n for n in range(len(power)) if node_set >> n & 1]
-    channel, error, limits = channel[:, nodes], error[:, nodes], power[nodes]
-    answer = beamforming_method(beamforming)(channel, error, limits, seed=seed)
-    dual = dual_of_beam(channel, error, limits, answer.beamformer)
-    bound = certified_bound(channel, error, limits, dual=dual).snr
-    beam = np.zeros((len(power), channel.shape[2]), dtype=np.complex128)
-    beam[nodes] = answer.beamformer
-    return beam, answer.snr, bound
+    callback: Callback | None,
+) -> tuple[ComplexArray, FloatArray, FloatArray]:
+    """Return beams (P, F, N, A), SNR (P, F) and bounds (P, F) of all user sets P of all slots.
+
+    Messages with about as many users go together, so that little of a batch is padding.
+    """
+    sets, family = len(listening), len(node_sets)
+    beam = np.zeros((sets, family, instance.nodes, instance.antennas), dtype=np.complex128)
+    snr, bound = np.zeros((2, sets, family))
+    member = (node_sets[:, None] >> np.arange(instance.nodes) & 1).astype(bool)
+    size = listening.sum(axis=1)
+    padded = 2 ** np.ceil(np.log2(np.maximum(size, 1))).astype(np.int64)
+    done, total = 0, sets * family
+    for width in np.unique(padded):
+        rows = np.flatnonzero(padded == width)
+        # Indices of the listening users first; the rest of the row is masked out.
+        order = np.argsort(~listening[rows], axis=1, kind="stable")[:, :width]
+        heard = np.take_along_axis(listening[rows], order, axis=1)
+        channel = instance.normalised_channel[slot[rows, None], order]
+        error = instance.normalised_error[slot[rows, None], order]
+        pairs = np.argwhere(np.ones((len(rows), family), dtype=bool))
+        for begin in range(0, len(pairs), CHUNK):
+            r, f = pairs[begin : begin + CHUNK].T
+            solved = solve_messages(
+                beamforming,
+                channel[r],
+                error[r] if robust else np.zeros_like(error[r]),
+                instance.network.power,
+                node_mask=member[f],
+                user_mask=heard[r],
+                seed=seed,
+            )
+            beam[rows[r], f], snr[rows[r], f] = solved.beamformer, solved.snr
+            bound[rows[r], f] = solved.bound
+            done += len(r)
+            if callback is not None:
+                callback(Progress(f"beams ({beamforming})", done, total))
+    return beam, snr, bound
+
+
+def _closed_slots(
+    instance: Instance,
+    users: Sequence[BoolArray],
+    node_sets: IntArray,
+    beam: ComplexArray,
+    snr: FloatArray,
+    bound: FloatArray,
+) -> tuple[SlotRates, ...]:
+    ends = np.cumsum([len(u) for u in users])[:-1]
+    parts = zip(
+        users, np.split(beam, ends), np.split(snr, ends), np.split(bound, ends), strict=True
+    )
+    return tuple(_closed(instance, u, node_sets, b, s, c) for u, b, s, c in parts)
 
 
 def _closed(
     instance: Instance,
     users: BoolArray,
-    group: IntArray,
-    family: IntArray,
+    node_sets: IntArray,
     beam: ComplexArray,
     snr: FloatArray,
     bound: FloatArray,
@@ -187,20 +219,58 @@ def _closed(
     """Extend the solved sets to all 2^N by monotonicity."""
     network = instance.network
     sets = np.arange(1 << instance.nodes)
-    within = (family[:, None] & sets) == family[:, None]  # (F, 2^N): solved set inside this one
-    around = (family[:, None] & sets) == sets  # (F, 2^N): solved set contains this one
-    reachable = np.where(within, snr[:, :, None], -1.0)
-    best = np.where(reachable.max(axis=1) > 0, reachable.argmax(axis=1), -1)
-    closed_bound = np.where(around, bound[:, :, None], np.inf).min(axis=1)
+    shape = (len(users), len(sets))
+    best = np.full(shape, -1)
+    closed_snr, closed_bound = np.zeros(shape), np.full(shape, np.inf)
+    for f, solved in enumerate(node_sets):  # a solved set serves all that contain it
+        above = np.flatnonzero((sets & solved) == solved)
+        better = snr[:, [f]] > closed_snr[:, above]
+        best[:, above] = np.where(better, f, best[:, above])
+        closed_snr[:, above] = np.maximum(closed_snr[:, above], snr[:, [f]])
+        below = np.flatnonzero((sets & solved) == sets)
+        closed_bound[:, below] = np.minimum(closed_bound[:, below], bound[:, [f]])
     closed_bound[:, 0] = 0.0
-    closed_snr = np.maximum(reachable.max(axis=1), 0.0)
     return SlotRates(
         users=users,
-        group=group,
-        node_sets=family,
+        node_sets=node_sets,
         beam=beam,
         snr=snr,
+        snr_bound=bound,
         best=best,
         achieved=rate(closed_snr, network.bandwidth, network.max_spectral_efficiency),
         bound=rate(closed_bound, network.bandwidth, network.max_spectral_efficiency),
     )
+
+
+def _key(
+    instance: Instance,
+    users: Sequence[BoolArray],
+    node_sets: IntArray,
+    beamforming: str,
+    robust: bool,
+    seed: int,
+) -> str:
+    """Return a hash of all that the beams depend on, and of nothing else."""
+    header = {"beamforming": beamforming, "robust": robust, "seed": seed, "version": VERSION}
+    return hashlib.sha256(
+        content_hash(
+            header,
+            {
+                "channel": instance.normalised_channel,
+                "error": instance.normalised_error,
+                "power": instance.network.power,
+                "users": np.concatenate(users),
+                "count": np.array([len(u) for u in users]),
+                "node_sets": node_sets,
+            },
+        ).encode()
+    ).hexdigest()[:32]
+
+
+def _read(path: Path) -> tuple[ComplexArray, FloatArray, FloatArray] | None:
+    """Return a kept table; None where there is none or it is damaged, and is made anew."""
+    try:
+        _, arrays = read_archive(path, FORMAT, VERSION)
+        return arrays["beam"], arrays["snr"], arrays["bound"]
+    except (FormatError, KeyError):
+        return None

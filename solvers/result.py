@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from problem.evaluation import Evaluation
+from problem.instance import Instance
 from problem.solution import Solution
 
 
@@ -99,6 +100,8 @@ class Answer:
         Delays and bounds over time.
     notes
         What a user should know, one line each.
+    instance
+        The instance that the solution is for, where a restriction changed it (whole models).
     """
 
     solution: Solution | None
@@ -108,6 +111,7 @@ class Answer:
     delay_at_bounded_rates: float | None = None
     trace: tuple[TracePoint, ...] = ()
     notes: tuple[str, ...] = ()
+    instance: Instance | None = None
 
 
 @dataclass(frozen=True)

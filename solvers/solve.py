@@ -82,7 +82,8 @@ def solve(
         **options,
     )
     wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-    evaluation = None if answer.solution is None else evaluate(instance, answer.solution)
+    judged = answer.instance or instance
+    evaluation = None if answer.solution is None else evaluate(judged, answer.solution)
     infeasible = evaluation is not None and not evaluation.feasible
     notes = answer.notes
     if start is not None and not chosen.warm_starts:

@@ -1,30 +1,113 @@
-"""Beamforming methods by name, each for one message: (channel, error, power, seed) -> Multicast."""
+"""Beamforming methods by name, and many messages at once by any of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 
+import numpy as np
+
+from problem.arrays import BoolArray, ComplexArray, FloatArray
+from solvers.beamforming.multicast import solve_multicast
 from solvers.beamforming.worst_case import Multicast
 
-_ENTRY = {
+KERNEL = "multicast"
+"""The batched kernel, the default; the others solve one message at a time."""
+
+_ONE_BY_ONE = {
     "sca": "solvers.beamforming.sca:solve_sca",
     "sdr": "solvers.beamforming.sdr:solve_sdr",
+    "sprocedure": "solvers.beamforming.sprocedure:solve_sprocedure",
+    "wmmse": "solvers.beamforming.wmmse:solve_wmmse_single",
+    "matched": "solvers.beamforming.matched:solve_matched",
 }
 
-NAMES = tuple(_ENTRY)
+NAMES = (KERNEL, *_ONE_BY_ONE)
 
 
-def beamforming_method(name: str) -> Callable[..., Multicast]:
-    """Return a method by name, imported on first use.
+@dataclass(frozen=True)
+class Beams:
+    """Beams of B messages, each alone on the air.
+
+    Parameters
+    ----------
+    beamformer
+        (B, N, A), square root of watt.
+    snr
+        (B,) guaranteed SNR.
+    bound
+        (B,) certified upper bound on the guaranteed SNR of any beam.
+    """
+
+    beamformer: ComplexArray
+    snr: FloatArray
+    bound: FloatArray
+
+
+def solve_messages(
+    name: str,
+    channel: ComplexArray,
+    error: FloatArray,
+    power: FloatArray,
+    *,
+    node_mask: BoolArray,
+    user_mask: BoolArray,
+    seed: int = 0,
+) -> Beams:
+    """Return beams and certified bounds of many messages.
+
+    Parameters
+    ----------
+    name
+        One of `NAMES`. The bounds are the kernel's in every case.
+    channel, error
+        (B, K, N, A) and (B, K, N), normalised by the noise amplitude.
+    power
+        (N,) W.
+    node_mask, user_mask
+        (B, N) and (B, K), who sends and who listens.
+    seed
+        Seed of random starts.
 
     Raises
     ------
     ValueError
         There is no such method.
     """
-    if name not in _ENTRY:
+    check_name(name)
+    batch = solve_multicast(
+        channel, error, power, node_mask=node_mask, user_mask=user_mask, seed=seed
+    )
+    beamformer, snr = np.asarray(batch.beamformer), np.asarray(batch.snr)
+    if name != KERNEL:
+        solve_one = _load(name)
+        beamformer, snr = np.zeros_like(beamformer), np.zeros_like(snr)
+        for b in range(len(channel)):
+            nodes, users = np.flatnonzero(node_mask[b]), np.flatnonzero(user_mask[b])
+            answer = solve_one(
+                channel[b][np.ix_(users, nodes)],
+                error[b][np.ix_(users, nodes)],
+                power[nodes],
+                seed=seed,
+            )
+            beamformer[b, nodes], snr[b] = answer.beamformer, answer.snr
+    return Beams(beamformer, snr, np.asarray(batch.bound))
+
+
+def check_name(name: str) -> None:
+    """Refuse an unknown method.
+
+    Raises
+    ------
+    ValueError
+        There is no such method.
+    """
+    if name not in NAMES:
         raise ValueError(f"beamforming: {name!r} is unknown, expected one of {', '.join(NAMES)}")
-    module, function = _ENTRY[name].split(":")
-    method: Callable[..., Multicast] = getattr(import_module(module), function)
-    return method
+
+
+def _load(name: str) -> Callable[..., Multicast]:
+    module, function = _ONE_BY_ONE[name].split(":")
+    loaded: Callable[..., Multicast] = getattr(import_module(module), function)
+    return loaded

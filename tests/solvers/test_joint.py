@@ -12,9 +12,8 @@ import pytest
 from problem.evaluation import evaluate
 from problem.instance import Instance, user_groups
 from problem.scenario import read_scenario
-from solvers.joint import certified_lower_bound, placement_problem
+from solvers.joint import certified_lower_bound, prepare
 from solvers.placement.problem import PlacementProblem
-from solvers.rates import node_set_family, rate_table
 from solvers.result import Termination, relative_gap
 from solvers.solve import solve
 
@@ -65,12 +64,10 @@ def enumerated_optimum(problem: PlacementProblem) -> float:
 def test_tiny_against_enumeration(seed):
     """bound <= optimum at upper-bound rates <= optimum at achieved rates <= the greedy's delay."""
     instance = tiny(seed)
-    rates = rate_table(instance)
-    at_achieved = placement_problem(instance, rates, [r.achieved for r in rates])
-    at_bounds = placement_problem(instance, rates, [r.bound for r in rates])
+    prepared = prepare(instance)
     result = solve(instance)
-    optimum = enumerated_optimum(at_achieved)
-    assert result.lower_bound <= enumerated_optimum(at_bounds) <= optimum * (1 + 1e-12)
+    optimum = enumerated_optimum(prepared.achieved)
+    assert result.lower_bound <= enumerated_optimum(prepared.bounded) <= optimum * (1 + 1e-12)
     assert optimum <= result.delay * (1 + 1e-9)
     assert result.delay <= 1.5 * optimum  # a greedy that does nothing useful would fail this
 
@@ -119,27 +116,6 @@ def test_bounds_hold_for_every_system(delivery, schedule):
         assert result.evaluation.feasible
         assert 0 < result.lower_bound <= result.delay
         assert certified_lower_bound(instance) <= result.delay
-
-
-def test_rate_table_is_monotone_and_bounded():
-    """More nodes are never worse, achieved rates never exceed their certified bounds."""
-    instance = tiny(1)
-    for slot in rate_table(instance):
-        assert (slot.achieved <= slot.bound * (1 + 1e-12)).all()
-        for node_set in range(4):
-            for n in range(2):
-                more = node_set | 1 << n
-                assert (slot.achieved[:, more] >= slot.achieved[:, node_set]).all()
-                assert (slot.bound[:, more] >= slot.bound[:, node_set]).all()
-        assert (slot.achieved[:, 0] == 0).all()
-
-
-def test_node_set_family():
-    """All sets up to 6 nodes; singles, pairs and the full set beyond: 8 + 28 + 1 = 37 at 8."""
-    assert len(node_set_family(6)) == 63
-    family = node_set_family(8)
-    assert len(set(family.tolist())) == 37
-    assert 255 in family
 
 
 def test_user_groups_by_hand():

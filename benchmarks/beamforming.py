@@ -1,0 +1,297 @@
+"""Quality and speed of the multicast kernel, against its certified bounds and against CVXPY.
+
+    python benchmarks/beamforming.py --nodes 4 --antennas 4 --users 8 --error 0.1 --channel umi \
+        --batch 1024 --json
+    python benchmarks/beamforming.py --grid -o grid.jsonl    # the tables of docs/benchmarks
+
+One process, one thread, as in a parallel runner. Times are the least of several repetitions. The
+reference (SDR with randomisation, then SCA from its beam, both by CVXPY with Clarabel) runs on the
+first `--references` problems of the same batch, in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+
+from problem.channel import draw_channels
+from problem.network import dbm_to_w, drop_users, hexagonal_positions, thermal_noise_w
+from solvers.beamforming.multicast import certify, solve_multicast
+from solvers.beamforming.sca import solve_sca
+from solvers.beamforming.sdr import solve_relaxation, solve_sdr
+from solvers.beamforming.worst_case import normal_form
+from solvers.solve import versions
+
+GRID = {
+    "nodes": (2, 4, 6),
+    "antennas": (2, 4, 8),
+    "users": (1, 2, 4, 8, 16),
+    "error": (0.0, 0.05, 0.1, 0.2),
+    "channel": ("umi", "iid"),
+}
+SITE_DISTANCE_M = 200.0
+POWER_DBM, BANDWIDTH_HZ, NOISE_FIGURE_DB, CARRIER_GHZ = 30.0, 100e6, 9.0, 3.5
+IID_SNR_DB = 10.0
+"""Mean SNR of one antenna at full power in the equal-gain class."""
+
+LARGEST_REFERENCE = 24
+"""Up to this N min(A, K) the SDP is given to CVXPY; beyond, one problem takes many seconds."""
+
+
+def draw(
+    channel: str, batch: int, users: int, nodes: int, antennas: int, error: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return normalised channels (B, K, N, A), error radii (B, K, N) and powers (N,)."""
+    rng = np.random.default_rng(seed)
+    position = hexagonal_positions(nodes, SITE_DISTANCE_M)
+    noise = thermal_noise_w(BANDWIDTH_HZ, NOISE_FIGURE_DB)
+    power = np.full(nodes, dbm_to_w(POWER_DBM))
+    radius = SITE_DISTANCE_M / np.sqrt(3)
+    estimates = []
+    for _ in range(batch):
+        drawn = draw_channels(
+            position,
+            drop_users(rng, position, users, cell_radius_m=radius, min_distance_m=10.0),
+            large_scale_rng=rng,
+            fading_rng=rng,
+            error_rng=rng,
+            slots=1,
+            antennas=antennas,
+            environment=channel,
+            carrier_ghz=CARRIER_GHZ,
+            gain_db=IID_SNR_DB + 10 * np.log10(noise / power[0]),
+        )
+        estimates.append(drawn.estimate[0])
+    normalised = np.array(estimates) / np.sqrt(noise)
+    return normalised, error * np.linalg.norm(normalised, axis=3), power
+
+
+def efficiency(snr: np.ndarray) -> np.ndarray:
+    """Return log2(1 + snr), bit/s/Hz, without a cap."""
+    return np.log2(1.0 + np.asarray(snr))
+
+
+def ratios(name: str, part: np.ndarray, whole: np.ndarray) -> dict[str, float]:
+    """Return median and 5th percentile of the ratio of two spectral efficiencies."""
+    served = np.asarray(whole) > 0
+    ratio = efficiency(part[served]) / efficiency(whole[served])
+    if not len(ratio):
+        return {f"{name}_median": float("nan"), f"{name}_p5": float("nan")}
+    return {
+        f"{name}_median": float(np.median(ratio)),
+        f"{name}_p5": float(np.percentile(ratio, 5)),
+    }
+
+
+def least_time(action: Callable[[], Any], repetitions: int) -> float:
+    """Return the least wall-clock seconds of several repetitions."""
+    times = []
+    for _ in range(repetitions):
+        began = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+@contextmanager
+def solver_clock() -> Iterator[list[float]]:
+    """Collect the seconds that Clarabel itself takes, modelling excluded."""
+    from cvxpy.reductions.solvers.conic_solvers.clarabel_conif import CLARABEL
+
+    inner = CLARABEL.solve_via_data
+    spent: list[float] = []
+
+    def timed(*arguments: Any, **options: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return inner(*arguments, **options)
+        finally:
+            spent.append(time.perf_counter() - began)
+
+    CLARABEL.solve_via_data = timed
+    try:
+        yield spent
+    finally:
+        CLARABEL.solve_via_data = inner
+
+
+def measure(
+    *,
+    nodes: int,
+    antennas: int,
+    users: int,
+    error: float,
+    channel: str,
+    batch: int,
+    starts: int,
+    references: int,
+    tolerance: float,
+    boxes: int,
+    repetitions: int,
+    seed: int,
+    device: str,
+) -> dict[str, Any]:
+    """Measure one class of problems.
+
+    `rate_ratio`: achieved over certified bound, bound tightened to `tolerance`; `free_`: with the
+    free certificate. `bound_over_sdp`: certified relaxation bound over the value of the same
+    relaxation by CVXPY. `over_reference`: achieved over the reference's best.
+    """
+    g, eps, power = draw(channel, batch, users, nodes, antennas, error, seed)
+    common: dict[str, Any] = {"starts": starts, "seed": seed, "device": device}
+    free = solve_multicast(g, eps, power, **common)
+    free_s = least_time(lambda: solve_multicast(g, eps, power, **common), repetitions)
+    began = time.perf_counter()
+    tight = solve_multicast(g, eps, power, tolerance=tolerance, boxes=boxes, **common)
+    tight_s = time.perf_counter() - began
+    one_s = least_time(lambda: solve_multicast(g[:1], eps[:1], power, **common), 20)
+    row: dict[str, Any] = {
+        "channel": channel,
+        "nodes": nodes,
+        "antennas": antennas,
+        "users": users,
+        "error": error,
+        "batch": batch,
+        "starts": starts,
+        **ratios("rate_ratio", tight.snr, tight.bound),
+        **ratios("free_rate_ratio", free.snr, free.bound),
+        "problems_per_s": batch / free_s,
+        "problems_per_s_tight": batch / tight_s,
+        "single_problem_ms": 1e3 * one_s,
+    }
+    if references:
+        few = slice(0, min(references, batch))
+        row |= compare(g[few], eps[few], power, tight.snr[few], free_s / batch, tolerance, seed)
+    return row
+
+
+def compare(
+    g: np.ndarray,
+    eps: np.ndarray,
+    power: np.ndarray,
+    reached: np.ndarray,
+    kernel_s: float,
+    tolerance: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Compare with the reference's beams and times, and with the relaxation's value."""
+    solve_sdr(g[0], eps[0], power)  # compiles the programmes of this shape, outside the clock
+    solve_sca(g[0], eps[0], power)
+    best = []
+    began = time.perf_counter()
+    with solver_clock() as spent:
+        for channel, error in zip(g, eps, strict=True):
+            relaxed = solve_sdr(channel, error, power, seed=seed)
+            polished = solve_sca(channel, error, power, start=relaxed.beamformer, seed=seed)
+            best.append(max(relaxed.snr, polished.snr))
+    wall_s = time.perf_counter() - began
+    certified = certify(g, eps, power, tolerance=tolerance, seed=seed).relaxation.numpy()
+    values = np.array([relaxation_value(h, e, power) for h, e in zip(g, eps, strict=True)])
+    over = certified[values > 0] / values[values > 0]
+    return {
+        "references": len(g),
+        **ratios("over_reference", reached, np.array(best)),
+        "bound_over_sdp_max": float(over.max(initial=0.0)),
+        "bound_over_sdp_min": float(over.min(initial=np.inf)),
+        "reference_ms": 1e3 * wall_s / len(g),
+        "speedup_wall": wall_s / len(g) / kernel_s,
+        "speedup_solver_only": sum(spent) / len(g) / kernel_s,
+    }
+
+
+def relaxation_value(g: np.ndarray, eps: np.ndarray, power: np.ndarray) -> float:
+    """Return the SNR of the relaxation's optimum by CVXPY, from its primal point (never above).
+
+    The matrix is made positive semidefinite and within power, and its value recomputed, so that
+    a loose end of the solver can only lower it. 0 where the solver has no point.
+    """
+    form = normal_form(g, eps, power)
+    relaxation = solve_relaxation(form)
+    if relaxation is None:
+        return 0.0
+    values, vectors = np.linalg.eigh(relaxation.covariance)
+    covariance = (vectors * np.maximum(values, 0)) @ vectors.conj().T
+    users, useful, antennas = form.channel.shape
+    node_power = np.real(np.diag(covariance)).reshape(useful, antennas).sum(axis=1)
+    shrink = max(1.0, float(node_power.max()))
+    rows = form.channel.reshape(users, -1)
+    gains = np.real(np.einsum("ki,ij,kj->k", rows, covariance / shrink, rows.conj()))
+    other = np.real(np.einsum("ki,ij,kj->k", rows.conj(), covariance / shrink, rows))
+    spread = form.error @ (node_power / shrink)
+    levels = [np.sqrt(np.maximum(each, 0)) - spread for each in (gains, other)]
+    return float(max(0.0, *(level.min() for level in levels)) ** 2)
+
+
+def main() -> None:
+    """Run one class, or the grid."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--nodes", type=int, default=4)
+    parser.add_argument("--antennas", type=int, default=4)
+    parser.add_argument("--users", type=int, default=8)
+    parser.add_argument("--error", type=float, default=0.0)
+    parser.add_argument("--channel", choices=("umi", "uma", "iid"), default="umi")
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--starts", type=int, default=4)
+    parser.add_argument("--references", type=int, default=8, help="problems given to CVXPY")
+    parser.add_argument("--tolerance", type=float, default=1e-3, help="of the tightened bound")
+    parser.add_argument("--boxes", type=int, default=64, help="boxes of the power branching")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--grid", action="store_true", help="all classes of the documentation")
+    parser.add_argument("-o", "--output", help="file for the grid's rows (JSON lines, resumable)")
+    parser.add_argument("--json", action="store_true")
+    options = vars(parser.parse_args())
+    torch.set_num_threads(1)
+    as_json, grid, output = (options.pop(name) for name in ("json", "grid", "output"))
+    made_with = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
+        "versions": versions(),
+    }
+    if grid:
+        run_grid(options, output, made_with)
+        return
+    row = {**measure(**options), **made_with}
+    if as_json:
+        print(json.dumps(row, indent=2))
+    else:
+        print("\n".join(f"{key:24} {value}" for key, value in row.items()))
+
+
+def run_grid(options: dict[str, Any], output: str | None, made_with: dict[str, Any]) -> None:
+    """Measure every class of the grid that the output file lacks."""
+    target = Path(output) if output else None
+    lines = target.read_text().splitlines() if target and target.exists() else []
+    done = {tuple(json.loads(line)[key] for key in GRID) for line in lines}
+    for values in itertools.product(*GRID.values()):
+        if values in done:
+            continue
+        chosen: dict[str, Any] = dict(zip(GRID, values, strict=True))
+        if chosen["nodes"] * min(chosen["antennas"], chosen["users"]) > LARGEST_REFERENCE:
+            chosen["references"] = 0
+        if chosen["users"] == 16:
+            chosen["starts"] = 16
+        line = json.dumps({**measure(**{**options, **chosen}), **made_with})
+        if target:
+            with target.open("a") as stream:
+                stream.write(line + "\n")
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

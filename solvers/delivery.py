@@ -1,0 +1,102 @@
+"""From placement to broadcasts: every needed block goes out from all nodes that may send it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from problem.instance import Instance
+from problem.sinr import rate, worst_case_sinr
+from problem.solution import Broadcast, Solution, silence
+from solvers.placement.problem import Placement
+from solvers.rates import SlotRates
+from solvers.restrictions import Messages
+
+
+def deliver(
+    instance: Instance,
+    placement: Placement,
+    plans: Sequence[Messages],
+    rates: Sequence[SlotRates],
+    *,
+    planned: Literal["guaranteed", "nominal"],
+    method: str,
+) -> Solution:
+    """Return the solution that broadcasts every needed block from all nodes that may send it.
+
+    Cached blocks with the same listeners and senders share a message; a block that migrates has
+    one of its own, so that a pipelined schedule can overlap it.
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    placement
+        Caches and sources.
+    plans, rates
+        Per slot, the messages and their rates with beams.
+    planned
+        Whether rates hold over the error balls or for the estimates only.
+    method
+        Name to leave in the solution.
+    """
+    return Solution(
+        cache=placement.cache,
+        source=placement.source,
+        broadcasts=tuple(
+            _deliver_slot(instance, placement, plans[t], rates[t], t, planned)
+            for t in range(instance.slots)
+        ),
+        planned=planned,
+        instance_hash=instance.content_hash,
+        method=method,
+    )
+
+
+def _deliver_slot(
+    instance: Instance,
+    placement: Placement,
+    plan: Messages,
+    rates: SlotRates,
+    slot: int,
+    planned: Literal["guaranteed", "nominal"],
+) -> Broadcast:
+    needed = np.flatnonzero(plan.group >= 0)
+    if not len(needed):
+        return silence(instance.users, instance.nodes, instance.blocks, instance.antennas)
+    received = placement.source[slot] >= 0
+    bits = 1 << np.arange(instance.nodes)
+    holders = bits @ (placement.cache[slot] | received)
+    moves = received.any(axis=0)
+    # One row per (block, listeners): a block goes out once to each of its group's listeners.
+    row_block, row_part = np.nonzero(plan.of_group[plan.group[needed]])
+    row_block = needed[row_block]
+    sender = holders[row_block] & plan.allowed[row_part]
+    own = np.where(moves[row_block], row_block, -1)
+    keys, message_of = np.unique(np.stack([row_part, sender, own]), axis=1, return_inverse=True)
+    part, sender, _ = keys
+    count = len(part)
+    blocks = np.zeros((count, instance.blocks), dtype=bool)
+    blocks[message_of.ravel(), row_block] = True
+    beam = rates.beam[part, rates.best[part, sender]]
+    error = instance.normalised_error[slot]
+    sinr = worst_case_sinr(
+        instance.normalised_channel[slot],
+        error if planned == "guaranteed" else np.zeros_like(error),
+        beam,
+        np.eye(count, dtype=bool),
+    )
+    worst = np.where(plan.users[part].T, sinr, np.inf).min(axis=0)
+    planned_rate = rate(worst, instance.network.bandwidth, instance.network.max_spectral_efficiency)
+    return Broadcast(
+        users=plan.users[part],
+        nodes=(sender[:, None] & bits) > 0,
+        blocks=blocks,
+        duration=8.0 * (blocks @ instance.library.block_size) / planned_rate,
+        mode=np.arange(count),
+        message=np.arange(count),
+        beam=beam,
+        rate=planned_rate,
+    )

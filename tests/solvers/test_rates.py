@@ -1,0 +1,119 @@
+"""The rate table: monotone, bounded, the same from disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from problem.instance import Instance, user_groups
+from problem.scenario import Scenario, read_scenario
+from solvers.beamforming.worst_case import worst_case_snr
+from solvers.rates import SlotRates, node_set_family, rate_table
+
+TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
+
+
+def table(instance: Instance, **options: object) -> tuple[SlotRates, ...]:
+    """Return the rates of an instance's user groups."""
+    users = [user_groups(wanted)[0] for wanted in instance.wanted]
+    return rate_table(instance, users, node_set_family(instance), **options)
+
+
+def wide(nodes: int) -> Instance:
+    """Return an instance with many nodes and few users."""
+    sections = {
+        "library": {"file": "../libraries/tiny.json"},
+        "nodes": {"count": nodes, "antennas": 1},
+        "users": {"count": 3},
+    }
+    scenario = Scenario.model_validate(sections)
+    scenario._path = TINY
+    return scenario.generate(0)
+
+
+def test_monotone_and_bounded():
+    """More nodes are never worse, achieved rates never exceed their certified bounds."""
+    for slot in table(read_scenario(TINY).generate(1)):
+        assert (slot.achieved <= slot.bound * (1 + 1e-12)).all()
+        for node_set in range(4):
+            for n in range(2):
+                more = node_set | 1 << n
+                assert (slot.achieved[:, more] >= slot.achieved[:, node_set]).all()
+                assert (slot.bound[:, more] >= slot.bound[:, node_set]).all()
+        assert (slot.achieved[:, 0] == 0).all()
+        assert (slot.bound[:, 0] == 0).all()
+
+
+def test_beams_reach_what_the_table_says():
+    """The beam of every solved set reaches its SNR by the closed form, from its nodes only."""
+    instance = read_scenario(TINY).generate(1)
+    (slot,) = table(instance)
+    for g, users in enumerate(slot.users):
+        for f, node_set in enumerate(slot.node_sets):
+            beam = slot.beam[g, f]
+            outside = ~(node_set >> np.arange(instance.nodes) & 1).astype(bool)
+            assert (beam[outside] == 0).all()
+            power = np.sum(np.abs(beam) ** 2, axis=1)
+            assert (power <= instance.network.power * (1 + 1e-12)).all()
+            reached = worst_case_snr(
+                instance.normalised_channel[0, users], instance.normalised_error[0, users], beam
+            )
+            assert reached == pytest.approx(slot.snr[g, f], rel=1e-9)
+
+
+def test_family_beyond_six_nodes():
+    """All sets up to 6 nodes; singles, pairs, neighbourhoods and the full set beyond."""
+    assert len(node_set_family(wide(6))) == 63
+    family = node_set_family(wide(8))
+    assert len(set(family.tolist())) == len(family)
+    assert {1 << n for n in range(8)} <= set(family.tolist())
+    assert 255 in family
+    sizes = [int(s).bit_count() for s in family]
+    assert sizes.count(2) == 28
+    assert 1 <= sizes.count(3) <= 8
+
+
+def test_closure_beyond_six_nodes():
+    """A set outside the family has the best rate of the solved sets within it, and inherits its
+    bound from the solved sets around it."""
+    instance = wide(7)
+    (slot,) = table(instance)
+    for node_set in (0b1101100, 0b0011111):
+        within = [f for f, s in enumerate(slot.node_sets) if s & node_set == s]
+        around = [f for f, s in enumerate(slot.node_sets) if s & node_set == node_set]
+        best = slot.node_sets[slot.best[:, node_set]]
+        assert all(b & node_set == b for b in best)
+        cap = instance.network.max_spectral_efficiency
+        achieved = np.minimum(cap, np.log2(1 + slot.snr[:, within].max(axis=1)))
+        bound = np.minimum(cap, np.log2(1 + slot.snr_bound[:, around].min(axis=1)))
+        assert slot.achieved[:, node_set] == pytest.approx(instance.network.bandwidth * achieved)
+        assert slot.bound[:, node_set] == pytest.approx(instance.network.bandwidth * bound)
+
+
+def test_kept_on_disk(tmp_path):
+    """A second table comes from disk unchanged; a damaged file is made anew, not believed."""
+    instance = read_scenario(TINY).generate(3)
+    told = []
+    first = table(instance, cache=tmp_path, callback=told.append)
+    assert told
+    assert told[-1].done == told[-1].total
+    (kept,) = tmp_path.iterdir()
+    told.clear()
+    second = table(instance, cache=tmp_path, callback=told.append)
+    assert not told
+    assert np.array_equal(first[0].beam, second[0].beam)
+    assert np.array_equal(first[0].bound, second[0].bound)
+    kept.write_bytes(kept.read_bytes()[:-100])
+    third = table(instance, cache=tmp_path, callback=told.append)
+    assert told
+    assert np.array_equal(first[0].beam, third[0].beam)
+    table(instance, cache=tmp_path, robust=False)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_unknown_method_is_refused():
+    """The error names the method and those there are."""
+    with pytest.raises(ValueError, match=r"beamforming: 'magic'.*multicast.*sdr"):
+        table(read_scenario(TINY).generate(0), beamforming="magic")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 
 import numpy as np
+import torch
 
 from problem.arrays import BoolArray, ComplexArray, FloatArray
 from solvers.beamforming.multicast import solve_multicast
@@ -22,6 +24,12 @@ _ONE_BY_ONE = {
     "wmmse": "solvers.beamforming.wmmse:solve_wmmse_single",
     "matched": "solvers.beamforming.matched:solve_matched",
 }
+
+TOLERANCE = 1e-3
+"""Bounds on the SNR are lowered until they are within this of what the beams reach, if they can."""
+
+BOXES = 16
+"""Boxes of node amplitudes that branching may examine where errors make the relaxation loose."""
 
 NAMES = (KERNEL, *_ONE_BY_ONE)
 
@@ -76,9 +84,17 @@ def solve_messages(
         There is no such method.
     """
     check_name(name)
-    batch = solve_multicast(
-        channel, error, power, node_mask=node_mask, user_mask=user_mask, seed=seed
-    )
+    with _one_thread():
+        batch = solve_multicast(
+            channel,
+            error,
+            power,
+            node_mask=node_mask,
+            user_mask=user_mask,
+            tolerance=TOLERANCE,
+            boxes=BOXES,
+            seed=seed,
+        )
     beamformer, snr = np.asarray(batch.beamformer), np.asarray(batch.snr)
     if name != KERNEL:
         solve_one = _load(name)
@@ -93,6 +109,17 @@ def solve_messages(
             )
             beamformer[b, nodes], snr[b] = answer.beamformer, answer.snr
     return Beams(beamformer, snr, np.asarray(batch.bound))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch on one thread: on matrices this small, two are many times slower than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_name(name: str) -> None:

@@ -34,7 +34,7 @@ def test_judged_like_any_other(restriction):
 
 
 def test_no_comp_by_hand():
-    """Each user listens to its strongest node alone: messages are the users of a node in a group."""
+    """Each user listens to its strongest node alone; a message is for the users of one node."""
     plan = messages(INSTANCE, 0, frozenset({"no-comp"}))
     strongest = np.linalg.norm(INSTANCE.channel_estimate[0], axis=2).argmax(axis=1)
     for g in range(len(plan.of_group)):

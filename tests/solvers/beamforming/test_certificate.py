@@ -7,12 +7,12 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from kernel_channels import rayleigh, relative, spread
 
 from problem.arrays import ComplexArray, FloatArray
 from solvers.beamforming.certificate import Certificate, DualPoint, closed
 from solvers.beamforming.group import scaled
 from solvers.beamforming.multicast import certify
-from tests.solvers.beamforming.channels import rayleigh, relative, spread
 
 
 def exact_bound(

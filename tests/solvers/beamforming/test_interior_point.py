@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from kernel_channels import relative, spread
 
 from solvers.beamforming.certificate import DualPoint
 from solvers.beamforming.group import Group, scaled
 from solvers.beamforming.interior_point import _barrier, _interior, _newton, refine
-from tests.solvers.beamforming.channels import relative, spread
 
 
 def group_of(seed: int, batch: int, users: int, nodes: int, antennas: int, share: float) -> Group:

@@ -23,6 +23,7 @@ from solvers.placement.bound import Prices, no_prices
 from solvers.placement.chains import Classes
 from solvers.placement.dynamic_programme import Paths, cheapest_paths, cost_to_go
 from solvers.placement.problem import PlacementProblem
+from solvers.placement.quiet import QuietHighs
 
 
 class Master:
@@ -55,8 +56,7 @@ class Master:
 
     def _rows(self) -> Any:
         slots, nodes = self.problem.slots, self.problem.nodes
-        highs = highspy.Highs()
-        highs.silent()
+        highs = QuietHighs()
         highs.setOptionValue("threads", 1)
         highs.setOptionValue("presolve", "off")
         one = np.ones(len(self.classes.size))

@@ -13,6 +13,7 @@ import numpy as np
 from problem.arrays import FloatArray, IntArray
 from solvers.placement.dynamic_programme import Paths
 from solvers.placement.problem import PlacementProblem
+from solvers.placement.quiet import QuietHighs
 
 
 def choose_paths(
@@ -88,9 +89,9 @@ def choose_paths(
     rows = matrix.shape[1]
 
     # With a start, the presolve of HiGHS 1.16 counts it at the wrong cost, and cuts off the optimum.
-    highs = highspy.Highs()
+    highs = QuietHighs()
     for option, value in (
-        ("output_flag", False), ("threads", 1), ("presolve", "off"), ("random_seed", seed), ("mip_rel_gap", gap),
+        ("threads", 1), ("presolve", "off"), ("random_seed", seed), ("mip_rel_gap", gap),
         ("mip_max_nodes", node_limit), ("time_limit", max(time_limit, 0.01)),
     ):  # fmt: skip
         highs.setOptionValue(option, value)

@@ -32,6 +32,7 @@ from solvers.placement.chains import classes as classes_of
 from solvers.placement.dynamic_programme import cost_to_go, set_prices, weighted
 from solvers.placement.lagrangian import solve_lagrangian
 from solvers.placement.problem import Placement, PlacementProblem
+from solvers.placement.quiet import QuietHighs
 from solvers.placement.result import PlacementResult, Progress, TracePoint
 
 LAGRANGIAN_TIME_SHARE = 0.2
@@ -336,9 +337,9 @@ def solve_state_flow(
 
 def _branch_and_bound(progress: Progress, classes: Classes, milp: Model, seed: int) -> float:
     """Solve the MILP; offer its placements to the progress; return the bound of HiGHS (s)."""
-    highs = highspy.Highs()
+    highs = QuietHighs()
     for option, value in (
-        ("output_flag", False), ("threads", 1), ("random_seed", seed),
+        ("threads", 1), ("random_seed", seed),
         ("mip_rel_gap", max(MILP_GAP, progress.wanted)), ("mip_abs_gap", 0.0),
         ("mip_feasibility_tolerance", 1e-9), ("primal_feasibility_tolerance", 1e-9),
     ):  # fmt: skip

@@ -134,7 +134,7 @@ def classes(problem: PlacementProblem) -> Classes:
     alike = np.concatenate([problem.group, fits])
     columns, of_block = np.unique(alike, axis=1, return_inverse=True)
     of_block = of_block.reshape(-1).astype(np.int64)
-    size = np.bincount(of_block, weights=problem.block_size, minlength=columns.shape[1])
+    size = np.bincount(of_block, weights=problem.block_size).astype(np.float64)
     needed = columns[:slots] >= 0
     broadcast = np.zeros((slots, 1 << problem.nodes, columns.shape[1]))
     for t in range(slots):
@@ -164,7 +164,9 @@ def placement_of_paths(problem: PlacementProblem, cached: IntArray, sender: IntA
     return Placement(cache, source)
 
 
-def paths_of_placement(problem: PlacementProblem, placement: Placement) -> tuple[IntArray, IntArray]:
+def paths_of_placement(
+    problem: PlacementProblem, placement: Placement
+) -> tuple[IntArray, IntArray]:
     """Node sets X and Q of every block in every slot, as bit masks, (T, J) each."""
     bits = (1 << np.arange(problem.nodes))[:, None]
     cached = (placement.cache * bits).sum(axis=1)

@@ -40,7 +40,7 @@ class Master:
         self.total = float(classes.size.sum())
         self.pipelined = problem.schedule == "pipelined"
         self.of = np.zeros(0, dtype=np.int64)
-        slots, nodes = problem.slots, problem.nodes
+        slots = problem.slots
         self.cached = np.zeros((slots, 0), dtype=np.int64)
         self.sender = np.zeros((slots, 0), dtype=np.int64)
         self.migration = np.zeros((slots, 0))

@@ -7,6 +7,11 @@ With prices lambda on the bytes of every cache, the cheapest path of one block i
 
 per byte; where nobody needs the block W_t(X) = lambda_t . X + A_t(X). The weights alpha, beta
 are 1 for the sequential schedule. Minima over subsets take N passes, one for each node.
+
+In the pipelined schedule a slot lasts (to a lower bound) as long as the larger of its two sums.
+With all other blocks as they are, m_t and o_t seconds per byte of this block, its own part is
+
+    max(m_t + tau_l(X), o_t + b_t(Q_l(X))) - max(m_t, o_t)      in place of the weighted sum.
 """
 
 from __future__ import annotations
@@ -120,7 +125,11 @@ def subset_minimum(values: FloatArray) -> FloatArray:
 
 
 def cost_to_go(
-    classes: Classes, of: IntArray, price: FloatArray, weights: Weights
+    classes: Classes,
+    of: IntArray,
+    price: FloatArray,
+    weights: Weights,
+    others: FloatArray | None = None,
 ) -> CostToGo:
     """Run the dynamic programme backwards.
 
@@ -133,7 +142,9 @@ def cost_to_go(
     price
         (T, N, B) or (T, N, 1) prices of a byte, at least 0, infinite where it does not fit.
     weights
-        Weights of migration and broadcast.
+        Weights of migration and broadcast, where `others` is None.
+    others
+        (2, T, B) migrations m and broadcasts o of the other blocks, seconds per byte of this one.
     """
     chains = classes.chains
     slots, sets, _ = classes.broadcast.shape
@@ -154,13 +165,23 @@ def cost_to_go(
         if not (every and whole):
             broadcast = broadcast[:, of[needed]]
         after = kept[t] if whole else kept[t][:, needed]
-        after = weighted(weights.broadcast[t], broadcast) + after
-        best = after[chains.order]
+        if others is None:
+            after = weighted(weights.broadcast[t], broadcast) + after
+            best = after[chains.order]
+        else:
+            moved, sent = others[:, t, needed]
+            idle = np.maximum(moved, sent)
+            sends = sent + broadcast - idle
+            moves = moved - idle
+            best = np.maximum(moves, sends)[chains.order] + after[chains.order]
         for level in range(1, len(chains.count)):
             count = chains.count[level]
             row = candidate[:count, : len(needed)] if whole else np.empty((count, len(needed)))
             np.take(after, senders[:count, level], axis=0, out=row, mode="clip")
-            row += weights.migration[t] * times[:count, level, None]
+            if others is None:
+                row += weights.migration[t] * times[:count, level, None]
+            else:
+                row += np.maximum(moves + times[:count, level, None], sends[senders[:count, level]])
             np.minimum(best[:count], row, out=best[:count])
         if whole:
             np.take(best, chains.position, axis=0, out=cached[t], mode="clip")
@@ -172,19 +193,23 @@ def cost_to_go(
 
 
 def cheapest_paths(
-    classes: Classes, of: IntArray, values: CostToGo, weights: Weights
+    classes: Classes,
+    of: IntArray,
+    values: CostToGo,
+    weights: Weights,
+    others: FloatArray | None = None,
 ) -> Paths:
     """Follow the values of the dynamic programme forwards; of equal sets, the smaller.
 
     Parameters
     ----------
-    classes, of, weights
+    classes, of, weights, others
         As given to `cost_to_go`.
     values
         What it returned.
     """
     chains = classes.chains
-    slots, sets, batch = values.cached.shape
+    slots, _, batch = values.cached.shape
     column = np.arange(batch)
     cached = np.zeros((slots, batch), dtype=np.int64)
     sender = np.zeros((slots, batch), dtype=np.int64)
@@ -199,11 +224,12 @@ def cheapest_paths(
         choices = chains.sender[x]
         times = chains.time[x]
         sends = classes.broadcast[t][choices, c[:, None]]
-        total = (
-            weights.migration[t] * times
-            + weighted(weights.broadcast[t], sends)
-            + values.kept[t][choices, needed[:, None]]
-        )
+        if others is None:
+            total = weights.migration[t] * times + weighted(weights.broadcast[t], sends)
+        else:
+            moved, sent = others[:, t, needed, None]
+            total = np.maximum(moved + times, sent + sends) - np.maximum(moved, sent)
+        total = total + values.kept[t][choices, needed[:, None]]
         pick = total.argmin(axis=1)
         row = np.arange(len(needed))
         sender[t, needed] = choices[row, pick]

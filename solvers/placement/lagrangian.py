@@ -34,7 +34,6 @@ NEIGHBOURHOOD = 1500
 MILP_NODES = 400
 RUIN_STEPS = 150
 PATIENCE = 6
-"""Rounds without progress after which the search ends."""
 PROGRESS = 1e-5
 """Relative improvement of the delay that counts as progress."""
 
@@ -47,6 +46,7 @@ def solve_lagrangian(
     seed: int = 0,
     start: Placement | None = None,
     callback: Callable[[TracePoint], None] | None = None,
+    patience: int = PATIENCE,
 ) -> PlacementResult:
     """Find a near-optimal placement and a certified lower bound on the delay.
 
@@ -64,6 +64,8 @@ def solve_lagrangian(
         A feasible placement to start from.
     callback
         Called with every improvement.
+    patience
+        Rounds of path MILP and ruin without progress after which the search ends; 0 for none.
 
     Raises
     ------
@@ -103,14 +105,15 @@ def solve_lagrangian(
         _sweeps(progress, _assigned(progress, assignment), ascent, np.arange(0), rng)
 
     stagnation = 0
-    while not progress.finished and stagnation < PATIENCE:
+    while not progress.finished and stagnation < patience:
         before = progress.delay
         best = _assigned(progress, assignment)
         _neighbourhood(progress, best, ascent, rng)
         best = _assigned(progress, assignment)
         better = ruin_and_recreate(
-            best, ascent.best.prices, rng,
-            steps=RUIN_STEPS, goal=progress.goal, deadline=progress.deadline,
+            best, ascent.best.prices.storage, rng,
+            steps=min(RUIN_STEPS, 5 * problem.blocks),
+            goal=progress.goal, deadline=progress.deadline,
         )  # fmt: skip
         progress.offer(better.placement)
         _sweeps(progress, better, ascent, np.arange(0), rng, rounds=1)
@@ -136,15 +139,13 @@ def _sweeps(
 ) -> None:
     """Alternate a sweep at the prices with sweeps at none, until that no longer helps."""
     problem = progress.problem
-    prices = ascent.best.prices
-    free = no_prices(problem)
-    if prices.migration_share is not None:
-        free = type(prices)(free.storage, prices.migration_share)
+    price = ascent.best.prices.storage
+    free = np.zeros_like(price)
     for _ in range(rounds):
         before = progress.delay
-        for point in (prices, free, free):
+        for charged in (price, free, free):
             order = rng.permutation(problem.blocks)
-            sweep(assignment, point, np.concatenate([first, order]), progress.deadline)
+            sweep(assignment, charged, np.concatenate([first, order]), progress.deadline)
             progress.offer(assignment.placement)
             first = first[:0]
             if progress.finished:
@@ -202,7 +203,7 @@ def _neighbourhood(
     free = problem.storage - assignment.used_by(rest)
     chosen = choose_paths(
         problem, np.array(block)[order], chosen_from, free, seconds, np.array(start)[order],
-        gap=1e-5, node_limit=MILP_NODES,
+        gap=1e-5, goal=progress.goal, node_limit=MILP_NODES,
         time_limit=progress.deadline - time.perf_counter(), seed=int(rng.integers(1 << 30)),
     )  # fmt: skip
     if chosen is None:

@@ -1,8 +1,8 @@
 """The path MILP: the best choice among known paths, for some or all of the blocks.
 
-    minimise    sum_{j,p} s_j c_p y_{j,p}
-    subject to  sum_p y_{j,p} = 1,     sum_{j,p} s_j X_{p,t,n} y_{j,p} <= free_{t,n},   y binary
-    pipelined:  minimise sum_t D_t with D_t at least the migrations and the broadcasts of slot t
+minimise    sum_{j,p} s_j c_p y_{j,p}
+subject to  sum_p y_{j,p} = 1,     sum_{j,p} s_j X_{p,t,n} y_{j,p} <= free_{t,n},   y binary
+pipelined:  minimise sum_t D_t with D_t at least the migrations and the broadcasts of slot t
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def choose_paths(
     start: IntArray,
     *,
     gap: float,
+    goal: float,
     node_limit: int,
     time_limit: float,
     seed: int,
@@ -42,12 +43,13 @@ def choose_paths(
     free
         (T, N) bytes they may use together.
     seconds
-        (2, T) migrations and broadcasts of the blocks not listed, s; only the pipelined schedule
-        asks for them.
+        (2, T) migrations and broadcasts of the blocks not listed, s.
     start
         (P,) zeros and ones: a known choice.
     gap
         Relative gap at which to stop.
+    goal
+        Delay (s), with the blocks not listed, at which to stop.
     node_limit, time_limit
         Branch-and-bound nodes and seconds at which to stop.
     seed
@@ -88,13 +90,15 @@ def choose_paths(
     first = np.searchsorted(column, np.arange(len(cost)))
     rows = matrix.shape[1]
 
-    # With a start, the presolve of HiGHS 1.16 counts it at the wrong cost, and cuts off the optimum.
+    # Given a start, the presolve of HiGHS 1.16 misjudges its cost and cuts the optimum off.
     highs = QuietHighs()
     for option, value in (
         ("threads", 1), ("presolve", "off"), ("random_seed", seed), ("mip_rel_gap", gap),
         ("mip_max_nodes", node_limit), ("time_limit", max(time_limit, 0.01)),
     ):  # fmt: skip
         highs.setOptionValue(option, value)
+    fixed = 0.0 if pipelined else float(seconds.sum())
+    highs.setOptionValue("objective_target", (goal - fixed) / unit)
     above = np.concatenate([np.ones(count), np.full(len(cost) - count, np.inf)])
     highs.passModel(
         len(cost), rows, len(row), 1, 1, 0.0, cost, np.zeros(len(cost)), above,
@@ -105,8 +109,8 @@ def choose_paths(
     highs.run()
     if highs.getInfo().primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
         return None
-    value = np.array(highs.getSolution().col_value[:count])
-    order = np.lexsort((-value, row_of))
+    share = np.array(highs.getSolution().col_value[:count])
+    order = np.lexsort((-share, row_of))
     chosen: IntArray = order[np.searchsorted(row_of[order], np.arange(len(names)))]
     used = (holds[:, chosen] @ problem.block_size[names]).reshape(slots, nodes)
     return chosen if (used <= free).all() else None

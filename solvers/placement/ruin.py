@@ -13,19 +13,23 @@ import time
 import numpy as np
 
 from problem.arrays import FloatArray, IntArray
-from solvers.placement.bound import Prices
-from solvers.placement.dynamic_programme import Paths, cheapest_paths, cost_to_go
+from solvers.placement.dynamic_programme import (
+    Paths,
+    cheapest_paths,
+    cost_to_go,
+    sequential_weights,
+)
 from solvers.placement.sweeps import Assignment, holds
 
-SEARCHES = 32
-LARGEST_RUIN = 8
+SEARCHES = 64
+LARGEST_RUIN = 5
 THRESHOLD = 0.003
 RESTART_EVERY = 100
 
 
 def ruin_and_recreate(
     assignment: Assignment,
-    prices: Prices,
+    price: FloatArray,
     rng: np.random.Generator,
     *,
     steps: int,
@@ -38,8 +42,8 @@ def ruin_and_recreate(
     ----------
     assignment
         Where all searches start.
-    prices
-        Storage prices; each step uses a random share of them when it puts blocks back.
+    price
+        (T, N) storage prices; each step uses a random share of them when it puts blocks back.
     rng
         Source of randomness.
     steps
@@ -56,10 +60,10 @@ def ruin_and_recreate(
     """
     problem, classes = assignment.problem, assignment.classes
     blocks = problem.blocks
-    weights = prices.weights
+    weights = sequential_weights(problem.slots)
     pipelined = problem.schedule == "pipelined"
     search = np.arange(SEARCHES)
-    # Node sets X, Q and seconds per byte tau, b as (kind, T, J, R); sums of seconds as (kind, T, R).
+    # Node sets X, Q and seconds per byte tau, b: (kind, T, J, R); sums of seconds: (kind, T, R).
     sets = np.repeat(np.stack([assignment.cached, assignment.sender])[..., None], SEARCHES, axis=3)
     seconds = np.stack([assignment.migration, assignment.broadcast])
     sums = np.repeat((seconds @ problem.block_size)[..., None], SEARCHES, axis=2)
@@ -75,25 +79,28 @@ def ruin_and_recreate(
         taken = rng.random((blocks, SEARCHES)).argpartition(ruined - 1, axis=0)[:ruined]
         rebate = rng.choice([0.0, 0.5, 1.0], SEARCHES)
         old_sets, old_seconds = sets[:, :, taken, search], seconds[:, :, taken, search]
-        old_free = free.copy()
+        old_free, old_sums = free.copy(), sums.copy()
         size = problem.block_size[taken]
         for i in range(ruined):
             free += size[i] * holds(problem, old_sets[0, :, i])
+            sums -= size[i] * old_seconds[:, :, i]
         for turn in range(2 * ruined):
             i = turn % ruined
             share = rebate if turn < ruined else np.zeros(SEARCHES)
             j = taken[i]
             if turn >= ruined:
                 free += size[i] * holds(problem, sets[0][:, j, search])
-            price = np.where(free >= size[i], prices.storage[:, :, None] * share, np.inf)
+                sums -= size[i] * seconds[:, :, j, search]
+            allowed = np.where(free >= size[i], price[:, :, None] * share, np.inf)
             of = classes.of_block[j]
-            paths = cheapest_paths(classes, of, cost_to_go(classes, of, price, weights), weights)
+            others = sums / size[i] if pipelined else None
+            values = cost_to_go(classes, of, allowed, weights, others)
+            paths = cheapest_paths(classes, of, values, weights, others)
             free -= size[i] * holds(problem, paths.cached)
             sets[:, :, j, search] = np.stack([paths.cached, paths.sender])
             seconds[:, :, j, search] = np.stack([paths.migration, paths.broadcast])
-        change = ((seconds[:, :, taken, search] - old_seconds) * size).sum(axis=2)
-        candidate = sums + change
-        candidate = (candidate.max(axis=0) if pipelined else candidate.sum(axis=0)).sum(axis=0)
+            sums += size[i] * seconds[:, :, j, search]
+        candidate = (sums.max(axis=0) if pipelined else sums.sum(axis=0)).sum(axis=0)
         limit = 1.0 + THRESHOLD * max(0.0, 1.0 - step / (0.8 * steps))
         rejected = np.flatnonzero(candidate > np.minimum(current * limit, best_delay * limit**2))
         back = taken[:, rejected]
@@ -101,8 +108,7 @@ def ruin_and_recreate(
         seconds[:, :, back, rejected] = old_seconds[..., rejected]
         free[..., rejected] = old_free[..., rejected]
         candidate[rejected] = current[rejected]
-        change[..., rejected] = 0.0
-        sums = sums + change
+        sums[..., rejected] = old_sums[..., rejected]
         current = candidate
         leader = int(current.argmin())
         if current[leader] < best_delay * (1 - 1e-10):

@@ -36,6 +36,7 @@ from solvers.placement.quiet import QuietHighs
 from solvers.placement.result import PlacementResult, Progress, TracePoint
 
 LAGRANGIAN_TIME_SHARE = 0.2
+LAGRANGIAN_PATIENCE = 2
 MILP_GAP = 1e-7
 
 
@@ -277,9 +278,10 @@ def best_senders(classes: Classes, cached: IntArray) -> IntArray:
     for t in range(len(cached)):
         needed = np.flatnonzero(classes.needed[t, classes.of_block])
         choice = chains.sender[cached[t, needed]]
-        cost = chains.time[cached[t, needed]] + classes.broadcast[t][
-            choice, classes.of_block[needed][:, None]
-        ]
+        cost = (
+            chains.time[cached[t, needed]]
+            + classes.broadcast[t][choice, classes.of_block[needed][:, None]]
+        )
         if t + 1 < len(cached):
             later = cached[t + 1, needed][:, None]
             cost = np.where((choice & later) == later, cost, np.inf)
@@ -315,7 +317,7 @@ def solve_state_flow(
     warm = solve_lagrangian(
         problem, gap=gap, seed=seed, start=start,
         time_limit=None if time_limit is None else LAGRANGIAN_TIME_SHARE * time_limit,
-        callback=callback,
+        callback=callback, patience=LAGRANGIAN_PATIENCE,
     )  # fmt: skip
     progress = Progress(
         problem, warm.placement, warm.lower_bound,

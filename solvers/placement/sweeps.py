@@ -13,10 +13,14 @@ import time
 import numpy as np
 
 from problem.arrays import FloatArray, IntArray
-from solvers.placement.bound import Prices
 from solvers.placement.chains import Classes, placement_of_paths
 from solvers.placement.columns import Master
-from solvers.placement.dynamic_programme import Paths, cheapest_paths, cost_to_go
+from solvers.placement.dynamic_programme import (
+    Paths,
+    cheapest_paths,
+    cost_to_go,
+    sequential_weights,
+)
 from solvers.placement.problem import Placement, PlacementProblem
 
 BATCH = 64
@@ -33,6 +37,8 @@ class Assignment:
         (T, J) seconds per byte.
     used
         (T, N) bytes cached.
+    sums
+        (2, T) migrations and broadcasts of all blocks, s.
     """
 
     def __init__(self, problem: PlacementProblem, classes: Classes, paths: Paths) -> None:
@@ -42,6 +48,7 @@ class Assignment:
             array.copy() for array in paths.arrays
         )
         self.used = self.used_by(np.arange(problem.blocks))
+        self.sums = np.stack([self.migration, self.broadcast]) @ problem.block_size
 
     @property
     def paths(self) -> Paths:
@@ -55,21 +62,22 @@ class Assignment:
 
     def used_by(self, blocks: IntArray) -> IntArray:
         """Bytes cached of some of the blocks, (T, N)."""
-        used: IntArray = holds(self.problem, self.cached[:, blocks]) @ self.problem.block_size[blocks]
+        used: IntArray = (
+            holds(self.problem, self.cached[:, blocks]) @ self.problem.block_size[blocks]
+        )
         return used
 
     def put(self, j: int, paths: Paths, column: int) -> None:
         """Give block j the path in `column`."""
         size = self.problem.block_size[j]
-        self.used += size * (_bits(self.problem, paths.cached[:, column]) - self.of(j))
+        old = _bits(self.problem, self.cached[:, j])
+        self.used += size * (_bits(self.problem, paths.cached[:, column]) - old)
+        self.sums[0] += size * (paths.migration[:, column] - self.migration[:, j])
+        self.sums[1] += size * (paths.broadcast[:, column] - self.broadcast[:, j])
         self.cached[:, j] = paths.cached[:, column]
         self.sender[:, j] = paths.sender[:, column]
         self.migration[:, j] = paths.migration[:, column]
         self.broadcast[:, j] = paths.broadcast[:, column]
-
-    def of(self, j: int) -> IntArray:
-        """Where block j is cached, (T, N) zeros and ones."""
-        return _bits(self.problem, self.cached[:, j])
 
 
 def assignment_of(
@@ -94,27 +102,22 @@ def _bits(problem: PlacementProblem, cached: IntArray) -> IntArray:
     return (cached[:, None] >> np.arange(problem.nodes)) & 1
 
 
-def sweep(
-    assignment: Assignment,
-    prices: Prices,
-    order: IntArray,
-    deadline: float,
-) -> int:
+def sweep(assignment: Assignment, price: FloatArray, order: IntArray, deadline: float) -> int:
     """Give every block in `order` its best response at the prices; return how many moved.
 
     Parameters
     ----------
     assignment
         Changed in place; stays within the storage.
-    prices
-        Prices of the bytes; zero for plain descent of the delay.
+    price
+        (T, N) price of a byte, s; zero for plain descent of the delay.
     order
         Blocks, in the order of their turn.
     deadline
         Time at which to stop.
     """
     problem, classes = assignment.problem, assignment.classes
-    weights = prices.weights
+    weights = sequential_weights(problem.slots)
     moved = 0
     for first in range(0, len(order), BATCH):
         if time.perf_counter() >= deadline:
@@ -123,26 +126,49 @@ def sweep(
         size = problem.block_size[batch]
         mine = holds(problem, assignment.cached[:, batch])
         free = (problem.storage - assignment.used)[:, :, None] + size * mine
-        price = np.where(free >= size, prices.storage[:, :, None], np.inf)
+        allowed = np.where(free >= size, price[:, :, None], np.inf)
         of = classes.of_block[batch]
-        values = cost_to_go(classes, of, price, weights)
-        rent = np.einsum("tn,tnb->b", prices.storage, mine)
-        before = rent + weights.migration @ assignment.migration[:, batch]
-        before += weights.broadcast @ assignment.broadcast[:, batch]
+        own = np.stack([assignment.migration[:, batch], assignment.broadcast[:, batch]])
+        others = None
+        if problem.schedule == "pipelined":
+            others = assignment.sums[:, :, None] / size - own
+        values = cost_to_go(classes, of, allowed, weights, others)
+        before = np.einsum("tn,tnb->b", price, mine) + own_seconds(own, others)
         gain = before - values.value
-        better = np.flatnonzero(gain > 1e-9 * before)
+        better = np.flatnonzero(gain > 1e-9 * np.abs(before))
         if not len(better):
             continue
         better = better[np.argsort(-(gain * size)[better], kind="stable")]
-        paths = cheapest_paths(classes, of, values, weights)
+        paths = cheapest_paths(classes, of, values, weights, others)
         for column in better:
-            j = batch[column]
             after = _bits(problem, paths.cached[:, column])
-            used = assignment.used + size[column] * (after - mine[:, :, column])
-            if (used <= problem.storage).all():
-                assignment.put(j, paths, column)
-                moved += 1
+            change = after - mine[:, :, column]
+            if (assignment.used + size[column] * change > problem.storage).any():
+                continue
+            if others is not None:  # earlier moves of this batch have changed the sums
+                new = np.stack([paths.migration[:, column], paths.broadcast[:, column]])
+                sums = assignment.sums + size[column] * (new - own[:, :, column])
+                longer = sums.max(axis=0).sum() - assignment.sums.max(axis=0).sum()
+                if longer + size[column] * (price * change).sum() >= 0:
+                    continue
+            assignment.put(int(batch[column]), paths, int(column))
+            moved += 1
     return moved
+
+
+def own_seconds(own: FloatArray, others: FloatArray | None) -> FloatArray:
+    """Seconds per byte that each block adds to its slots, all slots together, (B,).
+
+    Parameters
+    ----------
+    own
+        (2, T, B) migration and broadcast of the block.
+    others
+        (2, T, B) those of the others if pipelined, None if sequential.
+    """
+    if others is None:
+        return np.asarray(own.sum(axis=(0, 1)))
+    return np.asarray(((others + own).max(axis=0) - others.max(axis=0)).sum(axis=0))
 
 
 def rounded(

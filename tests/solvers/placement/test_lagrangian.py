@@ -92,7 +92,7 @@ def test_every_price_gives_a_bound() -> None:
 def test_negative_price_is_refused() -> None:
     """A negative price would not give a bound."""
     problem = random_problem(np.random.default_rng(0), 2, 2, 1)
-    with pytest.raises(ValueError, match="prices.storage"):
+    with pytest.raises(ValueError, match=r"prices\.storage"):
         dual_point(problem, classes(problem), Prices(np.full((1, 2), -1e-9)))
 
 

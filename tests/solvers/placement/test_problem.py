@@ -25,7 +25,9 @@ def two_nodes(schedule: str = "sequential") -> PlacementProblem:
     return PlacementProblem([10, 20], [30, 10], group, (table, table), link, schedule)
 
 
-def placed(changes: dict[tuple[int, int, int], int], cached: list[tuple[int, int, int]]) -> Placement:
+def placed(
+    changes: dict[tuple[int, int, int], int], cached: list[tuple[int, int, int]]
+) -> Placement:
     cache = np.zeros((2, 2, 2), dtype=bool)
     source = np.full((2, 2, 2), -1)
     for index in cached:
@@ -38,9 +40,7 @@ def placed(changes: dict[tuple[int, int, int], int], cached: list[tuple[int, int
 def test_delay_by_hand() -> None:
     """Block 0: cached at node 0, sent on to node 1 (10 x 0.5), both broadcast (10 x 1), then kept
     at both (10 x 1). Block 1: from the cloud to node 0 (20 x 4), broadcast alone (20 x 2)."""
-    placement = placed(
-        {(0, 1, 0): 0, (0, 0, 1): 2}, cached=[(0, 0, 0), (1, 0, 0), (1, 1, 0)]
-    )
+    placement = placed({(0, 1, 0): 0, (0, 0, 1): 2}, cached=[(0, 0, 0), (1, 0, 0), (1, 1, 0)])
     migration, broadcast = slot_times(two_nodes(), placement)
     assert migration.tolist() == [[5.0, 80.0], [0.0, 0.0]]
     assert broadcast.tolist() == [[10.0, 40.0], [10.0, 0.0]]

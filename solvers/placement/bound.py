@@ -1,0 +1,107 @@
+"""The Lagrangian function of the storage prices: a lower bound for every price.
+
+    L(lambda) = sum_c s_c min over paths [cost + lambda . X] - sum_{t,n} lambda_{t,n} S_n
+
+where s_c is the total size of a class of blocks. For the pipelined schedule the delay of a slot is
+at least the larger of its two sums, hence at least theta_t times the migrations plus 1 - theta_t
+times the broadcasts for every theta_t in [0, 1], and the same holds with these weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from problem.arrays import FloatArray
+from solvers.placement.chains import Classes
+from solvers.placement.dynamic_programme import (
+    Paths,
+    Weights,
+    cheapest_paths,
+    cost_to_go,
+    sequential_weights,
+)
+from solvers.placement.problem import PlacementProblem
+
+
+@dataclass(frozen=True)
+class Prices:
+    """A point of the Lagrangian dual.
+
+    Attributes
+    ----------
+    storage
+        (T, N) lambda, seconds per byte, at least 0.
+    migration_share
+        (T,) theta in [0, 1] of the pipelined schedule; None for the sequential one.
+    """
+
+    storage: FloatArray
+    migration_share: FloatArray | None = None
+
+    @property
+    def weights(self) -> Weights:
+        """Weights of migration and broadcast that go with the prices."""
+        if self.migration_share is None:
+            return sequential_weights(len(self.storage))
+        return Weights(self.migration_share, 1.0 - self.migration_share)
+
+
+@dataclass(frozen=True)
+class DualPoint:
+    """The Lagrangian function at one point.
+
+    Attributes
+    ----------
+    prices
+        Where.
+    bound
+        Certified lower bound on the delay, seconds.
+    paths
+        A cheapest path for every class.
+    value
+        (C,) their prices, seconds per byte.
+    """
+
+    prices: Prices
+    bound: float
+    paths: Paths
+    value: FloatArray
+
+
+def no_prices(problem: PlacementProblem) -> Prices:
+    """Prices of zero: storage without limit; half and half of the two sums if pipelined."""
+    share = np.full(problem.slots, 0.5) if problem.schedule == "pipelined" else None
+    return Prices(np.zeros((problem.slots, problem.nodes)), share)
+
+
+def dual_point(problem: PlacementProblem, classes: Classes, prices: Prices) -> DualPoint:
+    """Evaluate the Lagrangian function exactly, by the dynamic programme.
+
+    The bound is lowered by a rounding allowance: every value is a sum of at most T (N + 4)
+    non-negative terms, so its relative error is below that number of roundings, and the sums over
+    classes and storages add theirs (N. J. Higham, Accuracy and Stability of Numerical Algorithms,
+    2nd ed., section 4.2).
+
+    Raises
+    ------
+    ValueError
+        Where a price is negative or not finite, or a share outside [0, 1].
+    """
+    if not (np.isfinite(prices.storage).all() and (prices.storage >= 0).all()):
+        raise ValueError("prices.storage: every price must be finite and >= 0")
+    share = prices.migration_share
+    if share is not None and not ((share >= 0) & (share <= 1)).all():
+        raise ValueError("prices.migration_share: every share must be within [0, 1]")
+    if (share is None) != (problem.schedule == "sequential"):
+        raise ValueError(f"prices.migration_share: does not fit the {problem.schedule} schedule")
+    of = np.arange(len(classes.size))
+    values = cost_to_go(classes, of, prices.storage[:, :, None], prices.weights)
+    paths = cheapest_paths(classes, of, values, prices.weights)
+    value = values.value
+    gain = float(classes.size @ value)
+    rent = float((prices.storage * problem.storage).sum())
+    roundings = problem.slots * (2 * problem.nodes + 4) + len(of) + 4
+    allowance = 2.0 * roundings * np.finfo(float).eps * (gain + rent)
+    return DualPoint(prices, max(0.0, gain - rent - allowance), paths, value)

@@ -1,0 +1,250 @@
+"""The exact dynamic programme over cached sets, for many blocks at once.
+
+With prices lambda on the bytes of every cache, the cheapest path of one block is
+
+    W_t(X) = lambda_t . X + min over l of [alpha_t tau_l(X) + beta_t b_t(Q_l(X)) + A_t(Q_l(X))]
+    A_t(Q) = min over X within Q of W_{t+1}(X),      A_{T-1} = 0
+
+per byte; where nobody needs the block W_t(X) = lambda_t . X + A_t(X). The weights alpha, beta
+are 1 for the sequential schedule. Minima over subsets take N passes, one for each node.
+
+In the pipelined schedule a slot lasts (to a lower bound) as long as the larger of its two sums.
+With all other blocks as they are, m_t and o_t seconds per byte of this block, its own part is
+
+    max(m_t + tau_l(X), o_t + b_t(Q_l(X))) - max(m_t, o_t)      in place of the weighted sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from problem.arrays import FloatArray, IntArray
+from solvers.placement.chains import Classes
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights alpha, beta of migration and broadcast in every slot, (T,) each."""
+
+    migration: FloatArray
+    broadcast: FloatArray
+
+
+def sequential_weights(slots: int) -> Weights:
+    """Return the weights of the sequential schedule: every second counts once."""
+    return Weights(np.ones(slots), np.ones(slots))
+
+
+@dataclass(frozen=True)
+class CostToGo:
+    """Values of the dynamic programme.
+
+    Attributes
+    ----------
+    cached
+        (T, 2^N, B) W_t(X), seconds per byte.
+    kept
+        (T, 2^N, B) A_t(Q), seconds per byte.
+    """
+
+    cached: FloatArray
+    kept: FloatArray
+
+    @property
+    def value(self) -> FloatArray:
+        """(B,) cost of the cheapest path, seconds per byte."""
+        value: FloatArray = self.cached[0].min(axis=0)
+        return value
+
+
+@dataclass(frozen=True)
+class Paths:
+    """One path for each of B blocks or classes.
+
+    Attributes
+    ----------
+    cached, sender
+        (T, B) node sets X and Q as bit masks.
+    migration, broadcast
+        (T, B) tau and b, seconds per byte, without weights and prices.
+    """
+
+    cached: IntArray
+    sender: IntArray
+    migration: FloatArray
+    broadcast: FloatArray
+
+    @property
+    def arrays(self) -> tuple[Any, Any, Any, Any]:
+        """The four arrays in order."""
+        return self.cached, self.sender, self.migration, self.broadcast
+
+
+def weighted(weight: float, seconds: FloatArray) -> FloatArray:
+    """Return weight times seconds, where no weight makes an impossible broadcast possible."""
+    if weight == 1.0:
+        return seconds
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(seconds), np.inf, weight * seconds)
+
+
+def set_prices(price: FloatArray) -> FloatArray:
+    """Price of every node set.
+
+    Parameters
+    ----------
+    price
+        (..., N, B) price of a byte at every node; infinite where the block does not fit.
+
+    Returns
+    -------
+    FloatArray
+        (..., 2^N, B) sum over the nodes of the set.
+    """
+    nodes = price.shape[-2]
+    total = np.zeros((*price.shape[:-2], 1 << nodes, price.shape[-1]))
+    for n in range(nodes):
+        half = 1 << n
+        total[..., half : 2 * half, :] = total[..., :half, :] + price[..., n : n + 1, :]
+    return total
+
+
+def subset_minimum(values: FloatArray) -> FloatArray:
+    """Minimum over all subsets, for every set: (2^N, B) to (2^N, B)."""
+    result = values.copy()
+    sets, columns = values.shape
+    half = 1
+    while half < sets:
+        pairs = result.reshape(-1, 2, half * columns)
+        np.minimum(pairs[:, 1], pairs[:, 0], out=pairs[:, 1])
+        half *= 2
+    return result
+
+
+def cost_to_go(
+    classes: Classes,
+    of: IntArray,
+    price: FloatArray,
+    weights: Weights,
+    others: FloatArray | None = None,
+) -> CostToGo:
+    """Run the dynamic programme backwards.
+
+    Parameters
+    ----------
+    classes
+        The tables.
+    of
+        (B,) class of every column.
+    price
+        (T, N, B) or (T, N, 1) prices of a byte, at least 0, infinite where it does not fit.
+    weights
+        Weights of migration and broadcast, where `others` is None.
+    others
+        (2, T, B) migrations m and broadcasts o of the other blocks, seconds per byte of this one.
+    """
+    chains = classes.chains
+    slots, sets, _ = classes.broadcast.shape
+    batch = len(of)
+    priced = set_prices(np.where(classes.fits[:, of], price, np.inf))
+    every = batch == classes.broadcast.shape[2] and bool((of == np.arange(batch)).all())
+    cached = np.empty((slots, sets, batch))
+    kept = np.zeros((slots, sets, batch))
+    senders = chains.sender[chains.order]
+    times = chains.time[chains.order]
+    candidate = np.empty((sets, batch))
+    for t in range(slots - 1, -1, -1):
+        if t < slots - 1:
+            kept[t] = subset_minimum(cached[t + 1])
+        needed = np.flatnonzero(classes.needed[t, of])
+        whole = len(needed) == batch
+        broadcast = classes.broadcast[t]
+        if not (every and whole):
+            broadcast = broadcast[:, of[needed]]
+        after = kept[t] if whole else kept[t][:, needed]
+        if others is None:
+            after = weighted(weights.broadcast[t], broadcast) + after
+            best = after[chains.order]
+        else:
+            moved, sent = others[:, t, needed]
+            idle = np.maximum(moved, sent)
+            sends = sent + broadcast - idle
+            moves = moved - idle
+            best = np.maximum(moves, sends)[chains.order] + after[chains.order]
+        for level in range(1, len(chains.count)):
+            count = chains.count[level]
+            row = candidate[:count, : len(needed)] if whole else np.empty((count, len(needed)))
+            np.take(after, senders[:count, level], axis=0, out=row, mode="clip")
+            if others is None:
+                row += weights.migration[t] * times[:count, level, None]
+            else:
+                row += np.maximum(moves + times[:count, level, None], sends[senders[:count, level]])
+            np.minimum(best[:count], row, out=best[:count])
+        if whole:
+            np.take(best, chains.position, axis=0, out=cached[t], mode="clip")
+        else:
+            cached[t] = kept[t]
+            cached[t][:, needed] = best[chains.position]
+        cached[t] += priced[t]
+    return CostToGo(cached, kept)
+
+
+def cheapest_paths(
+    classes: Classes,
+    of: IntArray,
+    values: CostToGo,
+    weights: Weights,
+    others: FloatArray | None = None,
+) -> Paths:
+    """Follow the values of the dynamic programme forwards; of equal sets, the smaller.
+
+    Parameters
+    ----------
+    classes, of, weights, others
+        As given to `cost_to_go`.
+    values
+        What it returned.
+    """
+    chains = classes.chains
+    slots, _, batch = values.cached.shape
+    column = np.arange(batch)
+    cached = np.zeros((slots, batch), dtype=np.int64)
+    sender = np.zeros((slots, batch), dtype=np.int64)
+    migration = np.zeros((slots, batch))
+    broadcast = np.zeros((slots, batch))
+    held = _smallest(values.cached[0].argmin(axis=0), subset_minimum(values.cached[0]), column)
+    for t in range(slots):
+        cached[t] = held
+        sender[t] = held
+        needed = np.flatnonzero(classes.needed[t, of])
+        x, c = held[needed], of[needed]
+        choices = chains.sender[x]
+        times = chains.time[x]
+        sends = classes.broadcast[t][choices, c[:, None]]
+        if others is None:
+            total = weights.migration[t] * times + weighted(weights.broadcast[t], sends)
+        else:
+            moved, sent = others[:, t, needed, None]
+            total = np.maximum(moved + times, sent + sends) - np.maximum(moved, sent)
+        total = total + values.kept[t][choices, needed[:, None]]
+        pick = total.argmin(axis=1)
+        row = np.arange(len(needed))
+        sender[t, needed] = choices[row, pick]
+        migration[t, needed] = times[row, pick]
+        broadcast[t, needed] = sends[row, pick]
+        held = _smallest(sender[t], values.kept[t], column)
+    return Paths(cached, sender, migration, broadcast)
+
+
+def _smallest(held: IntArray, least: FloatArray, column: IntArray) -> IntArray:
+    """Drop every node that can go without raising the minimum over subsets, (2^N, B) `least`."""
+    held = held.copy()
+    half = 1
+    while half < len(least):
+        fewer = held & ~half
+        held = np.where(least[fewer, column] == least[held, column], fewer, held)
+        half *= 2
+    return held

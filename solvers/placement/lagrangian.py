@@ -1,0 +1,214 @@
+"""Placement with a certified bound: Lagrangian dual, rounding, best responses, path MILP, ruin.
+
+The bound comes from storage prices alone (`bound`), raised by subgradient steps and column
+generation (`dual_ascent`). The placement comes from the shares of the last master programme,
+rounded and improved by exact best responses (`sweeps`), by choosing among the paths known so far
+for some of the blocks at once (`path_milp`), and by ruin and recreate (`ruin`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from problem.arrays import IntArray
+from solvers.placement.bound import dual_point, no_prices
+from solvers.placement.chains import classes as classes_of
+from solvers.placement.chains import paths_of_placement, placement_of_paths
+from solvers.placement.columns import empty_paths
+from solvers.placement.dual_ascent import Ascent, ascend
+from solvers.placement.dynamic_programme import Paths
+from solvers.placement.path_milp import choose_paths
+from solvers.placement.problem import Placement, PlacementProblem, placement_delay
+from solvers.placement.result import PlacementResult, Progress, TracePoint
+from solvers.placement.ruin import ruin_and_recreate
+from solvers.placement.sweeps import Assignment, assignment_of, rounded, sweep
+
+BOUND_TOLERANCE = 1e-4
+BOUND_TIME_SHARE = 0.5
+SWEEP_ROUNDS = 6
+NEIGHBOURHOOD = 1500
+"""Paths in one path MILP."""
+MILP_NODES = 400
+RUIN_STEPS = 150
+PATIENCE = 6
+PROGRESS = 1e-5
+"""Relative improvement of the delay that counts as progress."""
+
+
+def solve_lagrangian(
+    problem: PlacementProblem,
+    *,
+    gap: float | None = None,
+    time_limit: float | None = None,
+    seed: int = 0,
+    start: Placement | None = None,
+    callback: Callable[[TracePoint], None] | None = None,
+    patience: int = PATIENCE,
+) -> PlacementResult:
+    """Find a near-optimal placement and a certified lower bound on the delay.
+
+    Parameters
+    ----------
+    problem
+        The problem.
+    gap
+        Relative gap at which to stop; None: as good as the method can.
+    time_limit
+        Seconds at which to stop; the first placement and bound take some milliseconds even at 0.
+    seed
+        Seed of the search; without a time limit the same seed gives the same answer.
+    start
+        A feasible placement to start from.
+    callback
+        Called with every improvement.
+    patience
+        Rounds of path MILP and ruin without progress after which the search ends; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        Where `start` is not feasible, or `gap` or `time_limit` is negative.
+    """
+    started = time.perf_counter()
+    for name, value in (("gap", gap), ("time_limit", time_limit)):
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name}: {value!r} is not allowed, must be >= 0 or None")
+    classes = classes_of(problem)
+    empty = empty_paths(problem, classes)
+    of = classes.of_block
+    nothing = placement_of_paths(problem, empty.cached[:, of], empty.sender[:, of])
+    first = dual_point(problem, classes, no_prices(problem))
+    progress = Progress(
+        problem, nothing, first.bound,
+        started=started, gap=gap, time_limit=time_limit, callback=callback,
+    )  # fmt: skip
+    if start is not None:
+        placement_delay(problem, start)
+        progress.offer(start)
+    if progress.finished:
+        return progress.result(first.prices)
+
+    left = progress.deadline - time.perf_counter()
+    ascent = ascend(
+        problem, classes, first, progress.delay,
+        tolerance=min(BOUND_TOLERANCE, progress.wanted / 10) if gap else BOUND_TOLERANCE,
+        deadline=time.perf_counter() + BOUND_TIME_SHARE * left,
+        report=progress.raise_bound,
+    )  # fmt: skip
+    rng = np.random.default_rng(seed)
+    assignment, unplaced = rounded(problem, classes, ascent.master, ascent.share, empty)
+    _sweeps(progress, assignment, ascent, unplaced, rng)
+    if start is not None:
+        _sweeps(progress, _assigned(progress, assignment), ascent, np.arange(0), rng)
+
+    stagnation = 0
+    while not progress.finished and stagnation < patience:
+        before = progress.delay
+        best = _assigned(progress, assignment)
+        _neighbourhood(progress, best, ascent, rng)
+        best = _assigned(progress, assignment)
+        better = ruin_and_recreate(
+            best, ascent.best.prices.storage, rng,
+            steps=min(RUIN_STEPS, 5 * problem.blocks),
+            goal=progress.goal, deadline=progress.deadline,
+        )  # fmt: skip
+        progress.offer(better.placement)
+        _sweeps(progress, better, ascent, np.arange(0), rng, rounds=1)
+        best = _assigned(progress, assignment)
+        ascent.master.add(of, best.paths)
+        stagnation = 0 if progress.delay < before * (1 - PROGRESS) else stagnation + 1
+    return progress.result(ascent.best.prices)
+
+
+def _assigned(progress: Progress, like: Assignment) -> Assignment:
+    """Return the best placement as a state of the search."""
+    cached, sender = paths_of_placement(progress.problem, progress.placement)
+    return assignment_of(progress.problem, like.classes, cached, sender)
+
+
+def _sweeps(
+    progress: Progress,
+    assignment: Assignment,
+    ascent: Ascent,
+    first: IntArray,
+    rng: np.random.Generator,
+    rounds: int = SWEEP_ROUNDS,
+) -> None:
+    """Alternate a sweep at the prices with sweeps at none, until that no longer helps."""
+    problem = progress.problem
+    price = ascent.best.prices.storage
+    free = np.zeros_like(price)
+    for _ in range(rounds):
+        before = progress.delay
+        for charged in (price, free, free):
+            order = rng.permutation(problem.blocks)
+            sweep(assignment, charged, np.concatenate([first, order]), progress.deadline)
+            progress.offer(assignment.placement)
+            first = first[:0]
+            if progress.finished:
+                return
+        if progress.delay > before * (1 - PROGRESS):
+            return
+
+
+def _neighbourhood(
+    progress: Progress, assignment: Assignment, ascent: Ascent, rng: np.random.Generator
+) -> None:
+    """Choose again, all at once, the paths of as many random blocks as the path MILP can take.
+
+    Of the paths of a block only those matter whose reduced cost leaves room for an improvement:
+    s_j times the reduced cost must be below the distance of delay and bound.
+    """
+    problem, master = progress.problem, ascent.master
+    excess = master.reduced_cost(ascent.best.prices, ascent.best.value)
+    room = progress.delay - ascent.best.bound
+    own = assignment.paths
+    block: list[int] = []
+    pool: list[int] = []
+    start: list[int] = []
+    freed: list[int] = []
+    by_class = [np.flatnonzero(master.of == c) for c in range(len(ascent.best.value))]
+    by_class = [p[np.argsort(excess[p], kind="stable")] for p in by_class]
+    most = max(8, NEIGHBOURHOOD // min(problem.blocks, 40))
+    for j in rng.permutation(problem.blocks):
+        paths = by_class[assignment.classes.of_block[j]]
+        paths = paths[excess[paths] * problem.block_size[j] < room][:most]
+        same = (master.cached[:, paths] == own.cached[:, [j]]) & (
+            master.sender[:, paths] == own.sender[:, [j]]
+        )
+        paths = paths[~same.all(axis=0)]
+        if not len(paths):
+            continue
+        freed.append(int(j))
+        block += [int(j)] * (len(paths) + 1)
+        pool += [-1 - int(j), *(int(p) for p in paths)]
+        start += [1] + [0] * len(paths)
+        if len(block) >= NEIGHBOURHOOD:
+            break
+    if not freed:
+        return
+    order = np.argsort(block, kind="stable")
+    index = np.array(pool)[order]
+    mine = index < 0
+    chosen_from = Paths(*(
+        np.where(mine, a[:, np.where(mine, -1 - index, 0)], b[:, np.where(mine, 0, index)])
+        for a, b in zip(own.arrays, master.paths.arrays, strict=True)
+    ))  # fmt: skip
+    rest = np.setdiff1d(np.arange(problem.blocks), freed)
+    size = problem.block_size[rest]
+    seconds = np.stack([own.migration[:, rest] @ size, own.broadcast[:, rest] @ size])
+    free = problem.storage - assignment.used_by(rest)
+    chosen = choose_paths(
+        problem, np.array(block)[order], chosen_from, free, seconds, np.array(start)[order],
+        gap=1e-5, goal=progress.goal, node_limit=MILP_NODES,
+        time_limit=progress.deadline - time.perf_counter(), seed=int(rng.integers(1 << 30)),
+    )  # fmt: skip
+    if chosen is None:
+        return
+    cached, sender = own.cached.copy(), own.sender.copy()
+    cached[:, np.sort(freed)] = chosen_from.cached[:, chosen]
+    sender[:, np.sort(freed)] = chosen_from.sender[:, chosen]
+    progress.offer(placement_of_paths(problem, cached, sender))

@@ -1,0 +1,166 @@
+"""What the placement methods return, and the record of their progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from solvers.placement.bound import Prices
+from solvers.placement.problem import Placement, PlacementProblem, placement_delay
+
+Termination = Literal["optimal", "gap_reached", "time_limit", "iteration_limit"]
+
+OPTIMAL_GAP = 1e-9
+"""Relative gap at which a placement counts as optimal: rounding of the sums of seconds."""
+
+
+@dataclass(frozen=True)
+class TracePoint:
+    """Best delay and best bound (s) known `time_s` seconds after the start."""
+
+    time_s: float
+    delay: float
+    lower_bound: float
+
+
+@dataclass(frozen=True)
+class PlacementResult:
+    """A placement with its certificate.
+
+    Attributes
+    ----------
+    placement
+        The best placement found; always feasible.
+    delay
+        Its delay (s), recomputed by `placement_delay`.
+    lower_bound
+        No placement has a smaller delay (s).
+    trace
+        Every improvement of delay or bound.
+    termination
+        Why the method stopped; "iteration_limit" when it no longer made progress.
+    prices
+        Point of the Lagrangian dual of the best Lagrangian bound, for evaluation with other rates.
+    """
+
+    placement: Placement
+    delay: float
+    lower_bound: float
+    trace: tuple[TracePoint, ...]
+    termination: Termination
+    prices: Prices | None = None
+
+    @property
+    def gap(self) -> float:
+        """Relative optimality gap, (delay - bound) / bound."""
+        return relative_gap(self.delay, self.lower_bound)
+
+
+def relative_gap(delay: float, lower_bound: float) -> float:
+    """Return (delay - bound) / bound; zero when nothing takes any time."""
+    if delay <= lower_bound:
+        return 0.0
+    return (delay - lower_bound) / lower_bound if lower_bound > 0 else np.inf
+
+
+class Progress:
+    """Best placement and bound so far, with the time they were found.
+
+    Parameters
+    ----------
+    problem
+        The problem; every placement is judged by `placement_delay`.
+    gap
+        Relative gap at which the search may stop.
+    time_limit
+        Seconds from now at which it must, None for never.
+    callback
+        Called with every point of the trace.
+    """
+
+    def __init__(
+        self,
+        problem: PlacementProblem,
+        placement: Placement,
+        lower_bound: float,
+        *,
+        started: float,
+        gap: float | None,
+        time_limit: float | None,
+        callback: Callable[[TracePoint], None] | None,
+    ) -> None:
+        self.problem = problem
+        self.started = started
+        self.deadline = np.inf if time_limit is None else started + time_limit
+        self.wanted = OPTIMAL_GAP if gap is None else max(gap, OPTIMAL_GAP)
+        self.callback = callback
+        self.placement = placement
+        self.delay = placement_delay(problem, placement)
+        self.lower_bound = min(lower_bound, self.delay)
+        self.trace: list[TracePoint] = []
+        self._record()
+
+    def _record(self) -> None:
+        point = TracePoint(time.perf_counter() - self.started, self.delay, self.lower_bound)
+        self.trace.append(point)
+        if self.callback is not None:
+            self.callback(point)
+
+    def offer(self, placement: Placement) -> bool:
+        """Take a placement if it is better; return whether it was."""
+        delay = placement_delay(self.problem, placement)
+        if delay >= self.delay:
+            return False
+        self.placement, self.delay = placement, delay
+        self.lower_bound = min(self.lower_bound, delay)
+        self._record()
+        return True
+
+    def raise_bound(self, lower_bound: float) -> None:
+        """Take a bound if it is better."""
+        lower_bound = min(lower_bound, self.delay)
+        if lower_bound > self.lower_bound:
+            self.lower_bound = lower_bound
+            self._record()
+
+    @property
+    def gap(self) -> float:
+        """Relative gap of the best placement and bound."""
+        return relative_gap(self.delay, self.lower_bound)
+
+    @property
+    def goal(self) -> float:
+        """Delay (s) that would reach the wanted gap."""
+        return self.lower_bound * (1.0 + self.wanted)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the wanted gap is reached."""
+        return self.gap <= self.wanted
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return time.perf_counter() >= self.deadline
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a reason to stop."""
+        return self.reached or self.late
+
+    def result(self, prices: Prices | None = None) -> PlacementResult:
+        """Return the best placement with the reason to stop."""
+        termination: Termination = "iteration_limit"
+        if self.gap <= OPTIMAL_GAP:
+            termination = "optimal"
+        elif self.reached:
+            termination = "gap_reached"
+        elif self.late:
+            termination = "time_limit"
+        return PlacementResult(
+            self.placement, self.delay, self.lower_bound, tuple(self.trace), termination, prices
+        )

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from problem.arrays import IntArray
 from problem.instance import Instance
 from problem.sinr import rate, worst_case_sinr
 from problem.solution import Broadcast, Solution, silence
@@ -55,6 +56,34 @@ def deliver(
     )
 
 
+def sent_messages(
+    instance: Instance, placement: Placement, plan: Messages, slot: int
+) -> tuple[IntArray, IntArray]:
+    """Return the distinct (listeners, senders) of a slot: indices into the plan, bit masks.
+
+    Parameters
+    ----------
+    instance, placement, plan, slot
+        As in `deliver`, for one slot.
+    """
+    _, part, sender = _block_rows(instance, placement, plan, slot)
+    pairs = np.unique(np.stack([part, sender]), axis=1)
+    return pairs[0], pairs[1]
+
+
+def _block_rows(
+    instance: Instance, placement: Placement, plan: Messages, slot: int
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Return block, listeners, senders: a block goes once to each of its group's listeners."""
+    needed = np.flatnonzero(plan.group >= 0)
+    holders = (1 << np.arange(instance.nodes)) @ (
+        placement.cache[slot] | (placement.source[slot] >= 0)
+    )
+    row, part = np.nonzero(plan.of_group[plan.group[needed]])
+    block = needed[row]
+    return block, part, holders[block] & plan.allowed[part]
+
+
 def _deliver_slot(
     instance: Instance,
     placement: Placement,
@@ -66,14 +95,9 @@ def _deliver_slot(
     needed = np.flatnonzero(plan.group >= 0)
     if not len(needed):
         return silence(instance.users, instance.nodes, instance.blocks, instance.antennas)
-    received = placement.source[slot] >= 0
     bits = 1 << np.arange(instance.nodes)
-    holders = bits @ (placement.cache[slot] | received)
-    moves = received.any(axis=0)
-    # One row per (block, listeners): a block goes out once to each of its group's listeners.
-    row_block, row_part = np.nonzero(plan.of_group[plan.group[needed]])
-    row_block = needed[row_block]
-    sender = holders[row_block] & plan.allowed[row_part]
+    moves = (placement.source[slot] >= 0).any(axis=0)
+    row_block, row_part, sender = _block_rows(instance, placement, plan, slot)
     own = np.where(moves[row_block], row_block, -1)
     keys, message_of = np.unique(np.stack([row_part, sender, own]), axis=1, return_inverse=True)
     part, sender, _ = keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class Prepared:
         The instance of the (restricted) system, which the solution is for.
     plans, rates
         Per slot, the messages and their rates.
+    link
+        (N + 1, N) seconds per byte from node to node that may be used, the last row from the cloud.
     achieved, bounded
         The placement problems at achieved rates and at their certified upper bounds; None when
         some group cannot be served.
@@ -53,6 +55,7 @@ class Prepared:
     instance: Instance
     plans: tuple[Messages, ...]
     rates: tuple[SlotRates, ...]
+    link: FloatArray
     achieved: PlacementProblem | None
     bounded: PlacementProblem | None
     robust: bool
@@ -105,30 +108,39 @@ def prepare(
         cache=rate_cache,
     )
 
-    def problem(tables: list[FloatArray]) -> PlacementProblem | None:
-        seconds = tuple(
-            plan.seconds_per_byte(table) for plan, table in zip(plans, tables, strict=True)
-        )
-        if any(not np.isfinite(table[:, -1]).all() for table in seconds):
-            return None
-        with np.errstate(divide="ignore"):
-            link = 8.0 / instance.network.link_rate
-        return PlacementProblem(
-            block_size=instance.library.block_size,
-            storage=instance.network.storage,
-            group=np.stack([plan.group for plan in plans]),
-            broadcast=seconds,
-            link=restricted_links(link, restrictions),
-            schedule=instance.schedule,
-        )
+    with np.errstate(divide="ignore"):
+        link = restricted_links(8.0 / instance.network.link_rate, restrictions)
+    bare = Prepared(instance, plans, rates, link, None, None, robust)
+    return replace(
+        bare,
+        achieved=placement_problem(bare, [slot.achieved for slot in rates]),
+        bounded=placement_problem(bare, [slot.bound for slot in rates]),
+    )
 
-    return Prepared(
-        instance=instance,
-        plans=plans,
-        rates=rates,
-        achieved=problem([slot.achieved for slot in rates]),
-        bounded=problem([slot.bound for slot in rates]),
-        robust=robust,
+
+def placement_problem(prepared: Prepared, tables: list[FloatArray]) -> PlacementProblem | None:
+    """Return the placement problem at given rates; None when some group cannot be served.
+
+    Parameters
+    ----------
+    prepared
+        Instance, messages and links.
+    tables
+        Per slot (P, 2^N), rate of every message by every node set, bit/s.
+    """
+    instance = prepared.instance
+    seconds = tuple(
+        plan.seconds_per_byte(table) for plan, table in zip(prepared.plans, tables, strict=True)
+    )
+    if any(not np.isfinite(table[:, -1]).all() for table in seconds):
+        return None
+    return PlacementProblem(
+        block_size=instance.library.block_size,
+        storage=instance.network.storage,
+        group=np.stack([plan.group for plan in prepared.plans]),
+        broadcast=seconds,
+        link=prepared.link,
+        schedule=instance.schedule,
     )
 
 

@@ -22,7 +22,7 @@ from problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
 from problem.files import FormatError, content_hash, read_archive, write_archive
 from problem.instance import Instance
 from problem.sinr import rate
-from solvers.beamforming.methods import check_name, solve_messages
+from solvers.beamforming.methods import Beams, check_name, solve_messages
 from solvers.result import Callback, Progress
 
 FULL_FAMILY_NODES = 6
@@ -143,6 +143,30 @@ def rate_table(
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_archive(kept, FORMAT, VERSION, {}, {"beam": beam, "snr": snr, "bound": bound})
     return _closed_slots(instance, users, node_sets, beam, snr, bound)
+
+
+def improved(
+    instance: Instance, slot: SlotRates, group: IntArray, node_set: IntArray, found: Beams
+) -> SlotRates:
+    """Return the rates with newly found beams and bounds wherever these are better.
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    slot
+        Rates so far.
+    group, node_set
+        (B,) which user set and which entry of `slot.node_sets` each new beam is for.
+    found
+        B beams.
+    """
+    beam, snr, bound = slot.beam.copy(), slot.snr.copy(), slot.snr_bound.copy()
+    better = found.snr > snr[group, node_set]
+    beam[group[better], node_set[better]] = found.beamformer[better]
+    snr[group, node_set] = np.maximum(snr[group, node_set], found.snr)
+    bound[group, node_set] = np.minimum(bound[group, node_set], found.bound)
+    return _closed(instance, slot.users, slot.node_sets, beam, snr, bound)
 
 
 def _solve_all(

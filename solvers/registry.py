@@ -69,6 +69,22 @@ class Method:
 
 BUILT_IN = (
     Method(
+        "lagrangian",
+        "solvers.optimise:solve_lagrangian",
+        "offline",
+        "storage prices, path columns and priced best responses; the default",
+        warm_starts=True,
+        reference="Lagrangian relaxation and Dantzig-Wolfe columns over paths of cached sets",
+    ),
+    Method(
+        "exact",
+        "solvers.optimise:solve_exact",
+        "offline",
+        "state-flow MILP by HiGHS, to a proof on small instances",
+        warm_starts=True,
+        reference="Huangfu and Hall, Math. Prog. Comp. 10 (2018) for HiGHS",
+    ),
+    Method(
         "greedy",
         "solvers.joint:solve_greedy",
         "offline",

@@ -21,7 +21,7 @@ _LIBRARIES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "highspy")
 
 def solve(
     instance: Instance,
-    method: str = "greedy",
+    method: str = "lagrangian",
     *,
     time_limit: float | None = None,
     gap: float | None = None,

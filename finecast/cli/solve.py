@@ -26,7 +26,7 @@ from finecast.cli.common import (
 
 @click.command("solve")
 @click.argument("instance")
-@click.option("--method", default="greedy", show_default=True, help="See `finecast methods`.")
+@click.option("--method", default="lagrangian", show_default=True, help="See `finecast methods`.")
 @click.option("--time-limit", type=float, help="Seconds.")
 @click.option("--gap", type=float, help="Stop at this proven relative gap, such as 0.01.")
 @seed_option

@@ -61,6 +61,7 @@ def solve_messages(
     *,
     node_mask: BoolArray,
     user_mask: BoolArray,
+    starts: int = 4,
     seed: int = 0,
 ) -> Beams:
     """Return beams and certified bounds of many messages.
@@ -75,6 +76,8 @@ def solve_messages(
         (N,) W.
     node_mask, user_mask
         (B, N) and (B, K), who sends and who listens.
+    starts
+        Starts of the kernel's search.
     seed
         Seed of random starts.
 
@@ -91,6 +94,7 @@ def solve_messages(
             power,
             node_mask=node_mask,
             user_mask=user_mask,
+            starts=starts,
             tolerance=TOLERANCE,
             boxes=BOXES,
             seed=seed,

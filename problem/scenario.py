@@ -32,6 +32,7 @@ from problem.network import (
     square_positions,
     thermal_noise_w,
 )
+from problem.synthetic import synthetic_library
 from problem.trace import read_trace
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -59,16 +60,27 @@ class FamilySection(_Section):
     lora_targets: Literal["qv", "qkvo", "all"] | None = None
 
 
+class SyntheticSection(_Section):
+    """A library made up for studies of size; see `problem.synthetic`."""
+
+    models: Count
+    blocks: Count
+    families: Count = 1
+    shared_share: Share = 0.75
+    total_gb: Positive = 5.0
+
+
 class LibrarySection(_Section):
-    """A library file (relative to the scenario), or families built on the spot."""
+    """A library file (relative to the scenario), families built on the spot, or made up."""
 
     file: str | None = None
     families: list[FamilySection] = []
+    synthetic: SyntheticSection | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> LibrarySection:
-        if bool(self.file) == bool(self.families):
-            raise ValueError("give either 'file' or 'families'")
+        if sum(map(bool, (self.file, self.families, self.synthetic))) != 1:
+            raise ValueError("give one of 'file', 'families' and 'synthetic'")
         return self
 
 
@@ -178,7 +190,7 @@ class Scenario(_Section):
         """
         if seed < 0:
             raise ValueError(f"seed: {seed} is not allowed, must be >= 0")
-        library = self._library()
+        library = self._library(seed)
         node_position = self._node_position()
         radius = self.users.cell_radius_m or self.nodes.inter_site_distance_m / np.sqrt(3.0)
         user_position = drop_users(
@@ -222,7 +234,9 @@ class Scenario(_Section):
             seed=seed,
         )
 
-    def _library(self) -> ModelLibrary:
+    def _library(self, seed: int) -> ModelLibrary:
+        if self.library.synthetic:
+            return synthetic_library(_rng(seed, "library"), **self.library.synthetic.model_dump())
         if self.library.file:
             return read_library(self._path.parent / self.library.file)
         return combine([build_family(_family_spec(family)) for family in self.library.families])

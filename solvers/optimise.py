@@ -133,7 +133,7 @@ def _place(
         def tell(point: object) -> None:
             if callback is not None:
                 delay, bound = getattr(point, "delay", 0.0), getattr(point, "lower_bound", 0.0)
-                callback(Progress(f"placing: {delay:.6g} s, bound {bound:.6g} s", 0, 0))
+                callback(Progress("placement", 0, 0, f"{delay:.6g} s, bound {bound:.6g} s"))
 
         return place(
             problem,

@@ -69,11 +69,14 @@ class Progress:
         What it is doing, for people.
     done, total
         Steps done and to do; total 0 when unknown.
+    note
+        How it stands, for people.
     """
 
     stage: str
     done: int
     total: int
+    note: str = ""
 
 
 Callback = Callable[[Progress], None]

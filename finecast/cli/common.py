@@ -99,6 +99,7 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
         disable=not console.is_terminal,
@@ -107,8 +108,13 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
 
     def tell(progress: Progress) -> None:
         if progress.stage not in tasks:
-            tasks[progress.stage] = bars.add_task(progress.stage)
-        bars.update(tasks[progress.stage], completed=progress.done, total=progress.total or None)
+            tasks[progress.stage] = bars.add_task(progress.stage, note="", total=None)
+        bars.update(
+            tasks[progress.stage],
+            completed=progress.done,
+            total=progress.total or None,
+            note=progress.note,
+        )
 
     with bars:
         yield tell

@@ -37,7 +37,8 @@ from solvers.placement.result import PlacementResult, Progress, TracePoint
 
 LAGRANGIAN_TIME_SHARE = 0.2
 LAGRANGIAN_PATIENCE = 2
-MILP_GAP = 1e-7
+PROOF_GAP = 1e-6
+"""Relative gap of HiGHS at which a placement counts as proven optimal."""
 
 
 @dataclass(frozen=True)
@@ -321,7 +322,7 @@ def solve_state_flow(
     )  # fmt: skip
     progress = Progress(
         problem, warm.placement, warm.lower_bound,
-        started=started, gap=gap, time_limit=time_limit, callback=None,
+        started=started, gap=gap, time_limit=time_limit, callback=None, optimal_gap=PROOF_GAP,
     )  # fmt: skip
     progress.trace = list(warm.trace)
     progress.callback = callback
@@ -332,9 +333,9 @@ def solve_state_flow(
     unit = progress.delay
     room = (progress.delay - point.bound) * (1 + 1e-9) + 1e-12 * unit
     milp = model(problem, classes, excess(classes, point), room, unit)
-    bound = _branch_and_bound(progress, classes, milp, seed)
-    progress.raise_bound(bound)
-    return progress.result(warm.prices)
+    progress.raise_bound(_branch_and_bound(progress, classes, milp, seed))
+    milp_bound = progress.lower_bound > warm.lower_bound
+    return progress.result(warm.prices, "milp" if milp_bound else "certified")
 
 
 def _branch_and_bound(progress: Progress, classes: Classes, milp: Model, seed: int) -> float:
@@ -342,7 +343,7 @@ def _branch_and_bound(progress: Progress, classes: Classes, milp: Model, seed: i
     highs = QuietHighs()
     for option, value in (
         ("threads", 1), ("random_seed", seed),
-        ("mip_rel_gap", max(MILP_GAP, progress.wanted)), ("mip_abs_gap", 0.0),
+        ("mip_rel_gap", 0.5 * progress.wanted), ("mip_abs_gap", 0.0),
         ("mip_feasibility_tolerance", 1e-9), ("primal_feasibility_tolerance", 1e-9),
     ):  # fmt: skip
         highs.setOptionValue(option, value)

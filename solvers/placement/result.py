@@ -12,6 +12,7 @@ import numpy as np
 from solvers.placement.bound import Prices
 from solvers.placement.problem import Placement, PlacementProblem, placement_delay
 
+BoundKind = Literal["certified", "milp"]
 Termination = Literal["optimal", "gap_reached", "time_limit", "iteration_limit"]
 
 OPTIMAL_GAP = 1e-9
@@ -43,6 +44,8 @@ class PlacementResult:
         Every improvement of delay or bound.
     termination
         Why the method stopped; "iteration_limit" when it no longer made progress.
+    bound_kind
+        "certified": a value of the Lagrangian function; "milp": reported by HiGHS.
     prices
         Point of the Lagrangian dual of the best Lagrangian bound, for evaluation with other rates.
     """
@@ -52,6 +55,7 @@ class PlacementResult:
     lower_bound: float
     trace: tuple[TracePoint, ...]
     termination: Termination
+    bound_kind: BoundKind = "certified"
     prices: Prices | None = None
 
     @property
@@ -80,6 +84,8 @@ class Progress:
         Seconds from now at which it must, None for never.
     callback
         Called with every point of the trace.
+    optimal_gap
+        Relative gap at which the placement counts as optimal.
     """
 
     def __init__(
@@ -92,11 +98,13 @@ class Progress:
         gap: float | None,
         time_limit: float | None,
         callback: Callable[[TracePoint], None] | None,
+        optimal_gap: float = OPTIMAL_GAP,
     ) -> None:
         self.problem = problem
         self.started = started
         self.deadline = np.inf if time_limit is None else started + time_limit
-        self.wanted = OPTIMAL_GAP if gap is None else max(gap, OPTIMAL_GAP)
+        self.optimal_gap = optimal_gap
+        self.wanted = max(gap or 0.0, optimal_gap)
         self.callback = callback
         self.placement = placement
         self.delay = placement_delay(problem, placement)
@@ -152,15 +160,23 @@ class Progress:
         """Whether there is a reason to stop."""
         return self.reached or self.late
 
-    def result(self, prices: Prices | None = None) -> PlacementResult:
+    def result(
+        self, prices: Prices | None = None, bound_kind: BoundKind = "certified"
+    ) -> PlacementResult:
         """Return the best placement with the reason to stop."""
         termination: Termination = "iteration_limit"
-        if self.gap <= OPTIMAL_GAP:
+        if self.gap <= self.optimal_gap:
             termination = "optimal"
         elif self.reached:
             termination = "gap_reached"
         elif self.late:
             termination = "time_limit"
         return PlacementResult(
-            self.placement, self.delay, self.lower_bound, tuple(self.trace), termination, prices
+            self.placement,
+            self.delay,
+            self.lower_bound,
+            tuple(self.trace),
+            termination,
+            bound_kind,
+            prices,
         )

@@ -57,9 +57,9 @@ def test_against_enumeration(size: tuple[int, int, int]) -> None:
         assert result.delay >= best * (1 - 1e-12)
         proven = solve_state_flow(problem, seed=seed)
         check(problem, proven)
-        assert proven.delay == pytest.approx(best, rel=1e-9, abs=1e-12)
+        assert proven.delay == pytest.approx(best, rel=1e-6, abs=1e-12)
         assert proven.lower_bound <= best * (1 + 1e-9)
-        assert proven.gap <= 1e-6
+        assert proven.termination == "optimal"
 
 
 @pytest.mark.parametrize("size", [(1, 3, 1), (2, 2, 1), (1, 2, 2), (2, 1, 2)])
@@ -108,7 +108,7 @@ def test_more_resources_never_hurt() -> None:
             {"broadcast": faster},
             {"link": 0.5 * problem.link},
         ):
-            assert solve_state_flow(replace(problem, **change)).delay <= before * (1 + 1e-9)
+            assert solve_state_flow(replace(problem, **change)).delay <= before * (1 + 1e-6)
 
 
 def test_permuting_nodes_and_blocks_changes_nothing() -> None:

@@ -9,7 +9,8 @@ and what is left to estimate is the time b_j(Q) on the air of a message to users
 
 In a slot t, from its channels. Alone, user k has exactly snr_k(Q) = (sum_{n in Q} reach_kn)^2,
 reach_kn = sqrt(P_n) max(0, |g_kn| - eps_kn). If channels were orthogonal and powers pooled, a group
-would have snr_U = 1 / sum_{k in U} 1 / snr_k; it is at most |U| times as much, and the exponent c of
+would have snr_U = 1 / sum_{k in U} 1 / snr_k; it has at most |U| times as much, and the exponent c
+of
 
     snr_U(Q) = |U|^c / sum_{k in U} 1 / snr_k(Q)
 
@@ -137,7 +138,7 @@ def coming_tables(observation: Observation, horizon: int) -> Expected:
         q = wanted[:, listeners]
         needed = 1.0 - np.prod(1.0 - q, axis=1)
         sending = table.member & senders
-        lacking = ~sending.any(axis=1)
+        lacking = np.asarray(~sending.any(axis=1))
         # A part that none of the senders can serve: one of them fetches from the cloud first.
         serving = np.where(lacking[:, None], senders, sending)
         snr = (serving @ reach[listeners].T) ** 2  # (2^N, users of the part)

@@ -37,6 +37,9 @@ from solvers.result import Answer, Callback
 STEPS = 40
 """Subgradient steps in every slot."""
 
+ROUNDS = 3
+"""Rounds in which the nodes decide what to keep, one after another."""
+
 
 @dataclass(frozen=True)
 class ModelPredictive:
@@ -73,7 +76,9 @@ class ModelPredictive:
         rent = coming.chains.member @ prices[0]
         cost = (values.cost[0] - rent)[coming.kind]
         planned = values.kept[0][coming.kind, sender]
-        keep = keep_by_cost(cost, held, problem.block_size, problem.storage, planned)
+        keep = keep_by_cost(
+            cost, held, problem.block_size, problem.storage, planned, rounds=ROUNDS
+        )
         return sources(problem, cached, sender), keep
 
 

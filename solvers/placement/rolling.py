@@ -2,8 +2,9 @@
 
 Misses come by the best chain level of the slot. Every node then keeps the copies that save most
 expected delay per byte in the next slot, under the forecast conditional on the requests so far and
-the channels of this slot (`expected.coming_tables`). The nodes decide in turn, each knowing what
-those before it keep; all at once, each expects the others to keep what they hold.
+the channels of this slot (`expected.coming_tables`). The nodes decide in turn, for some rounds: in
+the first, a node knows what those before it keep and counts on nobody else; later, what all others
+keep. All at once, each expects the others to keep what they hold.
 """
 
 from __future__ import annotations
@@ -29,11 +30,18 @@ class Rolling:
 
     Attributes
     ----------
+    rounds
+        How often every node decides, at least 1.
     in_turn
         The nodes decide one after another; else all at once.
     """
 
+    rounds: int = 3
     in_turn: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ValueError(f"rounds: {self.rounds} is not allowed, must be >= 1")
 
     def place(self, prior: Prior) -> BoolArray:
         """Place greedily for the expected delay of slot 0."""
@@ -54,6 +62,7 @@ class Rolling:
             problem.block_size,
             problem.storage,
             np.zeros_like(sets) if self.in_turn else sets,
+            rounds=self.rounds,
             in_turn=self.in_turn,
         )
         return source, keep
@@ -67,6 +76,7 @@ def solve_rolling(
     seed: int = 0,
     start: Solution | None = None,
     callback: Callback | None = None,
+    rounds: int = 3,
     simultaneous: bool = False,
     beamforming: str = "multicast",
     restrict: Iterable[str] = (),
@@ -78,13 +88,15 @@ def solve_rolling(
     ----------
     instance, time_limit, gap, seed, start, callback
         As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+    rounds
+        How often every node decides what to keep in a slot, at least 1.
     simultaneous
         The nodes decide what to keep all at once instead of in turn.
     beamforming, restrict, rate_cache
         As in `solvers.joint.prepare`.
     """
     return solve_by_policy(
-        Rolling(in_turn=not simultaneous),
+        Rolling(rounds, in_turn=not simultaneous),
         "rolling",
         instance,
         seed=seed,

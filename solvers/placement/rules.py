@@ -60,7 +60,8 @@ def sources(problem: PlacementProblem, cached: IntArray, sender: IntArray) -> In
     cached, sender
         (J,) node sets as bit masks.
     """
-    return placement_of_paths(problem, cached[None], sender[None]).source[0]
+    source: IntArray = placement_of_paths(problem, cached[None], sender[None]).source[0]
+    return source
 
 
 def fill(order: IntArray, size: IntArray, storage: int) -> BoolArray:
@@ -116,6 +117,7 @@ def keep_by_cost(
     storage: IntArray,
     expected: IntArray,
     *,
+    rounds: int = 1,
     in_turn: bool = True,
 ) -> BoolArray:
     """Every node keeps the blocks whose copy saves most per byte, given what the others keep.
@@ -132,8 +134,11 @@ def keep_by_cost(
         (J,) and (N,) byte.
     expected
         (J,) what a node expects the nodes that have not decided to keep, as node sets.
+    rounds
+        How often every node decides, from the second time on knowing what all others chose.
     in_turn
-        Every node sees what those before it chose; else all decide at once, each by `expected`.
+        Every node sees what those before it chose; else all decide at once, each by `expected`,
+        and once.
 
     Returns
     -------
@@ -142,7 +147,7 @@ def keep_by_cost(
     keep = np.zeros_like(held)
     kept = expected.copy()
     block = np.arange(len(size))
-    for n in range(len(storage)):
+    for n in list(range(len(storage))) * (rounds if in_turn else 1):
         others = kept & ~(1 << n)
         saved = cost[block, others] - cost[block, others | 1 << n]
         order = np.argsort(-saved, kind="stable")

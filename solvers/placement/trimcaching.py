@@ -148,7 +148,7 @@ def successive_programme(
             inside = ~(common & ~combination).any(axis=1)
             models = np.flatnonzero(inside & (worth > 0) & (own_size <= free))
             taken = models[rounded_knapsack(worth[models], own_size[models], free, eps)]
-            blocks = problem.model_blocks[taken].any(axis=0)
+            blocks = np.asarray(problem.model_blocks[taken].any(axis=0))
             value = float(worth[complete_models(problem, blocks)].sum())
             if value > best:
                 best, chosen = value, blocks

@@ -114,7 +114,6 @@ def coming_tables(observation: Observation, horizon: int) -> Expected:
         Number of slots; no more than are left are returned.
     """
     prior, network = observation.prior, observation.prior.network
-    nodes, users = network.nodes, observation.requests.shape[1]
     kind, contains = kinds(prior.library.model_blocks)
     wanted = np.clip(observation.forecast()[:horizon] @ contains, 0.0, 1.0)  # (H, K, C) q
     table = chains(prior.link)
@@ -122,35 +121,20 @@ def coming_tables(observation: Observation, horizon: int) -> Expected:
     exponent = group_exponent(observation, reach)
     probability = 1.0 - np.prod(1.0 - wanted, axis=1)
 
-    alone = np.eye(users, dtype=bool)
-    strongest = _strongest(observation)
-    parts = [(np.ones(users, dtype=bool), np.ones(nodes, dtype=bool))]
-    if "no-comp" in prior.restrictions:
-        parts = [(strongest == n, np.arange(nodes) == n) for n in range(nodes)]
-    if "unicast" in prior.restrictions:
-        own = "no-comp" in prior.restrictions
-        parts = [
-            (alone[k], np.arange(nodes) == strongest[k] if own else np.ones(nodes, dtype=bool))
-            for k in range(users)
-        ]
-    broadcast = np.zeros((*probability.shape, 1 << nodes))
-    for listeners, senders in parts:
+    broadcast = np.zeros((*probability.shape, 1 << network.nodes))
+    for listeners, senders in message_parts(observation):
         q = wanted[:, listeners]
         needed = 1.0 - np.prod(1.0 - q, axis=1)
         sending = table.member & senders
         lacking = np.asarray(~sending.any(axis=1))
         # A part that none of the senders can serve: one of them fetches from the cloud first.
         serving = np.where(lacking[:, None], senders, sending)
-        snr = (serving @ reach[listeners].T) ** 2  # (2^N, users of the part)
+        single = np.maximum((serving @ reach[listeners].T) ** 2, LOWEST_SNR)  # (2^N, users)
         share = _share(q, needed[:, None])
-        inverse = np.einsum("hkc,xk->hcx", share, 1.0 / np.maximum(snr, LOWEST_SNR))
+        inverse = np.einsum("hkc,xk->hcx", share, 1.0 / single)
         group = share.sum(axis=1)[:, :, None] ** exponent
-        with np.errstate(divide="ignore"):
-            seconds = 8.0 / rate(
-                np.where(inverse > 0, group / inverse, np.inf),
-                network.bandwidth,
-                network.max_spectral_efficiency,
-            )
+        snr = group / inverse
+        seconds = 8.0 / rate(snr, network.bandwidth, network.max_spectral_efficiency)
         fetched = np.where(lacking, prior.link[-1][senders].min(), 0.0)
         broadcast += _share(needed, probability)[:, :, None] * (seconds + fetched)
     broadcast[:, :, 0] = np.inf
@@ -194,10 +178,23 @@ def group_exponent(observation: Observation, reach: FloatArray) -> float:
     return float(x @ y / (x @ x)) if len(x) else 0.0
 
 
-def _strongest(observation: Observation) -> IntArray:
-    """Return (K,) the strongest node by estimated channel and power, as for the messages."""
-    strength = np.linalg.norm(observation.channel_estimate[-1], axis=2)
-    return np.asarray((strength * np.sqrt(observation.prior.network.power)).argmax(axis=1))
+def message_parts(observation: Observation) -> list[tuple[BoolArray, BoolArray]]:
+    """Return the listeners (K,) and senders (N,) of the messages that a block may need.
+
+    One of all users by all nodes in the full system; one for each node's own users without CoMP,
+    one for each user in unicast, as in `solvers.restrictions.messages`.
+    """
+    restrictions, network = observation.prior.restrictions, observation.prior.network
+    strength = np.linalg.norm(observation.channel_estimate[-1], axis=2) * np.sqrt(network.power)
+    user, node = np.arange(len(strength)), np.arange(network.nodes)
+    strongest = strength.argmax(axis=1)
+    listeners = np.ones((1, len(user)), dtype=bool)
+    if "unicast" in restrictions:
+        listeners = np.eye(len(user), dtype=bool)
+    if "no-comp" not in restrictions:
+        return [(part, np.ones(len(node), dtype=bool)) for part in listeners]
+    served = [(part & (strongest == n), node == n) for part in listeners for n in node]
+    return [(part, senders) for part, senders in served if part.any()]
 
 
 def _share(part: FloatArray, whole: FloatArray) -> FloatArray:

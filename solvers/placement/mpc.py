@@ -76,9 +76,7 @@ class ModelPredictive:
         rent = coming.chains.member @ prices[0]
         cost = (values.cost[0] - rent)[coming.kind]
         planned = values.kept[0][coming.kind, sender]
-        keep = keep_by_cost(
-            cost, held, problem.block_size, problem.storage, planned, rounds=ROUNDS
-        )
+        keep = keep_by_cost(cost, held, problem.block_size, problem.storage, planned, rounds=ROUNDS)
         return sources(problem, cached, sender), keep
 
 

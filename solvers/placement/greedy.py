@@ -28,32 +28,50 @@ def greedy_placement(problem: PlacementProblem) -> Placement:
         Blocks, storage, times per byte.
     """
     cost, level = block_cost(problem)
-    total = cost.sum(axis=0)  # (J, 2^N) seconds per byte over all slots
-    cached = np.zeros(problem.blocks, dtype=np.int64)
-    free = problem.storage.copy()
+    cached = greedy_sets(cost.sum(axis=0), problem.block_size, problem.storage)
+    every_slot = np.broadcast_to(cached, (problem.slots, problem.blocks))
+    sender = np.take_along_axis(level, cached[None, :, None], axis=2)[:, :, 0]
+    return placement_of_paths(problem, every_slot, sender)
+
+
+def greedy_sets(total: FloatArray, size: IntArray, storage: IntArray) -> IntArray:
+    """Return the greedy static cached sets: the largest saving per byte first.
+
+    Parameters
+    ----------
+    total
+        (J, 2^N) seconds per byte of every block under every cached set.
+    size, storage
+        (J,) and (N,) byte.
+
+    Returns
+    -------
+    (J,) node sets as bit masks.
+    """
+    blocks, nodes = len(size), len(storage)
+    cached = np.zeros(blocks, dtype=np.int64)
+    free = storage.copy()
 
     def saving(n: int, j: int) -> float:
         return float(total[j, cached[j]] - total[j, cached[j] | 1 << n])
 
-    heap = [(-saving(n, j), n, j) for n in range(problem.nodes) for j in range(problem.blocks)]
+    heap = [(-saving(n, j), n, j) for n in range(nodes) for j in range(blocks)]
     heapq.heapify(heap)
     while heap:
         claimed, n, j = heapq.heappop(heap)
-        if -claimed <= 0 or problem.block_size[j] > free[n]:
+        if -claimed <= 0 or size[j] > free[n]:
             continue
         now = saving(n, j)
         if now < -claimed and heap and -heap[0][0] > now:
             heapq.heappush(heap, (-now, n, j))  # the saving has changed since it was queued
         elif now > 0:
             cached[j] |= 1 << n
-            free[n] -= problem.block_size[j]
+            free[n] -= size[j]
             # A copy elsewhere can become worth more: it can now be fetched from here.
-            for other in range(problem.nodes):
+            for other in range(nodes):
                 if not cached[j] >> other & 1:
                     heapq.heappush(heap, (-saving(other, j), other, j))
-    every_slot = np.broadcast_to(cached, (problem.slots, problem.blocks))
-    sender = np.take_along_axis(level, cached[None, :, None], axis=2)[:, :, 0]
-    return placement_of_paths(problem, every_slot, sender)
+    return cached
 
 
 def block_cost(problem: PlacementProblem) -> tuple[FloatArray, IntArray]:

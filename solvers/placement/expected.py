@@ -1,0 +1,202 @@
+"""Expected times of coming slots: what a copy of a block is likely to be worth.
+
+Requests of different users are independent, so with q_kj the probability that user k wants block j
+the block is needed with probability P_j = 1 - prod_k (1 - q_kj). With X cached it then costs
+
+    f_j(X) = min over levels l of tau_l(X) + b_j(Q_l(X))                     seconds per byte
+
+and what is left to estimate is the time b_j(Q) on the air of a message to users not yet known.
+
+In a slot t, from its channels. Alone, user k has exactly snr_k(Q) = (sum_{n in Q} reach_kn)^2,
+reach_kn = sqrt(P_n) max(0, |g_kn| - eps_kn). If channels were orthogonal and powers pooled, a group
+would have snr_U = 1 / sum_{k in U} 1 / snr_k; it has at most |U| times as much, and the exponent c
+of
+
+    snr_U(Q) = |U|^c / sum_{k in U} 1 / snr_k(Q)
+
+is fitted to the rate table of slot t by least squares of logarithms. The inverse is linear in who
+belongs to the group, so its mean over groups is in closed form,
+
+    1 / snr_j(Q) = n_j^-c sum_k (q_kj / P_j) / snr_k(Q),     n_j = sum_k q_kj / P_j,
+
+which is what b_j is computed from: no beamforming, no sampling. Channels of the coming slots are
+taken to be those of slot t. Before slot 0 nothing is known of any channel; see `prior_tables`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from problem.arrays import BoolArray, FloatArray, IntArray
+from problem.sinr import rate
+from problem.tolerances import LOWEST_SNR
+from solvers.online import Observation, Prior
+from solvers.placement.chains import Chains, chains
+
+HOME_EFFICIENCY = 4.0
+"""bit/s/Hz at which a typical message goes out when the home nodes of its users send it, and ..."""
+
+AWAY_EFFICIENCY = 0.5
+"""... when other nodes do: about the medians of the shipped scenarios (UMi, 300 m apart)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """Expected tables of H coming slots. Blocks of the same models are of one kind.
+
+    Attributes
+    ----------
+    kind
+        (J,) kind of every block.
+    probability
+        (H, C) somebody needs a block of the kind.
+    broadcast
+        (H, C, 2^N) time on the air if so, seconds per byte; infinite when no node sends.
+    chains
+        The nested sender sets.
+    """
+
+    kind: IntArray
+    probability: FloatArray
+    broadcast: FloatArray
+    chains: Chains
+
+    @property
+    def cost(self) -> FloatArray:
+        """(H, J, 2^N) expected delay under every cached set, seconds per byte."""
+        levels = self.chains.time + self.broadcast[:, :, self.chains.sender]
+        cost: FloatArray = self.probability[:, :, None] * levels.min(axis=3)
+        return cost[:, self.kind]
+
+
+def prior_tables(prior: Prior) -> Expected:
+    """Return the expected tables of all slots before slot 0.
+
+    The typical message: each node is the home of its users with probability 1/N, so a node set Q
+    that shares in serving has it with probability |Q| / N, and sends at HOME_EFFICIENCY; else at
+    AWAY_EFFICIENCY. Without CoMP the home node must send, and fetches from the cloud if it has to.
+
+    Parameters
+    ----------
+    prior
+        What is known before slot 0.
+    """
+    network = prior.network
+    table = chains(prior.link)
+    size = table.member.sum(axis=1)
+    home = size / network.nodes
+    seconds = [
+        8.0 / (network.bandwidth * min(efficiency, network.max_spectral_efficiency))
+        for efficiency in (HOME_EFFICIENCY, AWAY_EFFICIENCY)
+    ]
+    if "no-comp" in prior.restrictions:
+        seconds[1] = seconds[0] + float(prior.link[-1].mean())
+    once = np.where(size > 0, home * seconds[0] + (1.0 - home) * seconds[1], np.inf)
+    kind, contains = kinds(prior.library.model_blocks)
+    wanted = prior.popularity @ contains
+    probability = 1.0 - np.prod(1.0 - wanted, axis=1)
+    times = np.ones_like(probability)
+    if "unicast" in prior.restrictions:
+        times = _share(wanted.sum(axis=1), probability)
+    return Expected(kind, probability, times[:, :, None] * once, table)
+
+
+def coming_tables(observation: Observation, horizon: int) -> Expected:
+    """Return the expected tables of the next slots, conditional on the past.
+
+    Parameters
+    ----------
+    observation
+        What is known in slot t.
+    horizon
+        Number of slots; no more than are left are returned.
+    """
+    prior, network = observation.prior, observation.prior.network
+    kind, contains = kinds(prior.library.model_blocks)
+    wanted = np.clip(observation.forecast()[:horizon] @ contains, 0.0, 1.0)  # (H, K, C) q
+    table = chains(prior.link)
+    reach = user_reach(observation)
+    exponent = group_exponent(observation, reach)
+    probability = 1.0 - np.prod(1.0 - wanted, axis=1)
+
+    broadcast = np.zeros((*probability.shape, 1 << network.nodes))
+    for listeners, senders in message_parts(observation):
+        q = wanted[:, listeners]
+        needed = 1.0 - np.prod(1.0 - q, axis=1)
+        sending = table.member & senders
+        lacking = np.asarray(~sending.any(axis=1))
+        # A part that none of the senders can serve: one of them fetches from the cloud first.
+        serving = np.where(lacking[:, None], senders, sending)
+        single = np.maximum((serving @ reach[listeners].T) ** 2, LOWEST_SNR)  # (2^N, users)
+        share = _share(q, needed[:, None])
+        inverse = np.einsum("hkc,xk->hcx", share, 1.0 / single)
+        group = share.sum(axis=1)[:, :, None] ** exponent
+        snr = group / inverse
+        seconds = 8.0 / rate(snr, network.bandwidth, network.max_spectral_efficiency)
+        fetched = np.where(lacking, prior.link[-1][senders].min(), 0.0)
+        broadcast += _share(needed, probability)[:, :, None] * (seconds + fetched)
+    broadcast[:, :, 0] = np.inf
+    return Expected(kind, probability, broadcast, table)
+
+
+def kinds(model_blocks: BoolArray) -> tuple[IntArray, FloatArray]:
+    """Return the kind of every block (J,), and which models contain each kind (M, C) as 0 and 1."""
+    contains, kind = np.unique(model_blocks, axis=1, return_inverse=True)
+    return kind.reshape(-1).astype(np.int64), contains.astype(np.float64)
+
+
+def user_reach(observation: Observation) -> FloatArray:
+    """Return (K, N) sqrt(P_n) max(0, |g_kn| - eps_kn) in slot t; nominal for non-robust plans."""
+    prior = observation.prior
+    noise = np.sqrt(prior.network.noise_power)
+    strength = np.linalg.norm(observation.channel_estimate[-1], axis=2) / noise
+    error = 0.0 if "non-robust" in prior.restrictions else observation.channel_error[-1] / noise
+    return np.asarray(np.sqrt(prior.network.power) * np.maximum(strength - error, 0.0))
+
+
+def group_exponent(observation: Observation, reach: FloatArray) -> float:
+    """Return the exponent c of the group size, fitted to the rates of slot t; 0 without groups.
+
+    Parameters
+    ----------
+    observation
+        What is known in slot t.
+    reach
+        (K, N) as from `user_reach`.
+    """
+    rates = observation.rates
+    nodes = reach.shape[1]
+    member = (rates.node_sets[:, None] >> np.arange(nodes)) & 1
+    alone = np.maximum((reach @ member.T) ** 2, LOWEST_SNR)  # (K, F)
+    pooled = 1.0 / np.maximum(rates.users @ (1.0 / alone), np.finfo(float).tiny)  # (G, F)
+    size = rates.users.sum(axis=1)
+    fit = (size[:, None] > 1) & (rates.snr > 0)
+    x = np.broadcast_to(np.log(np.maximum(size, 1))[:, None], fit.shape)[fit]
+    y = np.log(rates.snr[fit] / pooled[fit])
+    return float(x @ y / (x @ x)) if len(x) else 0.0
+
+
+def message_parts(observation: Observation) -> list[tuple[BoolArray, BoolArray]]:
+    """Return the listeners (K,) and senders (N,) of the messages that a block may need.
+
+    One of all users by all nodes in the full system; one for each node's own users without CoMP,
+    one for each user in unicast, as in `solvers.restrictions.messages`.
+    """
+    restrictions, network = observation.prior.restrictions, observation.prior.network
+    strength = np.linalg.norm(observation.channel_estimate[-1], axis=2) * np.sqrt(network.power)
+    user, node = np.arange(len(strength)), np.arange(network.nodes)
+    strongest = strength.argmax(axis=1)
+    listeners = np.ones((1, len(user)), dtype=bool)
+    if "unicast" in restrictions:
+        listeners = np.eye(len(user), dtype=bool)
+    if "no-comp" not in restrictions:
+        return [(part, np.ones(len(node), dtype=bool)) for part in listeners]
+    served = [(part & (strongest == n), node == n) for part in listeners for n in node]
+    return [(part, senders) for part, senders in served if part.any()]
+
+
+def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """Return part / whole, 1 where nothing is."""
+    return np.divide(part, whole, out=np.ones(np.broadcast(part, whole).shape), where=whole > 0)

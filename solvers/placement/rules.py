@@ -1,0 +1,168 @@
+"""Rules that online heuristics share: what to pull now, what to keep, how to fill a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from problem.arrays import BoolArray, FloatArray, IntArray
+from solvers.online import Observation, Prior
+from solvers.placement.chains import placement_of_paths
+from solvers.placement.greedy import block_cost
+from solvers.placement.problem import PlacementProblem
+
+
+@dataclass(frozen=True)
+class Static:
+    """A policy that never changes the caches; misses come by the best chain level.
+
+    Attributes
+    ----------
+    placement
+        From the prior to the caches (N, J).
+    """
+
+    placement: Callable[[Prior], BoolArray]
+
+    def place(self, prior: Prior) -> BoolArray:
+        """Return the caches (N, J)."""
+        return self.placement(prior)
+
+    def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:
+        """Pull what is missed, keep what was there."""
+        return pull(observation.problem, cache), cache
+
+
+def pull(problem: PlacementProblem, cache: BoolArray) -> IntArray:
+    """Return the sources (N, J) that give every needed block its least delay in this slot.
+
+    Parameters
+    ----------
+    problem
+        One slot.
+    cache
+        (N, J) node n holds block j.
+    """
+    cached = node_sets(cache)
+    _, sender = block_cost(problem)
+    return sources(problem, cached, sender[0, np.arange(problem.blocks), cached])
+
+
+def sources(problem: PlacementProblem, cached: IntArray, sender: IntArray) -> IntArray:
+    """Return the fastest sources (N, J) by which the cached sets become the sending sets.
+
+    Parameters
+    ----------
+    problem
+        One slot.
+    cached, sender
+        (J,) node sets as bit masks.
+    """
+    source: IntArray = placement_of_paths(problem, cached[None], sender[None]).source[0]
+    return source
+
+
+def fill(order: IntArray, size: IntArray, storage: int) -> BoolArray:
+    """Take blocks in their order, each that still fits.
+
+    Parameters
+    ----------
+    order
+        Some of the blocks, the most wanted first.
+    size
+        (J,) byte.
+    storage
+        Byte.
+
+    Returns
+    -------
+    (J,) which blocks are taken.
+    """
+    taken = np.zeros(len(size), dtype=bool)
+    free = int(storage)
+    for j in order:
+        if size[j] <= free:
+            taken[j] = True
+            free -= int(size[j])
+    return taken
+
+
+def keep_by_score(
+    score: FloatArray, held: BoolArray, size: IntArray, storage: IntArray
+) -> BoolArray:
+    """Every node keeps the blocks of the highest scores, each that still fits; (N, J).
+
+    Parameters
+    ----------
+    score
+        (J,) or (N, J); of equal scores the first block wins.
+    held
+        (N, J) cached or received now.
+    size, storage
+        (J,) and (N,) byte.
+    """
+    keep = np.zeros_like(held)
+    for n, row in enumerate(np.broadcast_to(score, held.shape)):
+        order = np.argsort(-row, kind="stable")
+        keep[n] = fill(order[held[n, order]], size, storage[n])
+    return keep
+
+
+def keep_by_cost(
+    cost: FloatArray,
+    held: BoolArray,
+    size: IntArray,
+    storage: IntArray,
+    expected: IntArray,
+    *,
+    rounds: int = 1,
+    in_turn: bool = True,
+) -> BoolArray:
+    """Every node keeps the blocks whose copy saves most per byte, given what the others keep.
+
+    The copy of block j at node n saves cost[j, X] - cost[j, X + n], X the other nodes that keep j.
+
+    Parameters
+    ----------
+    cost
+        (J, 2^N) seconds per byte under every kept set, never rising in the set.
+    held
+        (N, J) cached or received now.
+    size, storage
+        (J,) and (N,) byte.
+    expected
+        (J,) what a node expects the nodes that have not decided to keep, as node sets.
+    rounds
+        How often every node decides, from the second time on knowing what all others chose.
+    in_turn
+        Every node sees what those before it chose; else all decide at once, each by `expected`,
+        and once.
+
+    Returns
+    -------
+    (N, J) what is kept.
+    """
+    keep = np.zeros_like(held)
+    kept = expected.copy()
+    block = np.arange(len(size))
+    for n in list(range(len(storage))) * (rounds if in_turn else 1):
+        others = kept & ~(1 << n)
+        saved = cost[block, others] - cost[block, others | 1 << n]
+        order = np.argsort(-saved, kind="stable")
+        keep[n] = fill(order[held[n, order]], size, storage[n])
+        if in_turn:
+            kept = others | keep[n].astype(np.int64) << n
+    return keep
+
+
+def node_sets(cache: BoolArray) -> IntArray:
+    """Return (J,) the nodes that hold each block, as bit masks, from (N, J)."""
+    bits: IntArray = (1 << np.arange(len(cache))) @ cache
+    return bits
+
+
+def members(sets: IntArray, nodes: int) -> BoolArray:
+    """Return (N, J) from (J,) node sets as bit masks."""
+    return np.asarray((sets >> np.arange(nodes)[:, None]) & 1, dtype=bool)

@@ -1,0 +1,139 @@
+"""Whole models: greedy placement of models, by delay saved per byte.
+
+What most caches do. Every miss is still fetched, and every block broadcast, as by all other
+methods: only what a node may hold differs. The hindsight version knows the requests of all slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from problem.arrays import BoolArray, FloatArray, IntArray
+from problem.instance import Instance
+from problem.solution import Solution
+from solvers.joint import solve_by_placement
+from solvers.placement.chains import placement_of_paths
+from solvers.placement.greedy import block_cost
+from solvers.placement.problem import Placement, PlacementProblem
+from solvers.placement.rules import node_sets
+from solvers.result import Answer, Callback
+
+
+def whole_model_placement(
+    problem: PlacementProblem, model_blocks: BoolArray, *, shared_once: bool = True
+) -> Placement:
+    """Return the greedy static placement of whole models, with the best migration of every slot.
+
+    Parameters
+    ----------
+    problem
+        Blocks, storage, times per byte.
+    model_blocks
+        (M, J) model m contains block j.
+    shared_once
+        A node stores a block of several of its models once; else once for each of them.
+    """
+    cost, level = block_cost(problem)
+    cache = whole_model_caches(
+        cost.sum(axis=0),
+        problem.block_size,
+        problem.storage,
+        model_blocks,
+        shared_once=shared_once,
+    )
+    cached = node_sets(cache)
+    sender = np.take_along_axis(level, cached[None, :, None], axis=2)[:, :, 0]
+    every_slot = np.broadcast_to(cached, (problem.slots, problem.blocks))
+    return placement_of_paths(problem, every_slot, sender)
+
+
+def whole_model_caches(
+    total: FloatArray,
+    size: IntArray,
+    storage: IntArray,
+    model_blocks: BoolArray,
+    *,
+    shared_once: bool,
+) -> BoolArray:
+    """Add the (node, model) with the largest saving per byte that fits, until nothing saves.
+
+    Parameters
+    ----------
+    total
+        (J, 2^N) seconds per byte of every block under every cached set.
+    size, storage
+        (J,) and (N,) byte.
+    model_blocks
+        (M, J) model m contains block j.
+    shared_once
+        Bytes of a model are those of its blocks that are not there yet; else of all its blocks.
+
+    Returns
+    -------
+    (N, J) caches.
+    """
+    nodes, blocks = len(storage), len(size)
+    cache = np.zeros((nodes, blocks), dtype=bool)
+    stored = np.zeros((nodes, len(model_blocks)), dtype=bool)
+    free = storage.astype(np.int64)
+    block, bit = np.arange(blocks), 1 << np.arange(nodes)[:, None]
+    while True:
+        cached = node_sets(cache)
+        saved = size * (total[block, cached] - total[block, cached | bit])  # (N, J) s
+        missing = ~cache[:, None, :] & model_blocks  # (N, M, J)
+        needs = missing @ size if shared_once else np.tile(model_blocks @ size, (nodes, 1))
+        saving = np.einsum("nmj,nj->nm", missing, saved)
+        allowed = ~stored & (needs <= free[:, None]) & (saving > 0)
+        if not allowed.any():
+            return cache
+        rate = np.where(allowed, saving / np.maximum(needs, 1), -np.inf)
+        n, m = np.unravel_index(rate.argmax(), rate.shape)
+        free[n] -= needs[n, m]
+        stored[n, m] = True
+        cache[n] |= model_blocks[m]
+
+
+def solve_whole_model(
+    instance: Instance,
+    *,
+    time_limit: float | None = None,
+    gap: float | None = None,
+    seed: int = 0,
+    start: Solution | None = None,
+    callback: Callback | None = None,
+    shared_once: bool = True,
+    beamforming: str = "multicast",
+    restrict: Iterable[str] = (),
+    rate_cache: str | None = None,
+) -> Answer:
+    """Place whole models greedily, then deliver with the best beams known.
+
+    Parameters
+    ----------
+    instance, time_limit, gap, seed, start, callback
+        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+    shared_once
+        A node stores a block of several of its models once; else once for each of them.
+    beamforming, restrict, rate_cache
+        As in `solvers.joint.prepare`.
+    """
+    names = [restrict] if isinstance(restrict, str) else list(restrict)
+
+    def place(problem: PlacementProblem, _: int) -> Placement:
+        model_blocks = instance.library.model_blocks
+        if "coarse" in names:  # a block is a model
+            model_blocks = np.eye(problem.blocks, dtype=bool)
+        return whole_model_placement(problem, model_blocks, shared_once=shared_once)
+
+    return solve_by_placement(
+        place,
+        "whole-model",
+        instance,
+        seed=seed,
+        callback=callback,
+        beamforming=beamforming,
+        restrict=names,
+        rate_cache=rate_cache,
+    )

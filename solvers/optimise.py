@@ -78,15 +78,59 @@ def solve_exact(
 ) -> Answer:
     """Place by the state-flow MILP (HiGHS), to a proof where the size allows.
 
-    The placement is proven at the achieved rates; a second solve at the certified upper bounds of
-    the rates gives the lower bound on the joint problem.
-
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
         As in `solvers.solve.solve`.
     beamforming, restrict, rate_cache
         As in `solvers.joint.prepare`.
+    """
+    return place_twice(
+        solve_state_flow,
+        "exact",
+        instance,
+        time_limit=time_limit,
+        gap=gap,
+        seed=seed,
+        start=start,
+        callback=callback,
+        beamforming=beamforming,
+        restrict=restrict,
+        rate_cache=rate_cache,
+    )
+
+
+def place_twice(
+    place: Place,
+    method: str,
+    instance: Instance,
+    *,
+    time_limit: float | None,
+    gap: float | None,
+    seed: int,
+    start: Solution | None,
+    callback: Callback | None,
+    beamforming: str,
+    restrict: Iterable[str],
+    rate_cache: str | None,
+    done: Callable[[PlacementProblem], None] | None = None,
+) -> Answer:
+    """Place at the achieved rates, then again at the certified upper bounds of the rates.
+
+    The first gives the decisions, the second the lower bound on the joint problem.
+
+    Parameters
+    ----------
+    place
+        Placement method whose lower bounds hold for every placement.
+    method
+        Name to leave in the solution.
+    instance, time_limit, gap, seed, start, callback
+        As in `solvers.solve.solve`.
+    beamforming, restrict, rate_cache
+        As in `solvers.joint.prepare`.
+    done
+        Told of the placement problem, at achieved rates, that the decisions are for.
     """
     began = time.perf_counter()
     prepared = prepare(
@@ -100,21 +144,24 @@ def solve_exact(
     if prepared.achieved is None:
         return unserved(prepared)
     share = None if time_limit is None else PLACEMENT_SHARE * time_limit
-    prepared, found = _place(solve_state_flow, prepared, began, share, gap, seed, start, callback)
+    prepared, found = _place(place, prepared, began, share, gap, seed, start, callback)
+    if done is not None and prepared.achieved is not None:
+        done(prepared.achieved)
     certified = _price_bound(prepared, found)
-    if prepared.bounded is None:
-        return _answer(prepared, found, began, "exact", certified)
-    second = solve_state_flow(
+    # The second says nothing of spatial delivery, which can beat one broadcast per block.
+    if prepared.bounded is None or prepared.instance.delivery == "spatial":
+        return _answer(prepared, found, began, method, certified)
+    second = place(
         prepared.bounded,
         gap=gap,
         time_limit=_left(time_limit, began),
         seed=seed,
         start=found.placement,
     )
-    by_milp = second.lower_bound * (1.0 - ROUNDING)
-    if by_milp <= certified:
-        return _answer(prepared, found, began, "exact", certified)
-    return _answer(prepared, found, began, "exact", by_milp, BoundKind.MILP)
+    bound = second.lower_bound * (1.0 - ROUNDING)
+    if bound <= certified:
+        return _answer(prepared, found, began, method, certified)
+    return _answer(prepared, found, began, method, bound, BoundKind(second.bound_kind))
 
 
 def _place(

@@ -85,6 +85,22 @@ BUILT_IN = (
         reference="Huangfu and Hall, Math. Prog. Comp. 10 (2018) for HiGHS",
     ),
     Method(
+        "milp",
+        "solvers.reference:solve_milp",
+        "offline",
+        "the model of the formulation in Pyomo, solved by HiGHS; a slow, readable check",
+        warm_starts=True,
+        reference="Bynum et al., Pyomo: Optimization Modeling in Python, 3rd ed., Springer 2021",
+    ),
+    Method(
+        "lp",
+        "solvers.reference:solve_lp",
+        "offline",
+        "the linear relaxation of milp, rounded",
+        warm_starts=True,
+        reference="as milp",
+    ),
+    Method(
         "greedy",
         "solvers.joint:solve_greedy",
         "offline",

@@ -62,20 +62,25 @@ def enumerated_optimum(problem: PlacementProblem) -> float:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_tiny_against_enumeration(seed):
-    """bound <= optimum at upper-bound rates <= optimum at achieved rates <= the greedy's delay."""
+    """bound <= optimum at upper-bound rates <= optimum at achieved rates <= every method's delay."""
     instance = tiny(seed)
     prepared = prepare(instance)
-    result = solve(instance)
     optimum = enumerated_optimum(prepared.achieved)
-    assert result.lower_bound <= enumerated_optimum(prepared.bounded) <= optimum * (1 + 1e-12)
-    assert optimum <= result.delay * (1 + 1e-9)
-    assert result.delay <= 1.5 * optimum  # a greedy that does nothing useful would fail this
+    at_bounds = enumerated_optimum(prepared.bounded)
+    assert at_bounds <= optimum * (1 + 1e-12)
+    # A method that did nothing useful would exceed its factor.
+    for method, factor in (("greedy", 1.5), ("lagrangian", 1.05), ("exact", 1 + 1e-9)):
+        result = solve(instance, method)
+        assert result.lower_bound <= at_bounds * (1 + 1e-12)
+        assert optimum * (1 - 1e-9) <= result.delay <= factor * optimum
+    assert result.termination is Termination.OPTIMAL
+    assert result.gap <= 1e-3  # what is left is the bounds of the beams
 
 
 def test_result_is_the_judges():
     """Delay, feasibility and gap of a result are those of the judge, and the gap splits exactly."""
     instance = tiny(0)
-    result = solve(instance)
+    result = solve(instance, "greedy")
     assert result.solution is not None
     judged = evaluate(instance, result.solution)
     assert judged.feasible

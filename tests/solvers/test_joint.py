@@ -62,7 +62,7 @@ def enumerated_optimum(problem: PlacementProblem) -> float:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_tiny_against_enumeration(seed):
-    """bound <= optimum at upper-bound rates <= optimum at achieved rates <= every method's delay."""
+    """bound <= optimum at upper-bound rates <= optimum at achieved rates <= every delay."""
     instance = tiny(seed)
     prepared = prepare(instance)
     optimum = enumerated_optimum(prepared.achieved)

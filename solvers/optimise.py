@@ -102,7 +102,7 @@ def solve_exact(
     share = None if time_limit is None else PLACEMENT_SHARE * time_limit
     prepared, found = _place(solve_state_flow, prepared, began, share, gap, seed, start, callback)
     certified = _price_bound(prepared, found)
-    if prepared.bounded is None:
+    if prepared.bounded is None or found.termination is Termination.INTERRUPTED:
         return _answer(prepared, found, began, "exact", certified)
     second = solve_state_flow(
         prepared.bounded,
@@ -111,9 +111,9 @@ def solve_exact(
         seed=seed,
         start=found.placement,
     )
+    if second.bound_kind is BoundKind.CERTIFIED or second.lower_bound <= certified:
+        return _answer(prepared, found, began, "exact", max(certified, second.lower_bound))
     by_milp = second.lower_bound * (1.0 - ROUNDING)
-    if by_milp <= certified:
-        return _answer(prepared, found, began, "exact", certified)
     return _answer(prepared, found, began, "exact", by_milp, BoundKind.MILP)
 
 
@@ -185,7 +185,7 @@ def _answer(
         found.placement,
         method=method,
         lower_bound=lower_bound,
-        termination=Termination(found.termination),
+        termination=found.termination,
         bound_kind=bound_kind,
         trace=trace,
     )

@@ -14,17 +14,18 @@ from collections.abc import Callable
 import numpy as np
 
 from problem.arrays import IntArray
-from solvers.placement.bound import dual_point, no_prices
+from solvers.placement.bound import DualPoint, Prices, dual_point, no_prices
+from solvers.placement.chains import Classes, paths_of_placement, placement_of_paths
 from solvers.placement.chains import classes as classes_of
-from solvers.placement.chains import paths_of_placement, placement_of_paths
 from solvers.placement.columns import empty_paths
 from solvers.placement.dual_ascent import Ascent, ascend
 from solvers.placement.dynamic_programme import Paths
 from solvers.placement.path_milp import choose_paths
 from solvers.placement.problem import Placement, PlacementProblem, placement_delay
-from solvers.placement.result import PlacementResult, Progress, TracePoint
+from solvers.placement.result import PlacementResult, Progress
 from solvers.placement.ruin import ruin_and_recreate
 from solvers.placement.sweeps import Assignment, assignment_of, rounded, sweep
+from solvers.result import TracePoint
 
 BOUND_TOLERANCE = 1e-4
 BOUND_TIME_SHARE = 0.5
@@ -91,9 +92,28 @@ def solve_lagrangian(
     if start is not None:
         placement_delay(problem, start)
         progress.offer(start)
-    if progress.finished:
-        return progress.result(first.prices)
+    prices = [first.prices]
+    if not progress.finished:
+        try:
+            _search(progress, classes, empty, first, prices, gap, seed, start is not None, patience)
+        except KeyboardInterrupt:
+            progress.interrupted = True
+    return progress.result(prices[-1])
 
+
+def _search(
+    progress: Progress,
+    classes: Classes,
+    empty: Paths,
+    first: DualPoint,
+    prices: list[Prices],
+    gap: float | None,
+    seed: int,
+    started_from: bool,
+    patience: int,
+) -> None:
+    """Raise the bound, then improve the placement until nothing comes of it; note the prices."""
+    problem, of = progress.problem, classes.of_block
     left = progress.deadline - time.perf_counter()
     ascent = ascend(
         problem, classes, first, progress.delay,
@@ -101,10 +121,11 @@ def solve_lagrangian(
         deadline=time.perf_counter() + BOUND_TIME_SHARE * left,
         report=progress.raise_bound,
     )  # fmt: skip
+    prices.append(ascent.best.prices)
     rng = np.random.default_rng(seed)
     assignment, unplaced = rounded(problem, classes, ascent.master, ascent.share, empty)
     _sweeps(progress, assignment, ascent, unplaced, rng)
-    if start is not None:
+    if started_from:
         _sweeps(progress, _assigned(progress, assignment), ascent, np.arange(0), rng)
 
     stagnation = 0
@@ -123,7 +144,6 @@ def solve_lagrangian(
         best = _assigned(progress, assignment)
         ascent.master.add(of, best.paths)
         stagnation = 0 if progress.delay < before * (1 - PROGRESS) else stagnation + 1
-    return progress.result(ascent.best.prices)
 
 
 def _assigned(progress: Progress, like: Assignment) -> Assignment:

@@ -14,7 +14,7 @@ from problem.instance import Instance, user_groups
 from problem.scenario import read_scenario
 from solvers.joint import certified_lower_bound, prepare
 from solvers.placement.problem import PlacementProblem
-from solvers.result import Termination, relative_gap
+from solvers.result import Progress, Termination, relative_gap
 from solvers.solve import solve
 
 TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
@@ -136,3 +136,20 @@ def test_relative_gap():
     assert relative_gap(1.1, 1.0) == pytest.approx(0.1)
     assert relative_gap(0.0, 0.0) == 0.0
     assert relative_gap(1.0, 0.0) == np.inf
+
+
+@pytest.mark.parametrize("method", ["lagrangian", "exact"])
+def test_interrupted_keeps_the_best_so_far(method):
+    """Ctrl-C during the placement gives the best solution so far, judged, and says so."""
+    instance = read_scenario(TINY.with_name("vision-horizon.toml")).generate(0)
+    told = []
+
+    def press(progress: Progress) -> None:
+        told.append(progress)
+        if progress.stage == "placement" and len(told) > 12:
+            raise KeyboardInterrupt
+
+    result = solve(instance, method, callback=press)
+    assert result.termination is Termination.INTERRUPTED
+    assert result.evaluation.feasible
+    assert result.lower_bound <= result.delay

@@ -110,11 +110,15 @@ def prepare(
 
     with np.errstate(divide="ignore"):
         link = restricted_links(8.0 / instance.network.link_rate, restrictions)
-    bare = Prepared(instance, plans, rates, link, None, None, robust)
+    return with_problems(Prepared(instance, plans, rates, link, None, None, robust))
+
+
+def with_problems(prepared: Prepared) -> Prepared:
+    """Return the same with the placement problems at its rates and at their bounds."""
     return replace(
-        bare,
-        achieved=placement_problem(bare, [slot.achieved for slot in rates]),
-        bounded=placement_problem(bare, [slot.bound for slot in rates]),
+        prepared,
+        achieved=placement_problem(prepared, [slot.achieved for slot in prepared.rates]),
+        bounded=placement_problem(prepared, [slot.bound for slot in prepared.rates]),
     )
 
 

@@ -23,7 +23,7 @@ from problem.demand import Demand, forecast, popularity
 from problem.instance import Delivery, Instance, Schedule
 from problem.library import ModelLibrary
 from problem.network import Network
-from solvers.joint import Prepared, answer, everywhere_bound, prepare, unserved
+from solvers.joint import Prepared, answer, everywhere_bound, prepare, unserved, with_problems
 from solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from solvers.rates import SlotRates
 from solvers.restrictions import (
@@ -277,24 +277,16 @@ def joined(instance: Instance, slots: Sequence[Prepared]) -> Prepared:
     slots
         Rates of every slot alone.
     """
-    return Prepared(
-        instance=instance,
-        plans=tuple(slot.plans[0] for slot in slots),
-        rates=tuple(slot.rates[0] for slot in slots),
-        achieved=_joined_problem([slot.achieved for slot in slots]),
-        bounded=_joined_problem([slot.bounded for slot in slots]),
-        robust=slots[0].robust,
-    )
-
-
-def _joined_problem(slots: Sequence[PlacementProblem | None]) -> PlacementProblem | None:
-    known = [slot for slot in slots if slot is not None]
-    if len(known) < len(slots):
-        return None
-    return replace(
-        known[0],
-        group=np.concatenate([slot.group for slot in known]),
-        broadcast=tuple(slot.broadcast[0] for slot in known),
+    return with_problems(
+        Prepared(
+            instance=instance,
+            plans=tuple(slot.plans[0] for slot in slots),
+            rates=tuple(slot.rates[0] for slot in slots),
+            link=slots[0].link,
+            achieved=None,
+            bounded=None,
+            robust=slots[0].robust,
+        )
     )
 
 

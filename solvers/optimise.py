@@ -149,7 +149,8 @@ def place_twice(
         done(prepared.achieved)
     certified = _price_bound(prepared, found)
     # The second says nothing of spatial delivery, which can beat one broadcast per block.
-    if prepared.bounded is None or prepared.instance.delivery == "spatial":
+    spatial = prepared.instance.delivery == "spatial"
+    if prepared.bounded is None or spatial or found.termination is Termination.INTERRUPTED:
         return _answer(prepared, found, began, method, certified)
     second = place(
         prepared.bounded,
@@ -158,10 +159,10 @@ def place_twice(
         seed=seed,
         start=found.placement,
     )
-    bound = second.lower_bound * (1.0 - ROUNDING)
-    if bound <= certified:
-        return _answer(prepared, found, began, method, certified)
-    return _answer(prepared, found, began, method, bound, BoundKind(second.bound_kind))
+    if second.bound_kind is BoundKind.CERTIFIED or second.lower_bound <= certified:
+        return _answer(prepared, found, began, method, max(certified, second.lower_bound))
+    by_milp = second.lower_bound * (1.0 - ROUNDING)
+    return _answer(prepared, found, began, method, by_milp, BoundKind.MILP)
 
 
 def _place(
@@ -227,12 +228,17 @@ def _answer(
         TracePoint(max(0.0, offset) + p.time_s, p.delay, min(p.lower_bound, lower_bound))
         for p in found.trace
     )
+    termination = found.termination
+    # What is proven of one broadcast per block is not proven of spatial delivery.
+    proven = termination in (Termination.OPTIMAL, Termination.GAP_REACHED)
+    if proven and prepared.instance.delivery == "spatial":
+        termination = Termination.COMPLETED
     return answer(
         prepared,
         found.placement,
         method=method,
         lower_bound=lower_bound,
-        termination=Termination(found.termination),
+        termination=termination,
         bound_kind=bound_kind,
         trace=trace,
     )

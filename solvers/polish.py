@@ -8,7 +8,7 @@ import numpy as np
 
 from solvers.beamforming.methods import KERNEL, solve_messages
 from solvers.delivery import sent_messages
-from solvers.joint import Prepared, placement_problem
+from solvers.joint import Prepared, with_problems
 from solvers.placement.problem import Placement, placement_delay
 from solvers.rates import improved
 
@@ -71,16 +71,8 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
         changed = True
     if not changed or prepared.achieved is None:
         return prepared, 0.0
-    better = placement_problem(prepared, [slot.achieved for slot in rates])
-    assert better is not None  # rates only rise
+    better = with_problems(replace(prepared, rates=tuple(rates)))
+    assert better.achieved is not None  # rates only rise
     before = placement_delay(prepared.achieved, placement)
-    after = placement_delay(better, placement)
-    return (
-        replace(
-            prepared,
-            rates=tuple(rates),
-            achieved=better,
-            bounded=placement_problem(prepared, [slot.bound for slot in rates]),
-        ),
-        (before - after) / before if before else 0.0,
-    )
+    after = placement_delay(better.achieved, placement)
+    return better, (before - after) / before if before else 0.0

@@ -25,6 +25,8 @@ class Termination(StrEnum):
     """The time was up; there is a solution."""
     ITERATION_LIMIT = "iteration_limit"
     """The iterations were used up or brought nothing more; there is a solution."""
+    INTERRUPTED = "interrupted"
+    """The user stopped it; there is a solution."""
     NO_SOLUTION = "no_solution"
     """A limit was reached, or the instance has no finite answer: there is no solution."""
     FAILED = "failed"

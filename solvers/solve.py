@@ -16,7 +16,7 @@ from problem.version import FINECAST_VERSION
 from solvers.registry import method_of
 from solvers.result import Callback, Result, Termination
 
-_LIBRARIES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "highspy")
+_LIBRARIES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "highspy", "pyomo")
 
 
 def solve(

@@ -22,16 +22,20 @@ def command(as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    rows = Table(title="methods", title_justify="left")
-    for heading in ("name", "setting", "bound", "warm start", "what it does", "source"):
-        rows.add_column(heading)
+    rows = Table(title="methods", title_justify="left", show_lines=True)
+    for heading in ("name", "knows", "also", "what it does"):
+        rows.add_column(heading, no_wrap=heading == "name")
     for method in table.values():
+        can = {
+            "no bound": not method.gives_bound,
+            "warm start": method.warm_starts,
+            "training": method.needs_training,
+            "GPU": method.uses_gpu,
+        }
         rows.add_row(
             method.name,
-            method.setting,
-            "yes" if method.gives_bound else "no",
-            "yes" if method.warm_starts else "no",
-            method.summary,
-            method.reference,
+            "all slots" if method.setting == "offline" else "the past",
+            ", ".join(name for name, holds in can.items() if holds),
+            f"{method.summary}\n[dim]{method.reference}[/dim]",
         )
     Console().print(rows)

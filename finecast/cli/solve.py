@@ -70,6 +70,8 @@ def command(
             click.echo(f"solution written to {target}")
     if result.evaluation is None or not result.evaluation.feasible:
         sys.exit(1)
+    if result.termination == "interrupted":
+        sys.exit(130)
 
 
 def as_dict(result: Any) -> dict[str, Any]:

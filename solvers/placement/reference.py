@@ -12,12 +12,12 @@ from pyomo.contrib.solver.solvers.highs import Highs
 
 from problem.arrays import BoolArray, FloatArray, IntArray
 from solvers.placement.chains import classes, placement_of_paths
-from solvers.placement.greedy import greedy_placement
 from solvers.placement.problem import Placement, PlacementProblem
-from solvers.placement.pyomo_model import placement_model
-from solvers.placement.result import PlacementResult, Progress, TracePoint
+from solvers.placement.pyomo_model import everything_from_the_cloud, placement_model
+from solvers.placement.result import PlacementResult, Progress
 from solvers.placement.rules import keep_by_score
 from solvers.placement.state_flow import PROOF_GAP, best_senders
+from solvers.result import BoundKind, TracePoint
 
 ROUNDING = 1e-12
 """The bound that all nodes send everything is lowered by this share: rounding of its sum."""
@@ -35,7 +35,7 @@ def solve_milp(
     """Find a placement and try to prove it optimal, by the model as it stands.
 
     The decisions of HiGHS are rounded and judged by `placement_delay`; its status is not asked.
-    The better of them and the start (else the greedy placement) is returned. Pyomo cannot hand
+    The better of them and the start (else everything from the cloud) is returned. Pyomo cannot hand
     HiGHS the start, and building the model, which counts against `time_limit`, is not interrupted.
 
     Parameters
@@ -63,7 +63,8 @@ def solve_lp(
     """Round the linear relaxation of the model to a placement; its value is the bound.
 
     In the order of the slots, every node caches the blocks of the largest x that it can have and
-    that still fit; the migrations are then the best ones of the sequential schedule.
+    that still fit; the migrations are then the best ones of the sequential schedule. The better of
+    this and the start (else everything from the cloud) is returned.
 
     Parameters
     ----------
@@ -94,12 +95,24 @@ def _solve(
             raise ValueError(f"{name}: {value!r} is not allowed, must be >= 0 or None")
     simple = everywhere(problem)
     progress = Progress(
-        problem, start or greedy_placement(problem), simple,
+        problem, start or everything_from_the_cloud(problem), simple,
         started=started, gap=gap, time_limit=time_limit, callback=callback, optimal_gap=PROOF_GAP,
     )  # fmt: skip
     if progress.finished:
         return progress.result()
-    model = placement_model(problem, relaxed=placement_of is _rounded)
+    try:
+        _branch_and_bound(progress, placement_of, seed)
+    except KeyboardInterrupt:
+        progress.interrupted = True
+    by_milp = progress.lower_bound > simple
+    return progress.result(None, BoundKind.MILP if by_milp else BoundKind.CERTIFIED)
+
+
+def _branch_and_bound(
+    progress: Progress, placement_of: Callable[[PlacementProblem, Any], Placement], seed: int
+) -> None:
+    """Let HiGHS solve the model; offer its placement and its bound to the progress."""
+    model = placement_model(progress.problem, relaxed=placement_of is _rounded)
     limited = np.isfinite(progress.deadline)
     results = Highs().solve(
         model,
@@ -121,11 +134,10 @@ def _solve(
         results.solution_loader.load_vars()
         # A solution within the tolerances of HiGHS may still break a rule.
         with suppress(ValueError):
-            progress.offer(placement_of(problem, model))
+            progress.offer(placement_of(progress.problem, model))
     bound = results.objective_bound
     if bound is not None and np.isfinite(bound):
         progress.raise_bound(bound)
-    return progress.result(None, "milp" if progress.lower_bound > simple else "certified")
 
 
 def everywhere(problem: PlacementProblem) -> float:

@@ -5,27 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from solvers.placement.bound import Prices
 from solvers.placement.problem import Placement, PlacementProblem, placement_delay
-
-BoundKind = Literal["certified", "milp"]
-Termination = Literal["optimal", "gap_reached", "time_limit", "iteration_limit"]
+from solvers.result import BoundKind, Termination, TracePoint, relative_gap
 
 OPTIMAL_GAP = 1e-9
 """Relative gap at which a placement counts as optimal: rounding of the sums of seconds."""
-
-
-@dataclass(frozen=True)
-class TracePoint:
-    """Best delay and best bound (s) known `time_s` seconds after the start."""
-
-    time_s: float
-    delay: float
-    lower_bound: float
 
 
 @dataclass(frozen=True)
@@ -55,20 +43,13 @@ class PlacementResult:
     lower_bound: float
     trace: tuple[TracePoint, ...]
     termination: Termination
-    bound_kind: BoundKind = "certified"
+    bound_kind: BoundKind = BoundKind.CERTIFIED
     prices: Prices | None = None
 
     @property
     def gap(self) -> float:
         """Relative optimality gap, (delay - bound) / bound."""
         return relative_gap(self.delay, self.lower_bound)
-
-
-def relative_gap(delay: float, lower_bound: float) -> float:
-    """Return (delay - bound) / bound; zero when nothing takes any time."""
-    if delay <= lower_bound:
-        return 0.0
-    return (delay - lower_bound) / lower_bound if lower_bound > 0 else np.inf
 
 
 class Progress:
@@ -109,6 +90,7 @@ class Progress:
         self.placement = placement
         self.delay = placement_delay(problem, placement)
         self.lower_bound = min(lower_bound, self.delay)
+        self.interrupted = False
         self.trace: list[TracePoint] = []
         self._record()
 
@@ -158,19 +140,21 @@ class Progress:
     @property
     def finished(self) -> bool:
         """Whether there is a reason to stop."""
-        return self.reached or self.late
+        return self.reached or self.late or self.interrupted
 
     def result(
-        self, prices: Prices | None = None, bound_kind: BoundKind = "certified"
+        self, prices: Prices | None = None, bound_kind: BoundKind = BoundKind.CERTIFIED
     ) -> PlacementResult:
         """Return the best placement with the reason to stop."""
-        termination: Termination = "iteration_limit"
+        termination = Termination.ITERATION_LIMIT
         if self.gap <= self.optimal_gap:
-            termination = "optimal"
+            termination = Termination.OPTIMAL
         elif self.reached:
-            termination = "gap_reached"
+            termination = Termination.GAP_REACHED
+        elif self.interrupted:
+            termination = Termination.INTERRUPTED
         elif self.late:
-            termination = "time_limit"
+            termination = Termination.TIME_LIMIT
         return PlacementResult(
             self.placement,
             self.delay,

@@ -17,8 +17,9 @@ from solvers.placement.elimination import excess
 from solvers.placement.lagrangian import solve_lagrangian
 from solvers.placement.problem import Placement, PlacementProblem
 from solvers.placement.quiet import QuietHighs
-from solvers.placement.result import PlacementResult, Progress, TracePoint
+from solvers.placement.result import PlacementResult, Progress
 from solvers.placement.state_flow_model import Model, model
+from solvers.result import BoundKind, Termination, TracePoint
 
 LAGRANGIAN_TIME_SHARE = 0.2
 LAGRANGIAN_PATIENCE = 2
@@ -80,6 +81,7 @@ def solve_state_flow(
     )  # fmt: skip
     progress.trace = list(warm.trace)
     progress.callback = callback
+    progress.interrupted = warm.termination is Termination.INTERRUPTED
     if progress.finished or warm.prices is None:
         return progress.result(warm.prices)
     classes = classes_of(problem)
@@ -87,9 +89,12 @@ def solve_state_flow(
     unit = progress.delay
     room = (progress.delay - point.bound) * (1 + 1e-9) + 1e-12 * unit
     milp = model(problem, classes, excess(classes, point), room, unit)
-    progress.raise_bound(_branch_and_bound(progress, classes, milp, seed))
+    try:
+        progress.raise_bound(_branch_and_bound(progress, classes, milp, seed))
+    except KeyboardInterrupt:
+        progress.interrupted = True
     milp_bound = progress.lower_bound > warm.lower_bound
-    return progress.result(warm.prices, "milp" if milp_bound else "certified")
+    return progress.result(warm.prices, BoundKind.MILP if milp_bound else BoundKind.CERTIFIED)
 
 
 def _branch_and_bound(progress: Progress, classes: Classes, milp: Model, seed: int) -> float:

@@ -13,8 +13,10 @@ from problem.evaluation import evaluate
 from problem.instance import Instance, user_groups
 from problem.scenario import read_scenario
 from solvers.joint import certified_lower_bound, prepare
-from solvers.placement.problem import PlacementProblem
-from solvers.result import Termination, relative_gap
+from solvers.placement.problem import Placement, PlacementProblem
+from solvers.placement.quiet import QuietHighs
+from solvers.polish import polished
+from solvers.result import BoundKind, Progress, Termination, relative_gap
 from solvers.solve import solve
 
 TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
@@ -62,20 +64,76 @@ def enumerated_optimum(problem: PlacementProblem) -> float:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_tiny_against_enumeration(seed):
-    """bound <= optimum at upper-bound rates <= optimum at achieved rates <= the greedy's delay."""
+    """bound <= optimum at upper-bound rates <= optimum at achieved rates <= every delay."""
     instance = tiny(seed)
     prepared = prepare(instance)
-    result = solve(instance)
     optimum = enumerated_optimum(prepared.achieved)
-    assert result.lower_bound <= enumerated_optimum(prepared.bounded) <= optimum * (1 + 1e-12)
-    assert optimum <= result.delay * (1 + 1e-9)
-    assert result.delay <= 1.5 * optimum  # a greedy that does nothing useful would fail this
+    at_bounds = enumerated_optimum(prepared.bounded)
+    assert at_bounds <= optimum * (1 + 1e-12)
+    # A method that did nothing useful would exceed its factor.
+    for method, factor in (("greedy", 1.5), ("lagrangian", 1.05), ("exact", 1 + 1e-9)):
+        result = solve(instance, method)
+        assert result.lower_bound <= at_bounds * (1 + 1e-12)
+        assert optimum * (1 - 1e-9) <= result.delay <= factor * optimum
+    assert result.termination is Termination.OPTIMAL
+    assert result.gap <= 1e-3  # what is left is the bounds of the beams
+
+
+@pytest.mark.parametrize("method", ["exact", "milp"])
+@pytest.mark.parametrize("seed", range(6))
+def test_proofs_equal_enumeration(method, seed):
+    """Said to be optimal, and it is: the delay is the optimum at the rates of the beams in use.
+
+    Beams in use are polished, so that the rates are at least those that `prepare` achieves.
+    """
+    instance = tiny(seed)
+    prepared = prepare(instance)
+    result = solve(instance, method)
+    assert result.termination is Termination.OPTIMAL
+    placement = Placement(result.solution.cache, result.solution.source)
+    better, _ = polished(prepared, placement, seed=0)
+    optimum = enumerated_optimum(better.achieved)
+    assert result.delay == pytest.approx(optimum, rel=1e-9)
+    assert optimum <= enumerated_optimum(prepared.achieved) * (1 + 1e-12)
+    assert result.lower_bound == pytest.approx(enumerated_optimum(prepared.bounded), rel=1e-6)
+
+
+def test_relaxation_lies_below_enumeration():
+    """The bound of the relaxation holds at the bounded rates; its rounding is a placement."""
+    for seed in range(4):
+        instance = tiny(seed)
+        prepared = prepare(instance)
+        result = solve(instance, "lp")
+        assert result.lower_bound <= enumerated_optimum(prepared.bounded) * (1 + 1e-9)
+        assert result.delay >= enumerated_optimum(prepared.achieved) * (1 - 1e-4)
+
+
+@pytest.mark.parametrize("method", ["exact", "milp", "lp"])
+def test_spatial_bound_is_not_that_of_one_broadcast_per_block(method):
+    """Messages at once can beat every sequential plan: only the users' own bound is left."""
+    instance = tiny(0, delivery="spatial")
+    result = solve(instance, method)
+    assert result.lower_bound == certified_lower_bound(instance)
+    assert result.bound_kind is BoundKind.CERTIFIED
+    assert result.termination in (Termination.COMPLETED, Termination.ITERATION_LIMIT)
+
+
+def test_model_is_written_at_the_rates_of_the_answer(tmp_path):
+    """`write` gives the model of the answer; HiGHS alone finds its delay in it."""
+    path = tmp_path / "tiny.mps"
+    result = solve(tiny(1), "milp", write=str(path))
+    highs = QuietHighs()
+    highs.readModel(str(path))
+    highs.run()
+    assert highs.getInfo().objective_function_value == pytest.approx(result.delay, rel=1e-6)
+    with pytest.raises(ValueError, match="write"):
+        solve(tiny(1), "lp", write="model.txt")
 
 
 def test_result_is_the_judges():
     """Delay, feasibility and gap of a result are those of the judge, and the gap splits exactly."""
     instance = tiny(0)
-    result = solve(instance)
+    result = solve(instance, "greedy")
     assert result.solution is not None
     judged = evaluate(instance, result.solution)
     assert judged.feasible
@@ -131,3 +189,20 @@ def test_relative_gap():
     assert relative_gap(1.1, 1.0) == pytest.approx(0.1)
     assert relative_gap(0.0, 0.0) == 0.0
     assert relative_gap(1.0, 0.0) == np.inf
+
+
+@pytest.mark.parametrize("method", ["lagrangian", "exact"])
+def test_interrupted_keeps_the_best_so_far(method):
+    """Ctrl-C during the placement gives the best solution so far, judged, and says so."""
+    instance = read_scenario(TINY.with_name("vision-horizon.toml")).generate(0)
+    told = []
+
+    def press(progress: Progress) -> None:
+        told.append(progress)
+        if progress.stage == "placement" and len(told) > 12:
+            raise KeyboardInterrupt
+
+    result = solve(instance, method, callback=press)
+    assert result.termination is Termination.INTERRUPTED
+    assert result.evaluation.feasible
+    assert result.lower_bound <= result.delay

@@ -10,6 +10,9 @@ from solvers.beamforming.worst_case import Multicast
 _ENTRY = {
     "sca": "solvers.beamforming.sca:solve_sca",
     "sdr": "solvers.beamforming.sdr:solve_sdr",
+    "sprocedure": "solvers.beamforming.sprocedure:solve_sprocedure",
+    "wmmse": "solvers.beamforming.wmmse:solve_wmmse_single",
+    "matched": "solvers.beamforming.matched:solve_matched",
 }
 
 NAMES = tuple(_ENTRY)

@@ -302,7 +302,7 @@ def _ascend(
         price = np.maximum(price, 1e-14 * load[:, None] + 1e-200)
         diagonal = np.repeat(hold + price[:, None], antennas, axis=2)
         matrix[..., np.arange(size), np.arange(size)] += diagonal
-        new = np.linalg.solve(matrix, pull[..., None])[..., 0]
+        new = np.asarray(np.linalg.solve(matrix, pull[..., None])[..., 0], dtype=np.complex128)
         power = _node_power(new, nodes)
         price = price * np.sqrt(np.clip(power, 1e-4, 1e4))
         new = _within_power(new, nodes)
@@ -358,8 +358,9 @@ def _minorant(
     slope = s / j  # v u
     curvature = share * s**2 / (j * (s**2 + j))  # lambda c
     total = curvature.sum(axis=1, keepdims=True)  # of the user, over its messages
-    # A spread above 20 times the amplitude would freeze the beam: the bound is not met there.
-    ratio = np.divide(b, np.maximum(a, 0.05 * b), out=np.zeros_like(b), where=b > 0)
+    # An amplitude of 0, a null, would be frozen by 1 / a0: lifted, the bound is just not met.
+    lifted = np.maximum(a, 0.05 * b)
+    ratio = np.divide(b, lifted, out=np.zeros_like(b), where=b > 0)
     toward = share * slope + 2 * curvature * b
     away = -share * slope + 2 * curvature * a  # of b: a gain where > 0, a cost where < 0
     inverse = 1 / np.maximum(heard.norms, 1e-6)
@@ -369,7 +370,7 @@ def _minorant(
     tangent = (np.maximum(0.0, away) @ error) * inverse
     pull = np.einsum("sik,ikd->sid", toward * phase, channel)
     pull = pull + beams * np.repeat(tangent, antennas, axis=2)
-    hold = (((a + b) * total + np.maximum(0.0, -away)) @ error) * inverse
+    hold = (((lifted + b) * total + np.maximum(0.0, -away)) @ error) * inverse
     return np.asarray(matrix), np.asarray(pull), np.asarray(hold)
 
 

@@ -155,9 +155,7 @@ def placement_of_paths(problem: PlacementProblem, cached: IntArray, sender: IntA
     return Placement(cache, source)
 
 
-def paths_of_placement(
-    problem: PlacementProblem, placement: Placement
-) -> tuple[IntArray, IntArray]:
+def paths_of_placement(problem: PlacementProblem, placement: Placement) -> tuple[IntArray, IntArray]:
     """Node sets X and Q of every block in every slot, as bit masks, (T, J) each."""
     bits = (1 << np.arange(problem.nodes))[:, None]
     cached = (placement.cache * bits).sum(axis=1)

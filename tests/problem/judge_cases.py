@@ -200,7 +200,9 @@ def random_instance(
             max_spectral_efficiency=max_spectral_efficiency,
             node_position=rng.normal(size=(nodes, 2)),
         ),
-        demand=Demand(preference / preference.sum(axis=2, keepdims=True), 0.3, np.full(users, 0.8)),
+        demand=Demand(
+            preference / preference.sum(axis=2, keepdims=True), 0.3, np.full(users, 0.8)
+        ),
         requests=rng.integers(-1, models, size=(slots, users)),
         channel_estimate=estimate,
         channel_error=error,

@@ -50,6 +50,8 @@ class Prepared:
         some group cannot be served.
     robust
         Rates hold over the error balls.
+    beamforming
+        The method that made the beams.
     """
 
     instance: Instance
@@ -59,6 +61,7 @@ class Prepared:
     achieved: PlacementProblem | None
     bounded: PlacementProblem | None
     robust: bool
+    beamforming: str
 
 
 def prepare(
@@ -110,7 +113,7 @@ def prepare(
 
     with np.errstate(divide="ignore"):
         link = restricted_links(8.0 / instance.network.link_rate, restrictions)
-    return with_problems(Prepared(instance, plans, rates, link, None, None, robust))
+    return with_problems(Prepared(instance, plans, rates, link, None, None, robust, beamforming))
 
 
 def with_problems(prepared: Prepared) -> Prepared:

@@ -286,6 +286,7 @@ def joined(instance: Instance, slots: Sequence[Prepared]) -> Prepared:
             achieved=None,
             bounded=None,
             robust=slots[0].robust,
+            beamforming=slots[0].beamforming,
         )
     )
 

@@ -15,12 +15,11 @@ to any stationary point, so what comes out is only kept where it is better.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from solvers.beamforming.ascent import better_beams, within
 from solvers.beamforming.candidates import Beams, Iterate
 from solvers.beamforming.group import Group
-from solvers.beamforming.schedule import COUPLING, TINY, TURN
+from solvers.beamforming.schedule import COUPLING, TURN
 
 
 def settle(

@@ -62,6 +62,14 @@ class DualPoint:
         """Return the points that `index` (m,), or a mask (B,), selects."""
         return DualPoint(self.weight[index], self.slope[index], self.price[index])
 
+    def put(self, index: Tensor, other: DualPoint) -> DualPoint:
+        """Return these points with those of the problems `index` (m,) replaced."""
+        return DualPoint(
+            self.weight.index_copy(0, index, other.weight),
+            self.slope.index_copy(0, index, other.slope),
+            self.price.index_copy(0, index, other.price),
+        )
+
     def where(self, choose: Tensor, other: DualPoint) -> DualPoint:
         """Return this point where `choose` (B,) holds, else `other`."""
         pick = choose[:, None]

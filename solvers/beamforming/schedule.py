@@ -27,5 +27,11 @@ TURN = 0.5
 CLOSED = 1e-6
 """Relative distance on u between beams and their bound at which a problem counts as solved."""
 
+PHASED = 1e-7
+"""Relative distance on u between beams and the dual value for their phases at which to stop."""
+
+SMALL = 3
+"""Batches up to this size are solved one problem at a time when on the CPU."""
+
 TINY = 1e-30
 """Below any meaningful amplitude, above the underflow of float32."""

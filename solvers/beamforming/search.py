@@ -2,39 +2,81 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from solvers.beamforming.ascent import ascend
 from solvers.beamforming.candidates import Beams, initial_phases, start
-from solvers.beamforming.certificate import closed, guess_from_beams
+from solvers.beamforming.certificate import DualPoint, closed, guess_from_beams
 from solvers.beamforming.group import Group
 from solvers.beamforming.newton import settle
-from solvers.beamforming.schedule import CLOSED, FIRST, FIRST_TEMPERATURE, SETTLE, STAGES
+from solvers.beamforming.schedule import CLOSED, FIRST, FIRST_TEMPERATURE, SETTLE, SMALL, STAGES
 from solvers.beamforming.small import search_one
 
-SMALL = 3
-"""Batches up to this size go through `small.py` when on the CPU."""
 
-
-def search(group: Group, starts: int, dtype: torch.dtype, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the best beams found as direction (B, K) and gain (B, N), see `Beams`.
+def search(
+    group: Group, starts: int, dtype: torch.dtype, seed: int
+) -> tuple[Tensor, Tensor, DualPoint]:
+    """Return the best beams found as direction (B, K) and gain (B, N), and the best dual guess.
 
     Every problem is first solved from equal phases. Where the free certificate does not prove the
     result optimal to `CLOSED`, twice `starts` candidates are screened and the better half goes
-    on, both in `dtype`; the best one is finished in complex128.
+    on, both in `dtype`; the best one is finished in complex128. See `Beams`.
     """
     phases = initial_phases(group, 2 * starts, seed)
     if len(phases) <= SMALL and phases.device.type == "cpu":
-        return _one_by_one(group, phases, starts)
-    beams = _straight(group, phases[:, :1], dtype)
-    left = _unproven(group, beams)
+        direction, gain = _one_by_one(group, phases, starts)
+        return direction, gain, guess_from_beams(group, direction, gain)[0]
+    at = _proven(group, _straight(group, phases[:, :1], dtype))
+    left = at.left()
     if len(left):
-        part = group.take(left)
-        found = _screened(part, phases[left], starts, dtype, beams.take(left))
-        beams = beams.put(left, found)
-    return beams.direction[:, 0], beams.gain[:, 0]
+        at = at.put(left, _screened(group.take(left), phases[left], starts, dtype, at.take(left)))
+    return at.beams.direction[:, 0], at.beams.gain[:, 0], at.proof
+
+
+@dataclass(frozen=True)
+class _Proven:
+    """Beams (B, 1), the least bound (B,) on u found so far and the dual point that proves it."""
+
+    beams: Beams
+    bound: Tensor
+    proof: DualPoint
+
+    def left(self) -> Tensor:
+        """Return the indices of the problems that are not proven solved."""
+        return (self.beams.value[:, 0] * (1 + CLOSED) < self.bound).nonzero()[:, 0]
+
+    def take(self, index: Tensor) -> _Proven:
+        """Return the problems `index` (m,)."""
+        return _Proven(self.beams.take(index), self.bound[index], self.proof.take(index))
+
+    def put(self, index: Tensor, other: _Proven) -> _Proven:
+        """Return these with the problems `index` (m,) replaced."""
+        return _Proven(
+            self.beams.put(index, other.beams),
+            self.bound.index_copy(0, index, other.bound),
+            self.proof.put(index, other.proof),
+        )
+
+    def improved(self, group: Group, beams: Beams) -> _Proven:
+        """Return the better beams of the two, and the smaller of their bounds."""
+        other = _proven(group, beams)
+        lower = self.bound <= other.bound
+        return _Proven(
+            self.beams.where(self.beams.value > beams.value, beams),
+            torch.minimum(self.bound, other.bound),
+            self.proof.where(lower, other.proof),
+        )
+
+
+def _proven(group: Group, beams: Beams) -> _Proven:
+    """Certify beams by their free certificate."""
+    guess, _, _ = guess_from_beams(group, beams.direction[:, 0], beams.gain[:, 0])
+    high = torch.ones_like(beams.gain[:, 0])
+    return _Proven(beams, *closed(group, guess, torch.zeros_like(high), high))
 
 
 def _straight(group: Group, phase: Tensor, dtype: torch.dtype) -> Beams:
@@ -47,8 +89,10 @@ def _straight(group: Group, phase: Tensor, dtype: torch.dtype) -> Beams:
     return settle(group, at.to(torch.complex128), temperature, cut, floor, steps)
 
 
-def _screened(group: Group, phases: Tensor, starts: int, dtype: torch.dtype, best: Beams) -> Beams:
-    """Screen the candidates, carry the better half, finish the best; never worse than `best`."""
+def _screened(
+    group: Group, phases: Tensor, starts: int, dtype: torch.dtype, known: _Proven
+) -> _Proven:
+    """Screen the candidates, carry the better half, finish the best; improve on what is known."""
     rough = group.to(dtype)
     (steps, cut, floor), second, third = STAGES
     at = start(rough, phases.to(dtype), FIRST_TEMPERATURE)
@@ -58,25 +102,17 @@ def _screened(group: Group, phases: Tensor, starts: int, dtype: torch.dtype, bes
     at, carried, temperature = ascend(rough, at, temperature, cut, floor, steps)
     at = at.pick(carried.value.argmax(1, keepdim=True)).to(torch.complex128)
     steps, cut, floor = SETTLE
-    settled = settle(group, at, temperature, cut, floor, steps)
-    for stage in (screened.best(), carried.best(), settled):
-        best = best.where(best.value > stage.value * (1 + 1e-5), stage)
-    left = _unproven(group, best)
+    best = settle(group, at, temperature, cut, floor, steps)
+    for rounded in (screened.best(), carried.best()):  # their values are in `dtype`
+        best = best.where(best.value * (1 + 1e-5) > rounded.value, rounded)
+    known = known.improved(group, best)
+    left = known.left()
     if len(left):
         steps, cut, floor = third
         part = group.take(left)
         _, finished, _ = ascend(part, at.take(left), temperature, cut, floor, steps)
-        kept = best.take(left)
-        best = best.put(left, kept.where(kept.value > finished.value, finished))
-    return best
-
-
-def _unproven(group: Group, beams: Beams) -> Tensor:
-    """Return the indices of the problems that the free certificate does not prove solved."""
-    guess, _, _ = guess_from_beams(group, beams.direction[:, 0], beams.gain[:, 0])
-    high = torch.ones_like(beams.gain[:, 0])
-    bound, _ = closed(group, guess, torch.zeros_like(high), high)
-    return (beams.value[:, 0] * (1 + CLOSED) < bound).nonzero()[:, 0]
+        known = known.put(left, known.take(left).improved(part, finished))
+    return known
 
 
 def _one_by_one(group: Group, phases: Tensor, starts: int) -> tuple[Tensor, Tensor]:
@@ -84,9 +120,9 @@ def _one_by_one(group: Group, phases: Tensor, starts: int) -> tuple[Tensor, Tens
     direction = torch.zeros_like(phases[:, 0])
     gain = torch.zeros_like(group.error[:, 0])
     for i, users in enumerate((group.present > 0).numpy()):
-        gram = group.gram[i].numpy()[:, users][:, :, users]
+        gram = np.ascontiguousarray(group.gram[i].numpy()[:, users][:, :, users])
         error, phase = group.error[i].numpy()[users], phases[i].numpy()[:, users]
-        beams, gains = search_one(np.ascontiguousarray(gram), error, phase, starts)
+        (_, beams, gains), _ = search_one(gram, error, phase, starts, group.antennas)
         direction[i, torch.from_numpy(users)] = torch.from_numpy(beams)
         gain[i] = torch.from_numpy(gains)
     return direction, gain

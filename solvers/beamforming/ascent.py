@@ -71,14 +71,15 @@ def ascend(
             (per_length @ flat).reshape(batch, candidates, users, users, 2)
         )
         hessian = (phase.conj()[..., :, None] * mixed * phase[..., None, :]).real
-        toward = toward * per_length.sqrt()[..., None]
-        hessian = hessian - toward.mT @ toward
+        left, right = toward * -per_length[..., None], toward
         if robust:
             stiffness = lower / level + upper / (1 - level)
             residual = length - weight @ error + temperature / level - temperature / (1 - level)
             soft = torch.where(erring, 1 / stiffness, 0.0)
-            hessian = hessian + slope.mT @ (slope * soft[..., None])
+            left = torch.cat([left, slope * soft[..., None]], 2)
+            right = torch.cat([right, slope], 2)
             gradient = gradient + ((soft * residual)[..., None] * slope).sum(2)
+        hessian = hessian + right.mT @ left
         safe = weight + absent  # absent users: weight 0, a unit row, no step
         barrier = slack / safe
         hessian = hessian + torch.diag_embed(torch.where(present > 0, barrier, 1.0))

@@ -65,14 +65,16 @@ def settle(
             ],
             -2,
         )
-        hessian = hessian - toward.mT @ (toward * per_length[..., None])
+        left, right = toward * -per_length[..., None], toward
         if robust:
             stiffness = lower / level + upper / (1 - level)
             loss = (error_by_node @ weight[..., None])[..., 0]
             residual = length - loss + temperature / level - temperature / (1 - level)
             soft = torch.where(erring, 1 / stiffness, 0.0)
-            hessian = hessian + slope.mT @ (slope * soft[..., None])
+            left = torch.cat([left, slope * soft[..., None]], 1)
+            right = torch.cat([right, slope], 1)
             gradient = gradient + ((soft * residual)[:, None] @ slope)[:, 0]
+        hessian = hessian + right.mT @ left
         safe = weight + absent  # absent users: weight 0, a unit row, no step
         barrier = slack / safe
         received = ((per_length[:, None] + 0j) @ image)[:, 0].abs()

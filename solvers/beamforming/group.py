@@ -83,6 +83,11 @@ class Scaled:
     single_user: Tensor
     faithful: Tensor
 
+    def take(self, index: Tensor) -> Scaled:
+        """Return the problems `index` (m,) of the batch."""
+        rest = (self.channel, self.scale, self.single_user, self.faithful)
+        return Scaled(self.group.take(index), *(x[index] for x in rest))
+
 
 def real_of(dtype: torch.dtype) -> torch.dtype:
     """Return the real dtype of the complex `dtype`."""

@@ -18,12 +18,16 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from solvers.beamforming.branching import branch
+from solvers.beamforming.candidates import Beams
 from solvers.beamforming.certificate import Certificate, DualPoint, closed, guess_from_beams
 from solvers.beamforming.group import Scaled, scaled
 from solvers.beamforming.inputs import Inputs, checked_inputs
 from solvers.beamforming.interior_point import refine
-from solvers.beamforming.search import search
+from solvers.beamforming.search import search, search_again
 from solvers.beamforming.single import solve_few
+
+AGAIN = 4
+"""How many times `starts` are tried again, with a tolerance, where the bound stays away."""
 
 CHUNK_BYTES = 2**27
 """Working memory aimed at per chunk of the batch."""
@@ -234,6 +238,20 @@ def _solve(
             proof.weight[index] = better.weight
             proof.slope[index] = better.slope
             proof.price[index] = better.price
+            limit = torch.minimum(bound, problem.single_user / problem.scale)
+            index = (limit > (1 + aim) * achieved).nonzero()[:, 0]
+            index = index[problem.single_user[index] > 0]
+        if len(index):
+            hard = problem.take(index)
+            known = Beams(achieved[index, None], direction[index, None], gain[index, None])
+            again = search_again(hard.group, known, proof.take(index), AGAIN * starts, dtype, seed)
+            other = _beams(hard, *again) * inputs.power[index].sqrt()[..., None]
+            value = worst_case_snr(
+                inputs.channel[index], inputs.error[index], other, inputs.users[index]
+            )
+            up = value > snr[index]
+            beamformer[index[up]], snr[index[up]] = other[up], value[up]
+            achieved = snr.sqrt() / problem.scale
         relaxed = bound.clone()
         if boxes > 1:
             limit = torch.minimum(bound, problem.single_user / problem.scale)

@@ -30,6 +30,9 @@ CLOSED = 1e-6
 PHASED = 1e-7
 """Relative distance on u between beams and the dual value for their phases at which to stop."""
 
+NEAR = 1e-3
+"""How far from singular the relaxation's dual matrix is taken when drawing starts from it."""
+
 SMALL = 3
 """Batches up to this size are solved one problem at a time when on the CPU."""
 

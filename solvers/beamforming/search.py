@@ -10,10 +10,18 @@ from torch import Tensor
 
 from solvers.beamforming.ascent import ascend
 from solvers.beamforming.candidates import Beams, initial_phases, start
-from solvers.beamforming.certificate import DualPoint, closed, guess_from_beams
+from solvers.beamforming.certificate import DualPoint, closed, coupling, guess_from_beams
 from solvers.beamforming.group import Group
 from solvers.beamforming.newton import settle
-from solvers.beamforming.schedule import CLOSED, FIRST, FIRST_TEMPERATURE, SETTLE, SMALL, STAGES
+from solvers.beamforming.schedule import (
+    CLOSED,
+    FIRST,
+    FIRST_TEMPERATURE,
+    NEAR,
+    SETTLE,
+    SMALL,
+    STAGES,
+)
 from solvers.beamforming.small import search_one
 
 
@@ -35,6 +43,34 @@ def search(
     if len(left):
         at = at.put(left, _screened(group.take(left), phases[left], starts, dtype, at.take(left)))
     return at.beams.direction[:, 0], at.beams.gain[:, 0], at.proof
+
+
+def search_again(
+    group: Group,
+    known: Beams,
+    proof: DualPoint,
+    starts: int,
+    dtype: torch.dtype,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Return beams at least as good as those `known` (B, 1), from starts that the relaxation gives.
+
+    `proof` is a dual point near the relaxation's optimum, and T its matrix (`coupling`). On the
+    central path (1 - T)^-1 - 1, scaled by users, is the covariance of the received signals up to a
+    factor, and next to the optimum the 1 does not count. Starts are the phases of Gaussian vectors
+    of covariance (1 - T)^-1 (randomisation: Sidiropoulos, Davidson, Luo, IEEE TSP 2006).
+    """
+    users = group.present.shape[1]
+    matrix = coupling(group, proof.slope, proof.price)
+    identity = torch.eye(users, dtype=matrix.dtype, device=matrix.device)
+    factor, _ = torch.linalg.cholesky_ex((1 + NEAR) * identity - matrix)
+    normal = np.random.default_rng(seed).standard_normal((2, users, 2 * starts))
+    drawn = torch.as_tensor(normal[0] + 1j * normal[1], device=matrix.device)
+    signal = torch.linalg.solve_triangular(factor.mH, drawn.expand(len(matrix), -1, -1), upper=True)
+    angle = signal.angle().nan_to_num().mT.contiguous()
+    phases = torch.polar(torch.ones_like(angle), angle)
+    found = _screened(group, phases, starts, dtype, _proven(group, known))
+    return found.beams.direction[:, 0], found.beams.gain[:, 0]
 
 
 @dataclass(frozen=True)

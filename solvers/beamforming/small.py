@@ -355,11 +355,14 @@ def free_bound(gram: ComplexArray, error: FloatArray, antennas: int, beam: Beam)
     matrix = np.tensordot(1 / price, gram, 1) * (root[:, None] * root)
     if not np.isfinite(matrix).all():
         return np.inf
+    trace = np.trace(matrix).real
     try:
-        top = np.linalg.eigvalsh(matrix)[-1]
+        top = np.linalg.eigvalsh(matrix)[-1] + gamma * trace
+        np.linalg.cholesky(top * np.eye(users) - matrix)
+        top += 8 * (users + 2) * UNIT * (users * top + trace)
     except np.linalg.LinAlgError:
-        top = np.trace(matrix).real  # no smaller
-    slope = slope / max(top + gamma * np.trace(matrix).real, 1e-30)
+        top = trace
+    slope = slope / max(top + gamma * trace, 1e-30)
     spread = (weight**2 / (4 * slope)).sum()
     best, factor = np.inf, 1.0
     for _ in range(4 if error.any() else 2):

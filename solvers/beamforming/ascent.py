@@ -62,7 +62,7 @@ def ascend(
         image, square = images()
         length = (square + temperature**2).sqrt()
         if step >= steps - max(1, steps // 4):
-            best = _better(best, image, phase * weight, square, on, error_by_node, absent)
+            best = better_beams(best, image, phase * weight, square, on, error_by_node, absent)
         per_length = on / length
         toward = image.real / length[..., None]
         slope = toward - error_by_node
@@ -71,14 +71,15 @@ def ascend(
             (per_length @ flat).reshape(batch, candidates, users, users, 2)
         )
         hessian = (phase.conj()[..., :, None] * mixed * phase[..., None, :]).real
-        toward = toward * per_length.sqrt()[..., None]
-        hessian = hessian - toward.mT @ toward
+        left, right = toward * -per_length[..., None], toward
         if robust:
             stiffness = lower / level + upper / (1 - level)
             residual = length - weight @ error + temperature / level - temperature / (1 - level)
             soft = torch.where(erring, 1 / stiffness, 0.0)
-            hessian = hessian + slope.mT @ (slope * soft[..., None])
+            left = torch.cat([left, slope * soft[..., None]], 2)
+            right = torch.cat([right, slope], 2)
             gradient = gradient + ((soft * residual)[..., None] * slope).sum(2)
+        hessian = hessian + right.mT @ left
         safe = weight + absent  # absent users: weight 0, a unit row, no step
         barrier = slack / safe
         hessian = hessian + torch.diag_embed(torch.where(present > 0, barrier, 1.0))
@@ -103,9 +104,9 @@ def ascend(
         sound = (move.isfinite().all(-1) & ratio.isfinite().all(-1))[..., None]
         move = torch.where(sound, move, 0.0)
         ratio = torch.where(sound, ratio, 0.0)
-        weight = weight + _within(move / safe) * move
+        weight = weight + within(move / safe) * move
         weight = weight / weight.sum(-1, keepdim=True)
-        reach = _within(ratio)
+        reach = within(ratio)
         slack = slack + torch.where(sound, reach * slack_move, 0.0)
         if robust:
             level = level + torch.where(sound, reach * level_move, 0.0)
@@ -122,12 +123,12 @@ def ascend(
     return Iterate(phase, weight, slack, level, upper, lower), best, temperature
 
 
-def _within(ratio: Tensor) -> Tensor:
+def within(ratio: Tensor) -> Tensor:
     """Return the step length, at most 1, that takes at most 95 % off what must stay positive."""
     return 0.95 / (-ratio).amax(-1, keepdim=True).clamp(min=0.95)
 
 
-def _better(
+def better_beams(
     best: Beams | None,
     image: Tensor,
     direction: Tensor,
@@ -137,9 +138,9 @@ def _better(
     absent: Tensor,
 ) -> Beams:
     gain = on / square.sqrt().clamp(min=TINY)
-    received = (gain[..., None] * image).sum(2).abs()
+    received = (gain[..., None] * image).sum(-2).abs()
     used = torch.where(square > 0, on, 0.0)
-    loss = (used[..., None] * error_by_node).sum(2)
+    loss = (used[..., None] * error_by_node).sum(-2)
     value = torch.where(absent > 0, torch.inf, received - loss).amin(-1)
     value = torch.where(value.isfinite(), value, -torch.inf)
     if best is None:

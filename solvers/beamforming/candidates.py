@@ -45,6 +45,11 @@ class Iterate:
         row = torch.arange(index.shape[0], device=index.device)[:, None]
         return Iterate(*(x[row, index] for x in parts))
 
+    def take(self, index: Tensor) -> Iterate:
+        """Return the problems `index` (m,) of the batch."""
+        parts = (self.phase, self.weight, self.slack, self.level, self.upper, self.lower)
+        return Iterate(*(x[index] for x in parts))
+
 
 @dataclass(frozen=True)
 class Beams:
@@ -72,6 +77,18 @@ class Beams:
             self.value[row, index].double(),
             self.direction[row, index].to(torch.complex128),
             self.gain[row, index].double(),
+        )
+
+    def take(self, index: Tensor) -> Beams:
+        """Return the problems `index` (m,) of the batch."""
+        return Beams(self.value[index], self.direction[index], self.gain[index])
+
+    def put(self, index: Tensor, other: Beams) -> Beams:
+        """Return these beams with those of the problems `index` (m,) replaced."""
+        return Beams(
+            self.value.index_copy(0, index, other.value),
+            self.direction.index_copy(0, index, other.direction),
+            self.gain.index_copy(0, index, other.gain),
         )
 
     def where(self, choose: Tensor, other: Beams) -> Beams:

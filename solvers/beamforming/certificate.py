@@ -18,12 +18,15 @@ and mu_n = D_n - c_n / (l_n + h_n): the maximum in (2) is the chord of the squar
 
 and dividing alpha by it makes any guess feasible.
 
-Rounding. S_n comes from inner products of length A, so entry (k,l) of the matrix is off by at most
-gamma sqrt(T_kk T_ll), gamma = (A + N + 16) 2^-53 with the few products and roots counted, hence the
-matrix by gamma tr(T) in norm; the eigenvalue routine adds at most a modest multiple of K 2^-53
-norm(T), taken as 8 K. Both are added to the eigenvalue, times 4. The sum (2) has absolute error at
-most gamma times the sum of the moduli of its terms, which is added too, as is the deviation of
-sum_k lambda_k from 1. So the number returned bounds u* in exact arithmetic.
+Rounding. S_n comes from inner products of length A, so entry (k,l) of the matrix T is off by at
+most gamma sqrt(T_kk T_ll), gamma = (A + N + 9 K + 16) 2^-53 with the few products and roots
+counted, hence the matrix by gamma tr(T) in norm; 4 gamma tr(T) is added to the eigenvalue. The
+eigenvalue routine is not relied on: its value t, padded likewise, counts only if the Cholesky
+factorisation of t I - T runs to completion, which proves that matrix to be above
+-4 (K + 2) 2^-53 tr(t I - T) (S. M. Rump, BIT 46, 2006, theorem 2.3, complex; twice that is taken);
+else the trace is the bound. The sum (2) has absolute error at most gamma times the sum of the
+moduli of its terms, which is added too, as is the deviation of sum_k lambda_k from 1. So the
+number returned bounds u* in exact arithmetic.
 """
 
 from __future__ import annotations
@@ -61,6 +64,14 @@ class DualPoint:
     def take(self, index: Tensor) -> DualPoint:
         """Return the points that `index` (m,), or a mask (B,), selects."""
         return DualPoint(self.weight[index], self.slope[index], self.price[index])
+
+    def put(self, index: Tensor, other: DualPoint) -> DualPoint:
+        """Return these points with those of the problems `index` (m,) replaced."""
+        return DualPoint(
+            self.weight.index_copy(0, index, other.weight),
+            self.slope.index_copy(0, index, other.slope),
+            self.price.index_copy(0, index, other.price),
+        )
 
     def where(self, choose: Tensor, other: DualPoint) -> DualPoint:
         """Return this point where `choose` (B,) holds, else `other`."""
@@ -139,6 +150,16 @@ def largest_eigenvalue(matrix: Tensor) -> Tensor:
     return torch.where(sound, top, torch.inf)
 
 
+def proven_eigenvalue(matrix: Tensor, trace: Tensor, gamma: float) -> Tensor:
+    """Return an upper bound (B,) on lambda_max of the exact matrices, see Rounding above."""
+    users = matrix.shape[-1]
+    top = largest_eigenvalue(matrix) + gamma * trace
+    identity = torch.eye(users, dtype=matrix.dtype, device=matrix.device)
+    _, failed = torch.linalg.cholesky_ex(top[:, None, None] * identity - matrix)
+    proof = 8 * (users + 2) * UNIT * (users * top + trace)
+    return torch.where(failed == 0, top + proof, trace) + gamma * trace
+
+
 def dual_value(group: Group, point: DualPoint, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Return the right-hand side of (2), (B,), and the sum of the moduli of its terms."""
     spread = _quadratic(point)
@@ -172,7 +193,7 @@ def closed(group: Group, guess: DualPoint, low: Tensor, high: Tensor) -> tuple[T
     price = torch.maximum(guess.price.clamp(min=SMALLEST), free)
     matrix = coupling(group, slope, price)
     trace = torch.diagonal(matrix, dim1=-2, dim2=-1).real.sum(-1)
-    top = largest_eigenvalue(matrix) + gamma * trace
+    top = proven_eigenvalue(matrix, trace, gamma)
     slope = slope / top.clamp(min=1e-30)[:, None]
     # Scaling alpha and D by a common s keeps (1): minimise spread / s + s (priced power).
     spread = _quadratic(DualPoint(weight, slope, price))

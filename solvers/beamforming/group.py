@@ -83,6 +83,11 @@ class Scaled:
     single_user: Tensor
     faithful: Tensor
 
+    def take(self, index: Tensor) -> Scaled:
+        """Return the problems `index` (m,) of the batch."""
+        rest = (self.channel, self.scale, self.single_user, self.faithful)
+        return Scaled(self.group.take(index), *(x[index] for x in rest))
+
 
 def real_of(dtype: torch.dtype) -> torch.dtype:
     """Return the real dtype of the complex `dtype`."""
@@ -102,11 +107,11 @@ def scaled(channel: Tensor, error: Tensor, power: Tensor, nodes: Tensor, users: 
     present = users.to(error)
     amplitude = power.sqrt() * nodes
     kept = amplitude[:, None] * present[..., None]
-    peak = (channel.abs().amax(-1) * kept).amax((1, 2))
+    peak = (torch.view_as_real(channel).abs().amax((-2, -1)) * kept).amax((1, 2))
     peak = torch.where(peak > 0, peak, 1.0)
     channel = channel * (kept / peak[:, None, None])[..., None]
     error = (error * (kept / peak[:, None, None])).clamp(max=STRONGEST)
-    norm = channel.abs().square().sum(-1).sqrt()
+    norm = torch.view_as_real(channel).square().sum((-2, -1)).sqrt()
     strength = torch.where(users, (norm - error).clamp(min=0).sum(-1), torch.inf)
     weakest, worst = strength.min(-1)
     whole = norm.sum(-1).gather(1, worst[:, None])[:, 0]

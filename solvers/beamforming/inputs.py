@@ -82,7 +82,7 @@ def _tensor(
         raise ValueError(f"{name}: elements are {array.dtype}, expected bool")
     if dtype == torch.float64 and array.dtype.is_complex:
         raise ValueError(f"{name}: elements are {array.dtype}, expected real numbers")
-    return array.detach().to(device=device, dtype=dtype)
+    return array.detach().resolve_conj().to(device=device, dtype=dtype)
 
 
 def _shape(name: str, array: Tensor, shape: tuple[int, ...]) -> None:

@@ -3,7 +3,7 @@
     maximise over w   min_k  max(0, |sum_n g_{k,n}^H w_n| - sum_n eps_{k,n} norm(w_n))^2
     subject to        norm(w_n)^2 <= P_n
 
-(docs/formulation.md section 3). The search is `ascent.py`, for a handful of problems `small.py`;
+(docs/formulation.md section 3). The search is `search.py`, for a handful of problems `single.py`;
 the bounds are `certificate.py` (free, from the last iterate), `interior_point.py` (the optimum of
 the relaxation) and `branching.py` (where errors make the relaxation loose).
 """
@@ -18,11 +18,16 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from solvers.beamforming.branching import branch
+from solvers.beamforming.candidates import Beams
 from solvers.beamforming.certificate import Certificate, DualPoint, closed, guess_from_beams
 from solvers.beamforming.group import Scaled, scaled
 from solvers.beamforming.inputs import Inputs, checked_inputs
 from solvers.beamforming.interior_point import refine
-from solvers.beamforming.search import search
+from solvers.beamforming.search import search, search_again
+from solvers.beamforming.single import solve_few
+
+AGAIN = 4
+"""How many times `starts` are tried again, with a tolerance, where the bound stays away."""
 
 CHUNK_BYTES = 2**27
 """Working memory aimed at per chunk of the batch."""
@@ -98,8 +103,13 @@ def solve_multicast(
     ValueError
         Naming the argument that is misshaped, not finite or out of range.
     """
-    inputs = checked_inputs(channel, error, power, node_mask, user_mask, device)
     _check_options(starts, tolerance, boxes, dtype, chunk)
+    plain = tolerance is None and node_mask is None and user_mask is None
+    if plain and str(device) == "cpu":
+        few = solve_few(channel, error, power, starts, seed)
+        if few is not None:
+            return MulticastBatch(*few)
+    inputs = checked_inputs(channel, error, power, node_mask, user_mask, device)
     beamformer, certificate = _solve_all(inputs, starts, tolerance, boxes, dtype, seed, chunk)
     results = (beamformer, certificate.snr, certificate.bound)
     if not isinstance(channel, Tensor):
@@ -193,13 +203,13 @@ def _solve(
 ) -> tuple[Tensor, Certificate]:
     """Search and certify one chunk."""
     problem = scaled(inputs.channel, inputs.error, inputs.power, inputs.nodes, inputs.users)
-    direction, gain = search(problem.group, starts, dtype, seed)
+    direction, gain, guess = search(problem.group, starts, dtype, seed)
     beams = _beams(problem, direction, gain)
     beamformer = beams * inputs.power.sqrt()[..., None]
     snr = worst_case_snr(inputs.channel, inputs.error, beamformer, inputs.users)
 
     group = problem.group
-    guess, received, _ = guess_from_beams(group, direction, gain)
+    _, received, _ = guess_from_beams(group, direction, gain)
     if not bool((problem.faithful > 0).all()):
         group = group.only(problem.faithful)
     high = torch.ones_like(inputs.power)
@@ -228,6 +238,20 @@ def _solve(
             proof.weight[index] = better.weight
             proof.slope[index] = better.slope
             proof.price[index] = better.price
+            limit = torch.minimum(bound, problem.single_user / problem.scale)
+            index = (limit > (1 + aim) * achieved).nonzero()[:, 0]
+            index = index[problem.single_user[index] > 0]
+        if len(index):
+            hard = problem.take(index)
+            known = Beams(achieved[index, None], direction[index, None], gain[index, None])
+            again = search_again(hard.group, known, proof.take(index), AGAIN * starts, dtype, seed)
+            other = _beams(hard, *again) * inputs.power[index].sqrt()[..., None]
+            value = worst_case_snr(
+                inputs.channel[index], inputs.error[index], other, inputs.users[index]
+            )
+            up = value > snr[index]
+            beamformer[index[up]], snr[index[up]] = other[up], value[up]
+            achieved = snr.sqrt() / problem.scale
         relaxed = bound.clone()
         if boxes > 1:
             limit = torch.minimum(bound, problem.single_user / problem.scale)

@@ -30,6 +30,11 @@ ROUNDING = 1e-12
 """Certified bounds on delays are lowered by this share: sums of at most 1e5 positive terms, each
 with a few roundings of 1.1e-16, err by less."""
 
+NOMINAL = (
+    "a nominal plan guarantees nothing: compare its realised delay; the bound printed is for the "
+    "planned delay of nominal plans"
+)
+
 UNSERVED = "a user group cannot be served at any rate: its channel errors are too large"
 
 
@@ -189,7 +194,7 @@ def answer(
         termination,
         delay_at_bounded_rates=at_bounds,
         trace=trace,
-        notes=notes,
+        notes=notes if prepared.robust else (*notes, NOMINAL),
         instance=prepared.instance,
     )
 

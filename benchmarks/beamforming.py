@@ -148,6 +148,7 @@ def measure(
 ) -> dict[str, Any]:
     """Measure one class of problems.
 
+    `single_problem_ms`: median over problems solved one at a time.
     `rate_ratio`: achieved over certified bound, bound tightened to `tolerance`; `free_`: with the
     free certificate. `bound_over_sdp`: certified relaxation bound over the value of the same
     relaxation by CVXPY. `over_reference`: achieved over the reference's best.

@@ -14,9 +14,10 @@ from problem.instance import Instance
 from problem.sinr import rate
 from problem.solution import Solution
 from solvers.delivery import deliver
+from solvers.on_demand import Table, whole_set
 from solvers.placement.greedy import greedy_placement
 from solvers.placement.problem import Placement, PlacementProblem, placement_delay
-from solvers.rates import SlotRates, node_set_family, rate_table
+from solvers.rates import SlotRates, node_sets_to_solve, rate_table, same_for_all
 from solvers.restrictions import (
     Messages,
     check_restrictions,
@@ -104,11 +105,15 @@ def prepare(
     instance = restricted_instance(instance, restrictions)
     plans = tuple(messages(instance, t, restrictions) for t in range(instance.slots))
     robust = "non-robust" not in restrictions
-    singles = 1 << np.arange(instance.nodes)
+    users = [plan.users for plan in plans]
+    if "no-comp" in restrictions:
+        node_sets = same_for_all(1 << np.arange(instance.nodes), users)
+    else:
+        node_sets = node_sets_to_solve(instance, users, robust)
     rates = rate_table(
         instance,
-        [plan.users for plan in plans],
-        singles if "no-comp" in restrictions else node_set_family(instance),
+        users,
+        node_sets,
         beamforming=beamforming,
         robust=robust,
         seed=seed,
@@ -130,7 +135,7 @@ def with_problems(prepared: Prepared) -> Prepared:
     )
 
 
-def placement_problem(prepared: Prepared, tables: list[FloatArray]) -> PlacementProblem | None:
+def placement_problem(prepared: Prepared, tables: list[Table]) -> PlacementProblem | None:
     """Return the placement problem at given rates; None when some group cannot be served.
 
     Parameters
@@ -144,7 +149,7 @@ def placement_problem(prepared: Prepared, tables: list[FloatArray]) -> Placement
     seconds = tuple(
         plan.seconds_per_byte(table) for plan, table in zip(prepared.plans, tables, strict=True)
     )
-    if any(not np.isfinite(table[:, -1]).all() for table in seconds):
+    if any(not np.isfinite(whole_set(table, instance.nodes)).all() for table in seconds):
         return None
     return PlacementProblem(
         block_size=instance.library.block_size,
@@ -325,7 +330,7 @@ def everywhere_bound(prepared: Prepared) -> float:
     total = 0.0
     for plan, slot in zip(prepared.plans, prepared.rates, strict=True):
         needed = np.flatnonzero(plan.group >= 0)
-        seconds = plan.seconds_per_byte(slot.bound)[:, -1]
+        seconds = whole_set(plan.seconds_per_byte(slot.bound), instance.nodes)
         total += float((instance.library.block_size[needed] * seconds[plan.group[needed]]).sum())
     return total * (1.0 - ROUNDING)
 

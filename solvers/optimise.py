@@ -9,11 +9,11 @@ from problem.instance import Instance
 from problem.solution import Solution
 from solvers.joint import ROUNDING, Prepared, answer, everywhere_bound, prepare, unserved
 from solvers.placement.bound import dual_point
-from solvers.placement.chains import classes
 from solvers.placement.lagrangian import solve_lagrangian as place_by_prices
 from solvers.placement.problem import Placement, PlacementProblem
 from solvers.placement.result import PlacementResult
 from solvers.placement.state_flow import solve_state_flow
+from solvers.placement.units import UNITS, relaxed_classes
 from solvers.polish import polished
 from solvers.result import Answer, BoundKind, Callback, Progress, Termination, TracePoint
 
@@ -211,7 +211,7 @@ def _price_bound(prepared: Prepared, found: PlacementResult) -> float:
     # The Lagrangian speaks of one broadcast per block, which spatial delivery can beat.
     if prepared.instance.delivery == "spatial" or prepared.bounded is None or not found.prices:
         return bound
-    point = dual_point(prepared.bounded, classes(prepared.bounded), found.prices)
+    point = dual_point(prepared.bounded, relaxed_classes(prepared.bounded), found.prices)
     return max(bound, point.bound)
 
 

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from problem.arrays import IntArray
 from solvers.beamforming.methods import KERNEL, solve_messages
 from solvers.delivery import sent_messages
 from solvers.joint import Prepared, with_problems
+from solvers.on_demand import FULL_TABLES, members
 from solvers.placement.problem import Placement, placement_delay
-from solvers.rates import improved
+from solvers.rates import SlotRates, improved, with_node_sets
 
 STARTS = 32
 """Starts for a message whose beam is not yet within the tolerance of its bound."""
@@ -47,7 +49,11 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
         part, sender = sent_messages(instance, placement, plan, t)
         if not len(part):
             continue
-        solved = slot.best[part, sender]
+        if instance.nodes > FULL_TABLES:
+            slot = _with_senders(slot, part, sender)
+            solved = (slot.node_sets[part] == sender[:, None]).argmax(axis=1)
+        else:
+            solved = slot.best[part, sender]
         loose = slot.snr[part, solved] < (1 - TIGHT) * slot.snr_bound[part, solved]
         pairs = np.unique(np.stack([part[loose], solved[loose]]), axis=1)
         if not pairs.shape[1]:
@@ -64,7 +70,7 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
                 error if prepared.robust else np.zeros_like(error), (count, *error.shape)
             ),
             instance.network.power,
-            node_mask=(slot.node_sets[f][:, None] >> np.arange(instance.nodes) & 1).astype(bool),
+            node_mask=members(slot.node_sets[p, f], instance.nodes),
             user_mask=slot.users[p],
             starts=STARTS,
             seed=seed + 1,
@@ -78,3 +84,15 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
     before = placement_delay(prepared.achieved, placement)
     after = placement_delay(better.achieved, placement)
     return better, (before - after) / before if before else 0.0
+
+
+def _with_senders(slot: SlotRates, part: IntArray, sender: IntArray) -> SlotRates:
+    """Return the rates with the node sets that send among those to solve."""
+    new = np.flatnonzero(~(slot.node_sets[part] == sender[:, None]).any(axis=1))
+    entry = np.zeros(len(part), dtype=np.int64)
+    for group in np.unique(part[new]):
+        own = new[part[new] == group]
+        entry[own] = np.arange(len(own))
+    more = np.zeros((len(slot.users), int(entry[new].max(initial=-1)) + 1), dtype=np.int64)
+    more[part[new], entry[new]] = sender[new]
+    return with_node_sets(slot, more)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from problem.files import FormatError, content_hash, read_archive, write_archive
 from problem.instance import Instance
 from problem.sinr import rate
 from solvers.beamforming.methods import Beams, check_name, solve_messages
+from solvers.on_demand import FULL_TABLES, Table, members, table_of
 from solvers.result import Callback, Progress
 
 FULL_FAMILY_NODES = 6
@@ -30,6 +31,12 @@ FULL_FAMILY_NODES = 6
 
 NEIGHBOURS = 3
 """Nearest nodes, itself included, in a node's neighbourhood of the family beyond 6 nodes."""
+
+GROUP_NODES = 5
+"""Beyond 8 nodes every group has its own family: all subsets of so many nodes, and more."""
+
+CLOSED_FORM_ROUNDING = 1e-12
+"""Closed-form bounds on the SNR are raised by this share, for their few roundings."""
 
 CHUNK = 1024
 """Messages solved between two reports of progress."""
@@ -46,8 +53,10 @@ class SlotRates:
     ----------
     users
         (G, K) bool, the user sets.
+    reach
+        (K, N) sqrt(P_n) max(0, |g_kn| - eps_kn), amplitude that each node can give a user alone.
     node_sets
-        (F,) the node sets that were solved.
+        (G, F) the node sets that were solved for each user set.
     beam
         (G, F, N, A) complex, square root of watt.
     snr, snr_bound
@@ -59,17 +68,79 @@ class SlotRates:
     """
 
     users: BoolArray
+    reach: FloatArray
     node_sets: IntArray
     beam: ComplexArray
     snr: FloatArray
     snr_bound: FloatArray
-    best: IntArray
-    achieved: FloatArray
-    bound: FloatArray
+    best: Table
+    achieved: Table
+    bound: Table
+
+
+def node_sets_to_solve(
+    instance: Instance, users: Sequence[BoolArray], robust: bool
+) -> list[IntArray]:
+    """Return per slot (G, F) the node sets to solve for every user set.
+
+    The same for all user sets up to 8 nodes (`node_set_family`); beyond, each its own
+    (`group_family`).
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    users
+        Per slot (G, K) bool, the user sets.
+    robust
+        Plan for the error balls.
+    """
+    if instance.nodes <= FULL_TABLES:
+        return same_for_all(node_set_family(instance), users)
+    return [group_family(user_reach(instance, t, robust), u) for t, u in enumerate(users)]
+
+
+def same_for_all(node_sets: IntArray, users: Sequence[BoolArray]) -> list[IntArray]:
+    """Return per slot (G, F) the same node sets (F,) for every user set."""
+    return [np.broadcast_to(node_sets, (len(u), len(node_sets))) for u in users]
+
+
+def user_reach(instance: Instance, slot: int, robust: bool) -> FloatArray:
+    """Return (K, N) sqrt(P_n) max(0, |g_kn| - eps_kn); without eps where plans are nominal."""
+    strength = np.linalg.norm(instance.normalised_channel[slot], axis=2)
+    error = instance.normalised_error[slot] if robust else 0.0
+    return np.asarray(np.sqrt(instance.network.power) * np.maximum(strength - error, 0.0))
+
+
+def group_family(reach: FloatArray, users: BoolArray) -> IntArray:
+    """Return (G, F) node sets for every user set, by the nodes that matter most to it.
+
+    A node matters by its share of the amplitude that reaches the users, summed over them. The
+    sets: all subsets of the first 5 nodes, alone and with all other nodes; the first 6, 7, ...
+    nodes; all nodes but one.
+
+    Parameters
+    ----------
+    reach
+        (K, N) amplitude of each node at a user.
+    users
+        (G, K) bool, the user sets.
+    """
+    nodes = reach.shape[1]
+    share = reach / np.maximum(reach.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    order = np.argsort(-(users @ share), axis=1, kind="stable")
+    bit = 1 << order  # (G, N) the nodes of each user set, the first first
+    everywhere = (1 << nodes) - 1
+    subsets = bit[:, :GROUP_NODES] @ members(np.arange(1 << GROUP_NODES), GROUP_NODES).T
+    rest = bit[:, GROUP_NODES:].sum(axis=1, keepdims=True)
+    first = np.cumsum(bit, axis=1)[:, GROUP_NODES : nodes - 1]
+    return np.concatenate(
+        [subsets[:, 1:], subsets | rest, first, everywhere & ~bit[:, GROUP_NODES:]], axis=1
+    )
 
 
 def node_set_family(instance: Instance) -> IntArray:
-    """Return the node sets to solve.
+    """Return the node sets to solve for every user set, up to 8 nodes.
 
     All of them up to 6 nodes; beyond, every single node, every pair, every node's neighbourhood
     (itself and the nodes with the strongest channels to the users that it serves best, on
@@ -93,7 +164,7 @@ def node_set_family(instance: Instance) -> IntArray:
 def rate_table(
     instance: Instance,
     users: Sequence[BoolArray],
-    node_sets: IntArray,
+    node_sets: Sequence[IntArray],
     *,
     beamforming: str = "multicast",
     robust: bool = True,
@@ -110,7 +181,7 @@ def rate_table(
     users
         Per slot (G, K) bool, the user sets; none is empty.
     node_sets
-        (F,) bit masks of the node sets to solve.
+        Per slot (G, F) bit masks of the node sets to solve.
     beamforming
         Name of the beamforming method; see `solvers.beamforming.methods`.
     robust
@@ -133,16 +204,36 @@ def rate_table(
         kept = Path(cache) / f"{_key(instance, users, node_sets, beamforming, robust, seed)}.npz"
         known = _read(kept)
         if known is not None:
-            return _closed_slots(instance, users, node_sets, *known)
+            return _closed_slots(instance, users, robust, node_sets, *known)
     slot = np.concatenate([np.full(len(u), t) for t, u in enumerate(users)]).astype(np.int64)
     listening = np.concatenate(users)
     beam, snr, bound = _solve_all(
-        instance, slot, listening, node_sets, beamforming, robust, seed, callback
+        instance, slot, listening, np.concatenate(node_sets), beamforming, robust, seed, callback
     )
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_archive(kept, FORMAT, VERSION, {}, {"beam": beam, "snr": snr, "bound": bound})
-    return _closed_slots(instance, users, node_sets, beam, snr, bound)
+    return _closed_slots(instance, users, robust, node_sets, beam, snr, bound)
+
+
+def with_node_sets(slot: SlotRates, more: IntArray) -> SlotRates:
+    """Return the rates with more node sets, not solved yet.
+
+    Parameters
+    ----------
+    slot
+        Rates so far.
+    more
+        (G, E) further node sets of every user set; 0 where there is none.
+    """
+    width = ((0, 0), (0, more.shape[1]))
+    return replace(
+        slot,
+        node_sets=np.concatenate([slot.node_sets, more], axis=1),
+        beam=np.pad(slot.beam, (*width, (0, 0), (0, 0))),
+        snr=np.pad(slot.snr, width),
+        snr_bound=np.pad(slot.snr_bound, width, constant_values=np.inf),
+    )
 
 
 def improved(
@@ -157,7 +248,7 @@ def improved(
     slot
         Rates so far.
     group, node_set
-        (B,) which user set and which entry of `slot.node_sets` each new beam is for.
+        (B,) which user set and which of its entries of `slot.node_sets` each new beam is for.
     found
         B beams.
     """
@@ -166,7 +257,7 @@ def improved(
     beam[group[better], node_set[better]] = found.beamformer[better]
     snr[group, node_set] = np.maximum(snr[group, node_set], found.snr)
     bound[group, node_set] = np.minimum(bound[group, node_set], found.bound)
-    return _closed(instance, slot.users, slot.node_sets, beam, snr, bound)
+    return _closed(instance, slot.users, slot.reach, slot.node_sets, beam, snr, bound)
 
 
 def _solve_all(
@@ -179,14 +270,13 @@ def _solve_all(
     seed: int,
     callback: Callback | None,
 ) -> tuple[ComplexArray, FloatArray, FloatArray]:
-    """Return beams (P, F, N, A), SNR (P, F) and bounds (P, F) of all user sets P of all slots.
+    """Return beams (P, F, N, A), SNR and bounds (P, F) of all user sets P of all slots.
 
     Messages with about as many users go together, so that little of a batch is padding.
     """
-    sets, family = len(listening), len(node_sets)
+    sets, family = node_sets.shape
     beam = np.zeros((sets, family, instance.nodes, instance.antennas), dtype=np.complex128)
     snr, bound = np.zeros((2, sets, family))
-    member = (node_sets[:, None] >> np.arange(instance.nodes) & 1).astype(bool)
     size = listening.sum(axis=1)
     padded = 2 ** np.ceil(np.log2(np.maximum(size, 1))).astype(np.int64)
     done, total = 0, sets * family
@@ -205,7 +295,7 @@ def _solve_all(
                 channel[r],
                 error[r] if robust else np.zeros_like(error[r]),
                 instance.network.power,
-                node_mask=member[f],
+                node_mask=members(node_sets[rows[r], f], instance.nodes),
                 user_mask=heard[r],
                 seed=seed,
             )
@@ -220,56 +310,71 @@ def _solve_all(
 def _closed_slots(
     instance: Instance,
     users: Sequence[BoolArray],
-    node_sets: IntArray,
+    robust: bool,
+    node_sets: Sequence[IntArray],
     beam: ComplexArray,
     snr: FloatArray,
     bound: FloatArray,
 ) -> tuple[SlotRates, ...]:
     ends = np.cumsum([len(u) for u in users])[:-1]
-    parts = zip(
-        users, np.split(beam, ends), np.split(snr, ends), np.split(bound, ends), strict=True
+    parts = zip(np.split(beam, ends), np.split(snr, ends), np.split(bound, ends), strict=True)
+    return tuple(
+        _closed(instance, users[t], user_reach(instance, t, robust), node_sets[t], *part)
+        for t, part in enumerate(parts)
     )
-    return tuple(_closed(instance, u, node_sets, b, s, c) for u, b, s, c in parts)
 
 
 def _closed(
     instance: Instance,
     users: BoolArray,
+    reach: FloatArray,
     node_sets: IntArray,
     beam: ComplexArray,
     snr: FloatArray,
     bound: FloatArray,
 ) -> SlotRates:
-    """Extend the solved sets to all 2^N by monotonicity."""
-    network = instance.network
-    sets = np.arange(1 << instance.nodes)
-    shape = (len(users), len(sets))
-    best = np.full(shape, -1)
-    closed_snr, closed_bound = np.zeros(shape), np.full(shape, np.inf)
-    for f, solved in enumerate(node_sets):  # a solved set serves all that contain it
-        above = np.flatnonzero((sets & solved) == solved)
-        better = snr[:, [f]] > closed_snr[:, above]
-        best[:, above] = np.where(better, f, best[:, above])
-        closed_snr[:, above] = np.maximum(closed_snr[:, above], snr[:, [f]])
-        below = np.flatnonzero((sets & solved) == sets)
-        closed_bound[:, below] = np.minimum(closed_bound[:, below], bound[:, [f]])
-    closed_bound[:, 0] = 0.0
+    """Extend the solved sets to all 2^N by monotonicity, and by what users get alone."""
+    nodes, network = instance.nodes, instance.network
+
+    def bits(snr: FloatArray) -> FloatArray:
+        return rate(snr, network.bandwidth, network.max_spectral_efficiency)
+
+    def within(group: IntArray, sets: IntArray) -> FloatArray:
+        """(B, F) SNR of the solved subsets, 0 for all other solved sets."""
+        solved = node_sets[group]
+        return np.where((solved & ~sets[:, None]) == 0, snr[group], 0.0)
+
+    def best(group: IntArray, sets: IntArray) -> IntArray:
+        reached = within(group, sets)
+        return np.where(reached.any(axis=1), reached.argmax(axis=1), -1)
+
+    def achieved(group: IntArray, sets: IntArray) -> FloatArray:
+        return bits(within(group, sets).max(axis=1, initial=0.0))
+
+    def bounded(group: IntArray, sets: IntArray) -> FloatArray:
+        around = (sets[:, None] & ~node_sets[group]) == 0
+        solved = np.where(around, bound[group], np.inf).min(axis=1, initial=np.inf)
+        alone = (members(sets, nodes) @ reach.T) ** 2 * (1.0 + CLOSED_FORM_ROUNDING)
+        slowest = np.where(users[group], alone, np.inf).min(axis=1, initial=np.inf)
+        return bits(np.where(sets == 0, 0.0, np.minimum(solved, slowest)))
+
     return SlotRates(
         users=users,
+        reach=reach,
         node_sets=node_sets,
         beam=beam,
         snr=snr,
         snr_bound=bound,
-        best=best,
-        achieved=rate(closed_snr, network.bandwidth, network.max_spectral_efficiency),
-        bound=rate(closed_bound, network.bandwidth, network.max_spectral_efficiency),
+        best=table_of(len(users), nodes, best),
+        achieved=table_of(len(users), nodes, achieved),
+        bound=table_of(len(users), nodes, bounded),
     )
 
 
 def _key(
     instance: Instance,
     users: Sequence[BoolArray],
-    node_sets: IntArray,
+    node_sets: Sequence[IntArray],
     beamforming: str,
     robust: bool,
     seed: int,
@@ -285,7 +390,7 @@ def _key(
                 "power": instance.network.power,
                 "users": np.concatenate(users),
                 "count": np.array([len(u) for u in users]),
-                "node_sets": node_sets,
+                "node_sets": np.concatenate(node_sets),
             },
         ).encode()
     ).hexdigest()[:32]

@@ -14,6 +14,7 @@ import numpy as np
 from problem.arrays import BoolArray, FloatArray, IntArray
 from problem.instance import Instance, user_groups
 from problem.library import coarse_grained
+from solvers.on_demand import OnDemand, Table
 
 RESTRICTIONS = {
     "coarse": "a model is cached and sent whole, shared blocks once per model",
@@ -45,7 +46,7 @@ class Messages:
     allowed: IntArray
     of_group: BoolArray
 
-    def seconds_per_byte(self, rate: FloatArray) -> FloatArray:
+    def seconds_per_byte(self, rate: Table) -> Table:
         """Return (G, 2^N) s/byte by which each group is served when a node set holds the block.
 
         Parameters
@@ -53,16 +54,17 @@ class Messages:
         rate
             (P, 2^N) bit/s of every message by every node set.
         """
-        sets = np.arange(rate.shape[1])
-        sending = sets & self.allowed[:, None]
-        with np.errstate(divide="ignore"):
-            per_message = 8.0 / np.take_along_axis(rate, sending, axis=1)
-        # Infinity times False is NaN in a matrix product; add the messages up one by one.
-        table = np.zeros((len(self.of_group), len(sets)))
-        for p, seconds in enumerate(per_message):
-            table[self.of_group[:, p]] += seconds
-        table[:, 0] = np.inf
-        return table
+
+        def seconds(group: IntArray, sets: IntArray) -> FloatArray:
+            entry, message = np.nonzero(self.of_group[group])
+            with np.errstate(divide="ignore"):
+                each = 8.0 / rate[message, sets[entry] & self.allowed[message]]
+            return np.bincount(entry, weights=each, minlength=len(group))
+
+        table = OnDemand(len(self.of_group), seconds)
+        if isinstance(rate, OnDemand):
+            return table
+        return table[np.arange(len(table))[:, None], np.arange(rate.shape[1])]
 
 
 def check_restrictions(names: Iterable[str]) -> frozenset[str]:

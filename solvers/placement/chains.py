@@ -4,11 +4,14 @@ With X cached, node n can have the block after d_n(X) = min over sources m in X 
 link[m, n] seconds per byte. A migration lasts as long as its slowest receiver, so all receivers no
 slower than it are free: besides Q = X only the nested sets
 
-    Q_l(X) = X + {n : d_n(X) <= tau_l},   tau_1 < tau_2 < ...  the distinct values of d_n(X)
+    Q_l(X) = X + {n : d_n(X) <= tau_l},   tau_1 <= tau_2 <= ...  the values of d_n(X) in order
 
 can be optimal, since the broadcast time never rises in Q. Blocks with the same user group in every
 slot have the same times per byte; they form a class if they also fit into the same nodes (a block
 larger than a storage is never cached there: the bound must know, since it cuts blocks up).
+
+Node sets are bit masks over the units of a class. Up to 8 nodes the units are the nodes; beyond,
+`solvers.placement.units` gives every class units of its own.
 """
 
 from __future__ import annotations
@@ -18,28 +21,30 @@ from dataclasses import dataclass
 import numpy as np
 
 from problem.arrays import BoolArray, FloatArray, IntArray
+from solvers.on_demand import members
 from solvers.placement.problem import Placement, PlacementProblem
 
 
 @dataclass(frozen=True)
 class Chains:
-    """Nested sender sets of every cached set.
+    """Nested sender sets of every cached set of units.
 
     Attributes
     ----------
     member
-        (2^N, N): node n is in the set.
+        (2^U, U): the unit is in the set.
     order
-        (2^N,) the sets by their number of nodes, smallest first.
+        (2^U,) the sets by their number of units, smallest first.
     position
-        (2^N,) inverse of `order`.
+        (2^U,) inverse of `order`.
     count
-        (N + 1,) how many sets, the first in `order`, are given a level l. It is all those with
-        at most N - l nodes, some with a repeated last level where two nodes have equal times.
+        (U + 1,) how many sets, the first in `order`, are given a level l. It is all those with
+        at most U - l units, some with a repeated level where two units have equal times.
     sender
-        (2^N, N + 1) Q_l(X), rows by X itself; the last one repeated.
+        (2^U, U + 1) or, where every class has its own, (2^U, U + 1, C): Q_l(X), rows by X itself;
+        the last one repeated.
     time
-        (2^N, N + 1) tau_l, seconds per byte; tau_0 = 0.
+        As `sender`: tau_l, seconds per byte; tau_0 = 0.
     """
 
     member: BoolArray
@@ -49,34 +54,79 @@ class Chains:
     sender: IntArray
     time: FloatArray
 
+    def levels(self, cached: IntArray, of: IntArray) -> tuple[IntArray, FloatArray]:
+        """Return the senders and times (..., B, U + 1) of cached sets (..., B) of classes (B,)."""
+        if self.sender.ndim == 2:
+            return self.sender[cached], self.time[cached]
+        return self.sender[cached, :, of], self.time[cached, :, of]
+
 
 def chains(link: FloatArray) -> Chains:
-    """Build the nested sender sets of all cached sets.
+    """Build the nested sender sets of all cached sets of nodes.
 
     Parameters
     ----------
     link
         (N + 1, N) seconds per byte, the last row from the cloud.
     """
-    nodes = link.shape[1]
-    sets = np.arange(1 << nodes)
-    member = ((sets[:, None] >> np.arange(nodes)) & 1).astype(bool)
-    reach = source_times(link, member).min(axis=1)
-    sender = np.repeat(sets[:, None], nodes + 1, axis=1)
-    time = np.zeros((1 << nodes, nodes + 1))
-    for x in sets:
-        levels = np.unique(reach[x][~member[x]])
-        levels = levels[np.isfinite(levels)]
-        for level in range(1, nodes + 1):
-            tau = levels[min(level, len(levels)) - 1] if len(levels) else 0.0
-            joins = ~member[x] & (reach[x] <= tau) if len(levels) else ~member[x] & False
-            sender[x, level] = x | int((joins << np.arange(nodes)).sum())
-            time[x, level] = tau
+    sets = np.arange(1 << link.shape[1])
+    member = members(sets, link.shape[1])
+    return chains_of(member, *nested(sets, reach_times(link, member)))
+
+
+def chains_of(member: BoolArray, sender: IntArray, time: FloatArray) -> Chains:
+    """Return nested sender sets with the order of the cached sets by size.
+
+    Parameters
+    ----------
+    member, sender, time
+        As in `Chains`.
+    """
+    units = member.shape[1]
     size = member.sum(axis=1)
     order = np.argsort(size, kind="stable")
     position = np.argsort(order, kind="stable")
-    count = np.array([(size <= nodes - level).sum() for level in range(nodes + 1)])
+    count = np.array([(size <= units - level).sum() for level in range(units + 1)])
     return Chains(member, order, position, count, sender, time)
+
+
+def nested(cached: IntArray, reach: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Return the sets Q_l(X) and the times tau_l, (..., U + 1) each.
+
+    Parameters
+    ----------
+    cached
+        (...) X as bit masks.
+    reach
+        (..., U) d_n(X), seconds per byte, infinite where it cannot be had.
+    """
+    units = reach.shape[-1]
+    member = members(cached, units)
+    missing = np.where(member, np.inf, reach)
+    slowest = np.where(np.isfinite(missing), missing, 0.0).max(axis=-1, keepdims=True)
+    time = np.minimum(np.sort(missing, axis=-1), slowest)
+    joins = (missing[..., None, :] <= time[..., None]) & ~member[..., None, :]
+    sender = cached[..., None] | joins @ (1 << np.arange(units))
+    return (
+        np.concatenate([cached[..., None], sender], axis=-1),
+        np.concatenate([np.zeros((*cached.shape, 1)), time], axis=-1),
+    )
+
+
+def reach_times(link: FloatArray, held: BoolArray) -> FloatArray:
+    """Return d_n(X), seconds per byte to each node from the nearest holder or the cloud, (..., N).
+
+    Parameters
+    ----------
+    link
+        (N + 1, N) seconds per byte, the last row from the cloud.
+    held
+        (..., N) the nodes that hold the block.
+    """
+    reach = np.broadcast_to(link[-1], held.shape).copy()
+    for source, times in enumerate(link[:-1]):
+        np.minimum(reach, np.where(held[..., source, None], times, np.inf), out=reach)
+    return reach
 
 
 def source_times(link: FloatArray, member: BoolArray) -> FloatArray:
@@ -116,7 +166,9 @@ class Classes:
     needed
         (T, C): somebody needs the class.
     broadcast
-        (T, 2^N, C) seconds per byte, zero where the class is not needed.
+        (T, 2^U, C) seconds per byte, zero where the class is not needed.
+    unit
+        (C, U, N) the nodes of every unit of every class; None where the units are the nodes.
     """
 
     chains: Chains
@@ -125,24 +177,71 @@ class Classes:
     fits: BoolArray
     needed: BoolArray
     broadcast: FloatArray
+    unit: BoolArray | None = None
+
+    def holds(self, of: IntArray, cached: IntArray) -> IntArray:
+        """Return (T, N, B) zeros and ones: the nodes of the sets of units (T, B), classes (B,)."""
+        bits = (cached[:, None] >> np.arange(self.chains.member.shape[1])[:, None]) & 1
+        if self.unit is None:
+            return bits
+        return np.matmul(bits.transpose(2, 0, 1), self.unit[of].astype(np.int64)).transpose(1, 2, 0)
+
+    def node_sets(self, of: IntArray, cached: IntArray) -> IntArray:
+        """Return the sets of nodes (T, B) of sets of units (T, B), classes (B,), as bit masks."""
+        if self.unit is None:
+            return cached
+        held = self.holds(of, cached)
+        masks: IntArray = (held << np.arange(held.shape[1])[:, None]).sum(axis=1)
+        return masks
+
+    def unit_sets(self, of: IntArray, cached: IntArray) -> IntArray:
+        """Return the sets of units (T, B) that lie within sets of nodes (T, B), classes (B,)."""
+        if self.unit is None:
+            return cached
+        mask = self.unit[of] @ (1 << np.arange(self.unit.shape[2]))  # (B, U)
+        whole = (mask & ~cached[..., None]) == 0
+        masks: IntArray = whole @ (1 << np.arange(mask.shape[1]))
+        return masks
 
 
-def classes(problem: PlacementProblem) -> Classes:
-    """Group the blocks of a problem into classes."""
+def grouped(problem: PlacementProblem) -> tuple[IntArray, FloatArray, BoolArray, IntArray]:
+    """Return the classes: of every block (J,), bytes (C,), fits (N, C), user groups (T, C)."""
     slots = problem.slots
     fits = problem.block_size <= problem.storage[:, None]
     alike = np.concatenate([problem.group, fits])
     columns, of_block = np.unique(alike, axis=1, return_inverse=True)
     of_block = of_block.reshape(-1).astype(np.int64)
     size = np.bincount(of_block, weights=problem.block_size).astype(np.float64)
-    needed = columns[:slots] >= 0
-    broadcast = np.zeros((slots, 1 << problem.nodes, columns.shape[1]))
-    for t in range(slots):
-        c = np.flatnonzero(needed[t])
-        broadcast[t][:, c] = problem.broadcast[t][columns[t, c]].T
+    return of_block, size, columns[slots:].astype(bool), columns[:slots]
+
+
+def classes(problem: PlacementProblem) -> Classes:
+    """Group the blocks of a problem into classes, with the nodes as units."""
+    of_block, size, fits, group = grouped(problem)
+    sets = np.arange(1 << problem.nodes)[:, None]
     return Classes(
-        chains(problem.link), of_block, size, columns[slots:].astype(bool), needed, broadcast
+        chains(problem.link), of_block, size, fits, group >= 0, broadcast_times(problem, group, sets)
     )
+
+
+def broadcast_times(problem: PlacementProblem, group: IntArray, sets: IntArray) -> FloatArray:
+    """Return (T, S, C) the seconds per byte of classes, zero where not needed.
+
+    Parameters
+    ----------
+    problem
+        The problem.
+    group
+        (T, C) user groups of the classes.
+    sets
+        (S, C) or (S, 1) node sets as bit masks.
+    """
+    seconds = np.zeros((problem.slots, len(sets), group.shape[1]))
+    sets = np.broadcast_to(sets, seconds.shape[1:])
+    for t, table in enumerate(problem.broadcast):
+        c = np.flatnonzero(group[t] >= 0)
+        seconds[t][:, c] = table[group[t, c], sets[:, c]]
+    return seconds
 
 
 def placement_of_paths(problem: PlacementProblem, cached: IntArray, sender: IntArray) -> Placement:
@@ -158,9 +257,9 @@ def placement_of_paths(problem: PlacementProblem, cached: IntArray, sender: IntA
     nodes = np.arange(problem.nodes)
     cache = ((cached[:, None, :] >> nodes[:, None]) & 1).astype(bool)
     receives = ((sender & ~cached)[:, None, :] >> nodes[:, None]) & 1
-    member = ((np.arange(1 << problem.nodes)[:, None] >> nodes) & 1).astype(bool)
-    fastest = source_times(problem.link, member).argmin(axis=1)
-    source = np.where(receives == 1, np.moveaxis(fastest[cached], 2, 1), -1)
+    sets, which = np.unique(cached, return_inverse=True)
+    fastest = source_times(problem.link, members(sets, problem.nodes)).argmin(axis=1)
+    source = np.where(receives == 1, np.moveaxis(fastest[which.reshape(cached.shape)], 2, 1), -1)
     return Placement(cache, source)
 
 

@@ -101,7 +101,7 @@ class Master:
         migration, broadcast = paths.migration[:, new], paths.broadcast[:, new]
         slots, nodes = self.problem.slots, self.problem.nodes
         weight = self.classes.size[of] / self.total
-        holds = (cached[:, None] >> np.arange(nodes)[:, None]) & 1
+        holds = self.classes.holds(of, cached)
         parts = [holds.reshape(slots * nodes, -1) * weight]
         member = np.zeros((len(self.classes.size), len(of)))
         member[of, np.arange(len(of))] = 1.0
@@ -155,10 +155,10 @@ class Master:
     def reduced_cost(self, prices: Prices, value: FloatArray) -> FloatArray:
         """Price of every path of the pool above the cheapest of its class, s per byte, (P,)."""
         weights = prices.weights
-        nodes = np.arange(self.problem.nodes)
         rent = np.zeros(len(self.of))
         for t in range(self.problem.slots):
-            rent += (((self.cached[t][:, None] >> nodes) & 1) * prices.storage[t]).sum(axis=1)
+            held = self.classes.holds(self.of, self.cached[[t]])[0]
+            rent += (held * prices.storage[t][:, None]).sum(axis=0)
         cost = weights.migration @ self.migration + weights.broadcast @ self.broadcast
         excess: FloatArray = cost + rent - value[self.of]
         return excess

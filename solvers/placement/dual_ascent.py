@@ -42,9 +42,8 @@ class Ascent:
 
 def subgradient(problem: PlacementProblem, classes: Classes, point: DualPoint) -> Prices:
     """Bytes wanted beyond the storage (T, N), and migrations less broadcasts (T,) in seconds."""
-    nodes = np.arange(problem.nodes)
     paths = point.paths
-    holds = (paths.cached[:, None] >> nodes[:, None]) & 1
+    holds = classes.holds(np.arange(len(classes.size)), paths.cached)
     share = None
     if point.prices.migration_share is not None:
         share = (paths.migration - paths.broadcast) @ classes.size

@@ -6,7 +6,8 @@ With prices lambda on the bytes of every cache, the cheapest path of one block i
     A_t(Q) = min over X within Q of W_{t+1}(X),      A_{T-1} = 0
 
 per byte; where nobody needs the block W_t(X) = lambda_t . X + A_t(X). The weights alpha, beta
-are 1 for the sequential schedule. Minima over subsets take N passes, one for each node.
+are 1 for the sequential schedule. Minima over subsets take U passes, one for each of the U units
+(up to 8 nodes the nodes themselves, N = U; see `solvers.placement.units`).
 
 In the pipelined schedule a slot lasts (to a lower bound) as long as the larger of its two sums.
 With all other blocks as they are, m_t and o_t seconds per byte of this block, its own part is
@@ -45,9 +46,9 @@ class CostToGo:
     Attributes
     ----------
     cached
-        (T, 2^N, B) W_t(X), seconds per byte.
+        (T, 2^U, B) W_t(X), seconds per byte.
     kept
-        (T, 2^N, B) A_t(Q), seconds per byte.
+        (T, 2^U, B) A_t(Q), seconds per byte.
     """
 
     cached: FloatArray
@@ -67,7 +68,7 @@ class Paths:
     Attributes
     ----------
     cached, sender
-        (T, B) node sets X and Q as bit masks.
+        (T, B) sets X and Q of units as bit masks.
     migration, broadcast
         (T, B) tau and b, seconds per byte, without weights and prices.
     """
@@ -92,28 +93,51 @@ def weighted(weight: float, seconds: FloatArray) -> FloatArray:
 
 
 def set_prices(price: FloatArray) -> FloatArray:
-    """Price of every node set.
+    """Price of every set of units.
 
     Parameters
     ----------
     price
-        (..., N, B) price of a byte at every node; infinite where the block does not fit.
+        (..., U, B) price of a byte at every unit; infinite where the block does not fit.
 
     Returns
     -------
     FloatArray
-        (..., 2^N, B) sum over the nodes of the set.
+        (..., 2^U, B) sum over the units of the set.
     """
-    nodes = price.shape[-2]
-    total = np.zeros((*price.shape[:-2], 1 << nodes, price.shape[-1]))
-    for n in range(nodes):
+    units = price.shape[-2]
+    total = np.zeros((*price.shape[:-2], 1 << units, price.shape[-1]))
+    for n in range(units):
         half = 1 << n
         total[..., half : 2 * half, :] = total[..., :half, :] + price[..., n : n + 1, :]
     return total
 
 
+def unit_prices(classes: Classes, of: IntArray, price: FloatArray) -> FloatArray:
+    """Price of every unit: the sum over its nodes, infinite where the class does not fit.
+
+    Parameters
+    ----------
+    classes, of, price
+        As given to `cost_to_go`.
+
+    Returns
+    -------
+    FloatArray
+        (T, U, B).
+    """
+    price = np.where(classes.fits[:, of], price, np.inf)
+    if classes.unit is None:
+        return price
+    unit = classes.unit[of].transpose(2, 1, 0)  # (N, U, B)
+    total = np.zeros((len(price), *unit.shape[1:]))
+    for n, of_node in enumerate(unit):
+        total += np.where(of_node, price[:, n, None, :], 0.0)
+    return total
+
+
 def subset_minimum(values: FloatArray) -> FloatArray:
-    """Minimum over all subsets, for every set: (2^N, B) to (2^N, B)."""
+    """Minimum over all subsets, for every set: (2^U, B) to (2^U, B)."""
     result = values.copy()
     sets, columns = values.shape
     half = 1
@@ -149,12 +173,14 @@ def cost_to_go(
     chains = classes.chains
     slots, sets, _ = classes.broadcast.shape
     batch = len(of)
-    priced = set_prices(np.where(classes.fits[:, of], price, np.inf))
+    priced = set_prices(unit_prices(classes, of, price))
     every = batch == classes.broadcast.shape[2] and bool((of == np.arange(batch)).all())
     cached = np.empty((slots, sets, batch))
     kept = np.zeros((slots, sets, batch))
-    senders = chains.sender[chains.order]
-    times = chains.time[chains.order]
+    senders, times = chains.sender[chains.order], chains.time[chains.order]
+    shared = senders.ndim == 2
+    if not shared:
+        senders, times = senders[..., of], times[..., of]
     candidate = np.empty((sets, batch))
     for t in range(slots - 1, -1, -1):
         if t < slots - 1:
@@ -176,12 +202,19 @@ def cost_to_go(
             best = np.maximum(moves, sends)[chains.order] + after[chains.order]
         for level in range(1, len(chains.count)):
             count = chains.count[level]
-            row = candidate[:count, : len(needed)] if whole else np.empty((count, len(needed)))
-            np.take(after, senders[:count, level], axis=0, out=row, mode="clip")
-            if others is None:
-                row += weights.migration[t] * times[:count, level, None]
+            if shared:
+                row = candidate[:count, : len(needed)] if whole else np.empty((count, len(needed)))
+                sender, tau = senders[:count, level], times[:count, level, None]
+                np.take(after, sender, axis=0, out=row, mode="clip")
+                sent_by = None if others is None else sends[sender]
             else:
-                row += np.maximum(moves + times[:count, level, None], sends[senders[:count, level]])
+                sender, tau = senders[:count, level][:, needed], times[:count, level][:, needed]
+                row = np.take_along_axis(after, sender, axis=0)
+                sent_by = None if others is None else np.take_along_axis(sends, sender, axis=0)
+            if sent_by is None:
+                row += weights.migration[t] * tau
+            else:
+                row += np.maximum(moves + tau, sent_by)
             np.minimum(best[:count], row, out=best[:count])
         if whole:
             np.take(best, chains.position, axis=0, out=cached[t], mode="clip")
@@ -221,8 +254,7 @@ def cheapest_paths(
         sender[t] = held
         needed = np.flatnonzero(classes.needed[t, of])
         x, c = held[needed], of[needed]
-        choices = chains.sender[x]
-        times = chains.time[x]
+        choices, times = chains.levels(x, c)
         sends = classes.broadcast[t][choices, c[:, None]]
         if others is None:
             total = weights.migration[t] * times + weighted(weights.broadcast[t], sends)

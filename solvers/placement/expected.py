@@ -168,9 +168,10 @@ def group_exponent(observation: Observation, reach: FloatArray) -> float:
     """
     rates = observation.rates
     nodes = reach.shape[1]
-    member = (rates.node_sets[:, None] >> np.arange(nodes)) & 1
-    alone = np.maximum((reach @ member.T) ** 2, LOWEST_SNR)  # (K, F)
-    pooled = 1.0 / np.maximum(rates.users @ (1.0 / alone), np.finfo(float).tiny)  # (G, F)
+    member = (rates.node_sets[:, :, None] >> np.arange(nodes)) & 1
+    alone = np.maximum((member @ reach.T) ** 2, LOWEST_SNR)  # (G, F, K)
+    inverse = (rates.users[:, None, :] / alone).sum(axis=2)
+    pooled = 1.0 / np.maximum(inverse, np.finfo(float).tiny)  # (G, F)
     size = rates.users.sum(axis=1)
     fit = (size[:, None] > 1) & (rates.snr > 0)
     x = np.broadcast_to(np.log(np.maximum(size, 1))[:, None], fit.shape)[fit]

@@ -15,7 +15,8 @@ import heapq
 import numpy as np
 
 from problem.arrays import FloatArray, IntArray
-from solvers.placement.chains import chains, placement_of_paths
+from solvers.on_demand import OnDemand, Table, members, table_of
+from solvers.placement.chains import grouped, nested, placement_of_paths, reach_times
 from solvers.placement.problem import Placement, PlacementProblem
 
 
@@ -27,14 +28,28 @@ def greedy_placement(problem: PlacementProblem) -> Placement:
     problem
         Blocks, storage, times per byte.
     """
-    cost, level = block_cost(problem)
-    cached = greedy_sets(cost.sum(axis=0), problem.block_size, problem.storage)
+    return static_placement(
+        problem, greedy_sets(total_cost(problem), problem.block_size, problem.storage)
+    )
+
+
+def static_placement(problem: PlacementProblem, cached: IntArray) -> Placement:
+    """Return the placement that never changes its caches, with the best migration of every slot.
+
+    Parameters
+    ----------
+    problem
+        Blocks, storage, times per byte.
+    cached
+        (J,) node sets as bit masks.
+    """
     every_slot = np.broadcast_to(cached, (problem.slots, problem.blocks))
-    sender = np.take_along_axis(level, cached[None, :, None], axis=2)[:, :, 0]
+    block = np.arange(problem.blocks)
+    sender = np.stack([best_levels(problem, t, block, cached)[1] for t in range(problem.slots)])
     return placement_of_paths(problem, every_slot, sender)
 
 
-def greedy_sets(total: FloatArray, size: IntArray, storage: IntArray) -> IntArray:
+def greedy_sets(total: Table, size: IntArray, storage: IntArray) -> IntArray:
     """Return the greedy static cached sets: the largest saving per byte first.
 
     Parameters
@@ -52,55 +67,80 @@ def greedy_sets(total: FloatArray, size: IntArray, storage: IntArray) -> IntArra
     cached = np.zeros(blocks, dtype=np.int64)
     free = storage.copy()
 
-    def saving(n: int, j: int) -> float:
-        return float(total[j, cached[j]] - total[j, cached[j] | 1 << n])
+    def saving(n: IntArray | int, j: IntArray | int) -> FloatArray:
+        return np.asarray(total[j, cached[j]] - total[j, cached[j] | 1 << np.asarray(n)])
 
-    heap = [(-saving(n, j), n, j) for n in range(nodes) for j in range(blocks)]
+    first = saving(np.arange(nodes)[:, None], np.arange(blocks))
+    heap = [(-float(first[n, j]), n, j) for n in range(nodes) for j in range(blocks)]
     heapq.heapify(heap)
     while heap:
         claimed, n, j = heapq.heappop(heap)
         if -claimed <= 0 or size[j] > free[n]:
             continue
-        now = saving(n, j)
+        now = float(saving(n, j))
         if now < -claimed and heap and -heap[0][0] > now:
             heapq.heappush(heap, (-now, n, j))  # the saving has changed since it was queued
         elif now > 0:
             cached[j] |= 1 << n
             free[n] -= size[j]
             # A copy elsewhere can become worth more: it can now be fetched from here.
-            for other in range(nodes):
-                if not cached[j] >> other & 1:
-                    heapq.heappush(heap, (-saving(other, j), other, j))
+            others = np.flatnonzero(~members(cached[j], nodes))
+            for other, more in zip(others.tolist(), saving(others, j).tolist(), strict=True):
+                heapq.heappush(heap, (-more, other, j))
     return cached
 
 
-def block_cost(problem: PlacementProblem) -> tuple[FloatArray, IntArray]:
-    """Return the delay per byte of every block under every cached set, and its best senders.
+def total_cost(problem: PlacementProblem) -> Table:
+    """Return (J, 2^N) the delay per byte of every block, all slots together, if it stays cached.
 
     Parameters
     ----------
     problem
         Blocks, storage, times per byte.
+    """
+
+    of_block = grouped(problem)[0]
+    one = np.unique(of_block, return_index=True)[1]  # a block of every class
+
+    def cost(kind: IntArray, cached: IntArray) -> FloatArray:
+        seconds = [best_levels(problem, t, one[kind], cached)[0] for t in range(problem.slots)]
+        return np.asarray(np.sum(seconds, axis=0))
+
+    table = table_of(len(one), problem.nodes, cost)
+    if isinstance(table, OnDemand):
+        return OnDemand(problem.blocks, lambda block, cached: table[of_block[block], cached])
+    return table[of_block]
+
+
+def best_levels(
+    problem: PlacementProblem, slot: int, block: IntArray, cached: IntArray
+) -> tuple[FloatArray, IntArray]:
+    """Return the delay per byte of blocks cached at some nodes, and the best senders, in a slot.
+
+    Parameters
+    ----------
+    problem
+        Blocks, storage, times per byte.
+    slot
+        t.
+    block, cached
+        (B,) blocks and their cached sets X as bit masks.
 
     Returns
     -------
     cost
-        (T, J, 2^N) seconds per byte, 0 where nobody needs the block.
+        (B,) seconds per byte, 0 where nobody needs the block.
     sender
-        (T, J, 2^N) the best sending set Q; the cached set itself where nobody needs the block.
+        (B,) the best sending set Q; X itself where nobody needs the block.
     """
-    chain = chains(problem.link)
-    sets = np.arange(1 << problem.nodes)
-    shape = (problem.slots, problem.blocks, len(sets))
-    cost = np.zeros(shape)
-    sender = np.broadcast_to(sets, shape).copy()
-    for t, broadcast in enumerate(problem.broadcast):
-        needed = np.flatnonzero(problem.group[t] >= 0)
-        if not len(needed):
-            continue
-        every_level = chain.time + broadcast[:, chain.sender]  # (G, 2^N, levels)
-        best = every_level.argmin(axis=2)
-        group = problem.group[t, needed]
-        cost[t, needed] = np.take_along_axis(every_level, best[:, :, None], axis=2)[group, :, 0]
-        sender[t, needed] = chain.sender[sets, best][group]
+    cost, sender = np.zeros(len(block)), cached.copy()
+    group = problem.group[slot, block]
+    needed = np.flatnonzero(group >= 0)
+    sets, which = np.unique(cached[needed], return_inverse=True)
+    senders, times = nested(sets, reach_times(problem.link, members(sets, problem.nodes)))
+    choice = senders[which]
+    seconds = times[which] + problem.broadcast[slot][group[needed, None], choice]
+    best = seconds.argmin(axis=1)
+    row = np.arange(len(needed))
+    cost[needed], sender[needed] = seconds[row, best], choice[row, best]
     return cost, sender

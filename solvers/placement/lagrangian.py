@@ -3,7 +3,8 @@
 The bound comes from storage prices alone (`bound`), raised by subgradient steps and column
 generation (`dual_ascent`). The placement comes from the shares of the last master programme,
 rounded and improved by exact best responses (`sweeps`), by choosing among the paths known so far
-for some of the blocks at once (`path_milp`), and by ruin and recreate (`ruin`).
+for some of the blocks at once (`path_milp`), and by ruin and recreate (`ruin`). Beyond 8 nodes the
+bound is that of a relaxation and the search is restricted, see `units`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import numpy as np
 
 from problem.arrays import IntArray
 from solvers.placement.bound import DualPoint, Prices, dual_point, no_prices
-from solvers.placement.chains import Classes, paths_of_placement, placement_of_paths
-from solvers.placement.chains import classes as classes_of
+from solvers.placement.chains import Classes, paths_of_placement
 from solvers.placement.columns import empty_paths
 from solvers.placement.dual_ascent import Ascent, ascend
 from solvers.placement.dynamic_programme import Paths
@@ -25,6 +25,7 @@ from solvers.placement.problem import Placement, PlacementProblem, placement_del
 from solvers.placement.result import PlacementResult, Progress
 from solvers.placement.ruin import ruin_and_recreate
 from solvers.placement.sweeps import Assignment, assignment_of, rounded, sweep
+from solvers.placement.units import UNITS, relaxed_classes, restricted_classes
 from solvers.result import TracePoint
 
 BOUND_TOLERANCE = 1e-4
@@ -51,6 +52,7 @@ def solve_lagrangian(
     start: Placement | None = None,
     callback: Callable[[TracePoint], None] | None = None,
     patience: int = PATIENCE,
+    units: int = UNITS,
 ) -> PlacementResult:
     """Find a near-optimal placement and a certified lower bound on the delay.
 
@@ -70,6 +72,8 @@ def solve_lagrangian(
         Called with every improvement.
     patience
         Rounds of path MILP and ruin without progress after which the search ends; 0 for none.
+    units
+        Up to so many nodes the method is exact about node sets; at least 2.
 
     Raises
     ------
@@ -80,13 +84,14 @@ def solve_lagrangian(
     for name, value in (("gap", gap), ("time_limit", time_limit)):
         if value is not None and not value >= 0:
             raise ValueError(f"{name}: {value!r} is not allowed, must be >= 0 or None")
-    classes = classes_of(problem)
+    relaxed = relaxed_classes(problem, units)
+    classes = relaxed if relaxed.unit is None else restricted_classes(problem, units)
     empty = empty_paths(problem, classes)
     of = classes.of_block
-    nothing = placement_of_paths(problem, empty.cached[:, of], empty.sender[:, of])
-    first = dual_point(problem, classes, no_prices(problem))
+    nothing = Assignment(problem, classes, Paths(*(array[:, of] for array in empty.arrays)))
+    first = dual_point(problem, relaxed, no_prices(problem))
     progress = Progress(
-        problem, nothing, first.bound,
+        problem, nothing.placement, first.bound,
         started=started, gap=gap, time_limit=time_limit, callback=callback,
     )  # fmt: skip
     if start is not None:
@@ -95,33 +100,47 @@ def solve_lagrangian(
     prices = [first.prices]
     if not progress.finished:
         try:
-            _search(progress, classes, empty, first, prices, gap, seed, start is not None, patience)
+            tolerance = min(BOUND_TOLERANCE, progress.wanted / 10) if gap else BOUND_TOLERANCE
+            ascent = _ascent(progress, relaxed, first, tolerance, progress.raise_bound)
+            prices.append(ascent.best.prices)
+            if relaxed.unit is not None and not progress.finished:
+                ascent = _ascent(
+                    progress, classes, dual_point(problem, classes, prices[-1]), tolerance
+                )
+            _search(progress, classes, empty, ascent, seed, start is not None, patience)
         except KeyboardInterrupt:
             progress.interrupted = True
     return progress.result(prices[-1])
+
+
+def _ascent(
+    progress: Progress,
+    classes: Classes,
+    first: DualPoint,
+    tolerance: float,
+    report: Callable[[float], None] = lambda bound: None,
+) -> Ascent:
+    """Find good storage prices in a share of the time that is left."""
+    left = progress.deadline - time.perf_counter()
+    return ascend(
+        progress.problem, classes, first, progress.delay,
+        tolerance=tolerance,
+        deadline=time.perf_counter() + BOUND_TIME_SHARE * left,
+        report=report,
+    )  # fmt: skip
 
 
 def _search(
     progress: Progress,
     classes: Classes,
     empty: Paths,
-    first: DualPoint,
-    prices: list[Prices],
-    gap: float | None,
+    ascent: Ascent,
     seed: int,
     started_from: bool,
     patience: int,
 ) -> None:
-    """Raise the bound, then improve the placement until nothing comes of it; note the prices."""
+    """Improve the placement until nothing comes of it."""
     problem, of = progress.problem, classes.of_block
-    left = progress.deadline - time.perf_counter()
-    ascent = ascend(
-        problem, classes, first, progress.delay,
-        tolerance=min(BOUND_TOLERANCE, progress.wanted / 10) if gap else BOUND_TOLERANCE,
-        deadline=time.perf_counter() + BOUND_TIME_SHARE * left,
-        report=progress.raise_bound,
-    )  # fmt: skip
-    prices.append(ascent.best.prices)
     rng = np.random.default_rng(seed)
     assignment, unplaced = rounded(problem, classes, ascent.master, ascent.share, empty)
     _sweeps(progress, assignment, ascent, unplaced, rng)
@@ -224,14 +243,16 @@ def _neighbourhood(
     size = problem.block_size[rest]
     seconds = np.stack([own.migration[:, rest] @ size, own.broadcast[:, rest] @ size])
     free = problem.storage - assignment.used_by(rest)
+    classes, block_of_path = assignment.classes, np.array(block)[order]
+    holds = classes.holds(classes.of_block[block_of_path], chosen_from.cached)
     chosen = choose_paths(
-        problem, np.array(block)[order], chosen_from, free, seconds, np.array(start)[order],
+        problem, block_of_path, chosen_from, holds, free, seconds, np.array(start)[order],
         gap=1e-5, goal=progress.goal, node_limit=MILP_NODES,
         time_limit=progress.deadline - time.perf_counter(), seed=int(rng.integers(1 << 30)),
     )  # fmt: skip
     if chosen is None:
         return
-    cached, sender = own.cached.copy(), own.sender.copy()
-    cached[:, np.sort(freed)] = chosen_from.cached[:, chosen]
-    sender[:, np.sort(freed)] = chosen_from.sender[:, chosen]
-    progress.offer(placement_of_paths(problem, cached, sender))
+    own = Paths(*(array.copy() for array in own.arrays))
+    for array, new in zip(own.arrays, chosen_from.arrays, strict=True):
+        array[:, np.sort(freed)] = new[:, chosen]
+    progress.offer(Assignment(problem, classes, own).placement)

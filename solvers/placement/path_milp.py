@@ -20,6 +20,7 @@ def choose_paths(
     problem: PlacementProblem,
     block: IntArray,
     paths: Paths,
+    holds: IntArray,
     free: IntArray,
     seconds: FloatArray,
     start: IntArray,
@@ -40,6 +41,8 @@ def choose_paths(
         (P,) block of every path, non-decreasing.
     paths
         The P paths.
+    holds
+        (T, N, P) zeros and ones: the nodes that cache the block on the path.
     free
         (T, N) bytes they may use together.
     seconds
@@ -66,7 +69,7 @@ def choose_paths(
     size = problem.block_size[block].astype(float)
     scale = max(float(problem.block_size[names].mean()), 1.0)
     unit = float(((paths.migration + paths.broadcast) * size).sum() / count * len(names)) or 1.0
-    holds = ((paths.cached[:, None] >> np.arange(nodes)[:, None]) & 1).reshape(slots * nodes, -1)
+    holds = holds.reshape(slots * nodes, -1)
     member = np.zeros((len(names), count))
     member[row_of, np.arange(count)] = 1.0
     parts = [holds * (size / scale), member]

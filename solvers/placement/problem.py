@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from problem.arrays import BoolArray, FloatArray, IntArray, checked
+from solvers.on_demand import OnDemand, Table
 
 Schedule = Literal["sequential", "pipelined"]
 
@@ -38,6 +39,7 @@ class PlacementProblem:
     broadcast
         Per slot (G_t, 2^N), seconds per byte when the node set Q broadcasts (bit n of the column
         number is node n). Infinite at Q = 0, finite at the full set, never increasing in Q.
+        Arrays (checked), or tables on demand (believed).
     link
         (N + 1, N) seconds per byte from node n' (row N: the cloud, always finite) to node n;
         infinite where there is no link. The diagonal is not used.
@@ -54,7 +56,7 @@ class PlacementProblem:
     block_size: IntArray
     storage: IntArray
     group: IntArray
-    broadcast: tuple[FloatArray, ...]
+    broadcast: tuple[Table, ...]
     link: FloatArray
     schedule: Schedule = "sequential"
 
@@ -73,15 +75,17 @@ class PlacementProblem:
         put(self, "block_size", checked("block_size", self.block_size, "int", (blocks,), low=1))
         put(self, "storage", checked("storage", self.storage, "int", (nodes,), low=0))
         put(self, "group", checked("group", self.group, "int", (slots, blocks), low=-1))
-        tables = []
+        tables: list[Table] = []
         for t, table in enumerate(self.broadcast):
-            array = np.asarray(table, dtype=float).reshape(-1, 1 << nodes)
-            tables.append(_checked_table(f"broadcast[{t}]", array, nodes))
+            if not isinstance(table, OnDemand):
+                array = np.asarray(table, dtype=float).reshape(-1, 1 << nodes)
+                table = _checked_table(f"broadcast[{t}]", array, nodes)
+            tables.append(table)
             worst = int(self.group[t].max(initial=-1))
-            if worst >= len(array):
+            if worst >= len(table):
                 j = int(self.group[t].argmax())
                 raise ValueError(
-                    f"group[{t}, {j}]: {worst} is not allowed, must be < {len(array)}, "
+                    f"group[{t}, {j}]: {worst} is not allowed, must be < {len(table)}, "
                     "the number of user groups in the slot"
                 )
         put(self, "broadcast", tuple(tables))

@@ -19,7 +19,7 @@ from solvers.placement.dynamic_programme import (
     cost_to_go,
     sequential_weights,
 )
-from solvers.placement.sweeps import Assignment, holds
+from solvers.placement.sweeps import Assignment
 
 SEARCHES = 64
 LARGEST_RUIN = 5
@@ -82,21 +82,21 @@ def ruin_and_recreate(
         old_free, old_sums = free.copy(), sums.copy()
         size = problem.block_size[taken]
         for i in range(ruined):
-            free += size[i] * holds(problem, old_sets[0, :, i])
+            free += size[i] * classes.holds(classes.of_block[taken[i]], old_sets[0, :, i])
             sums -= size[i] * old_seconds[:, :, i]
         for turn in range(2 * ruined):
             i = turn % ruined
             share = rebate if turn < ruined else np.zeros(SEARCHES)
             j = taken[i]
+            of = classes.of_block[j]
             if turn >= ruined:
-                free += size[i] * holds(problem, sets[0][:, j, search])
+                free += size[i] * classes.holds(of, sets[0][:, j, search])
                 sums -= size[i] * seconds[:, :, j, search]
             allowed = np.where(free >= size[i], price[:, :, None] * share, np.inf)
-            of = classes.of_block[j]
             others = sums / size[i] if pipelined else None
             values = cost_to_go(classes, of, allowed, weights, others)
             paths = cheapest_paths(classes, of, values, weights, others)
-            free -= size[i] * holds(problem, paths.cached)
+            free -= size[i] * classes.holds(of, paths.cached)
             sets[:, :, j, search] = np.stack([paths.cached, paths.sender])
             seconds[:, :, j, search] = np.stack([paths.migration, paths.broadcast])
             sums += size[i] * seconds[:, :, j, search]

@@ -10,7 +10,7 @@ import numpy as np
 from problem.arrays import BoolArray, FloatArray, IntArray
 from solvers.online import Observation, Prior
 from solvers.placement.chains import placement_of_paths
-from solvers.placement.greedy import block_cost
+from solvers.placement.greedy import best_levels
 from solvers.placement.problem import PlacementProblem
 
 
@@ -46,8 +46,8 @@ def pull(problem: PlacementProblem, cache: BoolArray) -> IntArray:
         (N, J) node n holds block j.
     """
     cached = node_sets(cache)
-    _, sender = block_cost(problem)
-    return sources(problem, cached, sender[0, np.arange(problem.blocks), cached])
+    _, sender = best_levels(problem, 0, np.arange(problem.blocks), cached)
+    return sources(problem, cached, sender)
 
 
 def sources(problem: PlacementProblem, cached: IntArray, sender: IntArray) -> IntArray:

@@ -32,7 +32,7 @@ class Assignment:
     Attributes
     ----------
     cached, sender
-        (T, J) node sets.
+        (T, J) sets of units.
     migration, broadcast
         (T, J) seconds per byte.
     used
@@ -58,20 +58,31 @@ class Assignment:
     @property
     def placement(self) -> Placement:
         """Caches and sources."""
-        return placement_of_paths(self.problem, self.cached, self.sender)
+        return placement_of_paths(self.problem, *self.node_sets)
+
+    @property
+    def node_sets(self) -> tuple[IntArray, IntArray]:
+        """Sets of nodes X and Q of every block, (T, J) each."""
+        of = self.classes.of_block
+        return self.classes.node_sets(of, self.cached), self.classes.node_sets(of, self.sender)
 
     def used_by(self, blocks: IntArray) -> IntArray:
         """Bytes cached of some of the blocks, (T, N)."""
         used: IntArray = (
-            holds(self.problem, self.cached[:, blocks]) @ self.problem.block_size[blocks]
+            self.classes.holds(self.classes.of_block[blocks], self.cached[:, blocks])
+            @ self.problem.block_size[blocks]
         )
         return used
+
+    def held(self, j: int, cached: IntArray) -> IntArray:
+        """Return (T, N) zeros and ones: the nodes of sets (T,) of units of block j."""
+        return self.classes.holds(self.classes.of_block[[j]], cached[:, None])[:, :, 0]
 
     def put(self, j: int, paths: Paths, column: int) -> None:
         """Give block j the path in `column`."""
         size = self.problem.block_size[j]
-        old = _bits(self.problem, self.cached[:, j])
-        self.used += size * (_bits(self.problem, paths.cached[:, column]) - old)
+        old = self.held(j, self.cached[:, j])
+        self.used += size * (self.held(j, paths.cached[:, column]) - old)
         self.sums[0] += size * (paths.migration[:, column] - self.migration[:, j])
         self.sums[1] += size * (paths.broadcast[:, column] - self.broadcast[:, j])
         self.cached[:, j] = paths.cached[:, column]
@@ -83,23 +94,18 @@ class Assignment:
 def assignment_of(
     problem: PlacementProblem, classes: Classes, cached: IntArray, sender: IntArray
 ) -> Assignment:
-    """Return the state with these node sets (T, J), every receiver at its fastest source."""
-    chains = classes.chains
-    level = np.argmax((chains.sender[cached] & sender[..., None]) == sender[..., None], axis=-1)
-    wider = chains.sender[cached, level]
-    broadcast = np.stack([
-        table[wider[t], classes.of_block] for t, table in enumerate(classes.broadcast)
-    ])  # fmt: skip
-    return Assignment(problem, classes, Paths(cached, wider, chains.time[cached, level], broadcast))
+    """Return the state with these sets of nodes (T, J), every receiver at its fastest source.
 
-
-def holds(problem: PlacementProblem, cached: IntArray) -> IntArray:
-    """Node sets (T, B) as zeros and ones (T, N, B)."""
-    return (cached[:, None] >> np.arange(problem.nodes)[:, None]) & 1
-
-
-def _bits(problem: PlacementProblem, cached: IntArray) -> IntArray:
-    return (cached[:, None] >> np.arange(problem.nodes)) & 1
+    Nodes that do not make up a whole unit of the block's class are left out.
+    """
+    of = classes.of_block
+    cached, sender = classes.unit_sets(of, cached), classes.unit_sets(of, sender)
+    choices, times = classes.chains.levels(cached, of)
+    level = np.argmax((choices & sender[..., None]) == sender[..., None], axis=-1)[..., None]
+    wider = np.take_along_axis(choices, level, axis=-1)[..., 0]
+    time = np.take_along_axis(times, level, axis=-1)[..., 0]
+    broadcast = np.stack([table[wider[t], of] for t, table in enumerate(classes.broadcast)])
+    return Assignment(problem, classes, Paths(cached, wider, time, broadcast))
 
 
 def sweep(assignment: Assignment, price: FloatArray, order: IntArray, deadline: float) -> int:
@@ -124,10 +130,10 @@ def sweep(assignment: Assignment, price: FloatArray, order: IntArray, deadline: 
             break
         batch = order[first : first + BATCH]
         size = problem.block_size[batch]
-        mine = holds(problem, assignment.cached[:, batch])
+        of = classes.of_block[batch]
+        mine = classes.holds(of, assignment.cached[:, batch])
         free = (problem.storage - assignment.used)[:, :, None] + size * mine
         allowed = np.where(free >= size, price[:, :, None], np.inf)
-        of = classes.of_block[batch]
         own = np.stack([assignment.migration[:, batch], assignment.broadcast[:, batch]])
         others = None
         if problem.schedule == "pipelined":
@@ -140,9 +146,9 @@ def sweep(assignment: Assignment, price: FloatArray, order: IntArray, deadline: 
             continue
         better = better[np.argsort(-(gain * size)[better], kind="stable")]
         paths = cheapest_paths(classes, of, values, weights, others)
+        changes = classes.holds(of, paths.cached) - mine
         for column in better:
-            after = _bits(problem, paths.cached[:, column])
-            change = after - mine[:, :, column]
+            change = changes[:, :, column]
             if (assignment.used + size[column] * change > problem.storage).any():
                 continue
             if others is not None:  # earlier moves of this batch have changed the sums
@@ -213,7 +219,7 @@ def rounded(
             lacking[pick] -= size[j]
     left = []
     for j in np.argsort(-size, kind="stable"):
-        after = _bits(problem, pool.cached[:, chosen[j]])
+        after = assignment.held(int(j), pool.cached[:, chosen[j]])
         if (assignment.used + size[j] * after <= problem.storage).all():
             assignment.put(int(j), pool, int(chosen[j]))
         else:

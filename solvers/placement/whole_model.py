@@ -14,8 +14,8 @@ from problem.arrays import BoolArray, FloatArray, IntArray
 from problem.instance import Instance
 from problem.solution import Solution
 from solvers.joint import solve_by_placement
-from solvers.placement.chains import placement_of_paths
-from solvers.placement.greedy import block_cost
+from solvers.on_demand import Table
+from solvers.placement.greedy import static_placement, total_cost
 from solvers.placement.problem import Placement, PlacementProblem
 from solvers.placement.rules import node_sets
 from solvers.result import Answer, Callback
@@ -35,22 +35,18 @@ def whole_model_placement(
     shared_once
         A node stores a block of several of its models once; else once for each of them.
     """
-    cost, level = block_cost(problem)
     cache = whole_model_caches(
-        cost.sum(axis=0),
+        total_cost(problem),
         problem.block_size,
         problem.storage,
         model_blocks,
         shared_once=shared_once,
     )
-    cached = node_sets(cache)
-    sender = np.take_along_axis(level, cached[None, :, None], axis=2)[:, :, 0]
-    every_slot = np.broadcast_to(cached, (problem.slots, problem.blocks))
-    return placement_of_paths(problem, every_slot, sender)
+    return static_placement(problem, node_sets(cache))
 
 
 def whole_model_caches(
-    total: FloatArray,
+    total: Table,
     size: IntArray,
     storage: IntArray,
     model_blocks: BoolArray,
@@ -78,10 +74,13 @@ def whole_model_caches(
     cache = np.zeros((nodes, blocks), dtype=bool)
     stored = np.zeros((nodes, len(model_blocks)), dtype=bool)
     free = storage.astype(np.int64)
-    block, bit = np.arange(blocks), 1 << np.arange(nodes)[:, None]
+    bit = 1 << np.arange(nodes)[:, None]
+    saved = np.zeros((nodes, blocks))  # s, by a copy at a node
+    changed = np.arange(blocks)
     while True:
-        cached = node_sets(cache)
-        saved = size * (total[block, cached] - total[block, cached | bit])  # (N, J) s
+        cached = node_sets(cache[:, changed])
+        more = total[changed, cached] - total[changed, cached | bit]
+        saved[:, changed] = size[changed] * more
         missing = ~cache[:, None, :] & model_blocks  # (N, M, J)
         needs = missing @ size if shared_once else np.tile(model_blocks @ size, (nodes, 1))
         saving = np.einsum("nmj,nj->nm", missing, saved)
@@ -92,6 +91,7 @@ def whole_model_caches(
         n, m = np.unravel_index(rate.argmax(), rate.shape)
         free[n] -= needs[n, m]
         stored[n, m] = True
+        changed = np.flatnonzero(model_blocks[m] & ~cache[n])
         cache[n] |= model_blocks[m]
 
 

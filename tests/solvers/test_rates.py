@@ -10,7 +10,7 @@ import pytest
 from problem.instance import Instance, user_groups
 from problem.scenario import Scenario, read_scenario
 from solvers.beamforming.worst_case import worst_case_snr
-from solvers.rates import SlotRates, node_set_family, rate_table
+from solvers.rates import SlotRates, node_set_family, node_sets_to_solve, rate_table
 
 TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 
@@ -18,7 +18,7 @@ TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 def table(instance: Instance, **options: object) -> tuple[SlotRates, ...]:
     """Return the rates of an instance's user groups."""
     users = [user_groups(wanted)[0] for wanted in instance.wanted]
-    return rate_table(instance, users, node_set_family(instance), **options)
+    return rate_table(instance, users, node_sets_to_solve(instance, users, True), **options)
 
 
 def wide(nodes: int) -> Instance:
@@ -51,7 +51,7 @@ def test_beams_reach_what_the_table_says():
     instance = read_scenario(TINY).generate(1)
     (slot,) = table(instance)
     for g, users in enumerate(slot.users):
-        for f, node_set in enumerate(slot.node_sets):
+        for f, node_set in enumerate(slot.node_sets[g]):
             beam = slot.beam[g, f]
             outside = ~(node_set >> np.arange(instance.nodes) & 1).astype(bool)
             assert (beam[outside] == 0).all()
@@ -77,17 +77,20 @@ def test_family_beyond_six_nodes():
 
 def test_closure_beyond_six_nodes():
     """A set outside the family has the best rate of the solved sets within it, and inherits its
-    bound from the solved sets around it."""
+    bound from the solved sets around it, or from what its slowest user gets alone."""
     instance = wide(7)
     (slot,) = table(instance)
     for node_set in (0b1101100, 0b0011111):
-        within = [f for f, s in enumerate(slot.node_sets) if s & node_set == s]
-        around = [f for f, s in enumerate(slot.node_sets) if s & node_set == node_set]
-        best = slot.node_sets[slot.best[:, node_set]]
+        within = [f for f, s in enumerate(slot.node_sets[0]) if s & node_set == s]
+        around = [f for f, s in enumerate(slot.node_sets[0]) if s & node_set == node_set]
+        best = slot.node_sets[0, slot.best[:, node_set]]
         assert all(b & node_set == b for b in best)
         cap = instance.network.max_spectral_efficiency
         achieved = np.minimum(cap, np.log2(1 + slot.snr[:, within].max(axis=1)))
-        bound = np.minimum(cap, np.log2(1 + slot.snr_bound[:, around].min(axis=1)))
+        alone = slot.reach[:, [n for n in range(7) if node_set >> n & 1]].sum(axis=1) ** 2
+        slowest = np.where(slot.users, alone, np.inf).min(axis=1)
+        snr_bound = np.minimum(slot.snr_bound[:, around].min(axis=1), slowest)
+        bound = np.minimum(cap, np.log2(1 + snr_bound))
         assert slot.achieved[:, node_set] == pytest.approx(instance.network.bandwidth * achieved)
         assert slot.bound[:, node_set] == pytest.approx(instance.network.bandwidth * bound)
 

@@ -20,7 +20,7 @@ from solvers.placement.expected import (
     prior_tables,
     user_reach,
 )
-from solvers.placement.greedy import block_cost
+from solvers.placement.greedy import total_cost
 
 TINY = Path(__file__).resolve().parents[3] / "data" / "scenarios" / "tiny.toml"
 
@@ -40,28 +40,28 @@ def test_exact_when_the_next_slot_is_certain(restrict):
     """
     instance = separate_models([[0, 2], [0, 2]], models=3, storage=[1, 1, 1], persistence=1.0)
     observation = observed(instance, restrict=restrict)
-    cost, _ = block_cost(observation.problem)
+    cost = total_cost(observation.problem)
     coming = coming_tables(observation, 5)
     assert coming.cost.shape == (1, 3, 8)
     assert coming.probability[0, coming.kind].tolist() == [1.0, 0.0, 1.0]
     # The beams of the table are optimal to a relative 1e-3 or so; the closed form is exact.
-    assert coming.cost[0] == pytest.approx(cost[0], rel=2e-3)
+    assert coming.cost[0] == pytest.approx(cost, rel=2e-3)
 
 
 def test_no_comp_is_exact_where_the_home_node_holds_the_block():
     """Without CoMP a user's own node sends; where it lacks the block, it fetches it."""
     instance = separate_models([[0, 2], [0, 2]], models=3, storage=[1, 1], persistence=1.0)
     observation = observed(instance, restrict=("no-comp",))
-    cost, _ = block_cost(observation.problem)
+    cost = total_cost(observation.problem)
     coming = coming_tables(observation, 1).cost[0]
     strength = np.linalg.norm(instance.channel_estimate[0], axis=2)
     for k, j in ((0, 0), (1, 2)):
         home = 1 << int(strength[k].argmax())
         for cached in range(4):
             if cached & home:
-                assert coming[j, cached] == pytest.approx(cost[0, j, cached], rel=2e-3)
+                assert coming[j, cached] == pytest.approx(cost[j, cached], rel=2e-3)
             else:
-                assert cost[0, j, cached] * (1 - 2e-3) <= coming[j, cached] < np.inf
+                assert cost[j, cached] * (1 - 2e-3) <= coming[j, cached] < np.inf
 
 
 def test_messages_have_the_parts_of_the_plan():

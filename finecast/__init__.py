@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from problem.library import ModelLibrary, read_library, write_library
     from problem.scenario import Scenario, read_scenario
     from problem.solution import Broadcast, Solution, read_solution, write_solution
-    from solvers.joint import certified_lower_bound
+    from solvers.optimise import certified_lower_bound
     from solvers.registry import Method, methods
     from solvers.result import Progress, Result
     from solvers.solve import solve
@@ -33,7 +33,7 @@ _HOME = {
     "Result": "solvers.result",
     "Scenario": "problem.scenario",
     "Solution": "problem.solution",
-    "certified_lower_bound": "solvers.joint",
+    "certified_lower_bound": "solvers.optimise",
     "evaluate": "problem.evaluation",
     "methods": "solvers.registry",
     "read_instance": "problem.instance",

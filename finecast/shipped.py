@@ -21,6 +21,8 @@ def find(path: str | os.PathLike[str]) -> Path:
     FormatError
         Neither exists; says where it looked.
     """
+    if not os.fspath(path):
+        raise FormatError("''", "is empty, expected a file name")
     given = Path(path)
     if given.exists():
         return given

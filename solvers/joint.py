@@ -11,8 +11,8 @@ import numpy as np
 
 from problem.arrays import FloatArray
 from problem.instance import Instance
-from problem.sinr import rate
 from problem.solution import Solution
+from solvers.bounds import everywhere_bound, price_bound
 from solvers.delivery import deliver
 from solvers.on_demand import Table, whole_set
 from solvers.placement.greedy import greedy_placement
@@ -26,10 +26,6 @@ from solvers.restrictions import (
     restricted_links,
 )
 from solvers.result import Answer, BoundKind, Callback, Termination, TracePoint
-
-ROUNDING = 1e-12
-"""Certified bounds on delays are lowered by this share: sums of at most 1e5 positive terms, each
-with a few roundings of 1.1e-16, err by less."""
 
 NOMINAL = (
     "a nominal plan guarantees nothing: compare its realised delay; the bound printed is for the "
@@ -74,7 +70,7 @@ def prepare(
     instance: Instance,
     *,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     seed: int = 0,
     callback: Callback | None = None,
     rate_cache: str | os.PathLike[str] | None = None,
@@ -101,7 +97,7 @@ def prepare(
     ValueError
         Unknown method or restriction.
     """
-    restrictions = check_restrictions([restrict] if isinstance(restrict, str) else restrict)
+    restrictions = check_restrictions(restrict)
     instance = restricted_instance(instance, restrictions)
     plans = tuple(messages(instance, t, restrictions) for t in range(instance.slots))
     robust = "non-robust" not in restrictions
@@ -224,7 +220,7 @@ def solve_by_placement(
     seed: int,
     callback: Callback | None,
     beamforming: str,
-    restrict: Iterable[str],
+    restrict: str | Iterable[str],
     rate_cache: str | None,
 ) -> Answer:
     """Solve by a placement heuristic that needs nothing but the problem and a seed.
@@ -249,7 +245,7 @@ def solve_by_placement(
     )
     if prepared.achieved is None:
         return unserved(prepared)
-    bound = everywhere_bound(prepared)
+    bound = price_bound(prepared)
     placement = place(prepared.achieved, seed)
     delay = placement_delay(prepared.achieved, placement)
     return answer(
@@ -271,7 +267,7 @@ def solve_greedy(
     start: Solution | None = None,
     callback: Callback | None = None,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
 ) -> Answer:
     """Place greedily by delay saved per byte, then deliver with the best beams known.
@@ -293,55 +289,3 @@ def solve_greedy(
         restrict=restrict,
         rate_cache=rate_cache,
     )
-
-
-def certified_lower_bound(instance: Instance, *, callback: Callback | None = None) -> float:
-    """Return a certified lower bound on D, s, of any decisions.
-
-    Parameters
-    ----------
-    instance
-        The problem.
-    callback
-        Told of progress.
-    """
-    return everywhere_bound(prepare(instance, callback=callback))
-
-
-def everywhere_bound(prepared: Prepared) -> float:
-    """Return the certified lower bound that all nodes hold everything.
-
-    Sequential delivery: every needed block is sent once to all its users, at no more than the
-    rate of its messages with all nodes: D >= sum_t sum_j s_j table_up[t](group_j, all).
-    Spatial delivery: a user's bits over its best rate alone with all nodes (without the cap of
-    the modulation table, which holds per message and not for several at once); the slot is not
-    over before its slowest user is done.
-
-    Parameters
-    ----------
-    prepared
-        Instance and rates.
-    """
-    instance = prepared.instance
-    if instance.delivery == "spatial":
-        return float(
-            sum(_slowest_user(instance, t, prepared.robust) for t in range(instance.slots))
-        )
-    total = 0.0
-    for plan, slot in zip(prepared.plans, prepared.rates, strict=True):
-        needed = np.flatnonzero(plan.group >= 0)
-        seconds = whole_set(plan.seconds_per_byte(slot.bound), instance.nodes)
-        total += float((instance.library.block_size[needed] * seconds[plan.group[needed]]).sum())
-    return total * (1.0 - ROUNDING)
-
-
-def _slowest_user(instance: Instance, slot: int, robust: bool) -> float:
-    """Return s: the largest time any user needs with all nodes to itself, rounded down."""
-    strength = np.linalg.norm(instance.normalised_channel[slot], axis=2)
-    error = instance.normalised_error[slot] if robust else 0.0
-    margin = np.maximum(strength - error, 0.0)
-    snr = (margin @ np.sqrt(instance.network.power)) ** 2
-    bits = 8.0 * (instance.wanted[slot] @ instance.library.block_size)
-    with np.errstate(divide="ignore"):
-        alone = bits[bits > 0] / rate(snr[bits > 0], instance.network.bandwidth, np.inf)
-    return float(alone.max(initial=0.0)) * (1.0 - ROUNDING)

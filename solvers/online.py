@@ -23,7 +23,8 @@ from problem.demand import Demand, forecast, popularity
 from problem.instance import Delivery, Instance, Schedule
 from problem.library import ModelLibrary
 from problem.network import Network
-from solvers.joint import Prepared, answer, everywhere_bound, prepare, unserved, with_problems
+from solvers.bounds import price_bound
+from solvers.joint import Prepared, answer, prepare, unserved, with_problems
 from solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from solvers.rates import SlotRates
 from solvers.restrictions import (
@@ -234,7 +235,7 @@ def prepare_slots(
     instance: Instance,
     *,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     seed: int = 0,
     callback: Callback | None = None,
     rate_cache: str | None = None,
@@ -299,7 +300,7 @@ def solve_by_policy(
     seed: int,
     callback: Callback | None,
     beamforming: str,
-    restrict: Iterable[str],
+    restrict: str | Iterable[str],
     rate_cache: str | None,
 ) -> Answer:
     """Solve by an online policy, then deliver with the best beams known.
@@ -333,7 +334,7 @@ def solve_by_policy(
         prior,
         (observation_of(instance, prior, t, slot) for t, slot in enumerate(slots)),
     )
-    bound = everywhere_bound(prepared)
+    bound = price_bound(prepared)
     delay = placement_delay(prepared.achieved, placement)
     return answer(
         prepared,

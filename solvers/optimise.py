@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from problem.instance import Instance
 from problem.solution import Solution
-from solvers.joint import ROUNDING, Prepared, answer, everywhere_bound, prepare, unserved
+from solvers.bounds import BOUND_TIME_S, ROUNDING, everywhere_bound, price_bound
+from solvers.joint import Prepared, answer, prepare, unserved
 from solvers.placement.bound import dual_point
+from solvers.placement.greedy import greedy_placement
 from solvers.placement.lagrangian import solve_lagrangian as place_by_prices
-from solvers.placement.problem import Placement, PlacementProblem
+from solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from solvers.placement.result import PlacementResult
 from solvers.placement.state_flow import solve_state_flow
-from solvers.placement.units import UNITS, relaxed_classes
+from solvers.placement.units import relaxed_classes
 from solvers.polish import polished
-from solvers.result import Answer, BoundKind, Callback, Progress, Termination, TracePoint
+from solvers.result import (
+    Answer,
+    BoundKind,
+    Callback,
+    Progress,
+    Termination,
+    TracePoint,
+    relative_gap,
+)
 
 Place = Callable[..., PlacementResult]
 
 PLACEMENT_SHARE = 0.8
 """Share of the time for the placement; the rest is for the bound at the bounded rates."""
+
+SEQUENTIAL_SHARE = 0.4
+"""Share of the time that a pipelined placement spends on the sequential one, as its start."""
+
+PROOF_GAP = 1e-6
+"""An answer within this of its bound is called optimal."""
 
 WORTH_ANOTHER_ROUND = 1e-4
 """Place again when better beams made the placement faster by this share."""
@@ -35,7 +52,7 @@ def solve_lagrangian(
     start: Solution | None = None,
     callback: Callback | None = None,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
 ) -> Answer:
     """Place by storage prices and priced best responses; certify by the Lagrangian bound.
@@ -61,7 +78,35 @@ def solve_lagrangian(
     prepared, found = _place(
         place_by_prices, prepared, began, time_limit, gap, seed, start, callback
     )
-    return _answer(prepared, found, began, "lagrangian", _price_bound(prepared, found))
+    return _answer(prepared, found, began, "lagrangian", gap, _price_bound(prepared, found))
+
+
+def certified_lower_bound(
+    instance: Instance,
+    *,
+    restrict: str | Iterable[str] = (),
+    time_limit: float = BOUND_TIME_S,
+    callback: Callback | None = None,
+) -> float:
+    """Return a certified lower bound on D, s, of any decisions.
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    restrict
+        Restrictions; the bound is then that of the restricted system.
+    time_limit
+        Seconds, after the rates are there.
+    callback
+        Told of progress.
+
+    Raises
+    ------
+    ValueError
+        Unknown restriction.
+    """
+    return price_bound(prepare(instance, restrict=restrict, callback=callback), time_limit)
 
 
 def solve_exact(
@@ -73,7 +118,7 @@ def solve_exact(
     start: Solution | None = None,
     callback: Callback | None = None,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
 ) -> Answer:
     """Place by the state-flow MILP (HiGHS), to a proof where the size allows.
@@ -111,7 +156,7 @@ def place_twice(
     start: Solution | None,
     callback: Callback | None,
     beamforming: str,
-    restrict: Iterable[str],
+    restrict: str | Iterable[str],
     rate_cache: str | None,
     done: Callable[[PlacementProblem], None] | None = None,
 ) -> Answer:
@@ -151,7 +196,7 @@ def place_twice(
     # The second says nothing of spatial delivery, which can beat one broadcast per block.
     spatial = prepared.instance.delivery == "spatial"
     if prepared.bounded is None or spatial or found.termination is Termination.INTERRUPTED:
-        return _answer(prepared, found, began, method, certified)
+        return _answer(prepared, found, began, method, gap, certified)
     second = place(
         prepared.bounded,
         gap=gap,
@@ -160,9 +205,9 @@ def place_twice(
         start=found.placement,
     )
     if second.bound_kind is BoundKind.CERTIFIED or second.lower_bound <= certified:
-        return _answer(prepared, found, began, method, max(certified, second.lower_bound))
+        return _answer(prepared, found, began, method, gap, max(certified, second.lower_bound))
     by_milp = second.lower_bound * (1.0 - ROUNDING)
-    return _answer(prepared, found, began, method, by_milp, BoundKind.MILP)
+    return _answer(prepared, found, began, method, gap, by_milp, BoundKind.MILP)
 
 
 def _place(
@@ -193,8 +238,17 @@ def _place(
         )
 
     assert prepared.achieved is not None  # the caller has looked
+    problem = prepared.achieved
     begin = None if start is None else Placement(start.cache, start.source)
-    found = run(prepared.achieved, begin)
+    if problem.schedule == "pipelined":
+        # The search aims at the larger of the two sums; what is best in sequence is a good start.
+        ahead = None if time_limit is None else SEQUENTIAL_SHARE * time_limit
+        sequential = place(
+            replace(problem, schedule="sequential"), gap=gap, time_limit=ahead, seed=seed
+        )
+        known = [sequential.placement, greedy_placement(problem), *([begin] if begin else [])]
+        begin = min(known, key=lambda placement: placement_delay(problem, placement))
+    found = run(problem, begin)
     better, gain = polished(prepared, found.placement, seed=seed)
     if gain > WORTH_ANOTHER_ROUND and better.achieved is not None:
         found = run(better.achieved, found.placement)
@@ -220,19 +274,27 @@ def _answer(
     found: PlacementResult,
     began: float,
     method: str,
+    gap: float | None,
     lower_bound: float,
     bound_kind: BoundKind = BoundKind.CERTIFIED,
 ) -> Answer:
+    """Return the answer; it ends as what its final gap proves, beams included."""
     offset = time.perf_counter() - began - (found.trace[-1].time_s if found.trace else 0.0)
     trace = tuple(
         TracePoint(max(0.0, offset) + p.time_s, p.delay, min(p.lower_bound, lower_bound))
         for p in found.trace
     )
+    assert prepared.achieved is not None  # there is a placement at these rates
+    reached = relative_gap(placement_delay(prepared.achieved, found.placement), lower_bound)
     termination = found.termination
-    # What is proven of one broadcast per block is not proven of spatial delivery.
-    proven = termination in (Termination.OPTIMAL, Termination.GAP_REACHED)
-    if proven and prepared.instance.delivery == "spatial":
-        termination = Termination.COMPLETED
+    if reached <= PROOF_GAP:
+        termination = Termination.OPTIMAL
+    elif gap is not None and reached <= gap:
+        termination = Termination.GAP_REACHED
+    elif termination not in (Termination.TIME_LIMIT, Termination.INTERRUPTED):
+        termination = (
+            Termination.COMPLETED
+        )  # nothing more came of it, or the beams are what is open
     return answer(
         prepared,
         found.placement,

@@ -24,7 +24,7 @@ def solve_milp(
     start: Solution | None = None,
     callback: Callback | None = None,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
     write: str | None = None,
 ) -> Answer:
@@ -69,7 +69,7 @@ def solve_lp(
     start: Solution | None = None,
     callback: Callback | None = None,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
     write: str | None = None,
 ) -> Answer:

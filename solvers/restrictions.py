@@ -59,7 +59,7 @@ class Messages:
             entry, message = np.nonzero(self.of_group[group])
             with np.errstate(divide="ignore"):
                 each = 8.0 / rate[message, sets[entry] & self.allowed[message]]
-            return np.bincount(entry, weights=each, minlength=len(group))
+            return np.bincount(entry, weights=each, minlength=len(group)).astype(np.float64)
 
         table = OnDemand(len(self.of_group), seconds)
         if isinstance(rate, OnDemand):
@@ -67,14 +67,16 @@ class Messages:
         return table[np.arange(len(table))[:, None], np.arange(rate.shape[1])]
 
 
-def check_restrictions(names: Iterable[str]) -> frozenset[str]:
-    """Return the restrictions as a set.
+def check_restrictions(names: str | Iterable[str]) -> frozenset[str]:
+    """Return the restrictions as a set; a text may name several, separated by commas.
 
     Raises
     ------
     ValueError
         One of them is unknown.
     """
+    if isinstance(names, str):
+        names = (name.strip() for name in names.split(",") if name.strip())
     chosen = frozenset(names)
     for name in sorted(chosen):
         if name not in RESTRICTIONS:

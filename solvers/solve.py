@@ -71,6 +71,7 @@ def solve(
                 f"option {name!r} is unknown to method {method!r}; it has "
                 + (", ".join(f"{key} (default {known[key]})" for key in known) or "none")
             )
+        _check_option(name, options[name], known[name])
     wall, cpu = time.perf_counter(), time.process_time()
     answer = chosen.load()(
         instance,
@@ -105,6 +106,29 @@ def solve(
         versions=versions(),
         notes=notes,
     )
+
+
+def _check_option(name: str, value: Any, default: Any) -> None:
+    """Refuse a value of another kind than the option's default.
+
+    Raises
+    ------
+    ValueError
+        Names the option, the value and the kind it must have.
+    """
+    kinds: tuple[str, tuple[type, ...]] = {
+        bool: ("true or false", (bool,)),
+        int: ("a whole number", (int,)),
+        float: ("a number", (int, float)),
+        str: ("a text", (str,)),
+        tuple: ("a text or a list of texts", (str, list, tuple)),
+    }.get(type(default), ("a text or a number", (str, int, float, type(None))))
+    what, allowed = kinds
+    wrong = not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed)
+    if isinstance(value, list | tuple) and not all(isinstance(item, str) for item in value):
+        wrong = True
+    if wrong:
+        raise ValueError(f"option {name}: {value!r} is not allowed, must be {what}")
 
 
 def versions() -> dict[str, str]:

@@ -26,16 +26,17 @@ from finecast.cli.common import (
 @json_option
 def command(instance: str, seed: int, settings: tuple[str, ...], as_json: bool) -> None:
     """Compute a certified lower bound on the delay of INSTANCE, whatever the decisions."""
-    from solvers.joint import certified_lower_bound
+    from solvers.optimise import certified_lower_bound
 
     problem, unknown = with_settings(load_instance(instance, seed), parse_settings(settings))
+    restrict = unknown.pop("restrict", "")
     if unknown:
         raise ValueError(
             f"--set: {next(iter(unknown))!r} is unknown, expected delivery or schedule"
         )
     began = time.perf_counter()
     with progress_bar() as tell:
-        bound = certified_lower_bound(problem, callback=tell)
+        bound = certified_lower_bound(problem, restrict=restrict, callback=tell)
     wall_s = time.perf_counter() - began
     if as_json:
         print_json(

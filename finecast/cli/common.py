@@ -32,7 +32,7 @@ set_option = click.option(
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Option of the method, or delivery= and schedule= of the instance; repeatable.",
+    help="delivery= or schedule= of the instance, restrict=, or a method's option; repeatable.",
 )
 
 
@@ -165,12 +165,19 @@ def percent(value: float | None, digits: int = 3) -> str:
 
 
 def gigabytes(value: float) -> str:
-    """Write bytes in GB (1e9)."""
-    return f"{value / 1e9:.3f} GB"
+    """Write bytes in GB (1e9), or MB (1e6) below a tenth of one."""
+    return f"{value / 1e9:.3f} GB" if value == 0 or value >= 1e8 else f"{value / 1e6:.3f} MB"
 
 
-def refuse_overwriting_folder(path: str) -> Path:
+def refuse_overwriting_folder(path: str, suffix: str | None = None) -> Path:
     """Return an output path whose folder exists, so that work is not done for nothing.
+
+    Parameters
+    ----------
+    path
+        As given.
+    suffix
+        The ending it must have, None for any.
 
     Raises
     ------
@@ -182,4 +189,6 @@ def refuse_overwriting_folder(path: str) -> Path:
         raise FormatError(target, "is a directory, expected a file name")
     if not target.parent.is_dir():
         raise FormatError(target, f"the folder {target.parent} does not exist")
+    if suffix is not None and target.suffix != suffix:
+        raise FormatError(target, f"has the ending {target.suffix!r}, expected {suffix!r}")
     return target

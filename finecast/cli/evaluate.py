@@ -32,12 +32,15 @@ def command(
     from problem.evaluation import evaluate
     from problem.files import FormatError
     from problem.solution import read_solution
+    from solvers.restrictions import check_restrictions, restricted_instance
 
     problem, unknown = with_settings(load_instance(instance, seed), parse_settings(settings))
+    restrict = unknown.pop("restrict", "")
     if unknown:
         raise ValueError(
             f"--set: {next(iter(unknown))!r} is unknown, expected delivery or schedule"
         )
+    problem = restricted_instance(problem, check_restrictions(restrict))
     decisions = read_solution(solution)
     try:
         evaluation = evaluate(problem, decisions)
@@ -67,9 +70,9 @@ def command(
                 ("delay, guaranteed", seconds(evaluation.delay)),
                 ("delay, realised", seconds(evaluation.realised_delay)),
                 ("delay, planned", seconds(evaluation.planned_delay)),
-                ("sequential", seconds(evaluation.sequential_delay)),
-                ("pipelined", seconds(evaluation.pipelined_delay)),
-                ("95th percentile", seconds(evaluation.p95_completion)),
+                ("planned, sequential", seconds(evaluation.sequential_delay)),
+                ("planned, pipelined", seconds(evaluation.pipelined_delay)),
+                ("95th percentile of users", seconds(evaluation.p95_completion)),
                 ("hits, requests", percent(evaluation.request_hit_ratio, 1)),
                 ("hits, bytes", percent(evaluation.byte_hit_ratio, 1)),
                 ("energy", f"{evaluation.transmit_energy:.4g} J"),
@@ -77,7 +80,7 @@ def command(
             ],
         )
         if other:
-            click.echo("note: the solution was made for another instance")
+            click.echo("note: the solution was made for another instance (another --seed?)")
         for violation in evaluation.violations:
             click.echo(f"violation: {violation}")
     sys.exit(0 if evaluation.feasible else 1)

@@ -21,7 +21,13 @@ from finecast.cli.common import (
 @click.argument("family", nargs=-1)
 @click.option("--from-checkpoints", help="Folder of .safetensors files or folders of shards.")
 @click.option("-o", "--output", required=True, help="Library file to write (.json).")
-@click.option("--variants", type=int, default=6, show_default=True, help="Task models per family.")
+@click.option(
+    "--variants",
+    type=click.IntRange(1, 10_000),
+    default=6,
+    show_default=True,
+    help="Task models per family.",
+)
 @click.option(
     "--freeze-ratio",
     type=float,
@@ -57,7 +63,7 @@ def command(
 
     if bool(family) == (from_checkpoints is not None):
         raise click.UsageError("give either families or --from-checkpoints")
-    target = refuse_overwriting_folder(output)
+    target = refuse_overwriting_folder(output, ".json")
     if from_checkpoints is not None:
         from problem.checkpoints import library_from_checkpoints
         from solvers.result import Progress
@@ -110,8 +116,12 @@ def describe_library(library: Any) -> dict[str, Any]:
 
 def library_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the rows of a library's table."""
+    families = ", ".join(filter(None, described["families"])) or "one family"
     return [
-        ("models", f"{described['models']} of {', '.join(described['families'])}"),
+        (
+            "models",
+            f"{described['models']} of {families}",
+        ),
         (
             "parameter blocks",
             f"{described['blocks']}, {described['reusable_blocks']} of them in several models",

@@ -27,7 +27,18 @@ from finecast.cli.common import (
 @click.command("solve")
 @click.argument("instance")
 @click.option("--method", default="lagrangian", show_default=True, help="See `finecast methods`.")
-@click.option("--time-limit", type=float, help="Seconds.")
+@click.option(
+    "--time-limit",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="Seconds for the search; the rates of the messages come first and are not cut short.",
+)
+@click.option(
+    "--restrict",
+    metavar="NAMES",
+    help="Restricted system, as in coarse,no-comp; see docs/methods.md.",
+)
 @click.option("--gap", type=float, help="Stop at this proven relative gap, such as 0.01.")
 @seed_option
 @set_option
@@ -38,6 +49,7 @@ def command(
     method: str,
     time_limit: float | None,
     gap: float | None,
+    restrict: str | None,
     seed: int,
     settings: tuple[str, ...],
     output: str | None,
@@ -48,6 +60,11 @@ def command(
 
     target = None if output is None else refuse_overwriting_folder(output)
     problem, options = with_settings(load_instance(instance, seed), parse_settings(settings))
+    for name in ("instance", "method", "time_limit", "gap", "seed", "start", "callback"):
+        if name in options:
+            raise ValueError(f"--set: {name!r} is not an option of methods; see --help")
+    if restrict is not None:
+        options["restrict"] = restrict
     with progress_bar() as tell:
         result = solve(
             problem,

@@ -184,7 +184,8 @@ class Classes:
         bits = (cached[:, None] >> np.arange(self.chains.member.shape[1])[:, None]) & 1
         if self.unit is None:
             return bits
-        return np.matmul(bits.transpose(2, 0, 1), self.unit[of].astype(np.int64)).transpose(1, 2, 0)
+        held = np.matmul(bits.transpose(2, 0, 1), self.unit[of].astype(np.int64))
+        return np.asarray(held.transpose(1, 2, 0))
 
     def node_sets(self, of: IntArray, cached: IntArray) -> IntArray:
         """Return the sets of nodes (T, B) of sets of units (T, B), classes (B,), as bit masks."""
@@ -220,7 +221,12 @@ def classes(problem: PlacementProblem) -> Classes:
     of_block, size, fits, group = grouped(problem)
     sets = np.arange(1 << problem.nodes)[:, None]
     return Classes(
-        chains(problem.link), of_block, size, fits, group >= 0, broadcast_times(problem, group, sets)
+        chains(problem.link),
+        of_block,
+        size,
+        fits,
+        group >= 0,
+        broadcast_times(problem, group, sets),
     )
 
 

@@ -42,7 +42,7 @@ def solve_greedy_online(
     start: Solution | None = None,
     callback: Callback | None = None,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
 ) -> Answer:
     """Place once by expected delay saved per byte, and stay there.

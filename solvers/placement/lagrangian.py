@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from problem.arrays import IntArray
-from solvers.placement.bound import DualPoint, Prices, dual_point, no_prices
+from solvers.placement.bound import DualPoint, dual_point, no_prices
 from solvers.placement.chains import Classes, paths_of_placement
 from solvers.placement.columns import empty_paths
 from solvers.placement.dual_ascent import Ascent, ascend

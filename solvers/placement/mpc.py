@@ -242,7 +242,7 @@ def solve_mpc(
     callback: Callback | None = None,
     horizon: int = 3,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
 ) -> Answer:
     """Solve the expected coming slots anew in every slot.

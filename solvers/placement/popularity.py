@@ -72,7 +72,7 @@ def solve_popular(
     callback: Callback | None = None,
     unit: Unit = "block",
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
 ) -> Answer:
     """Hold the most popular blocks in every slot.

@@ -62,7 +62,7 @@ def placement_model(problem: PlacementProblem, *, relaxed: bool = False) -> Any:
     """
     size, storage = problem.block_size.tolist(), problem.storage.tolist()
     link, group = problem.link.tolist(), problem.group.tolist()
-    broadcast = [table.tolist() for table in problem.broadcast]
+    broadcast = [np.asarray(table).tolist() for table in problem.broadcast]
     cloud = problem.nodes
     needed = [(int(t), int(j)) for t, j in np.argwhere(problem.group >= 0)]
     links = [(int(m), int(n)) for m, n in np.argwhere(np.isfinite(problem.link))]

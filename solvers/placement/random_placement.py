@@ -42,7 +42,7 @@ def solve_random(
     start: Solution | None = None,
     callback: Callback | None = None,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
 ) -> Answer:
     """Hold random blocks, the same in every slot.

@@ -93,7 +93,7 @@ def solve_lru(
     start: Solution | None = None,
     callback: Callback | None = None,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
 ) -> Answer:
     """Evict what was used least recently.
@@ -127,7 +127,7 @@ def solve_lfu(
     callback: Callback | None = None,
     decay: float = 0.8,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
 ) -> Answer:
     """Evict what was used least frequently.

@@ -79,7 +79,7 @@ def solve_rolling(
     rounds: int = 3,
     simultaneous: bool = False,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
 ) -> Answer:
     """Pull for this slot, keep for the next.

@@ -71,7 +71,7 @@ def solve_trimcaching_gen(
     callback: Callback | None = None,
     max_latency: float | None = None,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
 ) -> Answer:
     """Place by TrimCaching Gen before slot 0, and stay there.
@@ -110,7 +110,7 @@ def solve_trimcaching_spec(
     max_combinations: int = 4096,
     max_latency: float | None = None,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
 ) -> Answer:
     """Place by TrimCaching Spec before slot 0, and stay there.

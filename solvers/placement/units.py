@@ -6,8 +6,8 @@ costs the sum of its nodes' prices and has the block when its last node does, af
 max over n in the unit of d_n(X). Nodes in no unit hold every block of the class for free.
 
 **Restricted** (`restricted_classes`): the U - 1 nodes that matter most to the class are a unit
-each, all others together are one. Every path of units is a path of nodes: the search stays feasible,
-but leaves decisions out, and its prices bound nothing.
+each, all others together are one. Every path of units is a path of nodes: the search stays
+feasible, but leaves decisions out, and its prices bound nothing.
 
 **Relaxed** (`relaxed_classes`): the U nodes V that matter most are a unit each, the others R hold
 everything for free. Its Lagrangian is a bound for *all* decisions. Proof: take any (X_t, Q_t) of a
@@ -113,7 +113,7 @@ def classes_of_units(problem: PlacementProblem, unit: BoolArray) -> Classes:
     count, units, _ = unit.shape
     sets = np.arange(1 << units)
     member = members(sets, units)
-    held = (member[:, None, :, None] & unit).any(axis=2) | ~unit.any(axis=1)  # (2^U, C, N)
+    held = np.asarray((member[:, None, :, None] & unit).any(axis=2) | ~unit.any(axis=1))  # (2^U, C, N)
     reach = reach_times(problem.link, held)
     slowest = np.stack([
         np.where(unit[:, u], reach, -np.inf).max(axis=2) for u in range(units)

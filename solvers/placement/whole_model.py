@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from problem.arrays import BoolArray, FloatArray, IntArray
+from problem.arrays import BoolArray, IntArray
 from problem.instance import Instance
 from problem.solution import Solution
 from solvers.joint import solve_by_placement
@@ -105,7 +105,7 @@ def solve_whole_model(
     callback: Callback | None = None,
     shared_once: bool = True,
     beamforming: str = "multicast",
-    restrict: Iterable[str] = (),
+    restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
 ) -> Answer:
     """Place whole models greedily, then deliver with the best beams known.

@@ -12,7 +12,8 @@ import pytest
 from problem.evaluation import evaluate
 from problem.instance import Instance, user_groups
 from problem.scenario import read_scenario
-from solvers.joint import certified_lower_bound, prepare
+from solvers.joint import prepare
+from solvers.optimise import certified_lower_bound
 from solvers.placement.problem import Placement, PlacementProblem
 from solvers.placement.quiet import QuietHighs
 from solvers.polish import polished

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from problem.instance import Instance
 from problem.solution import Solution
 from solvers.joint import ROUNDING, Prepared, answer, everywhere_bound, prepare, unserved
-from solvers.placement.bound import dual_point
+from solvers.on_demand import FULL_TABLES
+from solvers.placement.bound import Prices, dual_point
 from solvers.placement.lagrangian import solve_lagrangian as place_by_prices
 from solvers.placement.problem import Placement, PlacementProblem
 from solvers.placement.result import PlacementResult
 from solvers.placement.state_flow import solve_state_flow
-from solvers.placement.units import UNITS, relaxed_classes
+from solvers.placement.units import relaxed_classes
 from solvers.polish import polished
 from solvers.result import Answer, BoundKind, Callback, Progress, Termination, TracePoint
 
@@ -24,6 +25,10 @@ PLACEMENT_SHARE = 0.8
 
 WORTH_ANOTHER_ROUND = 1e-4
 """Place again when better beams made the placement faster by this share."""
+
+EARLY_ROUNDS = (0.25, 0.5)
+"""Beyond 8 nodes few node sets have beams of their own: shares of the time after which the sets
+in use get them, before the placement is found at last."""
 
 
 def solve_lagrangian(
@@ -58,10 +63,10 @@ def solve_lagrangian(
     )
     if prepared.achieved is None:
         return unserved(prepared)
-    prepared, found = _place(
+    prepared, found, prices = _place(
         place_by_prices, prepared, began, time_limit, gap, seed, start, callback
     )
-    return _answer(prepared, found, began, "lagrangian", _price_bound(prepared, found))
+    return _answer(prepared, found, began, "lagrangian", _price_bound(prepared, prices))
 
 
 def solve_exact(
@@ -100,8 +105,10 @@ def solve_exact(
     if prepared.achieved is None:
         return unserved(prepared)
     share = None if time_limit is None else PLACEMENT_SHARE * time_limit
-    prepared, found = _place(solve_state_flow, prepared, began, share, gap, seed, start, callback)
-    certified = _price_bound(prepared, found)
+    prepared, found, prices = _place(
+        solve_state_flow, prepared, began, share, gap, seed, start, callback
+    )
+    certified = _price_bound(prepared, prices)
     if prepared.bounded is None or found.termination is Termination.INTERRUPTED:
         return _answer(prepared, found, began, "exact", certified)
     second = solve_state_flow(
@@ -126,10 +133,17 @@ def _place(
     seed: int,
     start: Solution | None,
     callback: Callback | None,
-) -> tuple[Prepared, PlacementResult]:
-    """Place, recompute the beams in use with more starts, and place again where that pays."""
+) -> tuple[Prepared, PlacementResult, list[Prices | None]]:
+    """Place, recompute the beams in use with more starts, and place again where that pays.
 
-    def run(problem: PlacementProblem, begin: Placement | None) -> PlacementResult:
+    Returns the better rates, the last placement, and the prices of every round.
+    """
+
+    def run(
+        problem: PlacementProblem, begin: Placement | None, share: float = 1.0
+    ) -> PlacementResult:
+        left = _left(time_limit, began)
+
         def tell(point: object) -> None:
             if callback is not None:
                 delay, bound = getattr(point, "delay", 0.0), getattr(point, "lower_bound", 0.0)
@@ -138,33 +152,43 @@ def _place(
         return place(
             problem,
             gap=gap,
-            time_limit=_left(time_limit, began),
+            time_limit=None if left is None else share * left,
             seed=seed,
             start=begin,
             callback=tell,
         )
 
-    assert prepared.achieved is not None  # the caller has looked
     begin = None if start is None else Placement(start.cache, start.source)
-    found = run(prepared.achieved, begin)
-    better, gain = polished(prepared, found.placement, seed=seed)
-    if gain > WORTH_ANOTHER_ROUND and better.achieved is not None:
-        found = run(better.achieved, found.placement)
-    return better, found
+    prices: list[Prices | None] = []
+    few_sets = prepared.instance.nodes > FULL_TABLES
+    for share in (*(EARLY_ROUNDS if few_sets else ()), 1.0):
+        assert prepared.achieved is not None  # the caller has looked, and rates only rise
+        found = run(prepared.achieved, begin, share)
+        prices.append(found.prices)
+        if found.termination is Termination.INTERRUPTED:
+            return prepared, found, prices
+        prepared, gain = polished(prepared, found.placement, seed=seed)
+        begin = found.placement
+    if gain > WORTH_ANOTHER_ROUND and not few_sets:
+        assert prepared.achieved is not None
+        found = run(prepared.achieved, begin)
+        prices.append(found.prices)
+    return prepared, found, prices
 
 
 def _left(time_limit: float | None, began: float) -> float | None:
     return None if time_limit is None else max(0.0, time_limit - (time.perf_counter() - began))
 
 
-def _price_bound(prepared: Prepared, found: PlacementResult) -> float:
+def _price_bound(prepared: Prepared, prices: list[Prices | None]) -> float:
     """Return the certified bound: the Lagrangian at the found prices, at bounded rates."""
     bound = everywhere_bound(prepared)
     # The Lagrangian speaks of one broadcast per block, which spatial delivery can beat.
-    if prepared.instance.delivery == "spatial" or prepared.bounded is None or not found.prices:
+    if prepared.instance.delivery == "spatial" or prepared.bounded is None:
         return bound
-    point = dual_point(prepared.bounded, relaxed_classes(prepared.bounded), found.prices)
-    return max(bound, point.bound)
+    tables = relaxed_classes(prepared.bounded, like=prepared.achieved)
+    points = [dual_point(prepared.bounded, tables, point).bound for point in prices if point]
+    return max([bound, *points])
 
 
 def _answer(

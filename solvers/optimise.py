@@ -10,7 +10,8 @@ from problem.instance import Instance
 from problem.solution import Solution
 from solvers.bounds import BOUND_TIME_S, ROUNDING, everywhere_bound, price_bound
 from solvers.joint import Prepared, answer, prepare, unserved
-from solvers.placement.bound import dual_point
+from solvers.on_demand import FULL_TABLES
+from solvers.placement.bound import Prices, dual_point
 from solvers.placement.greedy import greedy_placement
 from solvers.placement.lagrangian import solve_lagrangian as place_by_prices
 from solvers.placement.problem import Placement, PlacementProblem, placement_delay
@@ -41,6 +42,10 @@ PROOF_GAP = 1e-6
 
 WORTH_ANOTHER_ROUND = 1e-4
 """Place again when better beams made the placement faster by this share."""
+
+EARLY_ROUNDS = (0.25, 0.5)
+"""Beyond 8 nodes few node sets have beams of their own: shares of the time after which the sets
+in use get them, before the placement is found at last."""
 
 
 def solve_lagrangian(
@@ -75,10 +80,10 @@ def solve_lagrangian(
     )
     if prepared.achieved is None:
         return unserved(prepared)
-    prepared, found = _place(
+    prepared, found, prices = _place(
         place_by_prices, prepared, began, time_limit, gap, seed, start, callback
     )
-    return _answer(prepared, found, began, "lagrangian", gap, _price_bound(prepared, found))
+    return _answer(prepared, found, began, "lagrangian", gap, _price_bound(prepared, prices))
 
 
 def certified_lower_bound(
@@ -189,10 +194,10 @@ def place_twice(
     if prepared.achieved is None:
         return unserved(prepared)
     share = None if time_limit is None else PLACEMENT_SHARE * time_limit
-    prepared, found = _place(place, prepared, began, share, gap, seed, start, callback)
+    prepared, found, prices = _place(place, prepared, began, share, gap, seed, start, callback)
     if done is not None and prepared.achieved is not None:
         done(prepared.achieved)
-    certified = _price_bound(prepared, found)
+    certified = _price_bound(prepared, prices)
     # The second says nothing of spatial delivery, which can beat one broadcast per block.
     spatial = prepared.instance.delivery == "spatial"
     if prepared.bounded is None or spatial or found.termination is Termination.INTERRUPTED:
@@ -219,10 +224,17 @@ def _place(
     seed: int,
     start: Solution | None,
     callback: Callback | None,
-) -> tuple[Prepared, PlacementResult]:
-    """Place, recompute the beams in use with more starts, and place again where that pays."""
+) -> tuple[Prepared, PlacementResult, list[Prices | None]]:
+    """Place, recompute the beams in use with more starts, and place again where that pays.
 
-    def run(problem: PlacementProblem, begin: Placement | None) -> PlacementResult:
+    Returns the better rates, the last placement, and the prices of every round.
+    """
+
+    def run(
+        problem: PlacementProblem, begin: Placement | None, share: float = 1.0
+    ) -> PlacementResult:
+        left = _left(time_limit, began)
+
         def tell(point: object) -> None:
             if callback is not None:
                 delay, bound = getattr(point, "delay", 0.0), getattr(point, "lower_bound", 0.0)
@@ -231,7 +243,7 @@ def _place(
         return place(
             problem,
             gap=gap,
-            time_limit=_left(time_limit, began),
+            time_limit=None if left is None else share * left,
             seed=seed,
             start=begin,
             callback=tell,
@@ -248,25 +260,36 @@ def _place(
         )
         known = [sequential.placement, greedy_placement(problem), *([begin] if begin else [])]
         begin = min(known, key=lambda placement: placement_delay(problem, placement))
-    found = run(problem, begin)
-    better, gain = polished(prepared, found.placement, seed=seed)
-    if gain > WORTH_ANOTHER_ROUND and better.achieved is not None:
-        found = run(better.achieved, found.placement)
-    return better, found
+    prices: list[Prices | None] = []
+    few_sets = prepared.instance.nodes > FULL_TABLES
+    for share in (*(EARLY_ROUNDS if few_sets else ()), 1.0):
+        assert prepared.achieved is not None  # rates only rise
+        found = run(prepared.achieved, begin, share)
+        prices.append(found.prices)
+        if found.termination is Termination.INTERRUPTED:
+            return prepared, found, prices
+        prepared, gain = polished(prepared, found.placement, seed=seed)
+        begin = found.placement
+    if gain > WORTH_ANOTHER_ROUND and not few_sets:
+        assert prepared.achieved is not None
+        found = run(prepared.achieved, begin)
+        prices.append(found.prices)
+    return prepared, found, prices
 
 
 def _left(time_limit: float | None, began: float) -> float | None:
     return None if time_limit is None else max(0.0, time_limit - (time.perf_counter() - began))
 
 
-def _price_bound(prepared: Prepared, found: PlacementResult) -> float:
+def _price_bound(prepared: Prepared, prices: list[Prices | None]) -> float:
     """Return the certified bound: the Lagrangian at the found prices, at bounded rates."""
     bound = everywhere_bound(prepared)
     # The Lagrangian speaks of one broadcast per block, which spatial delivery can beat.
-    if prepared.instance.delivery == "spatial" or prepared.bounded is None or not found.prices:
+    if prepared.instance.delivery == "spatial" or prepared.bounded is None:
         return bound
-    point = dual_point(prepared.bounded, relaxed_classes(prepared.bounded), found.prices)
-    return max(bound, point.bound)
+    tables = relaxed_classes(prepared.bounded, like=prepared.achieved)
+    points = [dual_point(prepared.bounded, tables, point).bound for point in prices if point]
+    return max([bound, *points])
 
 
 def _answer(

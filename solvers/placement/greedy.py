@@ -67,26 +67,26 @@ def greedy_sets(total: Table, size: IntArray, storage: IntArray) -> IntArray:
     cached = np.zeros(blocks, dtype=np.int64)
     free = storage.copy()
 
-    def saving(n: IntArray | int, j: IntArray | int) -> FloatArray:
-        return np.asarray(total[j, cached[j]] - total[j, cached[j] | 1 << np.asarray(n)])
+    def saving(n: IntArray, j: IntArray | int) -> FloatArray:
+        return np.asarray(total[j, cached[j]] - total[j, cached[j] | 1 << n])
 
-    first = saving(np.arange(nodes)[:, None], np.arange(blocks))
-    heap = [(-float(first[n, j]), n, j) for n in range(nodes) for j in range(blocks)]
+    saved = saving(np.arange(nodes)[:, None], np.arange(blocks))
+    heap = [(-float(saved[n, j]), n, j) for n in range(nodes) for j in range(blocks)]
     heapq.heapify(heap)
     while heap:
         claimed, n, j = heapq.heappop(heap)
         if -claimed <= 0 or size[j] > free[n]:
             continue
-        now = float(saving(n, j))
+        now = float(saved[n, j])
         if now < -claimed and heap and -heap[0][0] > now:
             heapq.heappush(heap, (-now, n, j))  # the saving has changed since it was queued
         elif now > 0:
             cached[j] |= 1 << n
             free[n] -= size[j]
             # A copy elsewhere can become worth more: it can now be fetched from here.
-            others = np.flatnonzero(~members(cached[j], nodes))
-            for other, more in zip(others.tolist(), saving(others, j).tolist(), strict=True):
-                heapq.heappush(heap, (-more, other, j))
+            saved[:, j] = saving(np.arange(nodes), j)
+            for other in np.flatnonzero(~members(cached[j], nodes)).tolist():
+                heapq.heappush(heap, (-float(saved[other, j]), other, j))
     return cached
 
 

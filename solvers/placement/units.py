@@ -63,7 +63,9 @@ def restricted_classes(problem: PlacementProblem, units: int = UNITS) -> Classes
     return classes_of_units(problem, unit)
 
 
-def relaxed_classes(problem: PlacementProblem, units: int = UNITS) -> Classes:
+def relaxed_classes(
+    problem: PlacementProblem, units: int = UNITS, like: PlacementProblem | None = None
+) -> Classes:
     """Return the tables of the bound: every class with its most important nodes, others free.
 
     Parameters
@@ -72,10 +74,12 @@ def relaxed_classes(problem: PlacementProblem, units: int = UNITS) -> Classes:
         The problem.
     units
         U, at least 1.
+    like
+        The same problem at other rates, whose important nodes to take: prices found there fit.
     """
     if problem.nodes <= units:
         return classes(problem)
-    order = nodes_by_importance(problem)
+    order = nodes_by_importance(like or problem)
     unit = np.zeros((len(order), units, problem.nodes), dtype=bool)
     unit[np.arange(len(order))[:, None], np.arange(units), order[:, :units]] = True
     return classes_of_units(problem, unit)
@@ -113,7 +117,9 @@ def classes_of_units(problem: PlacementProblem, unit: BoolArray) -> Classes:
     count, units, _ = unit.shape
     sets = np.arange(1 << units)
     member = members(sets, units)
-    held = np.asarray((member[:, None, :, None] & unit).any(axis=2) | ~unit.any(axis=1))  # (2^U, C, N)
+    held = np.asarray(
+        (member[:, None, :, None] & unit).any(axis=2) | ~unit.any(axis=1)
+    )  # (2^U, C, N)
     reach = reach_times(problem.link, held)
     slowest = np.stack([
         np.where(unit[:, u], reach, -np.inf).max(axis=2) for u in range(units)

@@ -11,7 +11,6 @@ import numpy as np
 
 from problem.arrays import FloatArray
 from problem.instance import Instance
-from problem.sinr import rate
 from problem.solution import Solution
 from solvers.delivery import deliver
 from solvers.placement.greedy import greedy_placement
@@ -25,6 +24,7 @@ from solvers.restrictions import (
     restricted_links,
 )
 from solvers.result import Answer, BoundKind, Callback, Termination, TracePoint
+from solvers.spatial_bounds import slot_bounds
 
 ROUNDING = 1e-12
 """Certified bounds on delays are lowered by this share: sums of at most 1e5 positive terms, each
@@ -300,9 +300,8 @@ def everywhere_bound(prepared: Prepared) -> float:
 
     Sequential delivery: every needed block is sent once to all its users, at no more than the
     rate of its messages with all nodes: D >= sum_t sum_j s_j table_up[t](group_j, all).
-    Spatial delivery: a user's bits over its best rate alone with all nodes (without the cap of
-    the modulation table, which holds per message and not for several at once); the slot is not
-    over before its slowest user is done.
+    Spatial delivery: D is no less than the time on the air of all slots
+    (`solvers.spatial_bounds`).
 
     Parameters
     ----------
@@ -311,8 +310,8 @@ def everywhere_bound(prepared: Prepared) -> float:
     """
     instance = prepared.instance
     if instance.delivery == "spatial":
-        return float(
-            sum(_slowest_user(instance, t, prepared.robust) for t in range(instance.slots))
+        return float(slot_bounds(instance, prepared.plans, robust=prepared.robust).sum()) * (
+            1.0 - ROUNDING
         )
     total = 0.0
     for plan, slot in zip(prepared.plans, prepared.rates, strict=True):
@@ -320,15 +319,3 @@ def everywhere_bound(prepared: Prepared) -> float:
         seconds = plan.seconds_per_byte(slot.bound)[:, -1]
         total += float((instance.library.block_size[needed] * seconds[plan.group[needed]]).sum())
     return total * (1.0 - ROUNDING)
-
-
-def _slowest_user(instance: Instance, slot: int, robust: bool) -> float:
-    """Return s: the largest time any user needs with all nodes to itself, rounded down."""
-    strength = np.linalg.norm(instance.normalised_channel[slot], axis=2)
-    error = instance.normalised_error[slot] if robust else 0.0
-    margin = np.maximum(strength - error, 0.0)
-    snr = (margin @ np.sqrt(instance.network.power)) ** 2
-    bits = 8.0 * (instance.wanted[slot] @ instance.library.block_size)
-    with np.errstate(divide="ignore"):
-        alone = bits[bits > 0] / rate(snr[bits > 0], instance.network.bandwidth, np.inf)
-    return float(alone.max(initial=0.0)) * (1.0 - ROUNDING)

@@ -17,13 +17,13 @@ from problem.arrays import BoolArray, ComplexArray, FloatArray, checked
 from problem.instance import Instance
 from solvers.restrictions import Messages, messages
 from solvers.spatial_certificate import UNIT, Downlink, time_bound, user_bound
-from solvers.spatial_dual import search
+from solvers.spatial_dual import ACTIVE, search
 
-STEPS = (20, 150)
-"""Fewest and most Adam steps; 60 end within a few per cent of the best point, 150 per mille."""
+STEPS = (20, 200)
+"""Fewest and most Adam steps; 60 end within a few per cent of the best point, 200 per mille."""
 
-WORK = 6e7
-"""Messages times dimension^3 times steps that a search may cost before it gets fewer steps."""
+WORK = 2e8
+"""Messages looked at times dimension^3 times steps that a search may cost, else it gets fewer."""
 
 
 def slot_bound(
@@ -110,7 +110,9 @@ def broadcast_bounds(
     looser = [t for t, d in enumerate(downlinks) if len(d.nats) > 1 and np.isfinite(bounds[t])]
     pruned = [without_dominated(downlinks[t]) for t in looser]
     if steps is None:
-        work = sum(len(d.listeners) * min(len(d.nats), d.channel[0].size) ** 3 for d in pruned)
+        work = sum(
+            min(len(d.listeners), ACTIVE) * min(len(d.nats), d.channel[0].size) ** 3 for d in pruned
+        )
         steps = int(np.clip(WORK / max(work, 1), *STEPS))
     for t, d, point in zip(looser, pruned, search(pruned, steps), strict=True):
         bounds[t] = max(bounds[t], time_bound(d, point))

@@ -17,6 +17,9 @@ LEARNING_RATE = 0.1
 SHARPNESS = (30.0, 3000.0)
 """First and last beta of the soft maximum (1/beta) log sum exp(beta lambda / lambda_max)."""
 
+REFRESH, ACTIVE = 10, 6
+"""Every so many steps all messages are looked at; between, those of the largest eigenvalues."""
+
 
 def search(downlinks: Sequence[Downlink], steps: int) -> list[DualPoint]:
     """Return a good dual point for every slot.
@@ -35,8 +38,8 @@ def search(downlinks: Sequence[Downlink], steps: int) -> list[DualPoint]:
         return []
     channel, nats, received, listeners, senders = _padded(downlinks)
     slots, users, nodes, antennas = channel.shape
-    masked = not all(d.senders.all() for d in downlinks)
     sending = senders.repeat_interleave(antennas, dim=2)
+    row = torch.arange(slots)[:, None]
     present = nats > 0
     real = listeners.any(dim=2)  # (T, G), False for padding
 
@@ -56,29 +59,32 @@ def search(downlinks: Sequence[Downlink], steps: int) -> list[DualPoint]:
         level = log_level.exp()
         slope = 1.0 / (1.0 + level)
         phi = torch.log1p(level) - level * slope
-        # (T, G, K) coefficient of g_k g_k^H in the condition of every message.
-        coefficient = torch.where(
-            listeners, (weight * slope)[:, None], -(weight * phi / received)[:, None]
-        )
+        gain, loss = weight * slope, weight * phi / received
         price = torch.softmax(log_price, dim=1)
         scaled = (channel / price.sqrt()[:, None, :, None]).reshape(slots, users, -1)
+        gained, spent = (weight * nats).sum(dim=1).log(), (weight * phi).sum(dim=1)
         try:
-            eigenvalues = _spectra(scaled, coefficient, sending if masked else None)
+            if step % REFRESH == 0 or step == steps:
+                with torch.no_grad():
+                    tops = _spectra(scaled, gain, loss, listeners, sending)[..., -1]
+                    tops = torch.where(real, tops, -torch.inf)
+                    value = gained - (spent + tops.amax(dim=1).clamp(min=0.0)).log()
+                    better = value > best
+                    best = torch.where(better, value, best)
+                    for keep, parameter in zip(kept, parameters, strict=True):
+                        keep[better] = parameter[better]
+                    active = tops.topk(min(ACTIVE, tops.shape[1]), dim=1).indices
+                    heard, sent = (each[row, active] for each in (listeners, sending))
+                    silent = ~real[row, active]
+            if step == steps:
+                break
+            eigenvalues = _spectra(scaled, gain, loss, heard, sent)
         except RuntimeError:  # numbers out of range: the best so far will do
             break
-        eigenvalues = torch.where(real[..., None], eigenvalues, -torch.inf).flatten(1)
+        eigenvalues = eigenvalues.masked_fill(silent[..., None], -torch.inf).flatten(1)
         largest = eigenvalues.detach().amax(dim=1).clamp(min=1e-200)
-        beta = SHARPNESS[0] * (SHARPNESS[1] / SHARPNESS[0]) ** (step / max(steps, 1))
+        beta = SHARPNESS[0] * (SHARPNESS[1] / SHARPNESS[0]) ** (step / steps)
         soft = torch.logsumexp(beta * eigenvalues / largest[:, None], dim=1) * largest / beta
-        gained, spent = (weight * nats).sum(dim=1).log(), (weight * phi).sum(dim=1)
-        with torch.no_grad():
-            value = gained - (spent + largest).log()
-            better = value > best
-            best = torch.where(better, value, best)
-            for keep, parameter in zip(kept, parameters, strict=True):
-                keep[better] = parameter[better]
-        if step == steps:
-            break
         optimiser.zero_grad()
         ((spent + soft).log() - gained).sum().backward()
         optimiser.step()
@@ -94,13 +100,21 @@ def search(downlinks: Sequence[Downlink], steps: int) -> list[DualPoint]:
 
 
 def _spectra(
-    scaled: torch.Tensor, coefficient: torch.Tensor, sending: torch.Tensor | None
+    scaled: torch.Tensor,
+    gain: torch.Tensor,
+    loss: torch.Tensor,
+    listeners: torch.Tensor,
+    sending: torch.Tensor,
 ) -> torch.Tensor:
-    """Return (T, G, m) eigenvalues of sum_k a_gk x_k x_k^H, without the antennas of silent nodes.
+    """Return (T, G, m) eigenvalues, rising, of the conditions, in the smaller dimension.
 
-    `scaled` is (T, K, N A), `coefficient` (T, G, K), `sending` (T, G, N A) or None for all.
+    sum of gain_k x_k x_k^H over the listeners less that of loss_k x_k x_k^H over the others,
+    without the antennas of silent nodes. `scaled` is (T, K, N A), `gain` and `loss` (T, K),
+    `listeners` (T, G, K), `sending` (T, G, N A).
     """
-    if sending is None and scaled.shape[1] < scaled.shape[2]:
+    coefficient = torch.where(listeners, gain[:, None], -loss[:, None])
+    everywhere = bool(sending.all())
+    if everywhere and scaled.shape[1] < scaled.shape[2]:
         # With L L^H the users' Gram matrix, L^H diag(a) L has the same non-zero eigenvalues.
         gram = scaled @ scaled.mH
         ridge = 1e-13 * gram.diagonal(dim1=1, dim2=2).real.amax(dim=1) + 1e-200
@@ -108,7 +122,7 @@ def _spectra(
         scaled = torch.linalg.cholesky(gram + ridge[:, None, None] * eye)
     rows = scaled[:, None]
     matrices = rows.mH @ (coefficient[..., None] * rows)
-    if sending is not None:
+    if not everywhere:
         matrices = matrices * (sending[..., None, :] & sending[..., None])
     spectra: torch.Tensor = torch.linalg.eigvalsh(matrices)
     return spectra
@@ -124,7 +138,7 @@ def _padded(
     channel = np.zeros((slots, users, nodes, antennas), dtype=np.complex128)
     nats, received = np.zeros((slots, users)), np.ones((slots, users))
     listeners = np.zeros((slots, groups, users), dtype=bool)
-    senders = np.zeros((slots, groups, nodes), dtype=bool)
+    senders = np.ones((slots, groups, nodes), dtype=bool)
     for t, d in enumerate(downlinks):
         channel[t, : len(d.nats)] = d.channel
         nats[t, : len(d.nats)] = d.nats

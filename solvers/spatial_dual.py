@@ -15,7 +15,7 @@ from solvers.spatial_certificate import Downlink, DualPoint, strongest
 
 LEARNING_RATE = 0.1
 SHARPNESS = (30.0, 3000.0)
-"""First and last beta of the soft maximum (1/beta) log sum exp(beta lambda / lambda_max)."""
+"""First and last beta of the soft maximum (1/beta) log sum exp(beta lambda), largest about 1."""
 
 REFRESH, ACTIVE = 10, 6
 """Every so many steps all messages are looked at; between, those of the largest eigenvalues."""
@@ -82,9 +82,10 @@ def search(downlinks: Sequence[Downlink], steps: int) -> list[DualPoint]:
         except RuntimeError:  # numbers out of range: the best so far will do
             break
         eigenvalues = eigenvalues.masked_fill(silent[..., None], -torch.inf).flatten(1)
-        largest = eigenvalues.detach().amax(dim=1).clamp(min=1e-200)
+        eigenvalues = torch.cat([eigenvalues, torch.zeros(slots, 1)], dim=1)  # t >= 0
+        scale = torch.maximum(eigenvalues.amax(dim=1), 0.1 * spent).detach()
         beta = SHARPNESS[0] * (SHARPNESS[1] / SHARPNESS[0]) ** (step / steps)
-        soft = torch.logsumexp(beta * eigenvalues / largest[:, None], dim=1) * largest / beta
+        soft = torch.logsumexp(beta * eigenvalues / scale[:, None], dim=1) * scale / beta
         optimiser.zero_grad()
         ((spent + soft).log() - gained).sum().backward()
         optimiser.step()

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from problem.instance import Instance
-from problem.sinr import rate
 from solvers.on_demand import whole_set
 from solvers.placement.lagrangian import solve_lagrangian
+from solvers.spatial_bounds import slot_bounds
 
 if TYPE_CHECKING:
     from solvers.joint import Prepared
@@ -46,9 +45,8 @@ def everywhere_bound(prepared: Prepared) -> float:
 
     Sequential delivery: every needed block is sent once to all its users, at no more than the
     rate of its messages with all nodes: D >= sum_t sum_j s_j table_up[t](group_j, all).
-    Spatial delivery: a user's bits over its best rate alone with all nodes (without the cap of
-    the modulation table, which holds per message and not for several at once); the slot is not
-    over before its slowest user is done.
+    Spatial delivery: the sum of the least times on the air of the slots, from below
+    (`solvers.spatial_bounds`).
 
     Parameters
     ----------
@@ -57,24 +55,11 @@ def everywhere_bound(prepared: Prepared) -> float:
     """
     instance = prepared.instance
     if instance.delivery == "spatial":
-        return float(
-            sum(_slowest_user(instance, t, prepared.robust) for t in range(instance.slots))
-        )
+        bounds = slot_bounds(instance, prepared.plans, robust=prepared.robust)
+        return float(bounds.sum()) * (1.0 - ROUNDING)
     total = 0.0
     for plan, slot in zip(prepared.plans, prepared.rates, strict=True):
         needed = np.flatnonzero(plan.group >= 0)
         seconds = whole_set(plan.seconds_per_byte(slot.bound), instance.nodes)
         total += float((instance.library.block_size[needed] * seconds[plan.group[needed]]).sum())
     return total * (1.0 - ROUNDING)
-
-
-def _slowest_user(instance: Instance, slot: int, robust: bool) -> float:
-    """Return s: the largest time any user needs with all nodes to itself, rounded down."""
-    strength = np.linalg.norm(instance.normalised_channel[slot], axis=2)
-    error = instance.normalised_error[slot] if robust else 0.0
-    margin = np.maximum(strength - error, 0.0)
-    snr = (margin @ np.sqrt(instance.network.power)) ** 2
-    bits = 8.0 * (instance.wanted[slot] @ instance.library.block_size)
-    with np.errstate(divide="ignore"):
-        alone = bits[bits > 0] / rate(snr[bits > 0], instance.network.bandwidth, np.inf)
-    return float(alone.max(initial=0.0)) * (1.0 - ROUNDING)

@@ -185,7 +185,7 @@ def least_time(
         duration=duration,
         beam=pool.beam[used],
         rate=rate,
-        price=pool.price / sequential,
+        price=pool.price,
         sequential=sequential,
         termination=termination,
         trace=tuple(trace),
@@ -224,6 +224,8 @@ class _Pool:
         self.beam = np.concatenate([self.beam, beam])
         self.rate = np.concatenate([self.rate, rate])
         self.highs.run()
+        if self.highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            return  # no status is believed: what was known stays
         solution = self.highs.getSolution()
         self.duration = np.maximum(np.array(solution.col_value), 0.0)
         self.price = np.maximum(np.array(solution.row_dual), 0.0) / self.need
@@ -232,4 +234,5 @@ class _Pool:
     def most_used(self, count: int) -> IntArray:
         """Return the modes that last longest, those not in use left out."""
         order = np.argsort(-self.duration, kind="stable")
-        return order[self.duration[order] > 0][:count]
+        used: IntArray = order[self.duration[order] > 0][:count]
+        return used

@@ -109,9 +109,7 @@ def _better_slots(instance: Instance, first: Solution, second: Solution) -> Solu
         second,
         broadcasts=tuple(
             new if after.slot_delay[t] < before.slot_delay[t] and t not in wrong else old
-            for t, (old, new) in enumerate(
-                zip(first.broadcasts, second.broadcasts, strict=True)
-            )
+            for t, (old, new) in enumerate(zip(first.broadcasts, second.broadcasts, strict=True))
         ),
     )
 
@@ -139,7 +137,7 @@ def _share_slot(
     )
     modes = least_time(
         problem,
-        8.0 * (blocks @ instance.library.block_size),
+        np.asarray(8.0 * (blocks @ instance.library.block_size)),
         network.bandwidth,
         old.beam[np.argsort(old.message)][first],
         time_limit=None if np.isinf(limit) else limit,
@@ -211,4 +209,3 @@ def message_order(modes: Modes, blocks: BoolArray, migration: FloatArray) -> Int
         best = int((value @ waiting / wait[rest]).argmax()) if len(rest) > 1 else 0
         order.append(rest.pop(best))
     return np.array(order, dtype=np.int64)
-

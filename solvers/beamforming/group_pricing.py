@@ -1,7 +1,7 @@
 """Pricing of modes: beams of several messages on the air at once, many starts in one batch.
 
 With the power limits absorbed in the channels (norm over all messages of w_n at most 1), amplitude
-y_ik = g_k^H w_i and spread s_ik = sum_n eps_kn norm(w_in), user k hears message i at the rate (nats)
+y_ik = g_k^H w_i and spread s_ik = sum_n eps_kn norm(w_in), user k hears message i at (nats)
 
     R_ik = log(1 + a_ik / I_ik),   a_ik = max(0, |y_ik| - s_ik)^2,
     I_ik = 1 + sum_{l != i} b_lk,  b_lk = (|y_lk| + s_lk)^2,
@@ -228,7 +228,10 @@ def combined(scaled: Scaled, towards: Tensor, phase: Tensor) -> Tensor:
     unit = towards / torch.linalg.vector_norm(towards, dim=(2, 3), keepdim=True).clamp(min=TINY)
     turn = torch.polar(scaled.users.float(), phase)
     beam = (turn[:, :, None, None] * unit).sum(1)
-    return beam / torch.linalg.vector_norm(beam, dim=(1, 2), keepdim=True).clamp(min=TINY)
+    scaled_beam: Tensor = beam / torch.linalg.vector_norm(beam, dim=(1, 2), keepdim=True).clamp(
+        min=TINY
+    )
+    return scaled_beam
 
 
 def revived(
@@ -296,7 +299,7 @@ def value_and_gradient(scaled: Scaled, beam: Tensor, sharpness: float) -> tuple[
     direction = amplitude / amplitude.abs().clamp(min=TINY)
     users = len(scaled.channel)
     upward = ((gain - loss) * direction) @ scaled.channel.reshape(users, -1)
-    gradient = upward.unflatten(2, scaled.channel.shape[1:])
+    gradient = upward.reshape(beam.shape)
     if bool((scaled.error > 0).any()):
         norm = torch.linalg.vector_norm(beam, dim=3, keepdim=True).clamp(min=TINY)
         per_norm = -(gain + loss) @ scaled.error

@@ -106,7 +106,7 @@ def _solved(
 
 
 def regularised_zero_forcing(channel: Tensor, users: Tensor, nodes: Tensor) -> Tensor:
-    """Return (G, K, N, A), for every message and user G_Q (G_Q^H G_Q + K / N)^-1 e_k over its nodes.
+    """Return (G, K, N, A): G_Q (G_Q^H G_Q + K / N)^-1 e_k, Q the nodes of each message.
 
     Parameters
     ----------

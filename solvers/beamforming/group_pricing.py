@@ -171,6 +171,8 @@ class Scaled:
         (G,) float32, summing to 1.
     cap
         Nats.
+    robust
+        Some error is not 0.
     """
 
     channel: Tensor
@@ -179,6 +181,7 @@ class Scaled:
     nodes: Tensor
     price: Tensor
     cap: float
+    robust: bool
 
     @classmethod
     def of(cls, problem: MultiGroup, price: FloatArray) -> Scaled:
@@ -191,13 +194,19 @@ class Scaled:
             torch.from_numpy(problem.nodes),
             torch.from_numpy((price / price.sum()).astype(np.float32)),
             problem.cap,
+            bool((problem.error > 0).any()),
         )
 
 
 def full_power(beam: Tensor) -> Tensor:
     """Return the beams (S, G, N, A) with every node that sends at power 1."""
-    norm = beam.abs().square().sum((1, 3), keepdim=True).sqrt()
-    return beam / norm.clamp(min=TINY)
+    power = square(beam).sum((1, 3), keepdim=True)
+    return beam * power.clamp(min=TINY).rsqrt()
+
+
+def square(beam: Tensor) -> Tensor:
+    """Return |beam|^2 without the square root that `abs` takes."""
+    return beam.real.square() + beam.imag.square()
 
 
 def within_power(beam: ComplexArray, power: FloatArray) -> ComplexArray:
@@ -255,16 +264,18 @@ def revived(
 
 
 def listened(scaled: Scaled, beam: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return amplitude y, spread s, max(0, |y| - s), |y| + s and I, each (S, G, K)."""
+    """Return y, |y|, max(0, |y| - s), |y| + s and I, each (S, G, K)."""
     users = len(scaled.channel)
     amplitude = beam.flatten(2) @ scaled.channel.reshape(users, -1).conj().T
-    spread = torch.linalg.vector_norm(beam, dim=3) @ scaled.error.T
     size = amplitude.abs()
-    signal, disturbance = (size - spread).clamp(min=0), size + spread
+    signal = disturbance = size
+    if scaled.robust:
+        spread = square(beam).sum(3).sqrt() @ scaled.error.T
+        signal, disturbance = (size - spread).clamp(min=0), size + spread
     heard = disturbance.square()
     # Own power is taken out of the sum; clamped, since the difference of large numbers is coarse.
     interference = 1 + (heard.sum(1, keepdim=True) - heard).clamp(min=0)
-    return amplitude, spread, signal, disturbance, interference
+    return amplitude, size, signal, disturbance, interference
 
 
 def soft_weights(scaled: Scaled, rate: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:
@@ -288,7 +299,7 @@ def value_and_gradient(scaled: Scaled, beam: Tensor, sharpness: float) -> tuple[
         C_lk = sum_{i != l} B_ik,   d|y_ik| = Re(e^{j arg y} g_k)^H dw_i,
         d norm(w_in) = Re(w_in / norm(w_in))^H dw_in.
     """
-    amplitude, _, signal, disturbance, interference = listened(scaled, beam)
+    amplitude, size, signal, disturbance, interference = listened(scaled, beam)
     power = signal.square()
     total = interference + power
     rate = torch.log(total / interference)
@@ -296,14 +307,13 @@ def value_and_gradient(scaled: Scaled, beam: Tensor, sharpness: float) -> tuple[
     gain = 2 * weight / total * signal
     blame = weight * power / (interference * total)
     loss = 2 * (blame.sum(1, keepdim=True) - blame) * disturbance
-    direction = amplitude / amplitude.abs().clamp(min=TINY)
+    direction = amplitude / size.clamp(min=TINY)
     users = len(scaled.channel)
     upward = ((gain - loss) * direction) @ scaled.channel.reshape(users, -1)
     gradient = upward.reshape(beam.shape)
-    if bool((scaled.error > 0).any()):
-        norm = torch.linalg.vector_norm(beam, dim=3, keepdim=True).clamp(min=TINY)
-        per_norm = -(gain + loss) @ scaled.error
-        gradient = gradient + per_norm[..., None] * (beam / norm)
+    if scaled.robust:
+        per_norm = -((gain + loss) @ scaled.error)[..., None]
+        gradient = gradient + per_norm * beam * square(beam).sum(3, keepdim=True).clamp(TINY).rsqrt()
     return least @ scaled.price, gradient * scaled.nodes[:, :, None]
 
 
@@ -327,11 +337,10 @@ def ascend(scaled: Scaled, beam: Tensor, steps: int) -> Tensor:
         best_value = torch.where(better, value, best_value)
         if t == steps:
             break
-        radial = (beam.conj() * gradient).real.sum((1, 3), keepdim=True)
-        gradient = gradient - radial * beam
+        radial = beam.real * gradient.real + beam.imag * gradient.imag
+        gradient = gradient - radial.sum((1, 3), keepdim=True) * beam
         first = slow * first + (1 - slow) * gradient
-        square = gradient.real.square() + gradient.imag.square()
-        second = slower * second + (1 - slower) * square
+        second = slower * second + (1 - slower) * square(gradient)
         scale = (second / (1 - slower ** (t + 1))).sqrt() + 1e-12
         move = first / (1 - slow ** (t + 1)) / scale
         size = step * (step_end / step) ** done / entries**0.5

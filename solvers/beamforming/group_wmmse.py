@@ -60,7 +60,7 @@ def wmmse_steps(scaled: Scaled, beam: Tensor, steps: int) -> Tensor:
     multiplier: Tensor | None = None
     for _ in range(steps):
         amplitude = beam.flatten(2) @ rows.conj().T
-        power = amplitude.abs().square()
+        power = amplitude.real.square() + amplitude.imag.square()
         total = 1 + power.sum(1, keepdim=True)
         interference = 1 + (total - 1 - power).clamp(min=0)
         rate = torch.log(total / interference)
@@ -74,7 +74,7 @@ def wmmse_steps(scaled: Scaled, beam: Tensor, steps: int) -> Tensor:
         if multiplier is None:  # of the right total: sum_n mu_n = sum_k c_k at a stationary point
             multiplier = (burden.sum(1, keepdim=True) / nodes).expand(-1, nodes)
         beam = _solved(scaled, burden, worth * receiver, multiplier, antennas)
-        used = beam.abs().square().sum((1, 3))
+        used = (beam.real.square() + beam.imag.square()).sum((1, 3))
         multiplier = multiplier * used.clamp(1e-3, 1e3).sqrt()
         norm = used.sqrt()[:, None, :, None]
         beam = beam / norm.clamp(min=TINY)

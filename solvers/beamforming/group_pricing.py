@@ -37,6 +37,11 @@ MOMENTS = (0.8, 0.9)
 REVIVED = (0.1, 0.2)
 """Amplitude at which a silent message of a warm start comes back, share of a full beam."""
 
+SUBSET = (0.1, 0.8)
+"""Share of the messages that a random start, unless it is one in three, has on the air; in warm
+starts a random share of the silent messages comes back. With few senders a message, the search
+seldom finds by itself which messages can share the air."""
+
 AUDIBLE = 1e-3
 """A message slower than this share of the fastest is taken off the air of its mode."""
 
@@ -220,13 +225,24 @@ def within_power(beam: ComplexArray, power: FloatArray) -> ComplexArray:
 def fresh_starts(
     scaled: Scaled, zero_forcing: Tensor, count: int, generator: torch.Generator
 ) -> Tensor:
-    """Return (count, G, N, A): half maximum ratio, half zero forcing, users at random phases."""
+    """Return (count, G, N, A): half maximum ratio, half zero forcing, users at random phases.
+
+    One in three has all messages on the air, the others a random subset.
+    """
+    messages = len(scaled.users)
+    low, high = SUBSET
     matched = scaled.channel * scaled.nodes[:, None, :, None]  # (G, K, N, A)
     beams = []
     for s in range(count):
         towards = zero_forcing if s % 2 else matched
         phase = torch.rand(scaled.users.shape, generator=generator) * (2 * torch.pi)
-        beams.append(combined(scaled, towards, phase))
+        beam = combined(scaled, towards, phase)
+        if s % 3:
+            share = low + (high - low) * torch.rand((), generator=generator)
+            on_air = torch.rand(messages, generator=generator) < share
+            on_air[torch.randint(messages, (), generator=generator)] = True
+            beam = beam * on_air[:, None, None]
+        beams.append(beam)
     if not beams:
         return matched.new_zeros((0, *matched.shape[:1], *matched.shape[2:]))
     return torch.stack(beams)
@@ -250,15 +266,16 @@ def revived(
     power: FloatArray,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return warm starts in the scaled unit, silent messages at a share of a zero-forcing beam."""
+    """Return warm starts in the scaled unit, some silent messages at a part of a full beam."""
     amplitude = np.sqrt(np.where(power > 0, power, np.inf))
     beam = torch.from_numpy((warm / amplitude[:, None]).astype(np.complex64))
     low, high = REVIVED
     again = []
     for _ in range(len(beam)):
         phase = torch.rand(scaled.users.shape, generator=generator) * (2 * torch.pi)
-        share = low + (high - low) * torch.rand((), generator=generator)
-        again.append(share * combined(scaled, zero_forcing, phase))
+        part = low + (high - low) * torch.rand((), generator=generator)
+        back = torch.rand(len(phase), generator=generator) < torch.rand((), generator=generator)
+        again.append(part * combined(scaled, zero_forcing, phase) * back[:, None, None])
     silent = beam.abs().sum((2, 3), keepdim=True) == 0
     return torch.where(silent, torch.stack(again), beam)
 

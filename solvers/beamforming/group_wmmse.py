@@ -73,7 +73,10 @@ def wmmse_steps(scaled: Scaled, beam: Tensor, steps: int) -> Tensor:
         burden = (worth * receiver.abs().square()).sum(1)  # (S, K)
         if multiplier is None:  # of the right total: sum_n mu_n = sum_k c_k at a stationary point
             multiplier = (burden.sum(1, keepdim=True) / nodes).expand(-1, nodes)
-        beam = _solved(scaled, burden, worth * receiver, multiplier, antennas)
+        found = _solved(scaled, burden, worth * receiver, multiplier, antennas)
+        # In single precision a system can be singular; such a start stays where it is.
+        sound = found.isfinite().all(3).all(2).all(1)[:, None, None, None]
+        beam = torch.where(sound, found, beam)
         used = (beam.real.square() + beam.imag.square()).sum((1, 3))
         multiplier = multiplier * used.clamp(1e-3, 1e3).sqrt()
         norm = used.sqrt()[:, None, :, None]
@@ -96,11 +99,11 @@ def _solved(
             over = rows / diagonal[:, None]  # (S, K, D), rows of D^-1 R
             gram = over @ rows.conj().T  # [k, l] = g_l^H D^-1 g_k
             system = torch.eye(users) + gram * burden[:, None]
-            found = torch.linalg.solve(system, wanted, left=False) @ over
+            found = torch.linalg.solve_ex(system, wanted, left=False)[0] @ over
         else:
             weighted = (burden[:, :, None] * rows).mT @ rows.conj()
             system = weighted + torch.diag_embed(diagonal)
-            found = torch.linalg.solve(system, (wanted @ rows).mT).mT
+            found = torch.linalg.solve_ex(system, (wanted @ rows).mT)[0].mT
         beam[:, messages[:, None], member] = found.unflatten(2, (-1, antennas))
     return beam
 

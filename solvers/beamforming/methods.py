@@ -87,7 +87,7 @@ def solve_messages(
         There is no such method.
     """
     check_name(name)
-    with _one_thread():
+    with one_thread():
         batch = solve_multicast(
             channel,
             error,
@@ -116,7 +116,7 @@ def solve_messages(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Keep torch on one thread: on matrices this small, two are many times slower than one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -14,7 +14,7 @@ from scipy.optimize import linprog
 
 from problem.scenario import read_scenario
 from problem.sinr import worst_case_sinr
-from solvers.joint import certified_lower_bound
+from solvers.optimise import certified_lower_bound
 from solvers.solve import solve
 from solvers.spatial_bounds import (
     broadcast_bounds,

@@ -1,0 +1,211 @@
+"""From one message at a time to shared air: the spatial step after any method's placement.
+
+Caches and sources stay; every slot's messages are bundled by users and senders and carried by the
+modes of `solvers.spatial`. A slot keeps its one-after-another plan where that is no worse by the
+judge, under the schedule of the instance.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from problem.arrays import BoolArray, FloatArray, IntArray
+from problem.evaluation import evaluate, migration_delay
+from problem.instance import Instance
+from problem.schedule import migration_by_message
+from problem.solution import Broadcast, Solution
+from solvers.beamforming.group_pricing import MultiGroup
+from solvers.result import Callback, Progress, Termination
+from solvers.spatial import Modes, least_time
+
+
+@dataclass(frozen=True, eq=False)
+class SharedAir:
+    """A solution with several messages on the air at once.
+
+    Parameters
+    ----------
+    solution
+        The decisions; caches and sources as they were.
+    seconds_per_bit
+        Per slot (I,), the price of a bit of each message of the *given* solution: the time on the
+        air that it costs when the air is shared. Without a search, its time alone.
+    termination
+        `interrupted`, or `time_limit` if that stopped a slot, else `completed`.
+    """
+
+    solution: Solution
+    seconds_per_bit: tuple[FloatArray, ...]
+    termination: Termination
+
+
+def share_the_air(
+    instance: Instance,
+    solution: Solution,
+    *,
+    time_limit: float | None = None,
+    slot_time: float | None = None,
+    seed: int = 0,
+    callback: Callback | None = None,
+) -> SharedAir:
+    """Return the solution with the least broadcast time found for its messages.
+
+    Parameters
+    ----------
+    instance
+        The problem, with spatial delivery.
+    solution
+        One message per mode, one mode per message.
+    time_limit
+        Seconds for all slots; None for no limit. With 0 the solution stays as it is.
+    slot_time
+        Seconds for each slot; None for no limit.
+    seed
+        Seed of the random starts; slot t has the seed (seed, t).
+    callback
+        Told after every slot.
+    """
+    began = time.perf_counter()
+    shared, prices = [], []
+    endings = {Termination.COMPLETED}
+    for t, broadcast in enumerate(solution.broadcasts):
+        left = np.inf if time_limit is None else time_limit - (time.perf_counter() - began)
+        limit = min(left / (instance.slots - t), np.inf if slot_time is None else slot_time)
+        new, price = broadcast, alone_price(instance, broadcast)
+        if limit <= 0:
+            endings.add(Termination.TIME_LIMIT)
+        elif broadcast.messages > 1 and Termination.INTERRUPTED not in endings:
+            new, price, ending = _share_slot(instance, solution, t, limit, seed)
+            endings.add(ending)
+        shared.append(new)
+        prices.append(price)
+        if callback is not None:
+            callback(Progress("spatial delivery", t + 1, instance.slots))
+    termination = next(
+        each
+        for each in (Termination.INTERRUPTED, Termination.TIME_LIMIT, Termination.COMPLETED)
+        if each in endings
+    )
+    chosen = _better_slots(instance, solution, replace(solution, broadcasts=tuple(shared)))
+    return SharedAir(chosen, tuple(prices), termination)
+
+
+def alone_price(instance: Instance, broadcast: Broadcast) -> FloatArray:
+    """Return (I,) s/bit, the time of a bit of each message, one message after another."""
+    bits = 8.0 * broadcast.message_size(instance.library.block_size)
+    on_air = np.zeros(broadcast.messages)
+    np.add.at(on_air, broadcast.message, broadcast.duration[broadcast.mode])
+    return np.asarray(on_air / bits)
+
+
+def _better_slots(instance: Instance, first: Solution, second: Solution) -> Solution:
+    """Return in every slot the broadcast of less delay, as the judge sees it."""
+    before, after = (evaluate(instance, each) for each in (first, second))
+    wrong = {violation.slot for violation in after.violations}
+    return replace(
+        second,
+        broadcasts=tuple(
+            new if after.slot_delay[t] < before.slot_delay[t] and t not in wrong else old
+            for t, (old, new) in enumerate(zip(first.broadcasts, second.broadcasts, strict=True))
+        ),
+    )
+
+
+def _share_slot(
+    instance: Instance, solution: Solution, slot: int, limit: float, seed: int
+) -> tuple[Broadcast, FloatArray, Termination]:
+    """Return the shared broadcast of a slot, the prices of the old messages, and the ending."""
+    old = solution.broadcasts[slot]
+    migration = migration_delay(instance, solution)[slot]
+    moves = (old.blocks & (migration > 0)).any(axis=1)
+    apart = moves if instance.schedule == "pipelined" else np.zeros_like(moves)
+    bundle, users, nodes, first = _bundles(old.users, old.nodes, apart)
+    blocks = np.zeros((len(users), instance.blocks), dtype=bool)
+    np.logical_or.at(blocks, bundle, old.blocks)
+    network = instance.network
+    error = instance.normalised_error[slot]
+    problem = MultiGroup(
+        channel=instance.normalised_channel[slot],
+        error=error if solution.planned == "guaranteed" else np.zeros_like(error),
+        power=network.power,
+        users=users,
+        nodes=nodes,
+        cap=network.max_spectral_efficiency * np.log(2.0),
+    )
+    modes = least_time(
+        problem,
+        np.asarray(8.0 * (blocks @ instance.library.block_size)),
+        network.bandwidth,
+        old.beam[np.argsort(old.message)][first],
+        time_limit=None if np.isinf(limit) else limit,
+        seed=int(np.random.SeedSequence((seed, slot)).generate_state(1)[0]),
+    )
+    broadcast = _ordered(modes, users, nodes, blocks, migration)
+    return broadcast, modes.price[bundle], modes.termination
+
+
+def _bundles(
+    users: BoolArray, nodes: BoolArray, apart: BoolArray
+) -> tuple[IntArray, BoolArray, BoolArray, IntArray]:
+    """Return each message's bundle, the bundles' users and nodes, and a message of each."""
+    keys = np.concatenate([users, nodes, apart[:, None]], axis=1)
+    _, first, bundle = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    return bundle.ravel(), users[first], nodes[first], first
+
+
+def _ordered(
+    modes: Modes, users: BoolArray, nodes: BoolArray, blocks: BoolArray, migration: FloatArray
+) -> Broadcast:
+    """Return the modes in an order that keeps a pipelined schedule short.
+
+    Messages without migration come first, then those that put most time on the air within reach
+    per second of migration; modes follow in the order in which their messages are ready, which is
+    the best for given times of readiness (release dates on one machine).
+    """
+    order = message_order(modes, blocks, migration)
+    blocks = blocks[order]
+    message, block = np.nonzero(blocks)
+    ready = np.cumsum(migration_by_message(message, block, len(order), migration))
+    on_air = modes.rate[:, order] > 0
+    when = np.where(on_air, ready, 0.0).max(axis=1)
+    sequence = np.argsort(when, kind="stable")
+    mode, sent = np.nonzero(on_air[sequence])
+    return Broadcast(
+        users=users[order],
+        nodes=nodes[order],
+        blocks=blocks,
+        duration=modes.duration[sequence],
+        mode=mode,
+        message=sent,
+        beam=modes.beam[sequence][:, order][mode, sent],
+        rate=modes.rate[sequence][:, order][mode, sent],
+    )
+
+
+def message_order(modes: Modes, blocks: BoolArray, migration: FloatArray) -> IntArray:
+    """Return the order in which the messages' blocks migrate.
+
+    Parameters
+    ----------
+    modes
+        Which messages are on the air together, and for how long.
+    blocks
+        (G, J) bool, the blocks of each message.
+    migration
+        (J,) s.
+    """
+    on_air = modes.rate > 0
+    wait = blocks @ migration
+    order: list[int] = [int(i) for i in np.flatnonzero(wait == 0)]
+    rest = [int(i) for i in np.flatnonzero(wait > 0)]
+    while rest:
+        # Of every mode that is not ready, its time over all the migration that it still waits for.
+        waiting = on_air[:, rest]
+        needed = waiting @ wait[rest]
+        value = np.divide(modes.duration, needed, out=np.zeros_like(needed), where=needed > 0)
+        best = int((value @ waiting / wait[rest]).argmax()) if len(rest) > 1 else 0
+        order.append(rest.pop(best))
+    return np.array(order, dtype=np.int64)

@@ -40,6 +40,11 @@ SEQUENTIAL_SHARE = 0.4
 PROOF_GAP = 1e-6
 """An answer within this of its bound is called optimal."""
 
+PIPELINED_MODEL = (
+    "exact models a pipelined slot as the larger of its two sums, which its bound rests on; "
+    "method milp models the order of the messages too"
+)
+
 WORTH_ANOTHER_ROUND = 1e-4
 """Place again when better beams made the placement faster by this share."""
 
@@ -308,6 +313,7 @@ def _answer(
         for p in found.trace
     )
     assert prepared.achieved is not None  # there is a placement at these rates
+    pipelined = prepared.achieved.schedule == "pipelined"
     reached = relative_gap(placement_delay(prepared.achieved, found.placement), lower_bound)
     termination = found.termination
     if reached <= PROOF_GAP:
@@ -326,4 +332,5 @@ def _answer(
         termination=termination,
         bound_kind=bound_kind,
         trace=trace,
+        notes=(PIPELINED_MODEL,) if method == "exact" and pipelined else (),
     )

@@ -86,6 +86,25 @@ def with_settings(instance: Instance, options: dict[str, Any]) -> tuple[Instance
     return (dataclasses.replace(instance, **fields) if fields else instance), rest
 
 
+def instance_for(path: str, seed: int, settings: Iterable[str]) -> Instance:
+    """Return an instance as `delivery=`, `schedule=` and `restrict=` settings make it.
+
+    Raises
+    ------
+    ValueError
+        Another setting, or an unknown restriction.
+    """
+    from solvers.restrictions import check_restrictions, restricted_instance
+
+    instance, rest = with_settings(load_instance(path, seed), parse_settings(settings))
+    restrict = rest.pop("restrict", "")
+    if rest:
+        raise ValueError(
+            f"--set: {next(iter(rest))!r} is unknown, expected delivery, schedule or restrict"
+        )
+    return restricted_instance(instance, check_restrictions(restrict))
+
+
 @contextmanager
 def progress_bar() -> Iterator[Callable[[Progress], None]]:
     """Give a callback that draws progress on stderr when that is a terminal."""

@@ -7,15 +7,13 @@ import sys
 import click
 
 from finecast.cli.common import (
+    instance_for,
     json_option,
-    load_instance,
-    parse_settings,
     percent,
     print_json,
     print_table,
     seconds,
     set_option,
-    with_settings,
 )
 
 
@@ -32,15 +30,8 @@ def command(
     from problem.evaluation import evaluate
     from problem.files import FormatError
     from problem.solution import read_solution
-    from solvers.restrictions import check_restrictions, restricted_instance
 
-    problem, unknown = with_settings(load_instance(instance, seed), parse_settings(settings))
-    restrict = unknown.pop("restrict", "")
-    if unknown:
-        raise ValueError(
-            f"--set: {next(iter(unknown))!r} is unknown, expected delivery or schedule"
-        )
-    problem = restricted_instance(problem, check_restrictions(restrict))
+    problem = instance_for(instance, seed, settings)
     decisions = read_solution(solution)
     try:
         evaluation = evaluate(problem, decisions)

@@ -10,11 +10,12 @@ import numpy as np
 
 from finecast.cli.common import (
     gigabytes,
+    instance_for,
     json_option,
-    load_instance,
     print_json,
     print_table,
     refuse_overwriting_folder,
+    set_option,
 )
 from finecast.cli.library import describe_library, library_rows
 from finecast.shipped import find
@@ -27,9 +28,16 @@ from problem.files import FormatError
 @click.option("--solution", help="A solution of the instance, for its picture.")
 @click.option("--slot", type=click.IntRange(min=0), default=0, help="Slot to draw.")
 @click.option("--plot", help="Picture to write: .png, .svg or .pdf.")
+@set_option
 @json_option
 def command(
-    file: str, seed: int, solution: str | None, slot: int, plot: str | None, as_json: bool
+    file: str,
+    seed: int,
+    solution: str | None,
+    slot: int,
+    plot: str | None,
+    settings: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Say what is in FILE: a library (.json), scenario (.toml), instance or solution (.npz).
 
@@ -42,6 +50,8 @@ def command(
         raise click.UsageError(
             f"--plot and --solution need an instance or scenario, {file} is a {kind}"
         )
+    if solution and not plot:
+        raise click.UsageError("--solution is for the picture, give --plot too")
     if kind == "library":
         from problem.library import read_library
 
@@ -51,7 +61,7 @@ def command(
         described = _describe_solution(found)
         rows = [(name.replace("_", " "), str(value)) for name, value in described.items()]
     else:
-        instance = load_instance(file, seed)
+        instance = instance_for(file, seed, settings)
         described = _describe_instance(instance)
         rows = _instance_rows(instance, described)
         if plot is not None:

@@ -87,6 +87,17 @@ def test_solve_evaluate_and_show_agree(tmp_path):
     assert json.loads(finecast("show", solution, "--json").stdout)["kind"] == "solution"
 
 
+def test_restricted_solutions_can_be_judged(tmp_path):
+    """A coarse solution is for the instance with whole models: evaluate takes the same setting."""
+    instance, solution = tmp_path / "a.npz", tmp_path / "s.npz"
+    finecast("generate", SCENARIOS / "tiny.toml", "-o", instance)
+    names = "coarse,no-comp"
+    solved = finecast("solve", instance, "--restrict", names, "-o", solution, "--json")
+    judged = finecast("evaluate", instance, solution, "--set", f"restrict={names}", "--json")
+    assert json.loads(judged.stdout)["delay"] == json.loads(solved.stdout)["delay"]
+    refused(finecast("evaluate", instance, solution), "s.npz", "shape")
+
+
 def test_generate_repeats_itself(tmp_path):
     """The same scenario and seed give the same hash; --count numbers the files by seed."""
     scenario = SCENARIOS / "vision-horizon.toml"
@@ -205,6 +216,9 @@ def test_bad_files_are_one_line(tmp_path):
         refused(finecast(command, text), "text.npz")
         refused(finecast(command, tmp_path), str(tmp_path), "directory")
     refused(finecast("show", library), "l.json", "not valid JSON")
+    refused(finecast("generate", instance, "-o", tmp_path / "b.npz"), "a.npz", ".toml")
+    refused(finecast("generate", tiny, "-o", tmp_path / "b.bin"), "b.bin", ".npz")
+    refused(finecast("library", "vit-b-16", "-o", tmp_path / "l.txt"), "l.txt", ".json")
     refused(finecast("evaluate", instance, instance), "a.npz", "finecast-solution")
     refused(finecast("evaluate", instance, cut), "cut.npz")
     refused(finecast("solve", instance, "-o", tmp_path / "none" / "s.npz"), "does not exist")
@@ -226,6 +240,11 @@ def test_bad_files_are_one_line(tmp_path):
         (("--gap", "inf"), ("gap", "inf")),
         (("--seed", "-1"), ("--seed", "-1")),
         (("--colour",), ("--colour",)),
+        (("--set", "seed=1"), ("'seed'", "--help")),
+        (("--set", "restrict=1"), ("restrict", "list of texts")),
+        (("--set", "rate_cache=[1]"), ("rate_cache", "text")),
+        (("--method", "mpc", "--set", "horizon=abc"), ("horizon", "whole number")),
+        (("--restrict", "coarse,nothing"), ("'nothing'", "no-comp")),
     ],
 )
 def test_bad_options_are_one_line(arguments, words):

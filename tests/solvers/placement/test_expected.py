@@ -125,7 +125,8 @@ def test_group_exponent_recovers_its_own_law():
         for f, nodes in enumerate(([0], [1], [0, 1])):
             pooled = 1.0 / sum(1.0 / reach[k, nodes].sum() ** 2 for k in np.flatnonzero(group))
             snr[g, f] = pooled * group.sum() ** 0.37
-    rates = replace(observation.rates, users=users, node_sets=node_sets, snr=snr)
+    every = np.broadcast_to(node_sets, (len(users), len(node_sets)))
+    rates = replace(observation.rates, users=users, node_sets=every, snr=snr)
     assert group_exponent(replace(observation, rates=rates), reach) == pytest.approx(0.37)
     alone = replace(rates, users=users[2:], snr=snr[2:])
     assert group_exponent(replace(observation, rates=alone), reach) == 0.0

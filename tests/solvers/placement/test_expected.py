@@ -128,7 +128,7 @@ def test_group_exponent_recovers_its_own_law():
     every = np.broadcast_to(node_sets, (len(users), len(node_sets)))
     rates = replace(observation.rates, users=users, node_sets=every, snr=snr)
     assert group_exponent(replace(observation, rates=rates), reach) == pytest.approx(0.37)
-    alone = replace(rates, users=users[2:], snr=snr[2:])
+    alone = replace(rates, users=users[2:], node_sets=every[2:], snr=snr[2:])
     assert group_exponent(replace(observation, rates=alone), reach) == 0.0
 
 

@@ -59,7 +59,8 @@ class Messages:
             entry, message = np.nonzero(self.of_group[group])
             with np.errstate(divide="ignore"):
                 each = 8.0 / rate[message, sets[entry] & self.allowed[message]]
-            return np.bincount(entry, weights=each, minlength=len(group))
+            total = np.bincount(entry, weights=each, minlength=len(group))
+            return np.asarray(total, dtype=np.float64)
 
         table = OnDemand(len(self.of_group), seconds)
         if isinstance(rate, OnDemand):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from problem.arrays import BoolArray, FloatArray, IntArray
+from problem.arrays import BoolArray, IntArray
 from problem.instance import Instance
 from problem.solution import Solution
 from solvers.joint import solve_by_placement

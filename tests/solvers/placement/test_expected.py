@@ -119,7 +119,7 @@ def test_group_exponent_recovers_its_own_law():
     observation = observed(instance)
     reach = user_reach(observation)
     users = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
-    node_sets = np.array([1, 2, 3])
+    node_sets = np.tile([1, 2, 3], (3, 1))
     snr = np.zeros((3, 3))
     for g, group in enumerate(users):
         for f, nodes in enumerate(([0], [1], [0, 1])):

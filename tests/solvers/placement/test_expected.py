@@ -127,7 +127,7 @@ def test_group_exponent_recovers_its_own_law():
             snr[g, f] = pooled * group.sum() ** 0.37
     rates = replace(observation.rates, users=users, node_sets=node_sets, snr=snr)
     assert group_exponent(replace(observation, rates=rates), reach) == pytest.approx(0.37)
-    alone = replace(rates, users=users[2:], snr=snr[2:])
+    alone = replace(rates, users=users[2:], node_sets=node_sets[2:], snr=snr[2:])
     assert group_exponent(replace(observation, rates=alone), reach) == 0.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_more_units_bound_better():
         values = [
             dual_point(problem, relaxed_classes(problem, u), prices).value for u in range(1, 6)
         ]
-        for fewer, more in zip(values, values[1:], strict=False):
+        for fewer, more in itertools.pairwise(values):
             assert (fewer <= more * (1 + 1e-12)).all()
         strict += int((values[0] < values[-1] * 0.999).any())
     assert strict

@@ -19,6 +19,9 @@ from problem.arrays import IntArray
 FULL_TABLES = 8
 """Up to so many nodes tables are arrays over all node sets."""
 
+MOST_NODES = 12
+"""Methods that run through all node sets stop here."""
+
 CHUNK = 1 << 14
 """Entries computed at a time, to bound the memory."""
 

@@ -10,7 +10,7 @@ can be optimal, since the broadcast time never rises in Q. Blocks with the same 
 slot have the same times per byte; they form a class if they also fit into the same nodes (a block
 larger than a storage is never cached there: the bound must know, since it cuts blocks up).
 
-Node sets are bit masks over the units of a class. Up to 8 nodes the units are the nodes; beyond,
+Node sets are bit masks over the units of a class. Up to 10 nodes the units are the nodes; beyond,
 `solvers.placement.units` gives every class units of its own.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from problem.arrays import BoolArray, FloatArray, IntArray
-from solvers.on_demand import members
+from solvers.on_demand import MOST_NODES, members
 from solvers.placement.problem import Placement, PlacementProblem
 
 
@@ -68,9 +68,20 @@ def chains(link: FloatArray) -> Chains:
     ----------
     link
         (N + 1, N) seconds per byte, the last row from the cloud.
+
+    Raises
+    ------
+    ValueError
+        There are more than 12 nodes: too many for a table of all node sets.
     """
-    sets = np.arange(1 << link.shape[1])
-    member = members(sets, link.shape[1])
+    nodes = link.shape[1]
+    if nodes > MOST_NODES:
+        raise ValueError(
+            f"nodes: {nodes} is not allowed for this method, must be <= {MOST_NODES}: "
+            "it runs through all sets of nodes"
+        )
+    sets = np.arange(1 << nodes)
+    member = members(sets, nodes)
     return chains_of(member, *nested(sets, reach_times(link, member)))
 
 
@@ -184,8 +195,8 @@ class Classes:
         bits = (cached[:, None] >> np.arange(self.chains.member.shape[1])[:, None]) & 1
         if self.unit is None:
             return bits
-        held = np.matmul(bits.transpose(2, 0, 1), self.unit[of].astype(np.int64))
-        return np.asarray(held.transpose(1, 2, 0))
+        held: IntArray = np.matmul(bits.transpose(2, 0, 1), self.unit[of].astype(np.int64))
+        return held.transpose(1, 2, 0)
 
     def node_sets(self, of: IntArray, cached: IntArray) -> IntArray:
         """Return the sets of nodes (T, B) of sets of units (T, B), classes (B,), as bit masks."""

@@ -3,7 +3,7 @@
 The bound comes from storage prices alone (`bound`), raised by subgradient steps and column
 generation (`dual_ascent`). The placement comes from the shares of the last master programme,
 rounded and improved by exact best responses (`sweeps`), by choosing among the paths known so far
-for some of the blocks at once (`path_milp`), and by ruin and recreate (`ruin`). Beyond 8 nodes the
+for some of the blocks at once (`path_milp`), and by ruin and recreate (`ruin`). Beyond 10 nodes the
 bound is that of a relaxation and the search is restricted, see `units`.
 """
 

@@ -1,13 +1,13 @@
-"""Beyond 2^N: every class of blocks gets at most U = 8 units of nodes of its own.
+"""Beyond 2^N: every class of blocks gets at most U = 10 units of nodes of its own.
 
 Node sets of a class are bit masks over its units, so that its dynamic programme has 2^U cached sets
 for any number of nodes. A unit is a set of nodes that hold a block all together or not at all; it
 costs the sum of its nodes' prices and has the block when its last node does, after
 max over n in the unit of d_n(X). Nodes in no unit hold every block of the class for free.
 
-**Restricted** (`restricted_classes`): the U - 1 nodes that matter most to the class are a unit
-each, all others together are one. Every path of units is a path of nodes: the search stays
-feasible, but leaves decisions out, and its prices bound nothing.
+**Restricted** (`restricted_classes`): the U - 2 nodes that matter most to the class are a unit
+each, the others are two. Every path of units is a path of nodes: the search stays feasible,
+but leaves decisions out, and its prices bound nothing.
 
 **Relaxed** (`relaxed_classes`): the U nodes V that matter most are a unit each, the others R hold
 everything for free. Its Lagrangian is a bound for *all* decisions. Proof: take any (X_t, Q_t) of a
@@ -40,8 +40,11 @@ from solvers.placement.chains import (
 )
 from solvers.placement.problem import PlacementProblem
 
-UNITS = 8
+UNITS = 10
 """Units of a class; up to so many nodes nothing is restricted or relaxed."""
+
+REST_UNITS = 2
+"""Of these, how many share the nodes that matter least, in the restricted tables."""
 
 
 def restricted_classes(problem: PlacementProblem, units: int = UNITS) -> Classes:
@@ -52,13 +55,15 @@ def restricted_classes(problem: PlacementProblem, units: int = UNITS) -> Classes
     problem
         The problem.
     units
-        U, at least 2 where there are more nodes than units.
+        U, at least 2.
     """
     if problem.nodes <= units:
         return classes(problem)
     order = nodes_by_importance(problem)
     unit = np.zeros((len(order), units, problem.nodes), dtype=bool)
-    rank = np.minimum(np.arange(problem.nodes), units - 1)
+    singles = max(units - REST_UNITS, 0)
+    rest = np.arange(problem.nodes - singles) * (units - singles) // (problem.nodes - singles)
+    rank = np.concatenate([np.arange(singles), singles + rest])
     unit[np.arange(len(order))[:, None], rank, order] = True
     return classes_of_units(problem, unit)
 
@@ -117,10 +122,8 @@ def classes_of_units(problem: PlacementProblem, unit: BoolArray) -> Classes:
     count, units, _ = unit.shape
     sets = np.arange(1 << units)
     member = members(sets, units)
-    held = np.asarray(
-        (member[:, None, :, None] & unit).any(axis=2) | ~unit.any(axis=1)
-    )  # (2^U, C, N)
-    reach = reach_times(problem.link, held)
+    held = np.asarray(~unit.any(axis=1) | (member[:, None, :, None] & unit).any(axis=2))
+    reach = reach_times(problem.link, held)  # (2^U, C, N), as `held`
     slowest = np.stack([
         np.where(unit[:, u], reach, -np.inf).max(axis=2) for u in range(units)
     ], axis=2)  # fmt: skip

@@ -119,16 +119,15 @@ def test_group_exponent_recovers_its_own_law():
     observation = observed(instance)
     reach = user_reach(observation)
     users = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
-    node_sets = np.array([1, 2, 3])
+    node_sets = np.tile([1, 2, 3], (3, 1))
     snr = np.zeros((3, 3))
     for g, group in enumerate(users):
         for f, nodes in enumerate(([0], [1], [0, 1])):
             pooled = 1.0 / sum(1.0 / reach[k, nodes].sum() ** 2 for k in np.flatnonzero(group))
             snr[g, f] = pooled * group.sum() ** 0.37
-    every = np.broadcast_to(node_sets, (len(users), len(node_sets)))
-    rates = replace(observation.rates, users=users, node_sets=every, snr=snr)
+    rates = replace(observation.rates, users=users, node_sets=node_sets, snr=snr)
     assert group_exponent(replace(observation, rates=rates), reach) == pytest.approx(0.37)
-    alone = replace(rates, users=users[2:], node_sets=every[2:], snr=snr[2:])
+    alone = replace(rates, users=users[2:], node_sets=node_sets[2:], snr=snr[2:])
     assert group_exponent(replace(observation, rates=alone), reach) == 0.0
 
 

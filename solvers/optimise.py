@@ -17,7 +17,7 @@ from solvers.placement.lagrangian import solve_lagrangian as place_by_prices
 from solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from solvers.placement.result import PlacementResult
 from solvers.placement.state_flow import solve_state_flow
-from solvers.placement.units import relaxed_classes
+from solvers.placement.units import UNITS, relaxed_classes
 from solvers.polish import polished
 from solvers.result import (
     Answer,
@@ -297,6 +297,16 @@ def _price_bound(prepared: Prepared, prices: list[Prices | None]) -> float:
     return max([bound, *points])
 
 
+def _relaxation(prepared: Prepared) -> tuple[str, ...]:
+    """Return what the bound leaves out, in words, where it leaves anything out."""
+    if prepared.instance.nodes <= UNITS or prepared.instance.delivery == "spatial":
+        return ()
+    return (
+        f"the bound prices the storage of the {UNITS} nodes that matter most to each class of "
+        "blocks; the others count as holding its blocks for free",
+    )
+
+
 def _answer(
     prepared: Prepared,
     found: PlacementResult,
@@ -332,5 +342,5 @@ def _answer(
         termination=termination,
         bound_kind=bound_kind,
         trace=trace,
-        notes=(PIPELINED_MODEL,) if method == "exact" and pipelined else (),
+        notes=(PIPELINED_MODEL,) if method == "exact" and pipelined else _relaxation(prepared),
     )

@@ -306,9 +306,7 @@ def keep_turns(view: View, policy: NodePolicy, rounds: int = 1) -> Tensor:
         n = turn % slot.nodes
         decided = view.decided if n else 0
         view = replace(view, decided=decided)
-        keep[:, n] = keep_by_score(
-            slot.size, slot.storage[:, n], held[:, n], policy.keep(view, n)
-        )
+        keep[:, n] = keep_by_score(slot.size, slot.storage[:, n], held[:, n], policy.keep(view, n))
         kept = view.others(n) | keep[:, n].long() << n
         view = replace(view, kept=kept, decided=decided | 1 << n)
     return keep

@@ -26,6 +26,17 @@ def views(draws: Episodes, **options: Any) -> list[tuple[View, int | None]]:
     return dice.views
 
 
+def unit_of(view: View, e: int) -> float:
+    """Return the unit of time of a draw, from its definition, s/byte."""
+    slot = view.slot
+    spent = total = 0.0
+    for j in range(slot.blocks):
+        if slot.group[e, j] >= 0:
+            total += float(slot.size[e, j])
+            spent += float(slot.size[e, j] * slot.broadcast[e, slot.group[e, j], -1])
+    return float(slot.link[e, -1].mean()) + spent / total
+
+
 def column(names: tuple[str, ...], name: str) -> int:
     """Return the index of the only name that begins so."""
     found = [i for i, known in enumerate(names) if known.startswith(name)]
@@ -87,17 +98,17 @@ def test_what_a_copy_saves_by_hand() -> None:
     found = features(view, n).own
     e, j = 1, int(slot.needed[1].nonzero()[0])
     c, others = int(slot.kind[e, j]), int(view.kept[e, j]) & 0b011
-    unit = float(slot.link[e, -1].mean() + slot.air[e, 0, :, -1].mean())
+    unit = unit_of(view, e)
     for h in range(3):
         saved = (slot.worth[e, h, c, others] - slot.worth[e, h, c, others | 0b100]) / unit
         index = column(OWN, f"saved by a copy here, coming slot {h + 1}")
         assert float(found[e, j, index]) == pytest.approx(float(saved), rel=1e-5, abs=1e-6)
     table, group = slot.broadcast[e], int(slot.group[e, j])
-    gain = (table[group, others] - table[group, others | 0b100]) / unit if others else None
+    without, joined = (
+        min(5.0, float(table[group, sets]) / unit) for sets in (others, others | 0b100)
+    )
     index = column(OWN, "time on the air that joining saves now")
-    if gain is None:
-        gain = 5.0 - min(5.0, float(table[group, 0b100]) / unit)
-    assert float(found[e, j, index]) == pytest.approx(float(gain), rel=1e-5, abs=1e-6)
+    assert float(found[e, j, index]) == pytest.approx(without - joined, rel=1e-5, abs=1e-6)
     index = column(OWN, "size in storages")
     expected = float(slot.size[e, j] / slot.storage[e, 2])
     assert float(found[e, j, index]) == pytest.approx(expected, rel=1e-6)
@@ -133,7 +144,7 @@ def test_lookahead_features_are_its_marginals() -> None:
     found = features(view, n, look).own
     e, j = 0, 3
     c, others = int(slot.kind[e, j]), int(view.others(1)[e, j])
-    unit = float(slot.link[e, -1].mean() + slot.air[e, 0, :, -1].mean())
+    unit = unit_of(view, e)
     kept = float(look.cost[e, c, others] - look.cost[e, c, others | 2]) / unit
     left = float(look.after[e, c, others] - look.after[e, c, others | 2]) / unit
     expected = [kept, left, kept - float(look.price[e, 0, 1]) / unit]

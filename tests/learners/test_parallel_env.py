@@ -127,11 +127,11 @@ def test_bad_steps_are_refused_in_one_line() -> None:
     with pytest.raises(RuntimeError, match="call reset"):
         env.step({})
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="node_0.*not in the action space"):
+    with pytest.raises(ValueError, match=r"node_0.*not in the action space"):
         env.step({})
     shape = env.action_space("node_0").shape
     wrong = {agent: np.full(shape, 99) for agent in env.agents}
-    with pytest.raises(ValueError, match="node_0.*not in the action space"):
+    with pytest.raises(ValueError, match=r"node_0.*not in the action space"):
         env.step(wrong)
 
 

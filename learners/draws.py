@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,9 @@ Arrays = dict[str, NDArray[Any]]
 
 HORIZON = 3
 """Coming slots in the expected tables."""
+
+FITTED_DRAWS = 4
+"""Draws whose first slot the exponent of surrogate rates is fitted to."""
 
 DECAY = 0.8
 """What a request of one slot ago counts in `frequency`: that of the method `lfu`."""
@@ -143,7 +146,7 @@ def surrogate_episodes(
     horizon, dtype, callback
         As in `episodes_of`.
     exponent
-        c; None fits it to the true rates of the first slot of the first draw.
+        c; None fits it to the true rates of the first slot of the first 4 draws.
 
     Raises
     ------
@@ -153,11 +156,13 @@ def surrogate_episodes(
     """
     if not seeds:
         raise ValueError("seeds: is empty, must be at least one")
-    first = scenario.generate(seeds[0])
-    check_instance(first, "scenario")
-    c = fitted_exponent(first) if exponent is None else exponent
+    check_instance(scenario.generate(seeds[0]), "scenario")
+    if exponent is None:
+        first = [fitted_exponent(scenario.generate(seed)) for seed in seeds[:FITTED_DRAWS]]
+        exponent = float(np.mean(first))
     draws = (
-        surrogate_of(scenario.generate(seed), c, horizon=horizon, dtype=dtype) for seed in seeds
+        surrogate_of(scenario.generate(seed), exponent, horizon=horizon, dtype=dtype)
+        for seed in seeds
     )
     return _gathered(draws, len(seeds), "surrogate episodes", callback)
 
@@ -181,8 +186,7 @@ def slot_of(
     """
     prior = observation.prior
     _check_nodes(prior.network.nodes, "instance")
-    table = chains(prior.link)
-    static = _tensors(_static(prior, table), dtype)
+    table, static = _known_before(prior, dtype)
     varying = _tensors(_observed(observation, table, horizon), dtype)
     return Slot(t=observation.t, slots=prior.demand.slots, **static, **varying)
 
@@ -329,7 +333,7 @@ def surrogate_of(
         bits[:, :, 0] = 0.0
         broadcast = 8.0 / bits
 
-    contains = kinds(prior.library.model_blocks)[1]
+    contains = _kinds(prior)[1]
     wanted = np.clip(_forecasts(prior.demand, instance.requests, horizon) @ contains, 0.0, 1.0)
     probability = 1.0 - np.prod(1.0 - wanted, axis=2)  # (T, H, C)
     share = _share(wanted, probability[:, :, None])
@@ -389,6 +393,19 @@ def _episode(
     )
 
 
+@lru_cache(maxsize=4)
+def _known_before(prior: Prior, dtype: torch.dtype) -> tuple[Chains, dict[str, torch.Tensor]]:
+    """Return what does not change over the slots: computed in the first slot of a prior."""
+    table = chains(prior.link)
+    return table, _tensors(_static(prior, table), dtype)
+
+
+@lru_cache(maxsize=4)
+def _kinds(prior: Prior) -> tuple[IntArray, FloatArray]:
+    """Return the kind of every block, and which models contain each kind."""
+    return kinds(prior.library.model_blocks)
+
+
 def _static(prior: Prior, table: Chains) -> Arrays:
     """Return the fields of `Static` of one draw."""
     network, library = prior.network, prior.library
@@ -397,7 +414,7 @@ def _static(prior: Prior, table: Chains) -> Arrays:
     return {
         "size": library.block_size,
         "storage": network.storage,
-        "kind": kinds(library.model_blocks)[0],
+        "kind": _kinds(prior)[0],
         "sharing": library.model_blocks.mean(axis=0),
         "link": link,
         "chain_sender": table.sender,
@@ -423,7 +440,7 @@ def _observed(observation: Observation, table: Chains, horizon: int) -> Arrays:
     short = ((0, horizon - left), (0, 0))
     air = np.pad(coming.broadcast, (*short, (0, 0)))
     air[..., 0] = np.inf
-    of_kind = kinds(contains)[1]
+    of_kind = _kinds(prior)[1]
     q = np.clip(observation.forecast()[:horizon] @ of_kind, 0.0, 1.0)  # (left, K, C)
     return {
         **_now(problem.group[0], broadcast, users, reach, requests[-1], table),

@@ -1,0 +1,492 @@
+"""Making episodes: from instances with their true rates, or from a closed form of the rates.
+
+`episodes_of` computes every slot's rates from that slot alone by the machinery of the online
+methods (`solvers.online`). That takes seconds per draw. `surrogate_episodes` replaces beamforming
+by the closed form of `solvers.placement.expected`,
+
+    snr_U(Q) = |U|^c / sum_{k in U} 1 / snr_k(Q),    snr_k(Q) = (sum_{n in Q} reach_kn)^2,
+
+c fitted on true tables of the scenario, which takes milliseconds: as many training draws as one
+likes. `slot_of` makes the `Slot` of an online method's observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from learners.episodes import MOST_NODES, Episodes, Slot, joined_episodes
+from problem.arrays import FloatArray, IntArray
+from problem.demand import Demand
+from problem.instance import Instance, user_groups
+from problem.scenario import Scenario
+from problem.sinr import rate
+from problem.tolerances import LOWEST_SNR
+from solvers.bounds import price_bound
+from solvers.joint import prepare
+from solvers.online import (
+    Observation,
+    Prior,
+    joined,
+    observation_of,
+    prepare_slots,
+    prior_of,
+    slot_alone,
+)
+from solvers.placement.chains import Chains, chains, reach_times, source_times
+from solvers.placement.expected import (
+    _share,
+    coming_tables,
+    group_exponent,
+    kinds,
+    user_reach,
+)
+from solvers.placement.greedy_online import greedy_by_popularity
+from solvers.restrictions import check_restrictions, restricted_instance
+from solvers.result import Callback, Progress
+
+Arrays = dict[str, NDArray[Any]]
+
+HORIZON = 3
+"""Coming slots in the expected tables."""
+
+DECAY = 0.8
+"""What a request of one slot ago counts in `frequency`: that of the method `lfu`."""
+
+_FLOAT64 = frozenset(
+    ("size", "storage", "link", "chain_time", "reach_time", "broadcast", "recency", "frequency")
+)
+
+
+def episodes_of(
+    instances: Sequence[Instance],
+    *,
+    horizon: int = HORIZON,
+    beamforming: str = "multicast",
+    restrict: str | Iterable[str] = (),
+    seed: int = 0,
+    bound: bool = True,
+    dtype: torch.dtype = torch.float32,
+    callback: Callback | None = None,
+    rate_cache: str | None = None,
+    processes: int = 1,
+) -> Episodes:
+    """Return the episodes of instances, with the rates that the online methods get.
+
+    Parameters
+    ----------
+    instances
+        Of equal N, K and T, at most 8 nodes, sequential delivery and schedule.
+    horizon
+        H, coming slots in the expected tables.
+    beamforming, restrict, seed, rate_cache
+        As in `solvers.online.prepare_slots`.
+    bound
+        Compute the certified lower bounds of the total delays.
+    dtype
+        Of the expected tables.
+    callback
+        Told after every draw.
+    processes
+        Processes that share the draws.
+
+    Raises
+    ------
+    ValueError
+        An instance is not of that sort, or a user group cannot be served.
+    """
+    if horizon < 1:
+        raise ValueError(f"horizon: {horizon} is not allowed, must be >= 1")
+    for i, instance in enumerate(instances):
+        check_instance(instance, f"instances[{i}]")
+    one = partial(
+        _episode_of,
+        horizon=horizon,
+        beamforming=beamforming,
+        restrictions=check_restrictions(restrict),
+        seed=seed,
+        bound=bound,
+        dtype=dtype,
+        rate_cache=rate_cache,
+    )
+    if processes == 1:
+        return _gathered(map(one, instances), len(instances), "episodes", callback)
+    # Not forked: a fork of a process with torch's threads can hang.
+    spawn = torch.multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+        return _gathered(pool.map(one, instances), len(instances), "episodes", callback)
+
+
+def surrogate_episodes(
+    scenario: Scenario,
+    seeds: Sequence[int],
+    *,
+    horizon: int = HORIZON,
+    exponent: float | None = None,
+    dtype: torch.dtype = torch.float32,
+    callback: Callback | None = None,
+) -> Episodes:
+    """Return episodes whose rates come from the closed form; `bound` is NaN.
+
+    Parameters
+    ----------
+    scenario
+        Where the instances are drawn from.
+    seeds
+        One for each draw.
+    horizon, dtype, callback
+        As in `episodes_of`.
+    exponent
+        c; None fits it to the true rates of the first slot of the first draw.
+
+    Raises
+    ------
+    ValueError
+        The scenario is not of the sort that `episodes_of` takes, there is no seed, or a user
+        cannot be served.
+    """
+    if not seeds:
+        raise ValueError("seeds: is empty, must be at least one")
+    first = scenario.generate(seeds[0])
+    check_instance(first, "scenario")
+    c = fitted_exponent(first) if exponent is None else exponent
+    draws = (_surrogate_of(scenario.generate(seed), c, horizon, dtype) for seed in seeds)
+    return _gathered(draws, len(seeds), "surrogate episodes", callback)
+
+
+def slot_of(
+    observation: Observation, *, horizon: int = HORIZON, dtype: torch.dtype = torch.float32
+) -> Slot:
+    """Return what an online method observes as a slot of one draw (E = 1).
+
+    Parameters
+    ----------
+    observation
+        What is known in slot t.
+    horizon, dtype
+        As in `episodes_of`.
+
+    Raises
+    ------
+    ValueError
+        There are more than 8 nodes.
+    """
+    prior = observation.prior
+    _check_nodes(prior.network.nodes, "instance")
+    table = chains(prior.link)
+    static = _tensors(_static(prior, table), dtype)
+    varying = _tensors(_observed(observation, table, horizon), dtype)
+    return Slot(t=observation.t, slots=prior.demand.slots, **static, **varying)
+
+
+def fitted_exponent(instance: Instance, slots: Iterable[int] = (0,)) -> float:
+    """Return the mean over some slots of the exponent c fitted to their true rates.
+
+    Parameters
+    ----------
+    instance
+        A draw of the scenario.
+    slots
+        Their rates are computed, each alone.
+    """
+    prior = prior_of(instance)
+    found = []
+    for t in slots:
+        observation = observation_of(instance, prior, t, prepare(slot_alone(instance, t)))
+        found.append(group_exponent(observation, user_reach(observation)))
+    return float(np.mean(found))
+
+
+def check_instance(instance: Instance, name: str) -> None:
+    """Refuse what has no episodes.
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    name
+        What to call it.
+
+    Raises
+    ------
+    ValueError
+        More than 8 nodes, a pipelined schedule, or spatial delivery.
+    """
+    _check_nodes(instance.nodes, name)
+    if instance.schedule != "sequential":
+        raise ValueError(
+            f"{name}: schedule {instance.schedule!r} is not allowed, must be 'sequential': "
+            "learners need delays that are sums over blocks"
+        )
+    if instance.delivery != "sequential":
+        raise ValueError(
+            f"{name}: delivery {instance.delivery!r} is not allowed, must be 'sequential': "
+            "learners need delays that are sums over blocks"
+        )
+
+
+def _check_nodes(nodes: int, name: str) -> None:
+    if nodes > MOST_NODES:
+        raise ValueError(
+            f"{name}: {nodes} nodes are not allowed for learners, must be <= {MOST_NODES}"
+        )
+
+
+def _gathered(
+    draws: Iterable[Episodes], count: int, stage: str, callback: Callback | None
+) -> Episodes:
+    parts = []
+    for part in draws:
+        parts.append(part)
+        if callback is not None:
+            callback(Progress(stage, len(parts), count))
+    return joined_episodes(parts)
+
+
+def _episode_of(
+    instance: Instance,
+    *,
+    horizon: int,
+    beamforming: str,
+    restrictions: frozenset[str],
+    seed: int,
+    bound: bool,
+    dtype: torch.dtype,
+    rate_cache: str | None,
+) -> Episodes:
+    """Return the episode of one instance."""
+    slots = prepare_slots(
+        instance,
+        beamforming=beamforming,
+        restrict=restrictions,
+        seed=seed,
+        rate_cache=rate_cache,
+    )
+    instance = restricted_instance(instance, restrictions)
+    prior = prior_of(instance, restrictions)
+    table = chains(prior.link)
+    observed = [
+        _observed(observation_of(instance, prior, t, slot), table, horizon)
+        for t, slot in enumerate(slots)
+    ]
+    groups = max(len(slot["broadcast"]) for slot in observed)
+    varying = {
+        name: np.stack([_grown(slot[name], groups, name) for slot in observed])
+        for name in observed[0]
+    }
+    least = price_bound(joined(instance, slots)) if bound else np.nan
+    return _episode(prior, table, varying, least, dtype)
+
+
+def _surrogate_of(
+    instance: Instance, exponent: float, horizon: int, dtype: torch.dtype
+) -> Episodes:
+    """Return the episode of one instance with rates in closed form, all slots at once."""
+    prior = prior_of(instance)
+    network, table = prior.network, chains(prior.link)
+    amplitude = np.linalg.norm(instance.normalised_channel, axis=3) - instance.normalised_error
+    reach = np.sqrt(network.power) * np.maximum(amplitude, 0.0)  # (T, K, N)
+    single = (reach @ table.member.T) ** 2  # (T, K, S)
+    if not (single[:, :, -1] > 0).all():
+        raise ValueError("a user group cannot be served at any rate")
+
+    found = [user_groups(wanted) for wanted in instance.wanted]
+    groups = max(len(users) for users, _ in found)
+    users = np.stack([_grown(users, groups, "users") for users, _ in found])  # (T, G, K)
+    size = users.sum(axis=2)[:, :, None]
+    with np.errstate(divide="ignore"):
+        inverse = users @ np.minimum(1.0 / single, 1e300)
+        snr = np.where(size > 0, np.maximum(size, 1) ** exponent / inverse, 0.0)
+        bits = rate(snr, network.bandwidth, network.max_spectral_efficiency)
+        bits[:, :, 0] = 0.0
+        broadcast = 8.0 / bits
+
+    kind, contains = kinds(prior.library.model_blocks)
+    wanted = np.clip(_forecasts(prior.demand, instance.requests, horizon) @ contains, 0.0, 1.0)
+    probability = 1.0 - np.prod(1.0 - wanted, axis=2)  # (T, H, C)
+    share = _share(wanted, probability[:, :, None])
+    slowest = 1.0 / np.maximum(single, LOWEST_SNR)
+    mean = share.transpose(0, 1, 3, 2) @ slowest[:, None]  # (T, H, C, S)
+    pooled = share.sum(axis=2)[:, :, :, None] ** exponent / np.maximum(mean, 1e-300)
+    air = 8.0 / rate(pooled, network.bandwidth, network.max_spectral_efficiency)
+    air[..., 0] = np.inf
+    wanted_blocks = instance.wanted.sum(axis=1)
+    varying = {
+        **_now(
+            np.stack([group for _, group in found]),
+            broadcast,
+            users,
+            reach,
+            instance.requests,
+            table,
+        ),
+        **_coming(probability, air, wanted, reach, table),
+        **_history(wanted_blocks.astype(np.float64)),
+    }
+    return _episode(prior, table, varying, np.nan, dtype)
+
+
+def _forecasts(demand: Demand, requests: IntArray, horizon: int) -> FloatArray:
+    """Return (T, H, K, M), `problem.demand.forecast` after every slot; 0 after the end."""
+    slots, users, models = demand.preference.shape
+    last = np.zeros((slots, users, models))
+    known = np.full(users, -1)
+    for t, row in enumerate(requests):
+        known = np.where(row >= 0, row, known)
+        last[t] = known[:, None] == np.arange(models)
+    activity, persistence = demand.activity[:, None], demand.persistence
+    coming = np.zeros((slots, horizon, users, models))
+    for h in range(min(horizon, slots - 1)):
+        fresh = 1 - persistence * last.sum(axis=-1, keepdims=True)
+        preference = np.zeros_like(last)
+        preference[: slots - 1 - h] = demand.preference[1 + h :]
+        drawn = activity * (persistence * last + fresh * preference)
+        last = (1 - activity) * last + drawn
+        coming[: slots - 1 - h, h] = drawn[: slots - 1 - h]
+    return coming
+
+
+def _episode(
+    prior: Prior, table: Chains, varying: Arrays, bound: float, dtype: torch.dtype
+) -> Episodes:
+    arrays = {
+        **_static(prior, table),
+        **varying,
+        "start": greedy_by_popularity(prior, 1),
+    }
+    return Episodes(
+        **_tensors(arrays, dtype),
+        bound=torch.tensor([bound], dtype=torch.float64),
+        block_count=torch.tensor([prior.library.blocks]),
+    )
+
+
+def _static(prior: Prior, table: Chains) -> Arrays:
+    """Return the fields of `Static` of one draw."""
+    network, library = prior.network, prior.library
+    link = np.array(prior.link)
+    np.fill_diagonal(link, np.inf)
+    return {
+        "size": library.block_size,
+        "storage": network.storage,
+        "kind": kinds(library.model_blocks)[0],
+        "sharing": library.model_blocks.mean(axis=0),
+        "link": link,
+        "chain_sender": table.sender,
+        "chain_time": table.time,
+        "reach_time": reach_times(link, table.member),
+        "fastest": source_times(link, table.member).argmin(axis=1),
+    }
+
+
+def _observed(observation: Observation, table: Chains, horizon: int) -> Arrays:
+    """Return the fields of `Slot` that vary, of one draw."""
+    prior, problem = observation.prior, observation.problem
+    contains = prior.library.model_blocks
+    requests = observation.requests
+    active = requests >= 0
+    wanted = contains[np.where(active, requests, 0)] & active[:, :, None]  # (t + 1, K, J)
+    users, _ = user_groups(wanted[-1])
+    broadcast = np.asarray(problem.broadcast[0])
+    reach = user_reach(observation)
+
+    coming = coming_tables(observation, horizon)
+    left = len(coming.probability)
+    short = ((0, horizon - left), (0, 0))
+    air = np.pad(coming.broadcast, (*short, (0, 0)))
+    air[..., 0] = np.inf
+    of_kind = kinds(contains)[1]
+    q = np.clip(observation.forecast()[:horizon] @ of_kind, 0.0, 1.0)  # (left, K, C)
+    return {
+        **_now(problem.group[0], broadcast, users, reach, requests[-1], table),
+        **_coming(
+            np.pad(coming.probability, short), air, np.pad(q, (*short, (0, 0))), reach, table
+        ),
+        **{name: row[-1] for name, row in _history(wanted.sum(axis=1).astype(float)).items()},
+    }
+
+
+def _now(
+    group: IntArray,
+    broadcast: FloatArray,
+    users: NDArray[Any],
+    reach: FloatArray,
+    requests: IntArray,
+    table: Chains,
+) -> Arrays:
+    """Return what is known of the slot itself; leading axes of slots are allowed."""
+    level = (table.time + broadcast[..., table.sender]).argmin(axis=-1)
+    return {
+        "group": group,
+        "broadcast": broadcast,
+        "best_sender": table.sender[np.arange(len(table.sender)), level],
+        "listeners": users.astype(np.float64) @ _amplitude_share(reach),
+        "requests": requests,
+        "reach": reach,
+    }
+
+
+def _coming(
+    probability: FloatArray, air: FloatArray, wanted: FloatArray, reach: FloatArray, table: Chains
+) -> Arrays:
+    """Return the expected tables; leading axes of slots are allowed."""
+    levels = table.time + air[..., table.sender]
+    share = _amplitude_share(reach)[..., None, :, :]
+    return {
+        "need": probability,
+        "air": air,
+        "worth": probability[..., None] * levels.min(axis=-1),
+        "audience": np.swapaxes(wanted, -1, -2) @ share,
+    }
+
+
+def _amplitude_share(reach: FloatArray) -> FloatArray:
+    """Return (..., K, N) the share of each node in the amplitude that reaches a user."""
+    total = reach.sum(axis=-1, keepdims=True)
+    return np.asarray(reach / np.maximum(total, np.finfo(float).tiny))
+
+
+def _history(counts: FloatArray) -> Arrays:
+    """Return the scores of LRU and LFU after every slot, from (T, J) users who want each block."""
+    slot = np.arange(len(counts))[:, None]
+    last = np.maximum.accumulate(np.where(counts > 0, slot, -1), axis=0)
+    often = counts.cumsum(axis=0)
+    frequency = np.zeros_like(counts)
+    past = np.zeros(counts.shape[1])
+    for t, row in enumerate(counts):
+        past = DECAY * past + row
+        frequency[t] = past
+    # Counts only decide between blocks of the same slot: their share stays below 1.
+    ties = often / (1.0 + often.max(axis=1, keepdims=True))
+    return {"recency": last + ties, "frequency": frequency}
+
+
+def _grown(array: NDArray[Any], groups: int, name: str) -> NDArray[Any]:
+    """Return a slot's array, padded to a number of user groups where it has a row for each."""
+    if name not in ("broadcast", "best_sender", "listeners", "users"):
+        return array
+    fill = np.inf if name == "broadcast" else 0
+    width = [(0, groups - len(array))] + [(0, 0)] * (array.ndim - 1)
+    return np.pad(array, width, constant_values=fill)
+
+
+def _tensors(arrays: Arrays, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return the arrays as tensors of one draw."""
+    tensors = {}
+    for name, array in arrays.items():
+        value = torch.from_numpy(np.array(array)[None])
+        if name == "best_sender":
+            value = value.to(torch.int16)
+        elif name in _FLOAT64:
+            value = value.to(torch.float64)
+        elif value.is_floating_point():
+            value = value.to(dtype)
+        tensors[name] = value
+    return tensors

@@ -13,10 +13,9 @@ likes. `slot_of` makes the `Slot` of an online method's observation.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
-
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -308,7 +307,7 @@ def _surrogate_of(
         bits[:, :, 0] = 0.0
         broadcast = 8.0 / bits
 
-    kind, contains = kinds(prior.library.model_blocks)
+    _kind, contains = kinds(prior.library.model_blocks)
     wanted = np.clip(_forecasts(prior.demand, instance.requests, horizon) @ contains, 0.0, 1.0)
     probability = 1.0 - np.prod(1.0 - wanted, axis=2)  # (T, H, C)
     share = _share(wanted, probability[:, :, None])

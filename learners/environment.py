@@ -58,14 +58,18 @@ class View:
     in_turn: bool = True
     keeping: bool = False
 
-    def others(self, n: int) -> Tensor:
-        """Return (E, J) the other nodes that count as holders for node n's decision.
+    @property
+    def holders(self) -> Tensor:
+        """(E, J) the nodes that count as holders.
 
         While pulling: those that have the block or are to receive it. While keeping in turn: those
         that have decided to keep it; all at once: those that have it.
         """
-        sets = self.kept if self.keeping and self.in_turn else self.held
-        return sets & ~(1 << n)
+        return self.kept if self.keeping and self.in_turn else self.held
+
+    def others(self, n: int) -> Tensor:
+        """Return (E, J) the nodes other than n that count as holders."""
+        return self.holders & ~(1 << n)
 
 
 class NodePolicy(Protocol):

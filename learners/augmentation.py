@@ -84,7 +84,9 @@ class HeldOutError:
     reach_unchanged_db
         That of predicting no change, dB.
     reward
-        Root mean square error of the slot delay over its deviation; 0 if it is computed.
+        Error of the reward: where delays are predicted, the root mean square error over their
+        deviation (`learners.reward_prediction.reward_error`); where they are computed, how far the
+        mean delay of imagined episodes is off, such as |reward| of `measured_bias`.
     """
 
     request: float
@@ -359,7 +361,7 @@ def held_out_error(
     held_out
         What is foretold. Only `truth` and `distance` look at their demand model.
     reward
-        From `learners.reward_prediction.reward_error`, if rewards are predicted.
+        Error of the reward, see `HeldOutError`.
     """
     requests, reach = requests_and_reach(held_out)
     coming = requests[:, 1:]

@@ -14,8 +14,9 @@ next request of k is m:
 (the least-squares readout of an indicator estimates its conditional mean; the floor, which makes
 distributions of the estimates, has the least log-loss on a grid). Near users are those whose power
 comes from the same nodes, weight sum_n s_kn s_ln with s the shares of the nodes in the power. One
-series per user and node, the logarithm of the reach, goes through a second reservoir; its next
-value is sampled as the readout's plus a residual of the fit, drawn at random.
+series per user and node, the logarithm of the reach and its excess over its mean so far, goes
+through a second reservoir; its next value is the readout's plus a residual of the fit, drawn at
+random.
 
 Normal equations are kept, so that new episodes are added at the cost of their own sums.
 """
@@ -59,7 +60,7 @@ class Predictor:
     models
         M.
     request_reservoir, reach_reservoir
-        Of 3 inputs and 1 input.
+        Of 3 and 2 inputs.
     request_sums, reach_sums
         (F + 1, F + 1) normal equations of all that has been seen.
     request_readout, reach_readout
@@ -117,7 +118,7 @@ def fit_predictor(
     forgetting
         What the sums of the past count, in [0, 1].
     units
-        H of the request reservoir; that of the reach has half as many.
+        H of the request reservoir; that of the reach has about half as many.
     ridge
         Of both readouts.
     wash_out
@@ -134,9 +135,8 @@ def fit_predictor(
         request_reservoir = draw_reservoir(
             generator, units=units, inputs=3, spectral_radius=0.95, input_scaling=0.3
         )
-        # Large-scale gains last, fading does not: slow units remember the mean of a series.
         reach_reservoir = draw_reservoir(
-            generator, units=units, inputs=1, input_scaling=0.5, leak=0.3
+            generator, units=units // 2 + 1, inputs=2, input_scaling=0.5, leak=0.5
         )
         centre, spread = float(log_reach.mean()), float(log_reach.std()) or 1.0
     else:
@@ -155,9 +155,10 @@ def fit_predictor(
             wash_out=wash_out,
             weight=_series(active)[:, 1:],
         )
-    value = _series((log_reach - centre) / spread)[..., None]
-    features = readout_features(reservoir_states(reach_reservoir, value), value)[:, :-1]
-    reach_sums = normal_equations(features, value[:, 1:], wash_out=wash_out)
+    inputs = _reach_inputs((log_reach - centre) / spread)
+    features = readout_features(reservoir_states(reach_reservoir, inputs), inputs)[:, :-1]
+    coming = inputs[:, 1:, :1]
+    reach_sums = normal_equations(features, coming, wash_out=wash_out)
     if past is not None:
         request_sums = request_sums + forgetting * past.request_sums
         reach_sums = reach_sums + forgetting * past.reach_sums
@@ -175,7 +176,7 @@ def fit_predictor(
         activity=float((requests >= 0).double().mean()),
         centre=centre,
         spread=spread,
-        residual=(value[:, 1:] - features @ reach_readout)[:, wash_out:].flatten(),
+        residual=(coming - features @ reach_readout)[:, wash_out:].flatten(),
     )
     estimate = _estimates(predictor, requests, reach)[:, :-1]
     loss = [log_loss(_distribution(estimate, f / models), requests[:, 1:]) for f in FLOORS]
@@ -207,8 +208,8 @@ def next_log_reach(predictor: Predictor, reach: Tensor) -> Tensor:
     reach
         As in `fit_predictor`.
     """
-    value = _series((_log(reach) - predictor.centre) / predictor.spread)[..., None]
-    features = readout_features(reservoir_states(predictor.reach_reservoir, value), value)
+    inputs = _reach_inputs((_log(reach) - predictor.centre) / predictor.spread)
+    features = readout_features(reservoir_states(predictor.reach_reservoir, inputs), inputs)
     expected = _unseries(features @ predictor.reach_readout, reach.shape)
     return predictor.centre + predictor.spread * expected
 
@@ -262,10 +263,11 @@ def imagine(
         active = torch.rand(draws, users, generator=generator) < predictor.activity
         drawn = torch.where(active, drawn.reshape(draws, users), -1)
 
-        value = _series((amplitude - predictor.centre) / predictor.spread)[..., None]
-        states = reservoir_states(predictor.reach_reservoir, value, reach_state)
+        so_far = (log_reach[:, : t + 1] - predictor.centre) / predictor.spread
+        inputs = _reach_inputs(so_far)[:, -1:]
+        states = reservoir_states(predictor.reach_reservoir, inputs, reach_state)
         reach_state = states[:, -1]
-        expected = (readout_features(states, value) @ predictor.reach_readout)[:, :, 0]
+        expected = (readout_features(states, inputs) @ predictor.reach_readout)[:, :, 0]
         pick = torch.randint(len(predictor.residual), expected.shape, generator=generator)
         sampled = _unseries(
             (expected + predictor.residual[pick])[..., None], (draws, 1, users, nodes)
@@ -356,6 +358,12 @@ def _inputs(last: Tensor, requests: Tensor, reach: Tensor, models: int) -> Tenso
     others = (wanted.sum(dim=2, keepdim=True) - wanted) / max(users - 1, 1)
     scale = torch.tensor(_INPUT_SCALE, dtype=torch.float64)
     return _series(torch.stack([mine, near, others], dim=-1) * scale)
+
+
+def _reach_inputs(value: Tensor) -> Tensor:
+    """Return (E * K * N, T, 2), each value (E, T, K, N) and its excess over the mean so far."""
+    count = torch.arange(1, value.shape[1] + 1, dtype=torch.float64)[:, None, None]
+    return _series(torch.stack([value, value - value.cumsum(dim=1) / count], dim=-1))
 
 
 def _estimates(predictor: Predictor, requests: Tensor, reach: Tensor) -> Tensor:

@@ -155,7 +155,8 @@ class Episodes(Static):
 
     Attributes
     ----------
-    group, broadcast, best_sender, listeners, requests, reach, need, air, worth, audience, recency, frequency
+    group, broadcast, best_sender, listeners, requests, reach, need, air, worth, audience, recency,
+    frequency
         As in `Slot`, (E, T, ...): what is known in slot t stands in row t.
     start
         (E, N, J) bool caches of slot 0, chosen from the prior alone as `rolling` does.

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from learners.augmentation import (
     SOURCES,
-    held_out_error,
-    measured_bias,
     perturbed,
     requests_and_reach,
     share,
@@ -19,9 +17,9 @@ from learners.augmentation import (
     synthetic_episodes,
     synthetic_instances,
     told_persistence,
-    true_forecasts,
     with_observations,
 )
+from learners.augmentation_error import held_out_error, measured_bias, true_forecasts
 from learners.baselines import Replacement
 from learners.environment import roll
 from learners.predictor import fit_predictor

@@ -152,6 +152,7 @@ def test_imagined_episodes_branch_off_and_look_alike():
     for e, t in enumerate(begin.tolist()):
         assert torch.equal(drawn[e, :t], requests[e, :t])
         assert torch.equal(amplitude[e, :t], reach[e, :t])
+        assert float((amplitude[e, t] / reach[e, t]).log().abs().min()) > 1e-9
     assert int(drawn.min()) >= -1
     assert int(drawn.max()) < MODELS
     assert persistence_of(drawn[:, 6:]) == pytest.approx(persistence_of(requests), abs=0.04)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from problem.instance import Instance
 from problem.solution import Solution
+from solvers.alternate import alternate
 from solvers.joint import ROUNDING, Prepared, answer, everywhere_bound, prepare, unserved
 from solvers.placement.bound import dual_point
 from solvers.placement.chains import classes
@@ -18,6 +20,9 @@ from solvers.polish import polished
 from solvers.result import Answer, BoundKind, Callback, Progress, Termination, TracePoint
 
 Place = Callable[..., PlacementResult]
+
+SPATIAL_SHARE = 0.5
+"""Share of the time for the first placement, the rest being for modes and further placements."""
 
 PLACEMENT_SHARE = 0.8
 """Share of the time for the placement; the rest is for the bound at the bounded rates."""
@@ -37,12 +42,15 @@ def solve_lagrangian(
     beamforming: str = "multicast",
     restrict: Iterable[str] = (),
     rate_cache: str | None = None,
+    spatial_time: float | None = None,
 ) -> Answer:
     """Place by storage prices and priced best responses; certify by the Lagrangian bound.
 
+    With spatial delivery, placement and modes are found in turn; see `solvers.alternate`.
+
     Parameters
     ----------
-    instance, time_limit, gap, seed, start, callback
+    instance, time_limit, gap, seed, start, callback, spatial_time
         As in `solvers.solve.solve`.
     beamforming, restrict, rate_cache
         As in `solvers.joint.prepare`.
@@ -58,10 +66,35 @@ def solve_lagrangian(
     )
     if prepared.achieved is None:
         return unserved(prepared)
-    prepared, found = _place(
-        place_by_prices, prepared, began, time_limit, gap, seed, start, callback
+    spatial = instance.delivery == "spatial"
+    share = SPATIAL_SHARE * time_limit if spatial and time_limit else time_limit
+    prepared, found = _place(place_by_prices, prepared, began, share, gap, seed, start, callback)
+    in_turn = _answer(prepared, found, began, "lagrangian", _price_bound(prepared, found))
+    if not spatial or found.termination is Termination.INTERRUPTED:
+        return in_turn
+    offset = time.perf_counter() - began
+    solution, termination, trace = alternate(
+        lambda problem, begin, limit: (
+            place_by_prices(problem, gap=gap, time_limit=limit, seed=seed, start=begin).placement
+        ),
+        prepared,
+        found.placement,
+        method="lagrangian",
+        time_limit=_left(time_limit, began),
+        slot_time=spatial_time,
+        seed=seed,
+        callback=callback,
     )
-    return _answer(prepared, found, began, "lagrangian", _price_bound(prepared, found))
+    return replace(
+        in_turn,
+        solution=solution,
+        termination=termination,
+        delay_at_bounded_rates=None,
+        trace=(
+            *in_turn.trace,
+            *(TracePoint(offset + p.time_s, p.delay, in_turn.lower_bound) for p in trace),
+        ),
+    )
 
 
 def solve_exact(

@@ -330,7 +330,9 @@ def value_and_gradient(scaled: Scaled, beam: Tensor, sharpness: float) -> tuple[
     gradient = upward.reshape(beam.shape)
     if scaled.robust:
         per_norm = -((gain + loss) @ scaled.error)[..., None]
-        gradient = gradient + per_norm * beam * square(beam).sum(3, keepdim=True).clamp(TINY).rsqrt()
+        gradient = (
+            gradient + per_norm * beam * square(beam).sum(3, keepdim=True).clamp(TINY).rsqrt()
+        )
     return least @ scaled.price, gradient * scaled.nodes[:, :, None]
 
 

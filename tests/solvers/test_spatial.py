@@ -10,13 +10,16 @@ import pytest
 
 from problem.evaluation import evaluate
 from problem.scenario import read_scenario
+from problem.schedule import pipelined_ends
+from problem.solution import Broadcast
 from solvers.beamforming.group_pricing import MultiGroup, guaranteed_rates
 from solvers.beamforming.methods import solve_messages
 from solvers.registry import methods
 from solvers.result import Termination
 from solvers.solve import solve
 from solvers.spatial import Modes, least_time
-from solvers.spatial_delivery import alone_price, message_order, share_the_air
+from solvers.spatial_delivery import alone_price, share_the_air
+from solvers.spatial_schedule import pipelined_broadcast
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "data" / "scenarios"
 BANDWIDTH = 1e6
@@ -232,21 +235,41 @@ def test_no_time_means_one_after_another(name):
         assert broadcast.modes == broadcast.messages == len(broadcast.mode)
 
 
-def test_order_of_migration():
-    """Messages at hand first; then the one that unlocks the most time on the air per second."""
-    rate = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
+def test_pipelined_pieces_by_hand():
+    """One mode of 6 s carries bundle 0 (messages 0 and 1, 3 bits each) and bundle 1 (message 2).
+
+    Message 1 migrates for 4 s. At hand are 0 and 2: three seconds with both, then a wait of a
+    second for message 1, then it goes with the rest of message 2: over after 7 s and not after
+    4 + 6 = 10 s, as one after the other.
+    """
     modes = Modes(
-        duration=np.array([4.0, 5.0, 1.0]),
-        beam=np.zeros((3, 3, 1, 1), dtype=complex),
-        rate=rate,
-        price=np.ones(3),
-        sequential=10.0,
+        duration=np.array([6.0]),
+        beam=np.ones((1, 2, 1, 1), dtype=complex),
+        rate=np.array([[1.0, 1.0]]),
+        price=np.array([1.0, 0.0]),
+        sequential=12.0,
         termination=Termination.COMPLETED,
         trace=(),
     )
-    # Message 0 waits 2 s for 4 s on the air, message 1 waits 1 s for 5 s, message 2 not at all.
-    assert message_order(modes, np.eye(3, dtype=bool), np.array([2.0, 1.0, 0.0])).tolist() == [
-        2,
-        1,
-        0,
-    ]
+    messages = Broadcast(
+        users=np.array([[1, 0], [1, 0], [0, 1]], dtype=bool),
+        nodes=np.ones((3, 1), dtype=bool),
+        blocks=np.eye(3, dtype=bool),
+        duration=np.ones(3),
+        mode=np.arange(3),
+        message=np.arange(3),
+        beam=np.ones((3, 1, 1), dtype=complex),
+        rate=np.ones(3),
+    )
+    migration = np.array([0.0, 4.0, 0.0])
+    pieces = pipelined_broadcast(
+        modes, messages, np.array([0, 0, 1]), np.array([3.0, 3.0, 6.0]), migration
+    )
+    assert pieces.blocks.argmax(axis=1).tolist()[-1] == 1  # the migrating one comes last
+    assert pieces.duration.tolist() == [3.0, 3.0]
+    ready = np.array([0.0, 4.0])
+    assert pipelined_ends(ready, pieces.duration)[-1] == 7.0
+    sent = pieces.blocks[pieces.message].argmax(axis=1)
+    assert {(m, j) for m, j in zip(pieces.mode.tolist(), sent.tolist(), strict=True)} == {
+        (0, 0), (0, 2), (1, 1), (1, 2),
+    }  # fmt: skip

@@ -30,19 +30,11 @@ import numpy as np
 import torch
 
 from benchmarks.beamforming import BANDWIDTH_HZ, draw
-from solvers.beamforming.group_pricing import (
-    MultiGroup,
-    Scaled,
-    combined,
-    full_power,
-    guaranteed_rates,
-    listened,
-    price_modes,
-    square,
-    value_and_gradient,
-)
-from solvers.beamforming.group_wmmse import regularised_zero_forcing
+from solvers.beamforming.group_ascent import listened, value_and_gradient
+from solvers.beamforming.group_pricing import price_modes
+from solvers.beamforming.group_starts import combined, regularised_zero_forcing
 from solvers.beamforming.methods import solve_messages
+from solvers.beamforming.multigroup import MultiGroup, Scaled, full_power, guaranteed_rates, square
 from solvers.solve import versions
 from solvers.spatial import Modes, least_time
 

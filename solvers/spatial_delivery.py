@@ -16,7 +16,7 @@ from problem.arrays import BoolArray, FloatArray, IntArray
 from problem.evaluation import evaluate, migration_delay
 from problem.instance import Instance
 from problem.solution import Broadcast, Solution
-from solvers.beamforming.group_pricing import MultiGroup
+from solvers.beamforming.multigroup import MultiGroup
 from solvers.result import Callback, Progress, Termination
 from solvers.spatial import Modes, least_time
 from solvers.spatial_schedule import pipelined_broadcast

@@ -12,8 +12,8 @@ from problem.evaluation import evaluate
 from problem.scenario import read_scenario
 from problem.schedule import pipelined_ends
 from problem.solution import Broadcast
-from solvers.beamforming.group_pricing import MultiGroup, guaranteed_rates
 from solvers.beamforming.methods import solve_messages
+from solvers.beamforming.multigroup import MultiGroup, guaranteed_rates
 from solvers.registry import methods
 from solvers.result import Termination
 from solvers.solve import solve

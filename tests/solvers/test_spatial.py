@@ -173,6 +173,19 @@ def test_deterministic_for_a_seed():
     assert np.array_equal(first.duration, second.duration)
 
 
+def test_interruption_keeps_the_best_so_far():
+    """Ctrl-C after the first round: the modes known by then, and the ending says so."""
+
+    def interrupt(total):
+        raise KeyboardInterrupt
+
+    problem, bits, alone = drawn(np.eye(4))
+    modes = least_time(problem, bits, BANDWIDTH, alone, callback=interrupt)
+    check(problem, bits, modes)
+    assert modes.termination is Termination.INTERRUPTED
+    assert modes.total < modes.sequential
+
+
 def test_hopeless_message_is_refused():
     """A message that no user can decode is named, not divided by."""
     problem, bits, alone = drawn(np.eye(2))
@@ -215,6 +228,59 @@ def test_every_restriction():
         shared = solve(scenario(), "greedy", restrict=restrict)
         assert shared.evaluation.feasible, restrict
         assert shared.evaluation.planned_delay <= in_turn_.evaluation.planned_delay, restrict
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "pipelined"])
+def test_placement_in_turn_is_no_worse(schedule):
+    """Placing again at the prices of shared air: never above the first placement on shared air,
+    feasible, above the bound, and the same for the same seed."""
+    instance = scenario(seed=2, schedule=schedule)
+    first = share_the_air(instance, solve(replace(instance, delivery="sequential")).solution)
+    result = solve(instance, seed=0)
+    assert result.evaluation.feasible
+    assert result.lower_bound <= result.delay
+    assert result.delay <= evaluate(instance, first.solution).delay * (1 + 1e-12)
+    if schedule == "pipelined":
+        assert solve(instance, seed=0).delay == result.delay
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pipelined_pieces_carry_everything(seed):
+    """Random modes and migrations: every bit is sent, each mode lasts as long as it should, and
+    the end is neither before the broadcast time nor after migration and broadcast in turn."""
+    rng = np.random.default_rng(seed)
+    bundle = np.array([0, 0, 0, 1, 1, 2])
+    bits = rng.uniform(1, 5, 6)
+    rate = rng.uniform(1, 3, (3, 3)) * (rng.random((3, 3)) < 0.7)
+    rate[np.arange(3), np.arange(3)] = 2.0
+    duration = rng.uniform(1, 2, 3)
+    duration *= (np.bincount(bundle, bits) / (duration @ rate)).max()
+    modes = Modes(
+        duration, np.ones((3, 3, 1, 1), dtype=complex), rate, rng.random(3), 0.0,
+        Termination.COMPLETED, (),
+    )  # fmt: skip
+    messages = Broadcast(
+        users=np.eye(3, dtype=bool)[bundle],
+        nodes=np.ones((6, 1), dtype=bool),
+        blocks=np.eye(6, dtype=bool),
+        duration=np.ones(6),
+        mode=np.arange(6),
+        message=np.arange(6),
+        beam=np.ones((6, 1, 1), dtype=complex),
+        rate=np.ones(6),
+    )
+    migration = rng.uniform(0, 3, 6) * (rng.random(6) < 0.6)
+    pieces = pipelined_broadcast(modes, messages, bundle, bits, migration)
+    block = pieces.blocks.argmax(axis=1)
+    sent = np.bincount(
+        block[pieces.message], pieces.duration[pieces.mode] * pieces.rate, minlength=6
+    )
+    assert (sent >= bits * (1 - 1e-9)).all()
+    assert pieces.duration.sum() <= duration.sum() * (1 + 1e-12)
+    ready = np.zeros(pieces.modes)
+    np.maximum.at(ready, pieces.mode, np.cumsum(migration[block])[pieces.message])
+    end = pipelined_ends(ready, pieces.duration)[-1]
+    assert end <= migration.sum() + duration.sum() + 1e-9
 
 
 def test_vision_small_is_a_fifth_faster():

@@ -20,13 +20,9 @@ import numpy as np
 import torch
 
 from problem.arrays import ComplexArray, FloatArray, IntArray
-from solvers.beamforming.group_pricing import (
-    WMMSE_STEPS,
-    MultiGroup,
-    guaranteed_rates,
-    price_modes,
-)
+from solvers.beamforming.group_pricing import WMMSE_STEPS, price_modes
 from solvers.beamforming.methods import one_thread
+from solvers.beamforming.multigroup import MultiGroup, guaranteed_rates
 from solvers.placement.quiet import QuietHighs
 from solvers.result import Termination
 
@@ -35,6 +31,9 @@ ROUNDS = 40
 
 FRESH, WARM = 6, 6
 """Random starts and modes in use that a round starts from."""
+
+STALL = 24
+"""Modes in use that a round starts from, at most, when the round before brought nothing."""
 
 STEPS = 50
 """Steps of Adam in a round; twice as many at a stall and in the final polish."""
@@ -173,7 +172,7 @@ def least_time(
                     break
                 if search(WARM, FRESH, STEPS, WMMSE_STEPS):
                     continue
-                if not search(count, FRESH, 2 * STEPS, 0):
+                if not search(STALL, FRESH, 2 * STEPS, 0):
                     termination = Termination.COMPLETED
                     break
     except KeyboardInterrupt:

@@ -7,8 +7,13 @@ air, and so on; the best is kept, by the judge.
 
 from __future__ import annotations
 
+import multiprocessing
 import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from signal import SIG_IGN, SIGINT, signal
 
 import numpy as np
 
@@ -21,6 +26,10 @@ from solvers.spatial_delivery import SharedAir, share_the_air
 ALTERNATIONS = 2
 """Placements at new prices, at most."""
 
+LONG_HORIZON, LONG_S = 4, 15.0
+"""Slots and seconds from which on processes pay: they need 3 s to start, a slot takes 1 to 7 s.
+Threads do not pay: steps on matrices this small are mostly Python's own time, under one lock."""
+
 
 def on_shared_air(
     instance: Instance,
@@ -32,6 +41,7 @@ def on_shared_air(
     gap: float | None = None,
     seed: int = 0,
     callback: Callback | None = None,
+    workers: int = 1,
 ) -> Answer:
     """Return the answer with several messages on the air at once where that saves time.
 
@@ -50,6 +60,8 @@ def on_shared_air(
         As in `solvers.spatial_delivery.share_the_air`.
     gap
         Place no more once the delay is within this of the bound.
+    workers
+        Processes that search the slots side by side, where there are slots enough.
     """
     plan = answer.solution
     if plan is None:
@@ -66,34 +78,40 @@ def on_shared_air(
 
     def delivered(plan: Solution) -> tuple[SharedAir, float]:
         shared = share_the_air(
-            judged, plan, time_limit=some(), slot_time=slot_time, seed=seed, callback=callback
-        )
+            judged, plan, time_limit=some(), slot_time=slot_time, seed=seed, callback=callback,
+            pool=pool, workers=workers,
+        )  # fmt: skip
         return shared, evaluate(judged, shared.solution).planned_delay
 
     def now(delay: float) -> TracePoint:
         return TracePoint(time.perf_counter() - began, delay, answer.lower_bound)
 
-    shared, least = delivered(plan)
-    best, trace = shared.solution, [now(least)]
-    ending = shared.termination
-    for _ in range(0 if answer.replan is None or slot_time == 0 else ALTERNATIONS):
-        if ending is Termination.INTERRUPTED or least <= goal or some() == 0:
-            break
-        assert answer.replan is not None  # there are no rounds otherwise
-        try:
-            moved = answer.replan(plan, shared.seconds_per_bit, some())
-        except KeyboardInterrupt:
-            ending = Termination.INTERRUPTED
-            break
-        if np.array_equal(moved.cache, plan.cache) and np.array_equal(moved.source, plan.source):
-            break
-        plan = moved
-        shared, delay = delivered(plan)
+    short = slot_time == 0 or (time_limit is not None and time_limit < LONG_S)
+    workers = 1 if short or judged.slots < LONG_HORIZON else min(workers, judged.slots)
+    with _processes(workers) as pool:
+        shared, least = delivered(plan)
+        best, trace = shared.solution, [now(least)]
         ending = shared.termination
-        if delay < least:
-            best, least = shared.solution, delay
-            trace.append(now(least))
-    if gap is not None and least <= goal:
+        for _ in range(0 if answer.replan is None or slot_time == 0 else ALTERNATIONS):
+            if ending is Termination.INTERRUPTED or least <= goal or some() == 0:
+                break
+            assert answer.replan is not None  # there are no rounds otherwise
+            try:
+                moved = answer.replan(plan, shared.seconds_per_bit, some())
+            except KeyboardInterrupt:
+                ending = Termination.INTERRUPTED
+                break
+            if np.array_equal(moved.cache, plan.cache) and np.array_equal(
+                moved.source, plan.source
+            ):
+                break
+            plan = moved
+            shared, delay = delivered(plan)
+            ending = shared.termination
+            if delay < least:
+                best, least = shared.solution, delay
+                trace.append(now(least))
+    if gap is not None and least <= goal and ending is not Termination.INTERRUPTED:
         ending = Termination.GAP_REACHED
     elif ending is Termination.COMPLETED and answer.termination is not Termination.OPTIMAL:
         ending = answer.termination  # a proof was of the placement, for sequential delivery
@@ -104,3 +122,14 @@ def on_shared_air(
         delay_at_bounded_rates=None,
         trace=(*answer.trace, *trace),
     )
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Executor | None]:
+    """Give so many processes, deaf to Ctrl-C, which is for this one; None for one worker."""
+    if workers <= 1:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, signal, (SIGINT, SIG_IGN)) as pool:
+        yield pool

@@ -25,6 +25,9 @@ from solvers.result import Replan
 if TYPE_CHECKING:
     from solvers.joint import Prepared
 
+LEAST_SHARE = 0.02
+"""A message that another lets through for free has the price 0; more of it would cost something."""
+
 
 def replanner(
     prepared: Prepared,
@@ -86,7 +89,7 @@ def at_shared_prices(
             np.bincount(group, size * price[message], minlength=groups).astype(np.float64)
             for price in (seconds_per_bit[t], alone_price(instance, broadcast))
         )
-        share = np.minimum(paid / alone, 1.0)
+        share = np.clip(paid / alone, LEAST_SHARE, 1.0)
         tables.append(_times(prepared.achieved.broadcast[t], share))
     return replace(prepared.achieved, broadcast=tuple(tables))
 

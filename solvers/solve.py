@@ -32,6 +32,7 @@ def solve(
     start: Solution | None = None,
     callback: Callback | None = None,
     spatial_time: float | None = None,
+    spatial_workers: int = 1,
     **options: Any,
 ) -> Result:
     """Solve an instance.
@@ -55,6 +56,9 @@ def solve(
     spatial_time
         For spatial delivery: seconds for each slot's modes, >= 0; None for the search's own end.
         With 0, or when `time_limit` is over, messages go one after another.
+    spatial_workers
+        For spatial delivery: processes that search the slots of a long horizon side by side, >= 1.
+        With more than one, a script needs the usual `if __name__ == "__main__":`.
     **options
         The method's own options.
 
@@ -76,6 +80,12 @@ def solve(
     ):
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name}: {value} is not allowed, must be finite and >= 0")
+    if isinstance(spatial_workers, bool) or not (
+        isinstance(spatial_workers, int) and spatial_workers >= 1
+    ):
+        raise ValueError(
+            f"spatial_workers: {spatial_workers!r} is not allowed, must be a whole number >= 1"
+        )
     known = chosen.options()
     for name in options:
         if name not in known:
@@ -101,7 +111,7 @@ def solve(
         left = None if time_limit is None else time_limit - (time.perf_counter() - wall)
         answer = on_shared_air(
             instance, answer, began=wall, time_limit=left, slot_time=spatial_time, gap=gap,
-            seed=seed, callback=callback,
+            seed=seed, callback=callback, workers=spatial_workers,
         )  # fmt: skip
     wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
     judged = answer.instance or instance

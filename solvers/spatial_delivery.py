@@ -8,6 +8,7 @@ judge, under the schedule of the instance.
 from __future__ import annotations
 
 import time
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,6 +52,8 @@ def share_the_air(
     slot_time: float | None = None,
     seed: int = 0,
     callback: Callback | None = None,
+    pool: Executor | None = None,
+    workers: int = 1,
 ) -> SharedAir:
     """Return the solution with the least broadcast time found for its messages.
 
@@ -68,23 +71,32 @@ def share_the_air(
         Seed of the random starts; slot t has the seed (seed, t).
     callback
         Told after every slot.
+    pool
+        Processes that search the slots side by side; None: here, one after another.
+    workers
+        How many there are.
     """
-    began = time.perf_counter()
-    shared, prices = [], []
+    deadline = np.inf if time_limit is None else time.monotonic() + time_limit
+    longest = np.inf if slot_time is None else slot_time
+    shared = list(solution.broadcasts)
+    prices = [alone_price(instance, broadcast) for broadcast in shared]
+    jobs = [
+        _Slot(instance, solution, t, seed, longest, deadline, -(-(instance.slots - t) // workers))
+        for t, broadcast in enumerate(shared)
+        if broadcast.messages > 1
+    ]
     endings = {Termination.COMPLETED}
-    for t, broadcast in enumerate(solution.broadcasts):
-        left = np.inf if time_limit is None else time_limit - (time.perf_counter() - began)
-        limit = min(left / (instance.slots - t), np.inf if slot_time is None else slot_time)
-        new, price = broadcast, alone_price(instance, broadcast)
-        if limit <= 0:
-            endings.add(Termination.TIME_LIMIT)
-        elif broadcast.messages > 1 and Termination.INTERRUPTED not in endings:
-            new, price, ending = _share_slot(instance, solution, t, limit, seed)
+    try:
+        found = map(_share_slot, jobs) if pool is None else pool.map(_share_slot, jobs)
+        for job, (broadcast, price, ending) in zip(jobs, found, strict=True):
+            shared[job.slot], prices[job.slot] = broadcast, price
             endings.add(ending)
-        shared.append(new)
-        prices.append(price)
-        if callback is not None:
-            callback(Progress("spatial delivery", t + 1, instance.slots))
+            if callback is not None:
+                callback(Progress("spatial delivery", job.slot + 1, instance.slots))
+            if ending is Termination.INTERRUPTED:
+                break
+    except KeyboardInterrupt:  # in a pool, the slots under way are lost
+        endings.add(Termination.INTERRUPTED)
     termination = next(
         each
         for each in (Termination.INTERRUPTED, Termination.TIME_LIMIT, Termination.COMPLETED)
@@ -92,6 +104,31 @@ def share_the_air(
     )
     chosen = _better_slots(instance, solution, replace(solution, broadcasts=tuple(shared)))
     return SharedAir(chosen, tuple(prices), termination)
+
+
+@dataclass(frozen=True, eq=False)
+class _Slot:
+    """A slot to be searched, maybe by another process.
+
+    Parameters
+    ----------
+    instance, solution, slot, seed
+        As in `share_the_air`; which slot.
+    longest
+        Seconds for it, at most.
+    deadline
+        When everything has to be over, as `time.monotonic` counts, which all processes share.
+    turns
+        How many slots share what is left of the time, this one included.
+    """
+
+    instance: Instance
+    solution: Solution
+    slot: int
+    seed: int
+    longest: float
+    deadline: float
+    turns: int
 
 
 def _better_slots(instance: Instance, first: Solution, second: Solution) -> Solution:
@@ -107,11 +144,13 @@ def _better_slots(instance: Instance, first: Solution, second: Solution) -> Solu
     )
 
 
-def _share_slot(
-    instance: Instance, solution: Solution, slot: int, limit: float, seed: int
-) -> tuple[Broadcast, FloatArray, Termination]:
+def _share_slot(job: _Slot) -> tuple[Broadcast, FloatArray, Termination]:
     """Return the shared broadcast of a slot, the prices of the old messages, and the ending."""
+    instance, solution, slot = job.instance, job.solution, job.slot
     old = solution.broadcasts[slot]
+    limit = min((job.deadline - time.monotonic()) / job.turns, job.longest)
+    if limit <= 0:
+        return old, alone_price(instance, old), Termination.TIME_LIMIT
     migration = migration_delay(instance, solution)[slot]
     bundle, users, nodes, first = _bundles(old.users, old.nodes)
     blocks = np.zeros((len(users), instance.blocks), dtype=bool)
@@ -132,7 +171,7 @@ def _share_slot(
         network.bandwidth,
         old.beam[np.argsort(old.message)][first],
         time_limit=None if np.isinf(limit) else limit,
-        seed=int(np.random.SeedSequence((seed, slot)).generate_state(1)[0]),
+        seed=int(np.random.SeedSequence((job.seed, slot)).generate_state(1)[0]),
     )
     if instance.schedule == "pipelined":
         bits = 8.0 * old.message_size(instance.library.block_size)

@@ -26,6 +26,7 @@ from solvers.restrictions import (
     restricted_links,
 )
 from solvers.result import Answer, BoundKind, Callback, Termination, TracePoint
+from solvers.shared_prices import replanner
 
 NOMINAL = (
     "a nominal plan guarantees nothing: compare its realised delay; the bound printed is for the "
@@ -248,13 +249,16 @@ def solve_by_placement(
     bound = price_bound(prepared)
     placement = place(prepared.achieved, seed)
     delay = placement_delay(prepared.achieved, placement)
-    return answer(
+    found = answer(
         prepared,
         placement,
         method=method,
         lower_bound=bound,
         termination=Termination.COMPLETED,
         trace=(TracePoint(time.perf_counter() - began, delay, bound),),
+    )
+    return replace(
+        found, replan=replanner(prepared, lambda problem, *_: place(problem, seed), method)
     )
 
 

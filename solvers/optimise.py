@@ -28,6 +28,7 @@ from solvers.result import (
     TracePoint,
     relative_gap,
 )
+from solvers.shared_prices import replanner
 
 Place = Callable[..., PlacementResult]
 
@@ -88,7 +89,9 @@ def solve_lagrangian(
     prepared, found, prices = _place(
         place_by_prices, prepared, began, time_limit, gap, seed, start, callback
     )
-    return _answer(prepared, found, began, "lagrangian", gap, _price_bound(prepared, prices))
+    certified = _price_bound(prepared, prices)
+    result = _answer(prepared, found, began, "lagrangian", gap, certified)
+    return _replannable(result, prepared, place_by_prices, "lagrangian", gap, seed)
 
 
 def certified_lower_bound(
@@ -206,7 +209,8 @@ def place_twice(
     # The second says nothing of spatial delivery, which can beat one broadcast per block.
     spatial = prepared.instance.delivery == "spatial"
     if prepared.bounded is None or spatial or found.termination is Termination.INTERRUPTED:
-        return _answer(prepared, found, began, method, gap, certified)
+        result = _answer(prepared, found, began, method, gap, certified)
+        return _replannable(result, prepared, place, method, gap, seed)
     second = place(
         prepared.bounded,
         gap=gap,
@@ -280,6 +284,17 @@ def _place(
         found = run(prepared.achieved, begin)
         prices.append(found.prices)
     return prepared, found, prices
+
+
+def _replannable(
+    result: Answer, prepared: Prepared, place: Place, method: str, gap: float | None, seed: int
+) -> Answer:
+    """Return the answer with what places again at the prices of shared air."""
+
+    def again(problem: PlacementProblem, begin: Placement, limit: float | None) -> Placement:
+        return place(problem, gap=gap, time_limit=limit, seed=seed, start=begin).placement
+
+    return replace(result, replan=replanner(prepared, again, method))
 
 
 def _left(time_limit: float | None, began: float) -> float | None:

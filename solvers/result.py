@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from problem.arrays import FloatArray
 from problem.evaluation import Evaluation
 from problem.instance import Instance
 from problem.solution import Solution
@@ -84,6 +85,11 @@ class Progress:
 Callback = Callable[[Progress], None]
 
 
+Replan = Callable[[Solution, tuple[FloatArray, ...], float | None], Solution]
+"""Places again at the prices of shared air: from a plan with one message after another, per slot
+(I,) the price of a bit of each of its messages (s/bit) and a time limit to another such plan."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a method hands to the judge; it states no delay of its own.
@@ -107,6 +113,9 @@ class Answer:
         What a user should know, one line each.
     instance
         The instance that the solution is for, where a restriction changed it (whole models).
+    replan
+        Places again at the prices of shared air, for spatial delivery; None where the method
+        cannot.
     """
 
     solution: Solution | None
@@ -117,6 +126,7 @@ class Answer:
     trace: tuple[TracePoint, ...] = ()
     notes: tuple[str, ...] = ()
     instance: Instance | None = None
+    replan: Replan | None = None
 
 
 @dataclass(frozen=True)

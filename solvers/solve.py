@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import platform
 import time
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import Any
@@ -15,7 +14,7 @@ from problem.instance import Instance
 from problem.solution import Solution
 from problem.version import FINECAST_VERSION
 from solvers.registry import method_of
-from solvers.result import Answer, Callback, Result, Termination, TracePoint
+from solvers.result import Callback, Result, Termination
 
 PLACEMENT_SHARE = 0.5
 """Share of the time limit for the method, the rest being for the modes of spatial delivery."""
@@ -33,6 +32,7 @@ def solve(
     start: Solution | None = None,
     callback: Callback | None = None,
     spatial_time: float | None = None,
+    spatial_workers: int = 1,
     **options: Any,
 ) -> Result:
     """Solve an instance.
@@ -56,6 +56,9 @@ def solve(
     spatial_time
         For spatial delivery: seconds for each slot's modes, >= 0; None for the search's own end.
         With 0, or when `time_limit` is over, messages go one after another.
+    spatial_workers
+        For spatial delivery: processes that search the slots of a long horizon side by side, >= 1.
+        With more than one, a script needs the usual `if __name__ == "__main__":`.
     **options
         The method's own options.
 
@@ -77,6 +80,12 @@ def solve(
     ):
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name}: {value} is not allowed, must be finite and >= 0")
+    if isinstance(spatial_workers, bool) or not (
+        isinstance(spatial_workers, int) and spatial_workers >= 1
+    ):
+        raise ValueError(
+            f"spatial_workers: {spatial_workers!r} is not allowed, must be a whole number >= 1"
+        )
     known = chosen.options()
     for name in options:
         if name not in known:
@@ -87,24 +96,22 @@ def solve(
         _check_option(name, options[name], known[name])
     wall, cpu = time.perf_counter(), time.process_time()
     spatial = instance.delivery == "spatial"
-    # A method that has the option takes the spatial step itself, inside its own search.
-    after = spatial and "spatial_time" not in known
-    if spatial and not after:
-        options["spatial_time"] = spatial_time
     answer = chosen.load()(
         instance,
-        time_limit=PLACEMENT_SHARE * time_limit if after and time_limit else time_limit,
+        time_limit=PLACEMENT_SHARE * time_limit if spatial and time_limit else time_limit,
         gap=gap,
         seed=seed,
         start=start,
         callback=callback,
         **options,
     )
-    if after and answer.termination is not Termination.INTERRUPTED:
+    if spatial and answer.termination is not Termination.INTERRUPTED:
+        from solvers.alternate import on_shared_air
+
         left = None if time_limit is None else time_limit - (time.perf_counter() - wall)
         answer = on_shared_air(
-            instance, answer, began=wall, time_limit=left, slot_time=spatial_time, seed=seed,
-            callback=callback,
+            instance, answer, began=wall, time_limit=left, slot_time=spatial_time, gap=gap,
+            seed=seed, callback=callback, workers=spatial_workers,
         )  # fmt: skip
     wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
     judged = answer.instance or instance
@@ -153,54 +160,6 @@ def _check_option(name: str, value: Any, default: Any) -> None:
         wrong = True
     if wrong:
         raise ValueError(f"option {name}: {value!r} is not allowed, must be {what}")
-
-
-def on_shared_air(
-    instance: Instance,
-    answer: Answer,
-    *,
-    began: float,
-    time_limit: float | None,
-    slot_time: float | None,
-    seed: int,
-    callback: Callback | None,
-) -> Answer:
-    """Return the answer with several messages on the air at once where that saves time.
-
-    Parameters
-    ----------
-    instance
-        The problem.
-    answer
-        A method's, one message after another.
-    began
-        When the solving began, as `time.perf_counter` counts.
-    time_limit, slot_time, seed, callback
-        As in `solvers.spatial_delivery.share_the_air`.
-    """
-    from solvers.spatial_delivery import share_the_air
-
-    if answer.solution is None:
-        return answer
-    judged = answer.instance or instance
-    shared = share_the_air(
-        judged, answer.solution, time_limit=time_limit, slot_time=slot_time, seed=seed,
-        callback=callback,
-    )  # fmt: skip
-    now = time.perf_counter() - began
-    delay = evaluate(judged, shared.solution).delay
-    termination = answer.termination
-    if shared.termination is not Termination.COMPLETED:
-        termination = shared.termination
-    elif termination is Termination.OPTIMAL:  # of the placement, for sequential delivery
-        termination = Termination.COMPLETED
-    return replace(
-        answer,
-        solution=shared.solution,
-        termination=termination,
-        delay_at_bounded_rates=None,
-        trace=(*answer.trace, TracePoint(now, delay, answer.lower_bound)),
-    )
 
 
 def versions() -> dict[str, str]:

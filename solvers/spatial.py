@@ -20,13 +20,9 @@ import numpy as np
 import torch
 
 from problem.arrays import ComplexArray, FloatArray, IntArray
-from solvers.beamforming.group_pricing import (
-    WMMSE_STEPS,
-    MultiGroup,
-    guaranteed_rates,
-    price_modes,
-)
+from solvers.beamforming.group_pricing import WMMSE_STEPS, price_modes
 from solvers.beamforming.methods import one_thread
+from solvers.beamforming.multigroup import MultiGroup, guaranteed_rates
 from solvers.placement.quiet import QuietHighs
 from solvers.result import Termination
 
@@ -35,6 +31,9 @@ ROUNDS = 40
 
 FRESH, WARM = 6, 6
 """Random starts and modes in use that a round starts from."""
+
+STALL = 24
+"""Modes in use that a round starts from, at most, when the round before brought nothing."""
 
 STEPS = 50
 """Steps of Adam in a round; twice as many at a stall and in the final polish."""
@@ -90,6 +89,8 @@ def least_time(
     gap: float | None = None,
     lower_bound: float = 0.0,
     rounds: int = ROUNDS,
+    steps: int = STEPS,
+    wmmse: int = WMMSE_STEPS,
     seed: int = 0,
     callback: Callable[[float], None] | None = None,
 ) -> Modes:
@@ -111,6 +112,8 @@ def least_time(
         Stop when the duration is within this relative gap of this bound on it.
     rounds
         Rounds of pricing, at most; with 0 the messages go one after another.
+    steps, wmmse
+        Steps of Adam and of WMMSE in a round; with no step of Adam, WMMSE searches alone.
     seed
         Seed of the random starts.
     callback
@@ -171,9 +174,9 @@ def least_time(
                 if trace[-1][1] <= goal:
                     termination = Termination.GAP_REACHED
                     break
-                if search(WARM, FRESH, STEPS, WMMSE_STEPS):
+                if search(WARM, FRESH, steps, wmmse):
                     continue
-                if not search(count, FRESH, 2 * STEPS, 0):
+                if not search(STALL, FRESH, 2 * steps, 0 if steps else 2 * wmmse):
                     termination = Termination.COMPLETED
                     break
     except KeyboardInterrupt:

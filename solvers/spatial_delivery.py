@@ -8,6 +8,7 @@ judge, under the schedule of the instance.
 from __future__ import annotations
 
 import time
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,11 +16,12 @@ import numpy as np
 from problem.arrays import BoolArray, FloatArray, IntArray
 from problem.evaluation import evaluate, migration_delay
 from problem.instance import Instance
-from problem.schedule import migration_by_message
 from problem.solution import Broadcast, Solution
-from solvers.beamforming.group_pricing import MultiGroup
+from solvers.beamforming.multigroup import MultiGroup
 from solvers.result import Callback, Progress, Termination
+from solvers.shared_prices import alone_price
 from solvers.spatial import Modes, least_time
+from solvers.spatial_schedule import pipelined_broadcast
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,8 @@ def share_the_air(
     slot_time: float | None = None,
     seed: int = 0,
     callback: Callback | None = None,
+    pool: Executor | None = None,
+    workers: int = 1,
 ) -> SharedAir:
     """Return the solution with the least broadcast time found for its messages.
 
@@ -67,23 +71,32 @@ def share_the_air(
         Seed of the random starts; slot t has the seed (seed, t).
     callback
         Told after every slot.
+    pool
+        Processes that search the slots side by side; None: here, one after another.
+    workers
+        How many there are.
     """
-    began = time.perf_counter()
-    shared, prices = [], []
+    deadline = np.inf if time_limit is None else time.monotonic() + time_limit
+    longest = np.inf if slot_time is None else slot_time
+    shared = list(solution.broadcasts)
+    prices = [alone_price(instance, broadcast) for broadcast in shared]
+    jobs = [
+        _Slot(instance, solution, t, seed, longest, deadline, -(-(instance.slots - t) // workers))
+        for t, broadcast in enumerate(shared)
+        if broadcast.messages > 1
+    ]
     endings = {Termination.COMPLETED}
-    for t, broadcast in enumerate(solution.broadcasts):
-        left = np.inf if time_limit is None else time_limit - (time.perf_counter() - began)
-        limit = min(left / (instance.slots - t), np.inf if slot_time is None else slot_time)
-        new, price = broadcast, alone_price(instance, broadcast)
-        if limit <= 0:
-            endings.add(Termination.TIME_LIMIT)
-        elif broadcast.messages > 1 and Termination.INTERRUPTED not in endings:
-            new, price, ending = _share_slot(instance, solution, t, limit, seed)
+    try:
+        found = map(_share_slot, jobs) if pool is None else pool.map(_share_slot, jobs)
+        for job, (broadcast, price, ending) in zip(jobs, found, strict=True):
+            shared[job.slot], prices[job.slot] = broadcast, price
             endings.add(ending)
-        shared.append(new)
-        prices.append(price)
-        if callback is not None:
-            callback(Progress("spatial delivery", t + 1, instance.slots))
+            if callback is not None:
+                callback(Progress("spatial delivery", job.slot + 1, instance.slots))
+            if ending is Termination.INTERRUPTED:
+                break
+    except KeyboardInterrupt:  # in a pool, the slots under way are lost
+        endings.add(Termination.INTERRUPTED)
     termination = next(
         each
         for each in (Termination.INTERRUPTED, Termination.TIME_LIMIT, Termination.COMPLETED)
@@ -93,12 +106,29 @@ def share_the_air(
     return SharedAir(chosen, tuple(prices), termination)
 
 
-def alone_price(instance: Instance, broadcast: Broadcast) -> FloatArray:
-    """Return (I,) s/bit, the time of a bit of each message, one message after another."""
-    bits = 8.0 * broadcast.message_size(instance.library.block_size)
-    on_air = np.zeros(broadcast.messages)
-    np.add.at(on_air, broadcast.message, broadcast.duration[broadcast.mode])
-    return np.asarray(on_air / bits)
+@dataclass(frozen=True, eq=False)
+class _Slot:
+    """A slot to be searched, maybe by another process.
+
+    Parameters
+    ----------
+    instance, solution, slot, seed
+        As in `share_the_air`; which slot.
+    longest
+        Seconds for it, at most.
+    deadline
+        When everything has to be over, as `time.monotonic` counts, which all processes share.
+    turns
+        How many slots share what is left of the time, this one included.
+    """
+
+    instance: Instance
+    solution: Solution
+    slot: int
+    seed: int
+    longest: float
+    deadline: float
+    turns: int
 
 
 def _better_slots(instance: Instance, first: Solution, second: Solution) -> Solution:
@@ -114,15 +144,15 @@ def _better_slots(instance: Instance, first: Solution, second: Solution) -> Solu
     )
 
 
-def _share_slot(
-    instance: Instance, solution: Solution, slot: int, limit: float, seed: int
-) -> tuple[Broadcast, FloatArray, Termination]:
+def _share_slot(job: _Slot) -> tuple[Broadcast, FloatArray, Termination]:
     """Return the shared broadcast of a slot, the prices of the old messages, and the ending."""
+    instance, solution, slot = job.instance, job.solution, job.slot
     old = solution.broadcasts[slot]
+    limit = min((job.deadline - time.monotonic()) / job.turns, job.longest)
+    if limit <= 0:
+        return old, alone_price(instance, old), Termination.TIME_LIMIT
     migration = migration_delay(instance, solution)[slot]
-    moves = (old.blocks & (migration > 0)).any(axis=1)
-    apart = moves if instance.schedule == "pipelined" else np.zeros_like(moves)
-    bundle, users, nodes, first = _bundles(old.users, old.nodes, apart)
+    bundle, users, nodes, first = _bundles(old.users, old.nodes)
     blocks = np.zeros((len(users), instance.blocks), dtype=bool)
     np.logical_or.at(blocks, bundle, old.blocks)
     network = instance.network
@@ -141,71 +171,33 @@ def _share_slot(
         network.bandwidth,
         old.beam[np.argsort(old.message)][first],
         time_limit=None if np.isinf(limit) else limit,
-        seed=int(np.random.SeedSequence((seed, slot)).generate_state(1)[0]),
+        seed=int(np.random.SeedSequence((job.seed, slot)).generate_state(1)[0]),
     )
-    broadcast = _ordered(modes, users, nodes, blocks, migration)
+    if instance.schedule == "pipelined":
+        bits = 8.0 * old.message_size(instance.library.block_size)
+        broadcast = pipelined_broadcast(modes, old, bundle, bits, migration)
+    else:
+        broadcast = _broadcast(modes, users, nodes, blocks)
     return broadcast, modes.price[bundle], modes.termination
 
 
-def _bundles(
-    users: BoolArray, nodes: BoolArray, apart: BoolArray
-) -> tuple[IntArray, BoolArray, BoolArray, IntArray]:
+def _bundles(users: BoolArray, nodes: BoolArray) -> tuple[IntArray, BoolArray, BoolArray, IntArray]:
     """Return each message's bundle, the bundles' users and nodes, and a message of each."""
-    keys = np.concatenate([users, nodes, apart[:, None]], axis=1)
+    keys = np.concatenate([users, nodes], axis=1)
     _, first, bundle = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     return bundle.ravel(), users[first], nodes[first], first
 
 
-def _ordered(
-    modes: Modes, users: BoolArray, nodes: BoolArray, blocks: BoolArray, migration: FloatArray
-) -> Broadcast:
-    """Return the modes in an order that keeps a pipelined schedule short.
-
-    Messages without migration come first, then those that put most time on the air within reach
-    per second of migration; modes follow in the order in which their messages are ready, which is
-    the best for given times of readiness (release dates on one machine).
-    """
-    order = message_order(modes, blocks, migration)
-    blocks = blocks[order]
-    message, block = np.nonzero(blocks)
-    ready = np.cumsum(migration_by_message(message, block, len(order), migration))
-    on_air = modes.rate[:, order] > 0
-    when = np.where(on_air, ready, 0.0).max(axis=1)
-    sequence = np.argsort(when, kind="stable")
-    mode, sent = np.nonzero(on_air[sequence])
+def _broadcast(modes: Modes, users: BoolArray, nodes: BoolArray, blocks: BoolArray) -> Broadcast:
+    """Return every bundle as one message, the modes in the order of their length."""
+    mode, message = np.nonzero(modes.rate)
     return Broadcast(
-        users=users[order],
-        nodes=nodes[order],
+        users=users,
+        nodes=nodes,
         blocks=blocks,
-        duration=modes.duration[sequence],
+        duration=modes.duration,
         mode=mode,
-        message=sent,
-        beam=modes.beam[sequence][:, order][mode, sent],
-        rate=modes.rate[sequence][:, order][mode, sent],
+        message=message,
+        beam=modes.beam[mode, message],
+        rate=modes.rate[mode, message],
     )
-
-
-def message_order(modes: Modes, blocks: BoolArray, migration: FloatArray) -> IntArray:
-    """Return the order in which the messages' blocks migrate.
-
-    Parameters
-    ----------
-    modes
-        Which messages are on the air together, and for how long.
-    blocks
-        (G, J) bool, the blocks of each message.
-    migration
-        (J,) s.
-    """
-    on_air = modes.rate > 0
-    wait = blocks @ migration
-    order: list[int] = [int(i) for i in np.flatnonzero(wait == 0)]
-    rest = [int(i) for i in np.flatnonzero(wait > 0)]
-    while rest:
-        # Of every mode that is not ready, its time over all the migration that it still waits for.
-        waiting = on_air[:, rest]
-        needed = waiting @ wait[rest]
-        value = np.divide(modes.duration, needed, out=np.zeros_like(needed), where=needed > 0)
-        best = int((value @ waiting / wait[rest]).argmax()) if len(rest) > 1 else 0
-        order.append(rest.pop(best))
-    return np.array(order, dtype=np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -65,6 +66,7 @@ def command(
             raise ValueError(f"--set: {name!r} is not an option of methods; see --help")
     if restrict is not None:
         options["restrict"] = restrict
+    options.setdefault("spatial_workers", os.cpu_count() or 1)
     with progress_bar() as tell:
         result = solve(
             problem,

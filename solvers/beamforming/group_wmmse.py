@@ -7,15 +7,17 @@ lambda_ik, multiplied by exp(-1.5 (R_ik - min_k R_ik)) in every step. With the p
     c_k = sum_i pi_i lambda_ik v_ik |u_ik|^2,    d_ik = pi_i lambda_ik v_ik u_ik,
     w_i = (sum_k c_k (g_k g_k^H + diag(eps_kn^2)) + diag(mu_n))^-1 sum_k d_ik g_k,
 
-each message over its own nodes, and mu_n follows the power that its node would use.
+each message over its own nodes, and mu_n follows the power that its node would use (S. S.
+Christensen et al., IEEE Trans. Wireless Commun. 7(12), 2008; Q. Shi et al., IEEE Trans. Signal
+Process. 59(9), 2011).
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
+
+from solvers.beamforming.multigroup import TINY, Scaled, by_nodes, square
 
 MULTIPLICATIVE = 1.5
 """Exponent of the weights of a message's users, 1/nat."""
@@ -23,22 +25,8 @@ MULTIPLICATIVE = 1.5
 LEAST_WEIGHT = 1e-3
 """Floor of the weights, so that a user can come back."""
 
-TINY = 1e-30
-
-
-class Scaled(Protocol):
-    """What the steps need to know; see `solvers.beamforming.group_pricing.Scaled`."""
-
-    @property
-    def channel(self) -> Tensor: ...
-    @property
-    def error(self) -> Tensor: ...
-    @property
-    def users(self) -> Tensor: ...
-    @property
-    def nodes(self) -> Tensor: ...
-    @property
-    def price(self) -> Tensor: ...
+LEAST_WEIGHT = 1e-3
+"""Floor of the weights, so that a user can come back."""
 
 
 def wmmse_steps(scaled: Scaled, beam: Tensor, steps: int) -> Tensor:
@@ -60,7 +48,7 @@ def wmmse_steps(scaled: Scaled, beam: Tensor, steps: int) -> Tensor:
     multiplier: Tensor | None = None
     for _ in range(steps):
         amplitude = beam.flatten(2) @ rows.conj().T
-        power = amplitude.real.square() + amplitude.imag.square()
+        power = square(amplitude)
         total = 1 + power.sum(1, keepdim=True)
         interference = 1 + (total - 1 - power).clamp(min=0)
         rate = torch.log(total / interference)
@@ -77,7 +65,7 @@ def wmmse_steps(scaled: Scaled, beam: Tensor, steps: int) -> Tensor:
         # In single precision a system can be singular; such a start stays where it is.
         sound = found.isfinite().all(3).all(2).all(1)[:, None, None, None]
         beam = torch.where(sound, found, beam)
-        used = (beam.real.square() + beam.imag.square()).sum((1, 3))
+        used = square(beam).sum((1, 3))
         multiplier = multiplier * used.clamp(1e-3, 1e3).sqrt()
         norm = used.sqrt()[:, None, :, None]
         beam = beam / norm.clamp(min=TINY)
@@ -91,7 +79,7 @@ def _solved(
     users, nodes, _ = scaled.channel.shape
     loading = multiplier + burden @ scaled.error.square() + 1e-6 * multiplier.amax(1, keepdim=True)
     beam = torch.zeros(*towards.shape[:2], nodes, antennas, dtype=scaled.channel.dtype)
-    for member, messages in _by_nodes(scaled.nodes):
+    for member, messages in by_nodes(scaled.nodes):
         rows = scaled.channel[:, member].reshape(users, -1)  # (K, D)
         diagonal = loading[:, member].repeat_interleave(antennas, 1)
         wanted = towards[:, messages]  # (S, G', K)
@@ -106,33 +94,3 @@ def _solved(
             found = torch.linalg.solve_ex(system, (wanted @ rows).mT)[0].mT
         beam[:, messages[:, None], member] = found.unflatten(2, (-1, antennas))
     return beam
-
-
-def regularised_zero_forcing(channel: Tensor, users: Tensor, nodes: Tensor) -> Tensor:
-    """Return (G, K, N, A): G_Q (G_Q^H G_Q + K / N)^-1 e_k, Q the nodes of each message.
-
-    Parameters
-    ----------
-    channel
-        (K, N, A) with the power limits absorbed.
-    users, nodes
-        (G, K) and (G, N) bool, listeners and senders of the messages.
-    """
-    count, stations, antennas = channel.shape
-    beam = torch.zeros(len(users), count, stations, antennas, dtype=channel.dtype)
-    for member, messages in _by_nodes(nodes):
-        rows = channel[:, member].reshape(count, -1)
-        gram = rows @ rows.conj().T + count / stations * torch.eye(count)
-        found = torch.linalg.solve(gram, rows).unflatten(1, (-1, antennas))
-        beam[messages[:, None], :, member] = found.transpose(0, 1)
-    return beam
-
-
-def _by_nodes(nodes: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return the distinct node sets as indices, each with the messages that have it."""
-    distinct, inverse = torch.unique(nodes, dim=0, return_inverse=True)
-    return [
-        (torch.nonzero(member)[:, 0], torch.nonzero(inverse == q)[:, 0])
-        for q, member in enumerate(distinct)
-        if bool(member.any())
-    ]

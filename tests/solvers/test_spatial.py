@@ -10,13 +10,16 @@ import pytest
 
 from problem.evaluation import evaluate
 from problem.scenario import read_scenario
-from solvers.beamforming.group_pricing import MultiGroup, guaranteed_rates
+from problem.schedule import pipelined_ends
+from problem.solution import Broadcast
 from solvers.beamforming.methods import solve_messages
-from solvers.registry import methods
+from solvers.beamforming.multigroup import MultiGroup, guaranteed_rates
 from solvers.result import Termination
+from solvers.shared_prices import alone_price
 from solvers.solve import solve
 from solvers.spatial import Modes, least_time
-from solvers.spatial_delivery import alone_price, message_order, share_the_air
+from solvers.spatial_delivery import share_the_air
+from solvers.spatial_schedule import pipelined_broadcast
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "data" / "scenarios"
 BANDWIDTH = 1e6
@@ -170,6 +173,19 @@ def test_deterministic_for_a_seed():
     assert np.array_equal(first.duration, second.duration)
 
 
+def test_interruption_keeps_the_best_so_far():
+    """Ctrl-C after the first round: the modes known by then, and the ending says so."""
+
+    def interrupt(total):
+        raise KeyboardInterrupt
+
+    problem, bits, alone = drawn(np.eye(4))
+    modes = least_time(problem, bits, BANDWIDTH, alone, callback=interrupt)
+    check(problem, bits, modes)
+    assert modes.termination is Termination.INTERRUPTED
+    assert modes.total < modes.sequential
+
+
 def test_hopeless_message_is_refused():
     """A message that no user can decode is named, not divided by."""
     problem, bits, alone = drawn(np.eye(2))
@@ -205,6 +221,26 @@ def test_judged_and_no_worse(schedule, seed):
         assert (price <= alone * (1 + 1e-6)).all()  # the mode of one message is worth at most 1
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_no_comp_is_reuse_one(seed):
+    """Without CoMP every user listens to its strongest node alone, nodes send at the same time,
+    and what they do to each other is counted by the judge."""
+    instance = scenario("vision-small", seed=seed)
+    result = solve(instance, "greedy", restrict="no-comp", spatial_time=0.3)
+    assert result.evaluation.feasible
+    strength = np.linalg.norm(instance.channel_estimate[0], axis=2)
+    strongest = (strength * np.sqrt(instance.network.power)).argmax(axis=1)
+    broadcast = result.solution.broadcasts[0]
+    assert (broadcast.nodes.sum(axis=1) == 1).all()
+    for listeners, nodes in zip(broadcast.users, broadcast.nodes, strict=True):
+        assert set(strongest[listeners]) == set(np.flatnonzero(nodes))
+    together = np.zeros((broadcast.modes, instance.nodes), dtype=bool)
+    np.logical_or.at(together, broadcast.mode, broadcast.nodes[broadcast.message])
+    assert (together.sum(axis=1) > 1).any()
+    alone = solve(instance, "greedy", restrict="no-comp", spatial_time=0.0)
+    assert result.lower_bound <= result.delay < alone.delay
+
+
 def test_every_restriction():
     """Restricted systems share the air as well: reuse one is no-comp with spatial delivery."""
     for restrict in ("coarse", "no-migration", "no-comp", "unicast", "non-robust"):
@@ -212,6 +248,45 @@ def test_every_restriction():
         shared = solve(scenario(), "greedy", restrict=restrict)
         assert shared.evaluation.feasible, restrict
         assert shared.evaluation.planned_delay <= in_turn_.evaluation.planned_delay, restrict
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pipelined_pieces_carry_everything(seed):
+    """Random modes and migrations: every bit is sent, each mode lasts as long as it should, and
+    the end is neither before the broadcast time nor after migration and broadcast in turn."""
+    rng = np.random.default_rng(seed)
+    bundle = np.array([0, 0, 0, 1, 1, 2])
+    bits = rng.uniform(1, 5, 6)
+    rate = rng.uniform(1, 3, (3, 3)) * (rng.random((3, 3)) < 0.7)
+    rate[np.arange(3), np.arange(3)] = 2.0
+    duration = rng.uniform(1, 2, 3)
+    duration *= (np.bincount(bundle, bits) / (duration @ rate)).max()
+    modes = Modes(
+        duration, np.ones((3, 3, 1, 1), dtype=complex), rate, rng.random(3), 0.0,
+        Termination.COMPLETED, (),
+    )  # fmt: skip
+    messages = Broadcast(
+        users=np.eye(3, dtype=bool)[bundle],
+        nodes=np.ones((6, 1), dtype=bool),
+        blocks=np.eye(6, dtype=bool),
+        duration=np.ones(6),
+        mode=np.arange(6),
+        message=np.arange(6),
+        beam=np.ones((6, 1, 1), dtype=complex),
+        rate=np.ones(6),
+    )
+    migration = rng.uniform(0, 3, 6) * (rng.random(6) < 0.6)
+    pieces = pipelined_broadcast(modes, messages, bundle, bits, migration)
+    block = pieces.blocks.argmax(axis=1)
+    sent = np.bincount(
+        block[pieces.message], pieces.duration[pieces.mode] * pieces.rate, minlength=6
+    )
+    assert (sent >= bits * (1 - 1e-9)).all()
+    assert pieces.duration.sum() <= duration.sum() * (1 + 1e-12)
+    ready = np.zeros(pieces.modes)
+    np.maximum.at(ready, pieces.mode, np.cumsum(migration[block])[pieces.message])
+    end = pipelined_ends(ready, pieces.duration)[-1]
+    assert end <= migration.sum() + duration.sum() + 1e-9
 
 
 def test_vision_small_is_a_fifth_faster():
@@ -223,30 +298,41 @@ def test_vision_small_is_a_fifth_faster():
     assert shared.lower_bound <= shared.delay <= 0.8 * alone.delay
 
 
-@pytest.mark.parametrize("name", ["greedy", "lagrangian", "mpc"])
-def test_no_time_means_one_after_another(name):
-    """A time limit of 0 leaves one message per mode."""
-    assert name in methods()
-    result = solve(scenario(), name, time_limit=0.0)
-    for broadcast in result.solution.broadcasts:
-        assert broadcast.modes == broadcast.messages == len(broadcast.mode)
+def test_pipelined_pieces_by_hand():
+    """One mode of 6 s carries bundle 0 (messages 0 and 1, 3 bits each) and bundle 1 (message 2).
 
-
-def test_order_of_migration():
-    """Messages at hand first; then the one that unlocks the most time on the air per second."""
-    rate = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
+    Message 1 migrates for 4 s. At hand are 0 and 2: three seconds with both, then a wait of a
+    second for message 1, then it goes with the rest of message 2: over after 7 s and not after
+    4 + 6 = 10 s, as one after the other.
+    """
     modes = Modes(
-        duration=np.array([4.0, 5.0, 1.0]),
-        beam=np.zeros((3, 3, 1, 1), dtype=complex),
-        rate=rate,
-        price=np.ones(3),
-        sequential=10.0,
+        duration=np.array([6.0]),
+        beam=np.ones((1, 2, 1, 1), dtype=complex),
+        rate=np.array([[1.0, 1.0]]),
+        price=np.array([1.0, 0.0]),
+        sequential=12.0,
         termination=Termination.COMPLETED,
         trace=(),
     )
-    # Message 0 waits 2 s for 4 s on the air, message 1 waits 1 s for 5 s, message 2 not at all.
-    assert message_order(modes, np.eye(3, dtype=bool), np.array([2.0, 1.0, 0.0])).tolist() == [
-        2,
-        1,
-        0,
-    ]
+    messages = Broadcast(
+        users=np.array([[1, 0], [1, 0], [0, 1]], dtype=bool),
+        nodes=np.ones((3, 1), dtype=bool),
+        blocks=np.eye(3, dtype=bool),
+        duration=np.ones(3),
+        mode=np.arange(3),
+        message=np.arange(3),
+        beam=np.ones((3, 1, 1), dtype=complex),
+        rate=np.ones(3),
+    )
+    migration = np.array([0.0, 4.0, 0.0])
+    pieces = pipelined_broadcast(
+        modes, messages, np.array([0, 0, 1]), np.array([3.0, 3.0, 6.0]), migration
+    )
+    assert pieces.blocks.argmax(axis=1).tolist()[-1] == 1  # the migrating one comes last
+    assert pieces.duration.tolist() == [3.0, 3.0]
+    ready = np.array([0.0, 4.0])
+    assert pipelined_ends(ready, pieces.duration)[-1] == 7.0
+    sent = pieces.blocks[pieces.message].argmax(axis=1)
+    assert {(m, j) for m, j in zip(pieces.mode.tolist(), sent.tolist(), strict=True)} == {
+        (0, 0), (0, 2), (1, 1), (1, 2),
+    }  # fmt: skip

@@ -109,7 +109,7 @@ def check_bound(name: str, /, instance: Instance | None = None, **options: Any) 
 
 
 def check_seed(name: str, /, instance: Instance | None = None, **options: Any) -> None:
-    """The same seed gives the same decisions, bit for bit; global random states stay as they are."""
+    """The same seed gives the same decisions, bit for bit; no global random state is touched."""
     instance = instance or small_instance()
     before = _global_random_states()
     results = [_run(name, instance, seed=5, **options) for _ in range(2)]
@@ -197,7 +197,7 @@ def check_start(name: str, /, instance: Instance | None = None, **options: Any) 
     _require(
         evaluation.delay <= known * (1 + MILP_TOLERANCE),
         name,
-        f"declares warm_starts, but from a start of {known:.6g} s comes to {evaluation.delay:.6g} s",
+        f"declares warm_starts, but from {known:.6g} s comes to {evaluation.delay:.6g} s",
     )
     foreign = solve(instance, "greedy", restrict="coarse").solution
     _refuses(name, instance, {**options, "start": foreign}, "")
@@ -241,7 +241,10 @@ def check_result(name: str, /, instance: Instance | None = None, **options: Any)
 
 
 def check_extremes(name: str, /, instance: Instance | None = None, **options: Any) -> None:
-    """Feasible where nobody asks in a slot, where nobody ever asks, and where nothing is stored."""
+    """Feasible where nobody asks in a slot, where nobody ever asks, and where nothing is stored.
+
+    Where the channel errors are as large as the channels, no rate can be guaranteed: no solution.
+    """
     instance = instance or small_instance()
     silent = instance.requests.copy()
     silent[-1] = -1
@@ -256,12 +259,22 @@ def check_extremes(name: str, /, instance: Instance | None = None, **options: An
         result = _run(name, extreme, f"with {case}", **options)
         _judged(name, extreme, result, f"with {case}")
         _below(name, result, result.delay, f"its own delay with {case}")
+    strength = np.linalg.norm(instance.channel_estimate, axis=3)
+    hopeless = replace(
+        instance, channel_error=1.01 * strength, channel_true=instance.channel_estimate
+    )
+    result = _run(name, hopeless, "with hopeless channels", **options)
+    if result.solution is None:
+        ended = result.termination is Termination.NO_SOLUTION
+        _require(ended, name, f"ends as {result.termination.value!r} with hopeless channels")
+    else:
+        _judged(name, hopeless, result, "with hopeless channels")
 
 
 def check_pipelined(name: str, /, instance: Instance | None = None, **options: Any) -> None:
     """The same rules hold where migrations run beside the broadcasts."""
     instance = replace(instance or small_instance(), schedule="pipelined")
-    result = _run(name, instance, "with schedule pipelined", **options)
+    result = _run(name, instance, "with schedule pipelined", time_limit=2.0, **options)
     _judged(name, instance, result, "with schedule pipelined")
     _below(name, result, result.delay, "its own delay with schedule pipelined")
 

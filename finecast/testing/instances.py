@@ -8,14 +8,14 @@ from functools import cache
 import numpy as np
 
 from finecast.shipped import find
-from problem.arrays import FloatArray
+from problem.arrays import ComplexArray, FloatArray
 from problem.channel import draw_true_channel
 from problem.instance import Instance
 from problem.scenario import read_scenario
 
 
 @cache
-def small_instance(seed: int = 1, *, slots: int = 3) -> Instance:
+def small_instance(seed: int = 0, *, slots: int = 3) -> Instance:
     """Return an instance on which a check takes seconds at most.
 
     2 nodes, 3 users, 6 blocks; channels with an error of 5 %, tastes that drift, users that return.
@@ -56,17 +56,19 @@ def another_future(instance: Instance, t: int, seed: int) -> Instance:
     scale = rng.uniform(0.5, 2.0, instance.channel_error.shape)
     scale[: t + 1] = 1.0
 
-    def changed(array: FloatArray, scale: FloatArray) -> FloatArray:
-        array = array.copy()
-        array[later] = array[later][:, turn]
-        return array * scale
+    def turned(channel: ComplexArray) -> ComplexArray:
+        channel = channel.copy()
+        channel[later] = channel[later][:, turn]
+        return channel * scale[..., None]
 
+    error = instance.channel_error.copy()
+    error[later] = error[later][:, turn]
     return replace(
         instance,
         requests=requests,
-        channel_estimate=changed(instance.channel_estimate, scale[..., None]),
-        channel_error=changed(instance.channel_error, scale),
-        channel_true=changed(instance.channel_true, scale[..., None]),
+        channel_estimate=turned(instance.channel_estimate),
+        channel_error=error * scale,
+        channel_true=turned(instance.channel_true),
     )
 
 

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from finecast.shipped import find
-from problem.arrays import ComplexArray, FloatArray
+from problem.arrays import ComplexArray
 from problem.channel import draw_true_channel
 from problem.instance import Instance
 from problem.scenario import read_scenario

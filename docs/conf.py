@@ -28,6 +28,7 @@ exclude_patterns = ["_build", "_generated", "_templates"]
 templates_path = ["_templates"]
 nitpicky = False
 default_role = "literal"  # in docstrings `name` is code
+highlight_language = "none"  # what is not said to be code is a formula
 
 myst_heading_anchors = 3
 
@@ -56,7 +57,7 @@ def as_rest(lines: list[str]) -> list[str]:
     """Return the lines of one of our docstrings, which are plain text, as reStructuredText.
 
     An indented paragraph after a blank line is a formula or code: a literal block. Elsewhere only
-    `code` is markup, so `*`, `|` and a trailing `_` are escaped.
+    `code` and the bullets of lists are markup, so `*`, `|` and a trailing `_` are escaped.
     """
     out: list[str] = []
     before, literal = 0, None
@@ -77,9 +78,11 @@ def as_rest(lines: list[str]) -> list[str]:
             out.append(line)
             continue
         before = indent
-        parts = re.split(r"(`[^`]*`)", line)
+        bullet = line[: indent + 2] if line[indent:].startswith("* ") else ""
+        parts = re.split(r"(`[^`]*`)", line[len(bullet) :])
         out.append(
-            "".join(
+            bullet
+            + "".join(
                 part if part.startswith("`") else re.sub(r"([*|]|(?<=\w)_(?!\w))", r"\\\1", part)
                 for part in parts
             )
@@ -101,7 +104,10 @@ def skip_aliases(app: Any, what: str, name: str, obj: Any, skip: bool, options: 
 
 def write_method_table() -> None:
     """Write the table of methods from the registry, so that it cannot rot."""
-    rows = ["| method | setting | what it does | starts from a solution | source |", "|---" * 5 + "|"]
+    rows = [
+        "| method | setting | what it does | starts from a solution | source |",
+        "|---" * 5 + "|",
+    ]
     for method in BUILT_IN:
         starts = "yes" if method.warm_starts else ""
         cells = (f"`{method.name}`", method.setting, method.summary, starts, method.reference)

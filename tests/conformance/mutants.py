@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from problem.evaluation import evaluate
+from problem.files import FormatError, read_json
 from solvers.joint import solve_greedy
 from solvers.optimise import solve_lagrangian
 from solvers.placement.random_placement import solve_random
@@ -292,8 +296,29 @@ def sees_the_last_channel(instance, *, time_limit, gap, seed, start, callback):
     return solve_lru(instance, seed=seed, beamforming="matched" if slow else "multicast")
 
 
-def takes_any_checkpoint(
-    instance, *, time_limit, gap, seed, start, callback, checkpoint="somewhere"
-):
+def takes_any_checkpoint(instance, *, time_limit, gap, seed, start, callback, checkpoint=""):
     """Say that the weights come from a checkpoint, and never open it."""
+    return solve_lru(instance, seed=seed)
+
+
+def opens_blindly(instance, *, time_limit, gap, seed, start, callback, checkpoint=""):
+    """Let the operating system say that a checkpoint is missing."""
+    (Path(checkpoint) / "policy.json").read_bytes()
+    return solve_lru(instance, seed=seed)
+
+
+def reads_half(instance, *, time_limit, gap, seed, start, callback, checkpoint=""):
+    """Refuse a missing description, and never open the weights."""
+    read_json(Path(checkpoint) / "policy.json")
+    return solve_lru(instance, seed=seed)
+
+
+def reads_all(instance, *, time_limit, gap, seed, start, callback, checkpoint=""):
+    """Refuse what is missing or damaged: what one should do with a checkpoint."""
+    read_json(Path(checkpoint) / "policy.json")
+    weights = Path(checkpoint) / "policy.safetensors"
+    try:
+        load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise FormatError(weights, str(error)) from None
     return solve_lru(instance, seed=seed)

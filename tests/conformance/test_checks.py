@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from finecast import testing
 from finecast.testing import CHECKS, check_method
@@ -85,7 +87,7 @@ def test_a_wrong_method_is_found(check, function, line, register):
 
 
 def test_every_check_has_a_mutant():
-    """No check goes untested; `check_checkpoint` has a test of its own below."""
+    """No check goes untested; `check_checkpoint` has its own, below."""
     assert {check.__name__ for check in CHECKS} - {check for check, _, _ in MUTANTS} == {
         "check_checkpoint"
     }
@@ -124,11 +126,25 @@ def test_overrunning_is_found(register):
     testing.check_time_limit(name, patience_s=math.inf)
 
 
-def test_a_checkpoint_that_is_never_opened_is_found(register, tmp_path):
-    """A method that accepts a missing checkpoint does not use it."""
-    name = register("takes_any_checkpoint", setting="online")
-    with pytest.raises(AssertionError, match="accepts checkpoint="):
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        ("takes_any_checkpoint", "accepts checkpoint='.*missing'"),
+        ("opens_blindly", "raises FileNotFoundError: .* must be a ValueError"),
+        ("reads_half", r"accepts checkpoint='.*damaged\.safetensors'"),
+        ("reads_all", None),
+    ],
+)
+def test_checkpoints(function, line, register, tmp_path):
+    """A missing, empty or truncated checkpoint must be refused, weights and description alike."""
+    save_file({"weight": np.zeros(100)}, tmp_path / "policy.safetensors")
+    (tmp_path / "policy.json").write_text('{"format": "mutant"}')
+    name = register(function, setting="online", needs_training=True)
+    if line is None:
         testing.check_checkpoint(name, checkpoint=str(tmp_path))
+    else:
+        with pytest.raises(AssertionError, match=rf"^{function}: {line}"):
+            testing.check_checkpoint(name, checkpoint=str(tmp_path))
 
 
 def test_an_unknown_method_is_refused():

@@ -1,0 +1,1 @@
+"""What is solved, and the judge: libraries, networks, channels, demand, instances, solutions."""

@@ -315,7 +315,7 @@ def solve_by_policy(
         As in `solvers.joint.prepare`.
     """
     began = time.perf_counter()
-    restrictions = check_restrictions([restrict] if isinstance(restrict, str) else restrict)
+    restrictions = check_restrictions(restrict)
     slots = prepare_slots(
         instance,
         beamforming=beamforming,

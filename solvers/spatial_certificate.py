@@ -6,8 +6,11 @@ sum_n mu_n = 1, D = blockdiag_n(mu_n I), phi(M) = log(1 + M) - M / (1 + M). For 
 
 * one user:    T >= B_k / log(1 + T_k), and no more than a few streams at the cap fit in it;
 * any scheme (B1):  T >= sum_k w_k B_k / (sum_k w_k phi(M_k) + t)  with
+
       sum_k w_k / (1 + M_k) x_k x_k^H <= t D;
+
 * linear beams, interference as noise (B2): the same with, for every message l,
+
       sum_{k hears l} w_k / (1 + M_k) x_k x_k^H
           - sum_{k does not} w_k phi(M_k) / T_k x_k x_k^H <= t D,   t >= 0.
 

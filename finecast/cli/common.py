@@ -140,8 +140,13 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print one JSON object; numbers that JSON lacks (NaN, infinities) become null."""
-    click.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
+    """Print one JSON object."""
+    click.echo(json_text(value))
+
+
+def json_text(value: dict[str, Any]) -> str:
+    """Return one JSON object; numbers that JSON lacks (NaN, infinities) become null."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

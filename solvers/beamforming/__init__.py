@@ -1,0 +1,1 @@
+"""Beams for one message and for several, and upper bounds on their rates."""

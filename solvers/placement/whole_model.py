@@ -18,6 +18,7 @@ from solvers.on_demand import Table
 from solvers.placement.greedy import static_placement, total_cost
 from solvers.placement.problem import Placement, PlacementProblem
 from solvers.placement.rules import node_sets
+from solvers.restrictions import check_restrictions
 from solvers.result import Answer, Callback
 
 
@@ -119,7 +120,7 @@ def solve_whole_model(
     beamforming, restrict, rate_cache
         As in `solvers.joint.prepare`.
     """
-    names = [restrict] if isinstance(restrict, str) else list(restrict)
+    names = check_restrictions(restrict)
 
     def place(problem: PlacementProblem, _: int) -> Placement:
         model_blocks = instance.library.model_blocks

@@ -1,0 +1,124 @@
+"""Sphinx: the pages of this folder (MyST) and the API from the docstrings (numpydoc).
+
+`sphinx-build -W docs docs/_build/html` builds them; no network is needed to build or to read.
+Formulas stand in code blocks, as in the code, so that no page loads MathJax.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import GenericAlias
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from problem.version import FINECAST_VERSION  # noqa: E402
+from solvers.registry import BUILT_IN  # noqa: E402
+
+project = "finecast"
+author = "The finecast developers"
+project_copyright = "the finecast developers, MIT licence"
+version = release = FINECAST_VERSION
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
+exclude_patterns = ["_build", "_generated", "_templates"]
+templates_path = ["_templates"]
+nitpicky = False
+default_role = "literal"  # in docstrings `name` is code
+highlight_language = "none"  # what is not said to be code is a formula
+
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_default_options = {"members": True, "no-value": True}
+autodoc_type_aliases = {
+    name: name for name in ("BoolArray", "ComplexArray", "FloatArray", "IntArray", "Table")
+}
+python_use_unqualified_type_names = True
+python_display_short_literal_types = True
+maximum_signature_line_length = 88
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+
+html_theme = "furo"
+html_title = f"finecast {FINECAST_VERSION}"
+html_static_path = ["_static"]
+html_css_files = ["finecast.css"]
+html_copy_source = False
+html_show_sphinx = False
+
+
+def as_rest(lines: list[str]) -> list[str]:
+    """Return the lines of one of our docstrings, which are plain text, as reStructuredText.
+
+    An indented paragraph after a blank line is a formula or code: a literal block. Elsewhere only
+    `code` and the bullets of lists are markup, so `*`, `|` and a trailing `_` are escaped.
+    """
+    out: list[str] = []
+    before, literal = 0, None
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if not line.strip():
+            out.append(line)
+            continue
+        if literal is not None and indent >= literal:
+            out.append(line)
+            continue
+        literal = None
+        marked = any(text.rstrip().endswith("::") for text in out[-2:])
+        if out and not out[-1].strip() and indent > before:
+            literal = indent
+            if not marked:
+                out += [" " * before + "::", ""]
+            out.append(line)
+            continue
+        before = indent
+        bullet = line[: indent + 2] if line[indent:].startswith("* ") else ""
+        parts = re.split(r"(`[^`]*`)", line[len(bullet) :])
+        out.append(
+            bullet
+            + "".join(
+                part if part.startswith("`") else re.sub(r"([*|]|(?<=\w)_(?!\w))", r"\\\1", part)
+                for part in parts
+            )
+        )
+    return out
+
+
+def docstring_to_rest(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Replace a docstring's lines in place, before numpydoc reads them."""
+    lines[:] = as_rest(lines)
+
+
+def skip_aliases(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out type aliases such as `tuple[float, ...]`, which autodoc takes for classes."""
+    return True if isinstance(obj, GenericAlias) else None
+
+
+def write_method_table() -> None:
+    """Write the table of methods from the registry, so that it cannot rot."""
+    rows = [
+        "| method | setting | what it does | starts from a solution | source |",
+        "|---" * 5 + "|",
+    ]
+    for method in BUILT_IN:
+        starts = "yes" if method.warm_starts else ""
+        cells = (f"`{method.name}`", method.setting, method.summary, starts, method.reference)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    folder = HERE / "_generated"
+    folder.mkdir(exist_ok=True)
+    (folder / "methods.md").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def setup(app: Any) -> None:
+    """Connect the above."""
+    write_method_table()
+    app.connect("autodoc-skip-member", skip_aliases)
+    app.connect("autodoc-process-docstring", docstring_to_rest, priority=100)

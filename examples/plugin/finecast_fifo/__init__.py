@@ -1,0 +1,11 @@
+"""First in, first out: an example of a plug-in for finecast."""
+
+from solvers.registry import Method
+
+METHOD = Method(
+    name="fifo",
+    entry="finecast_fifo.policy:solve_fifo",  # imported on first use
+    setting="online",
+    summary="every node keeps the blocks that arrived last",
+    reference="classical",
+)

@@ -1,0 +1,109 @@
+"""The examples run as they stand, each in a process of its own, and say what they promise."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+FINECAST = "from finecast.cli.main import main; main()"
+
+
+def run(*arguments: object, path: Path = ROOT) -> str:
+    """Run Python with the packages at `path` and return what it printed."""
+    outcome = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"},
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert outcome.stderr == ""
+    return outcome.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Return a folder with the plug-in as pip lays it out; pip itself would need the network."""
+    folder = tmp_path_factory.mktemp("site")
+    project = tomllib.loads((EXAMPLES / "plugin" / "pyproject.toml").read_text())
+    about = project["project"]
+    (package,) = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    shutil.copytree(EXAMPLES / "plugin" / package, folder / package)
+    info = folder / f"{about['name'].replace('-', '_')}-{about['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.4\nName: {about['name']}\nVersion: {about['version']}\n"
+    )
+    groups = [
+        "\n".join([f"[{group}]", *(f"{name} = {target}" for name, target in points.items())])
+        for group, points in about["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(groups) + "\n")
+    return folder
+
+
+def test_solve_one_instance():
+    """The judge agrees with the result after a round trip through files."""
+    printed = run(EXAMPLES / "solve_one_instance.py")
+    delay = re.search(r"guaranteed delay +(\S+) s", printed)
+    again = re.search(r"judged from files (\S+) s, feasible: yes", printed)
+    assert delay is not None
+    assert again is not None
+    assert delay[1] == again[1]
+
+
+def test_own_checkpoints_and_network():
+    """The shared trunk and stage are found by content: five blocks, not nine tensors.
+
+    A trunk (all three), a stage (cats and dogs), and one block of its own for each model: the
+    stage and the head of birds appear in the same models, so they are one block. A trunk of
+    256 x 256 float32 has 262144 bytes.
+    """
+    printed = run(EXAMPLES / "own_checkpoints_and_network.py")
+    blocks = re.findall(r"block \S+: (\d+) bytes, in (.*)", printed)
+    assert sorted(owners for _, owners in blocks) == [
+        "birds", "birds, cats, dogs", "cats", "cats, dogs", "dogs",
+    ]  # fmt: skip
+    assert ("262144", "birds, cats, dogs") in blocks
+    assert printed.count("above the optimum") == 2
+
+
+def test_compare_two_methods():
+    """The interval holds the mean difference."""
+    printed = run(EXAMPLES / "compare_two_methods.py", "popular", "random")
+    found = re.search(r"([+-][\d.]+) % delay .*interval ([+-][\d.]+) to ([+-][\d.]+) %", printed)
+    assert found is not None
+    mean, low, high = map(float, found.groups())
+    assert low <= mean <= high
+
+
+def test_plugin_is_found_by_its_entry_point(installed):
+    """An installed plug-in is listed, solves from the command line, and needs no change of ours."""
+    listed = run("-c", FINECAST, "methods", "--json", path=installed)
+    assert "every node keeps the blocks that arrived last" in listed
+    solved = json.loads(
+        run("-c", FINECAST, "solve", "data/scenarios/tiny.toml", "--method", "fifo", "--json",
+            path=installed)
+    )  # fmt: skip
+    assert solved["method"] == "fifo"
+    assert solved["feasible"]
+    assert 0 < solved["lower_bound"] <= solved["delay"]
+
+
+def test_plugin_passes_its_own_tests(installed):
+    """The plug-in's test file runs every check of `finecast.testing` over it."""
+    tests = EXAMPLES / "plugin" / "tests"
+    printed = run("-m", "pytest", "-q", "-p", "no:cacheprovider", tests, path=installed)
+    assert re.search(r"^1\d passed", printed, re.MULTILINE)

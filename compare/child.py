@@ -182,9 +182,15 @@ def _prepare_rates(
     """
     from solvers.joint import prepare
     from solvers.online import prepare_slots
+    from solvers.restrictions import check_restrictions
 
     chosen = {name: options[name] for name in ("beamforming", "restrict") if name in options}
-    name = _hash_of({"instance": instance.content_hash, "setting": setting, "seed": seed, **chosen})
+    # Rates do not depend on delivery, schedule, or where blocks may come from.
+    same = replace(instance, delivery="sequential", schedule="sequential").content_hash
+    restrictions = sorted(check_restrictions(chosen.get("restrict", "")) - {"no-migration"})
+    name = _hash_of(
+        {"instance": same, "setting": setting, "seed": seed, **chosen, "restrict": restrictions}
+    )
     folder.mkdir(parents=True, exist_ok=True)
     known = folder / f"{name}.seconds"
     with _locked(folder / f"{name}.lock"):

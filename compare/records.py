@@ -15,6 +15,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 SCHEMA_VERSION = 1
@@ -292,9 +293,10 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+@cache
 def field_kinds() -> dict[str, Any]:
     """Return the fields of a record in order, and their types."""
-    hints = typing.get_type_hints(Record)
+    hints = typing.get_type_hints(Record)  # slow
     return {field.name: hints[field.name] for field in fields(Record)}
 
 

@@ -120,7 +120,7 @@ def plan(
     """
     given = None if entries is None else list(entries)
     for entry in suite.methods if given is None else given:
-        _check(entry)
+        check_entry(entry)
     names = [one.name for one in suite.classes]
     chosen = set(names) if classes is None else set(classes)
     for name in sorted(chosen):
@@ -379,7 +379,7 @@ def _by_dask(
             yield from pool(jobs)
 
 
-def _check(entry: MethodEntry) -> None:
+def check_entry(entry: MethodEntry) -> None:
     """Refuse what every run of this entry would refuse."""
     known = method_of(entry.method).options()
     for name in entry.options:

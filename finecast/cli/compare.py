@@ -276,8 +276,8 @@ def _update_best_known(source: str, best_known: str, as_json: bool) -> None:
     from compare.best_known import update
 
     path = Path(best_known)
-    if not path.exists() and best_known == "data/best_known.json":
-        path = find(best_known)
+    if not path.exists() and not path.parent.is_dir():
+        path = find(best_known)  # the shipped one
     report = update(source, path)
     if as_json:
         print_json({"file": str(path), **report})

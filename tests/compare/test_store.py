@@ -206,9 +206,10 @@ def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     """A second comparison into the same folder is refused while the first holds it."""
     folder = open_folder(tmp_path / "r")
-    with sole_writer(folder), pytest.raises(FormatError, match="another comparison"):
-        with sole_writer(folder):
-            pass
+    with sole_writer(folder):
+        second = sole_writer(folder)
+        with pytest.raises(FormatError, match="another comparison"):
+            second.__enter__()
     with sole_writer(folder):
         pass
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import Any
@@ -165,9 +166,13 @@ def _check_option(name: str, value: Any, default: Any) -> None:
 def versions() -> dict[str, str]:
     """Return the versions of finecast, Python and the libraries at work."""
     found = {"finecast": FINECAST_VERSION, "python": platform.python_version()}
-    for library in _LIBRARIES:
-        try:
-            found[library] = package_version(library)
-        except PackageNotFoundError:
-            continue
-    return found
+    installed = {library: _installed_version(library) for library in _LIBRARIES}
+    return {**found, **{name: version for name, version in installed.items() if version}}
+
+
+@cache
+def _installed_version(library: str) -> str | None:
+    try:
+        return package_version(library)  # reads files, a millisecond each
+    except PackageNotFoundError:
+        return None

@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "Judge a solution.",
     "bound": "Compute the certified lower bound alone.",
     "methods": "List the methods with their capabilities.",
+    "compare": "Run methods on a suite of instances; goes on where it was stopped.",
 }
 
 

@@ -1,0 +1,414 @@
+"""Suites: named, versioned classes of instances and the methods to compare on them, in TOML.
+
+A class is a scenario and the seeds that draw its instances. What the seeds drew when the suite was
+made is frozen as a hash for each instance in `NAME.hashes.json` beside `NAME.toml`; a generator
+that draws anything else today is refused, so that rows of two years and two machines are of the
+same instances.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
+
+from problem.files import FormatError, read_bytes, read_json, write_atomically
+from problem.instance import Instance
+from problem.scenario import Scenario
+
+SIGNIFICANT = 1e5
+"""Real numbers enter an instance's hash to one part in so many."""
+
+RESERVED = ("time_limit", "seed", "start", "callback", "instance", "method", "rate_cache")
+"""Keywords of `solve` that are not for a suite's options."""
+
+OWN_KEYS = ("restrict", "delivery", "schedule")
+"""Options with keys, columns and checks of their own."""
+
+LARGEST_SEED = 2**32 - 1
+
+
+def parse_seeds(given: Any) -> Any:
+    """Return a list of seeds from `[0, 1, 2]`, `"0-2"` or `"0-2,7"`.
+
+    Raises
+    ------
+    ValueError
+        The text is something else.
+    """
+    if not isinstance(given, str):
+        return given
+    seeds: list[int] = []
+    for part in given.split(","):
+        ends = re.fullmatch(r"\s*(\d{1,10})\s*(?:-\s*(\d{1,10})\s*)?", part)
+        if ends is None:
+            raise ValueError(f"{given!r} is not allowed, expected seeds as in 0-4 or 0,2,5")
+        first, last = int(ends[1]), int(ends[2] or ends[1])
+        if not first <= last <= first + 9999:
+            raise ValueError(f"{part!r} is not allowed, expected FIRST-LAST, at most 10000 seeds")
+        seeds.extend(range(first, last + 1))
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{given!r} names a seed twice")
+    return seeds
+
+
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED, strict=True)]
+Seeds = Annotated[list[Seed], Field(min_length=1), BeforeValidator(parse_seeds)]
+Name = Annotated[str, Field(pattern=r"^[^\s/][^/\n]{0,79}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MethodEntry(_Section):
+    """A method with its options: a line in every table of the report.
+
+    `label` is its name there, by default the method's; `delivery` and `schedule` replace those of
+    the instance.
+    """
+
+    method: str
+    label: Name = ""
+    restrict: str = ""
+    delivery: Literal["sequential", "spatial"] | None = None
+    schedule: Literal["sequential", "pipelined"] | None = None
+    options: dict[str, JsonValue] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_label(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "label" not in given and "method" in given:
+            return {**given, "label": given["method"]}
+        return given
+
+    @model_validator(mode="after")
+    def _known_words(self) -> MethodEntry:
+        for name in self.options:
+            if name in RESERVED:
+                raise ValueError(f"options: {name!r} is set by the runner, not by a suite")
+            if name in OWN_KEYS:
+                raise ValueError(f"options: {name!r} is a key of the method itself, not an option")
+        return self
+
+
+class InstanceClass(_Section):
+    """Instances of one kind: a scenario, the seeds that draw them, and what is run on them."""
+
+    name: Name
+    description: str = ""
+    scenario: dict[str, Any] = {}
+    seeds: Seeds
+    methods: list[str] | None = None
+    time_limit_s: Positive | None = None
+    memory_limit_gb: Positive | None = None
+
+
+class Suite(_Section):
+    """A suite as it stands in its file; see docs/suites.md."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
+    version: Annotated[int, Field(ge=1, strict=True)] = 1
+    description: str = ""
+    scenario: dict[str, Any] = {}
+    seeds: Seeds = [0]
+    time_limit_s: Positive = 30.0
+    grace_s: Positive = 30.0
+    rates_limit_s: Positive = 1800.0
+    memory_limit_gb: Positive = 4.0
+    methods: list[MethodEntry] = Field(min_length=1)
+    classes: list[InstanceClass] = Field(min_length=1)
+    _path: Path = Path("suite.toml")
+    _hashes: dict[str, dict[str, str]] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Suite:
+        labels = [entry.label for entry in self.methods]
+        for what, names in (("methods", labels), ("classes", [c.name for c in self.classes])):
+            twice = {name for name in names if names.count(name) > 1}
+            if twice:
+                raise ValueError(f"{what}: the name {min(twice)!r} stands twice")
+        for one in self.classes:
+            for label in one.methods or ():
+                if label not in labels:
+                    raise ValueError(
+                        f"classes.{one.name}.methods: {label!r} is none of {', '.join(labels)}"
+                    )
+        return self
+
+    def entries(self, one: InstanceClass) -> list[MethodEntry]:
+        """Return the methods of a class, in the order of the suite."""
+        return [e for e in self.methods if one.methods is None or e.label in one.methods]
+
+    def frozen_hash(self, one: InstanceClass, seed: int) -> str | None:
+        """Return what the instance's hash was when the suite was frozen; None if it was not."""
+        return self._hashes.get(one.name, {}).get(str(seed))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An instance of a suite.
+
+    Parameters
+    ----------
+    instance_class
+        Its class.
+    seed
+        The seed that drew it.
+    hash
+        `instance_hash` of the instance.
+    instance
+        The instance.
+    """
+
+    instance_class: InstanceClass
+    seed: int
+    hash: str
+    instance: Instance
+
+
+def read_suite(path: str | os.PathLike[str]) -> Suite:
+    """Read a suite and its frozen hashes.
+
+    Raises
+    ------
+    FormatError
+        The file is missing or not TOML, a key is unknown, a value out of range, or the hashes are
+        of another suite or version.
+    """
+    try:
+        suite = Suite.model_validate(_read_toml(path))
+    except ValidationError as error:
+        raise FormatError(path, _first_problem(error)) from None
+    suite._path = Path(path)
+    suite._hashes = _read_hashes(suite)
+    return suite
+
+
+def hashes_path(suite: Suite) -> Path:
+    """Return where the frozen hashes of a suite are."""
+    return suite._path.with_suffix(".hashes.json")
+
+
+def scenario_of(suite: Suite, one: InstanceClass) -> Scenario:
+    """Return the scenario of a class.
+
+    The tables `scenario` of the suite and of the class are merged key by key, `library` as a
+    whole, over the scenario file that `base` names (relative to the suite), if any.
+
+    Raises
+    ------
+    FormatError
+        The result is no scenario, or the file that `base` names is none.
+    """
+    table = dict(suite.scenario)
+    table = _merged(table, one.scenario)
+    base = table.pop("base", None)
+    # Files are named relative to the file that names them.
+    table = _with_absolute_files(table, suite._path.parent)
+    if base is not None:
+        if not isinstance(base, str):
+            raise FormatError(suite._path, f"scenario.base: {base!r}: expected a file name")
+        path = suite._path.parent / base
+        table = _merged(_with_absolute_files(_read_toml(path), path.parent), table)
+    if "name" not in one.scenario:
+        table["name"] = one.name
+    try:
+        return Scenario.model_validate(table)
+    except ValidationError as error:
+        what = f"classes.{one.name}.scenario.{_first_problem(error)}"
+        raise FormatError(suite._path, what) from None
+
+
+def draw(suite: Suite, one: InstanceClass, seed: int, *, check: bool = True) -> Drawn:
+    """Draw an instance, and refuse it when it is not the one that was frozen.
+
+    Parameters
+    ----------
+    suite, one, seed
+        The suite, one of its classes, one of its seeds.
+    check
+        Compare with the frozen hash, where there is one.
+
+    Raises
+    ------
+    FormatError
+        The scenario is bad, or the generator has drifted: it draws another instance.
+    """
+    try:
+        instance = scenario_of(suite, one).generate(seed)
+    except FormatError:
+        raise
+    except ValueError as error:
+        raise FormatError(suite._path, f"classes.{one.name}.scenario: {error}") from None
+    found, frozen = instance_hash(instance), suite.frozen_hash(one, seed)
+    if check and frozen is not None and found != frozen:
+        raise FormatError(
+            suite._path,
+            f"suite {suite.name!r} version {suite.version}, class {one.name!r}, seed {seed}: the "
+            f"instance drawn has hash {found}, frozen was {frozen}; the generator or the scenario "
+            "has changed, so results would not compare (a new version of the suite and --freeze "
+            "make a new comparison)",
+        )
+    return Drawn(one, seed, found, instance)
+
+
+def draw_all(suite: Suite, *, check: bool = True) -> Iterator[Drawn]:
+    """Draw every instance of a suite, one after another.
+
+    Raises
+    ------
+    FormatError
+        As `draw`, or two instances of the suite are the same.
+    """
+    seen: dict[str, str] = {}
+    for one in suite.classes:
+        for seed in one.seeds:
+            drawn = draw(suite, one, seed, check=check)
+            where = f"class {one.name!r}, seed {seed}"
+            if drawn.hash in seen:
+                raise FormatError(suite._path, f"{where} is the same as {seen[drawn.hash]}")
+            seen[drawn.hash] = where
+            yield drawn
+
+
+def freeze(suite: Suite) -> Path:
+    """Write the hashes of all instances beside the suite; return where.
+
+    Raises
+    ------
+    FormatError
+        Frozen hashes of the same version would change: that takes a new version.
+    """
+    hashes: dict[str, dict[str, str]] = {}
+    for drawn in draw_all(suite):
+        hashes.setdefault(drawn.instance_class.name, {})[str(drawn.seed)] = drawn.hash
+    content = {"suite": suite.name, "version": suite.version, "hashes": hashes}
+    path = hashes_path(suite)
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    return path
+
+
+def instance_hash(instance: Instance) -> str:
+    """Return a hash of an instance's content that every processor agrees on.
+
+    Exponentials, sines and matrix products end in other last bits on other processors (with and
+    without AVX-512, for instance), so that `Instance.content_hash`, which is of every bit, differs
+    between machines. Here real numbers enter to five significant digits, complex ones relative to
+    their modulus; whole numbers, truth values and names enter exactly. The name and the seed of an
+    instance are not content.
+
+    Parameters
+    ----------
+    instance
+        The instance.
+    """
+    digest = hashlib.sha256()
+    for name, value in _content("", instance):
+        if name in (".name", ".seed") or value is None:
+            continue
+        digest.update(name.encode() + b"=")
+        array = np.asarray(value)
+        if array.dtype.kind in "fc":
+            array = _rounded(array)
+        if array.dtype.kind in "OU":
+            digest.update(json.dumps(array.tolist()).encode())
+        else:
+            digest.update(f"{array.dtype.str}|{array.shape}|".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _content(place: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not dataclasses.is_dataclass(value):
+        yield place, value
+        return
+    for field in dataclasses.fields(value):
+        yield from _content(f"{place}.{field.name}", getattr(value, field.name))
+
+
+def _rounded(array: Any) -> Any:
+    """Return the values as whole multiples of 2^e / SIGNIFICANT, and e: 2^e <= |z| < 2^(e + 1)."""
+    exponent = np.frexp(np.where(np.isfinite(array), np.abs(array), 0.0))[1].astype(np.int64)
+    scaled = np.where(np.isfinite(array), array, 0.0) * np.exp2(-exponent.astype(float))
+    parts = [np.rint(SIGNIFICANT * part).astype(np.int64) for part in (scaled.real, scaled.imag)]
+    infinite = np.isinf(array) * np.sign(np.real(array))
+    return np.stack([*parts, exponent, infinite.astype(np.int64)])
+
+
+def _read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read_bytes(path).decode("utf-8"))
+    except FormatError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FormatError(path, f"not valid TOML: {error}") from None
+
+
+def _read_hashes(suite: Suite) -> dict[str, dict[str, str]]:
+    path = hashes_path(suite)
+    if not path.exists():
+        return {}
+    content = read_json(path)
+    try:
+        if content["suite"] != suite.name:
+            raise FormatError(path, f"is of suite {content['suite']!r}, not of {suite.name!r}")
+        if content["version"] != suite.version:
+            return {}  # of an earlier version, until the new one is frozen
+        return {
+            str(name): {str(seed): str(value) for seed, value in seeds.items()}
+            for name, seeds in content["hashes"].items()
+        }
+    except (KeyError, TypeError, AttributeError):
+        raise FormatError(path, "expected suite, version and hashes by class and seed") from None
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both and key != "library" else value
+    return merged
+
+
+def _with_absolute_files(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    absolute = dict(table)
+    for section, key in (("library", "file"), ("channel", "file"), ("demand", "trace")):
+        part = absolute.get(section)
+        if isinstance(part, Mapping) and isinstance(part.get(key), str):
+            absolute[section] = {**part, key: str((folder / part[key]).resolve())}
+    return absolute
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Say the first problem in one line: field, value, what is allowed."""
+    problem = error.errors()[0]
+    place = ".".join(
+        str(part) for part in problem["loc"] if not str(part).startswith(("function-", "list["))
+    )
+    what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
+    what = what.removeprefix("Value error, ")
+    value = problem["input"]
+    shown = f"{value!r}: " if isinstance(value, str | int | float) else ""
+    if problem["type"] in ("extra_forbidden", "missing"):
+        shown = ""
+    return f"{place}: {shown}{what[:1].lower()}{what[1:]}" if place else what

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +26,9 @@ from compare.records import METRICS, Status, canonical_json
 from problem.instance import Instance
 
 Tell = Callable[[dict[str, Any]], None]
+
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Folder for files that are read at once, on no disk where the system has such a one."""
 
 
 def main() -> None:
@@ -142,10 +145,12 @@ def _solve(instance: Instance, task: dict[str, Any], tell: Tell) -> tuple[dict[s
     options = dict(task["options"])
     if task["restrict"]:
         options["restrict"] = task["restrict"]
-    with tempfile.TemporaryDirectory(prefix="finecast-") as scratch:
+    with ExitStack() as temporary:
         rates_s = None
         if "rate_cache" in method.options():
-            options["rate_cache"] = task["rates"] or scratch
+            options["rate_cache"] = task["rates"] or temporary.enter_context(
+                tempfile.TemporaryDirectory(prefix="finecast-")
+            )
             rates_s = _prepare_rates(
                 instance, method.setting, options, task["seed"], Path(options["rate_cache"])
             )
@@ -155,9 +160,10 @@ def _solve(instance: Instance, task: dict[str, Any], tell: Tell) -> tuple[dict[s
             instance, task["method"], time_limit=task["time_limit_s"], seed=task["seed"], **options
         )
         peak = _memory("VmHWM")
-        content = b""
-        if result.solution is not None:
-            file = Path(scratch) / "solution.npz"
+    content = b""
+    if result.solution is not None:
+        with tempfile.TemporaryDirectory(prefix="finecast-", dir=IN_MEMORY) as folder:
+            file = Path(folder) / "solution.npz"
             write_solution(file, result.solution)
             content = file.read_bytes()
     outcome = {**_outcome(result), "rates_s": rates_s}
@@ -266,7 +272,7 @@ def _number(value: Any) -> Any:
 def _instance_from(content: bytes) -> Instance:
     from problem.instance import read_instance
 
-    with tempfile.NamedTemporaryFile(prefix="finecast-", suffix=".npz") as file:
+    with tempfile.NamedTemporaryFile(prefix="finecast-", suffix=".npz", dir=IN_MEMORY) as file:
         file.write(content)
         file.flush()
         return read_instance(file.name)

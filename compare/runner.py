@@ -268,7 +268,7 @@ def execute(
         **asked,
         "key": run.key,
         "solved_hash": "",
-        "versions": versions(),
+        "versions": outcome.get("versions") or versions(),
         "workers": workers,
         "threads": threads,
         "started_at": started,

@@ -6,6 +6,7 @@ import math
 import platform
 import time
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import Any
@@ -206,9 +207,13 @@ def on_shared_air(
 def versions() -> dict[str, str]:
     """Return the versions of finecast, Python and the libraries at work."""
     found = {"finecast": FINECAST_VERSION, "python": platform.python_version()}
-    for library in _LIBRARIES:
-        try:
-            found[library] = package_version(library)
-        except PackageNotFoundError:
-            continue
-    return found
+    installed = {library: _installed_version(library) for library in _LIBRARIES}
+    return {**found, **{name: version for name, version in installed.items() if version}}
+
+
+@cache
+def _installed_version(library: str) -> str | None:
+    try:
+        return package_version(library)  # reads files, a millisecond each
+    except PackageNotFoundError:
+        return None

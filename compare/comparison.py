@@ -35,7 +35,8 @@ class Comparison:
         Best certified lower bound on D of the full system known, s, by the hash of the instance as
         solved; of all runs that there are, shown or not.
     best_delay
-        Least guaranteed delay, s, by instance hash; of all runs that there are.
+        Least guaranteed delay of the full system, s, by the hash of the instance as solved; of all
+        runs that there are.
     left_out
         Runs that there are but that are not shown.
     """
@@ -56,6 +57,19 @@ class Comparison:
         if instance_class is None:
             return chosen
         return [r for r in chosen if r.instance_class == instance_class]
+
+    @cached_property
+    def same_system(self) -> tuple[str, ...]:
+        """The methods that solve one and the same system: of the kinds, the one with most methods.
+
+        Restricted systems and other deliveries are other problems, with other optima.
+        """
+        kinds: dict[tuple[bool, str, str, str], list[str]] = {}
+        for label in self.labels:
+            r = self.of(label)[0]
+            kinds.setdefault((not r.restrict, r.restrict, r.delivery, r.schedule), []).append(label)
+        most = max(kinds, key=lambda kind: (kind[0], len(kinds[kind])))
+        return tuple(kinds[most])
 
     @cached_property
     def _by_label(self) -> dict[str, list[Record]]:
@@ -129,8 +143,8 @@ def compare_runs(
         # A restricted system has another optimum, and its bound says nothing of the full one.
         if r.bound_kind == "certified" and not r.restrict and r.lower_bound is not None:
             bound[r.solved_hash] = max(bound.get(r.solved_hash, 0.0), r.lower_bound)
-        if r.delay is not None:
-            best[r.instance_hash] = min(best.get(r.instance_hash, np.inf), r.delay)
+        if r.delay is not None and not r.restrict:
+            best[r.solved_hash] = min(best.get(r.solved_hash, np.inf), r.delay)
 
     class_of = {r.instance_hash: r.instance_class for r in shown}
     order = {name: i for i, name in enumerate(shown_classes)}

@@ -71,9 +71,10 @@ class ProfileData:
 
 
 def profile_data(comparison: Comparison) -> ProfileData:
-    """Collect the traces of all runs, rounded."""
+    """Collect the traces of the methods that solve the same system, rounded."""
+    labels = comparison.same_system
     seeds = {
-        instance: max(len(comparison.runs.get((s, instance), ())) for s in comparison.labels)
+        instance: max(len(comparison.runs.get((s, instance), ())) for s in labels)
         for instance in comparison.instances
     }
     problems = [(instance, k) for instance in comparison.instances for k in range(seeds[instance])]
@@ -85,10 +86,10 @@ def profile_data(comparison: Comparison) -> ProfileData:
         return falling(runs[k % len(runs)]) if runs else None
 
     return ProfileData(
-        comparison.labels,
+        labels,
         comparison.classes,
         tuple(index[class_of[instance]] for instance, _ in problems),
-        tuple(tuple(trace(s, *p) for p in problems) for s in comparison.labels),
+        tuple(tuple(trace(s, *p) for p in problems) for s in labels),
     )
 
 
@@ -204,7 +205,7 @@ def anytime_curves(comparison: Comparison) -> tuple[FloatArray, list[Anytime]]:
     for label in comparison.labels:
         delays, bounds = [], []
         for r in comparison.of(label):
-            best = comparison.best_delay.get(r.instance_hash, np.inf)
+            best = comparison.best_delay.get(r.solved_hash, np.inf)
             times, values = falling(r)
             delays.append(Steps(np.array(times), excess(values, best)))
             if not r.restrict and r.bound_kind != "none":

@@ -21,12 +21,12 @@ COLOURS = 8
 """Then the lines are dashed, then dotted."""
 DASHES = ("", "7 3", "2 3", "8 3 2 3")
 
-WIDTH, HEIGHT = 460, 320
-LEFT, RIGHT, TOP, BOTTOM = 50, 122, 14, 44
+WIDTH, HEIGHT = 420, 310
+LEFT, RIGHT, TOP, BOTTOM = 52, 116, 14, 44
 SCATTER_RIGHT = 20
 LABEL_STEP = 14
 """Least distance of two labels."""
-LABEL_LETTERS = 17
+LABEL_LETTERS = 15
 
 TickFormat = Literal["percent", "seconds", "ratio"]
 
@@ -152,8 +152,8 @@ def scatter_chart(
     for p in sorted(points, key=lambda p: -p.y):
         px, py = _px_x(x, p.x, SCATTER_RIGHT), _px_y(y, p.y)
         label = _short(p.label)
-        right = px < WIDTH - 40 - 6.6 * len(label)
-        width = 6.6 * len(label)
+        right = px < WIDTH - 40 - 7.4 * len(label)
+        width = 7.4 * len(label)
         left = px + 8 if right else px - 8 - width
         at = py + 4
         for shift in (0, 13, -13, 26, -26, 39, -39, 52, -52):
@@ -180,9 +180,9 @@ def bar_chart(
     name: str, title: str, description: str, bars: Sequence[Bar], parts: Sequence[str]
 ) -> str:
     """Return stacked horizontal bars in per cent, and which part is which."""
-    left, row, top = 136, 26, 30
+    left, row, top = 122, 26, 30
     longest = max((sum(bar.parts) for bar in bars), default=0.0) or 1.0
-    scale = (WIDTH - left - 86) / longest
+    scale = (WIDTH - left - 112) / longest
     drawn, x = [], float(left)
     for i, part in enumerate(parts):
         drawn.append(

@@ -201,8 +201,9 @@ def _answer(what: Contents, colour: dict[str, int]) -> str:
         for label, i in colour.items()
     )
     return (
-        f'<p class="lead">{escape(lead)}</p><ul>{items}</ul>'
+        f'<div class="beside"><div><p class="lead">{escape(lead)}</p><ul>{items}</ul></div>'
         + charts.answer_figure(what.tables["methods"], colour)
+        + "</div>"
         + '<fieldset class="controls" id="methods-shown"><legend>Methods shown</legend>'
         f'<div class="choices">{boxes}</div>'
         '<p class="note">Hides a method in tables and charts and computes the profiles for those '
@@ -234,7 +235,8 @@ def _profiles(data: ProfileData, colour: dict[str, int]) -> str:
     return (
         "<p>Shares of the problems, each an instance and a seed, that every method shown has run: "
         f'<span id="profile-count">{problems:,}</span> of them. Ratios and targets refer to the '
-        "best of the methods shown.</p>"
+        "best of the methods shown. Restricted systems and other deliveries are other problems, "
+        "and not in profiles.</p>"
         '<div class="controls choices">'
         f'<label>Class <select id="profile-class">{classes}</select></label> '
         f'<label>Tolerance τ <select id="profile-tolerance">{tolerances}</select></label></div>'

@@ -67,7 +67,8 @@ def methods_table(comparison: Comparison, rng: np.random.Generator) -> Table:
         "Gap: delay over the best certified lower bound of the full system on the same instance, "
         "less 1; interquartile mean over runs with its 95% interval (stratified bootstrap, strata "
         "the classes). The two parts are against the method's own bound: "
-        "(1 + beams)(1 + placement) = 1 + gap. Times: shifted geometric means, shift "
+        "(1 + beams)(1 + placement) = 1 + gap. A non-robust plan guarantees nothing: its gap is "
+        "infinite. Times: shifted geometric means, shift "
         f"{TIME_SHIFT_S:g} s; failed runs count with the time until they ended. Rates: preparing "
         "the rate tables where that was timed apart.",
         (
@@ -282,8 +283,8 @@ def sentences(comparison: Comparison, by_method: Table, by_pair: Table) -> list[
     by_method, by_pair
         `methods_table` and `pairs_table` of it.
     """
-    full = {r.label for r in comparison.records if not r.restrict}
-    ranked = [row for row in by_method.rows if row[0] in full] or list(by_method.rows)
+    full = set(comparison.same_system)
+    ranked = [row for row in by_method.rows if row[0] in full]
     best = ranked[0]
     label, runs, gap, time = best[0], best[1], best[3], best[8]
     assert isinstance(gap, Estimate)
@@ -333,13 +334,20 @@ def sentences(comparison: Comparison, by_method: Table, by_pair: Table) -> list[
     return answer
 
 
-def solve_command(run: Record) -> str:
-    """Return the command lines that make one run again, outside a suite.
+def solve_command(run: Record, folder: str = "out") -> str:
+    """Return the command line that makes one run again, on the stored instance.
 
-    The names come from files and are quoted for a shell.
+    Parameters
+    ----------
+    run
+        Its names come from files and are quoted for a shell.
+    folder
+        The result folder, where the instance is.
     """
-    make = f"finecast generate {_q(run.scenario)} --seed {run.instance_seed} -o instance.npz"
-    parts = [f"finecast solve instance.npz --method {_q(run.method)} --seed {run.seed}"]
+    parts = [
+        f"finecast solve {_q(f'{folder}/instances/{run.instance_hash}.npz')}",
+        f"--method {_q(run.method)} --seed {run.seed}",
+    ]
     if run.time_limit_s is not None:
         parts.append(f"--time-limit {run.time_limit_s:g}")
     if run.restrict:
@@ -351,7 +359,7 @@ def solve_command(run: Record) -> str:
         for key, value in settings.items()
         if defaults.get(key) != value
     ]
-    return f"{make} && {' '.join(parts)}"
+    return " ".join(parts)
 
 
 def _options(run: Record) -> dict[str, object]:

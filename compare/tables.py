@@ -65,6 +65,8 @@ def shown(value: Value, kind: Kind) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, Estimate):
+        if value.low == value.high == value.value == math.inf:
+            return "∞"
         main, low, high = (shown(x, kind) for x in (value.value, value.low, value.high))
         unit = "%" if kind == "percent" else " s" if kind == "seconds" else ""
         return f"{main} ({low.removesuffix(unit)} to {high.removesuffix(unit)})"
@@ -110,7 +112,8 @@ def sort_key(value: Value) -> str:
 def to_html(table: Table) -> str:
     """Return a sortable table in a box of its own that scrolls sideways."""
     heads = "".join(
-        f'<th scope="col" aria-sort="none"><button type="button">{escape(c.title)}'
+        f'<th scope="col" aria-sort="none"{"" if _left(c) else " class=n"}>'
+        f'<button type="button">{escape(c.title)}'
         '<span class="arrow" aria-hidden="true"></span></button></th>'
         for c in table.columns
     )

@@ -243,7 +243,8 @@ function showMethods() {
   }
   redrawProfiles();
   filterRuns();
-  say(`${data.profiles.labels.length - hidden.size} methods shown, profiles computed for them.`);
+  const count = all("#methods-shown input").length - hidden.size;
+  say(`${count} methods shown, profiles computed for them.`);
 }
 
 for (const box of all("#methods-shown input")) box.addEventListener("change", showMethods);

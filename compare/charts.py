@@ -99,7 +99,7 @@ def answer_figure(by_method: Table, colour: dict[str, int]) -> str:
     """Draw how far from optimal against how fast, of `summary.methods_table`."""
     points = []
     for row in by_method.rows:
-        label, gap, time = row[0], row[3], row[8]
+        label, gap, time = row[0], row[3], row[9]
         if isinstance(gap, Estimate) and isinstance(time, float) and math.isfinite(gap.value):
             points.append(
                 Point(
@@ -221,7 +221,7 @@ def parts_figure(by_method: Table) -> str:
     """Draw the two parts of the gap, of `summary.methods_table`."""
     bars = []
     for row in by_method.rows:
-        beams, placement = row[5], row[6]
+        beams, placement = row[6], row[7]
         if isinstance(beams, float) and isinstance(placement, float):
             if not (math.isfinite(beams) and math.isfinite(placement)):
                 continue
@@ -246,7 +246,7 @@ def gains_figure(found: Iterable[Gain]) -> str:
             g.reduction.low,
             g.reduction.high,
             g.claim.claimed,
-            f"{shown(g.reduction.value, 'percent')}, {g.verdict}",
+            shown(g.reduction.value, "percent"),
         )
         for g in found
         if g.reduction is not None and g.instance_class == ALL_CLASSES

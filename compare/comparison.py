@@ -34,6 +34,8 @@ class Comparison:
     bound
         Best certified lower bound on D of the full system known, s, by the hash of the instance as
         solved; of all runs that there are, shown or not.
+    solver_bound
+        The same of all bounds, those included that rest on the word of a MILP solver.
     best_delay
         Least guaranteed delay of the full system, s, by the hash of the instance as solved; of all
         runs that there are.
@@ -48,6 +50,7 @@ class Comparison:
     instance_class: tuple[str, ...]
     runs: Mapping[tuple[str, str], tuple[Record, ...]]
     bound: Mapping[str, float]
+    solver_bound: Mapping[str, float]
     best_delay: Mapping[str, float]
     left_out: int
 
@@ -91,11 +94,20 @@ class Comparison:
             delay[row[instance], column[label]] = np.mean([cost(r) for r in runs])
         return delay
 
-    def gaps(self, runs: Iterable[Record]) -> FloatArray:
-        """Return (n,) gaps of runs to the best certified bound of the full system."""
+    def gaps(self, runs: Iterable[Record], *, solver_word: bool = False) -> FloatArray:
+        """Return (n,) gaps of runs to the best bound of the full system.
+
+        Parameters
+        ----------
+        runs
+            Of any methods.
+        solver_word
+            Count bounds that rest on the word of a MILP solver too.
+        """
         chosen = list(runs)
+        bound = self.solver_bound if solver_word else self.bound
         return gap_to_bound(
-            [cost(r) for r in chosen], [self.bound.get(r.solved_hash, 0.0) for r in chosen]
+            [cost(r) for r in chosen], [bound.get(r.solved_hash, 0.0) for r in chosen]
         )
 
 
@@ -138,11 +150,13 @@ def compare_runs(
         raise ValueError("classes: none of the methods named has a run in the classes named")
 
     bound: dict[str, float] = dict(known_bounds or {})
+    solver_bound = dict(bound)
     best: dict[str, float] = {}
     for r in records:
         # A restricted system has another optimum, and its bound says nothing of the full one.
-        if r.bound_kind == "certified" and not r.restrict and r.lower_bound is not None:
-            bound[r.solved_hash] = max(bound.get(r.solved_hash, 0.0), r.lower_bound)
+        if r.bound_kind != "none" and not r.restrict and r.lower_bound is not None:
+            for known in (bound, solver_bound) if r.bound_kind == "certified" else (solver_bound,):
+                known[r.solved_hash] = max(known.get(r.solved_hash, 0.0), r.lower_bound)
         if r.delay is not None and not r.restrict:
             best[r.solved_hash] = min(best.get(r.solved_hash, np.inf), r.delay)
 
@@ -164,6 +178,7 @@ def compare_runs(
             for key, of_key in runs.items()
         },
         bound=bound,
+        solver_bound=solver_bound,
         best_delay=best,
         left_out=len(records) - len(shown),
     )

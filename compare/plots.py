@@ -234,8 +234,8 @@ def interval_chart(
     for i, v in enumerate(intervals):
         y = top + i * row
         drawn.append(
-            f'<text x="{left}" y="{y + 13}" class="halo"><tspan class="strong">'
-            f"{escape(v.label)}</tspan> {escape(v.note)}</text>"
+            f'<text x="{left}" y="{y + 13}" class="halo">{escape(v.label)} '
+            f'<tspan class="strong">{escape(v.note)}</tspan></text>'
             f'<path class="whisker" style="stroke:var(--c0)" '
             f'd="M{px(v.low):.1f},{y + 26}H{px(v.high):.1f}"/>'
             f'<circle cx="{px(v.value):.1f}" cy="{y + 26}" r="5" style="fill:var(--c0)"/>'

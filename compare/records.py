@@ -7,6 +7,7 @@ spreadsheet.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -292,6 +293,7 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+@functools.cache
 def field_kinds() -> dict[str, Any]:
     """Return the fields of a record in order, and their types."""
     hints = typing.get_type_hints(Record)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from problem.arrays import FloatArray
@@ -104,9 +104,8 @@ def stratified_bootstrap(
     rng: np.random.Generator,
     *,
     repetitions: int = REPETITIONS,
-    level: float = LEVEL,
 ) -> Estimate:
-    """Return a statistic with its percentile interval; every stratum is resampled by itself.
+    """Return a statistic with its 95% percentile interval; each stratum is resampled by itself.
 
     Agarwal et al. (2021), section 4.1: runs are drawn with replacement within each task, so that
     every sample holds as many runs of each task as there are.
@@ -121,8 +120,52 @@ def stratified_bootstrap(
         Along the last axis.
     rng
         Draws the samples.
-    repetitions, level
-        Number of samples; probability that the interval covers.
+    repetitions
+        Number of samples.
+
+    Raises
+    ------
+    ValueError
+        No values.
+    """
+    return estimate(values, resamples(stratum, rng, repetitions), statistic)
+
+
+def resamples(
+    stratum: ArrayLike, rng: np.random.Generator, repetitions: int = REPETITIONS
+) -> NDArray[np.int32]:
+    """Return (repetitions, n) indices of samples drawn with replacement within each stratum.
+
+    Parameters
+    ----------
+    stratum
+        (n,) any labels.
+    rng
+        Draws the samples.
+    repetitions
+        Number of samples.
+    """
+    _, task = np.unique(np.asarray(stratum), return_inverse=True)
+    order = np.argsort(task, kind="stable").astype(np.int32)
+    size = np.bincount(task, minlength=1)
+    first = np.repeat(np.cumsum(size) - size, size)  # of the stratum, at every place
+    drawn = np.empty((repetitions, len(task)), np.int32)
+    for sample in drawn:
+        sample[:] = order[first + (rng.random(len(task)) * np.repeat(size, size)).astype(np.int32)]
+    return drawn
+
+
+def estimate(values: ArrayLike, samples: NDArray[np.int32], statistic: Statistic) -> Estimate:
+    """Return a statistic with its 95% percentile interval over given samples.
+
+    Parameters
+    ----------
+    values
+        (n,) observations.
+    samples
+        (repetitions, n) indices, from `resamples`.
+    statistic
+        Along the last axis.
 
     Raises
     ------
@@ -132,19 +175,12 @@ def stratified_bootstrap(
     observed = np.asarray(values, float)
     if observed.size == 0:
         raise ValueError("values: none given, at least one is needed")
-    _, task = np.unique(np.asarray(stratum), return_inverse=True)
-    order = np.argsort(task, kind="stable")
-    size = np.bincount(task)
-    first = np.repeat(np.cumsum(size) - size, size)  # of the stratum, at every place
-    grouped = observed[order]
-    sampled = np.empty(repetitions)
-    step = max(1, 2**22 // len(grouped))  # 32 MiB at a time
-    for start in range(0, repetitions, step):
-        stop = min(start + step, repetitions)
-        u = rng.random((stop - start, len(grouped)))
-        sampled[start:stop] = statistic(grouped[first + (u * np.repeat(size, size)).astype(int)])
+    step = max(1, 2**22 // len(observed))  # 32 MiB at a time
+    sampled = np.concatenate(
+        [statistic(observed[samples[i : i + step]]) for i in range(0, len(samples), step)]
+    )
     # "nearest" ranks are values that occurred: nothing is interpolated between infinities.
-    tail = (1.0 - level) / 2.0
+    tail = (1.0 - LEVEL) / 2.0
     low, high = np.quantile(sampled, (tail, 1.0 - tail), method="nearest")
     return Estimate(float(statistic(observed)), float(low), float(high), len(observed))
 

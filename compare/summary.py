@@ -9,24 +9,26 @@ from collections.abc import Callable, Iterable
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compare.comparison import Comparison, failed
 from compare.records import Record, Status
 from compare.statistics import (
     TIME_SHIFT_S,
     Estimate,
+    estimate,
     holm,
     interquartile_mean,
     paired_wilcoxon,
     probability_of_improvement,
+    resamples,
     shifted_geometric_mean,
     stratified_bootstrap,
 )
 from compare.tables import Column, Table, Value, shown
-from problem.arrays import FloatArray
+from problem.arrays import BoolArray, FloatArray
 
 SIGNIFICANCE = 0.05
-MOST_PAIRS_AT_FULL_REPETITIONS = 50
 
 Command = Callable[[Record], str]
 
@@ -139,30 +141,27 @@ def pairs_table(comparison: Comparison, rng: np.random.Generator) -> Table:
         for i, j in combinations(range(len(comparison.labels)), 2)
         if comparison.labels[i] in same and comparison.labels[j] in same
     ]
-    repetitions = 2000 if len(pairs) <= MOST_PAIRS_AT_FULL_REPETITIONS else 400
     stratum = np.array(comparison.instance_class)
+    drawn: dict[bytes, NDArray[np.int32]] = {}
+
+    def mean_of(values: FloatArray, where: BoolArray) -> Estimate:
+        # Pairs on the same instances share their samples.
+        if where.tobytes() not in drawn:
+            drawn[where.tobytes()] = resamples(stratum[where], rng)
+        return estimate(values, drawn[where.tobytes()], _mean)
+
     for i, j in pairs:
         both = ~np.isnan(delay[:, i]) & ~np.isnan(delay[:, j])
         if not both.any():
             continue
         a, b = delay[both, i], delay[both, j]
-        better = stratified_bootstrap(
-            probability_of_improvement(a[:, None], b[:, None]),
-            stratum[both],
-            _mean,
-            rng,
-            repetitions=repetitions,
+        better = mean_of(probability_of_improvement(a[:, None], b[:, None]), both)
+        finite = (
+            both & np.isfinite(delay[:, [i, j]]).all(axis=1) & (delay[:, [i, j]] > 0).all(axis=1)
         )
-        finite = np.isfinite(a) & np.isfinite(b) & (a > 0) & (b > 0)
         difference = None
         if finite.any():
-            ratio = stratified_bootstrap(
-                np.log(a[finite] / b[finite]),
-                stratum[both][finite],
-                _mean,
-                rng,
-                repetitions=repetitions,
-            )
+            ratio = mean_of(np.log(delay[finite, i] / delay[finite, j]), finite)
             low, value, high = np.expm1([ratio.low, ratio.value, ratio.high]).tolist()
             difference = Estimate(value, low, high, ratio.count)
         labels = comparison.labels

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -29,44 +30,45 @@ class Chromium:
         if program is None:
             raise RuntimeError("Chromium is needed for this test: apt-get install chromium")
         self.profile = tempfile.mkdtemp(prefix="chromium-")
-        command_out, self._to = os.pipe()
-        self._from, answer_in = os.pipe()
         switches = (
             "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
             "--disable-background-networking --disable-component-update --disable-sync "
             "--disable-dev-shm-usage --remote-debugging-pipe"
         )
-        # The shell gives the browser the two ends under the numbers that it expects.
-        self._browser = subprocess.Popen(
-            [
-                "/bin/sh",
-                "-c",
-                f'exec "$0" "$@" 3<&{command_out} 4>&{answer_in}',
-                program,
-                *switches.split(),
-                f"--user-data-dir={self.profile}",
-                "about:blank",
+        command, self._to = os.pipe()
+        self._from, answer = os.pipe()
+        # Away from the numbers that the browser's ends are copied to.
+        ends = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (command, answer)]
+        self._browser = os.posix_spawn(
+            program,
+            [program, *switches.split(), f"--user-data-dir={self.profile}", "about:blank"],
+            {**os.environ, "HOME": self.profile},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_DUP2, ends[0], 3),
+                (os.POSIX_SPAWN_DUP2, ends[1], 4),
             ],
-            pass_fds=(command_out, answer_in),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "HOME": self.profile},
         )
-        os.close(command_out)
-        os.close(answer_in)
+        for fd in (command, answer, *ends):
+            os.close(fd)
         self._buffer = b""
         self._last = 0
         self._session: str | None = None
         self.messages: list[str] = []
         self.requests: list[str] = []
-        targets = self.send("Target.getTargets")["targetInfos"]
-        page = next(t["targetId"] for t in targets if t["type"] == "page")
-        attached = self.send("Target.attachToTarget", targetId=page, flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.send(f"{domain}.enable")
 
     def __enter__(self) -> Chromium:
+        try:
+            targets = self.send("Target.getTargets")["targetInfos"]
+            page = next(t["targetId"] for t in targets if t["type"] == "page")
+            attached = self.send("Target.attachToTarget", targetId=page, flatten=True)
+            self._session = attached["sessionId"]
+            for domain in ("Page", "Runtime", "Network", "Log"):
+                self.send(f"{domain}.enable")
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -75,8 +77,12 @@ class Chromium:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._browser.kill()
-        self._browser.wait()
+        self.close()
+
+    def close(self) -> None:
+        """End the browser and remove its profile."""
+        os.kill(self._browser, signal.SIGKILL)
+        os.waitpid(self._browser, 0)
         os.close(self._to)
         os.close(self._from)
         shutil.rmtree(self.profile, ignore_errors=True)
@@ -107,8 +113,10 @@ class Chromium:
             time.sleep(0.05)
 
     def run(self, script: str) -> Any:
-        """Return the value of an expression in the page."""
-        answer = self.send("Runtime.evaluate", expression=script, returnByValue=True)
+        """Return the value of an expression in the page, or what its promise comes to."""
+        answer = self.send(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"]["exception"].get("description", answer))
         return answer["result"].get("value")

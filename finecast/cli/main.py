@@ -19,6 +19,7 @@ COMMANDS = {
     "bound": "Compute the certified lower bound alone.",
     "methods": "List the methods with their capabilities.",
     "compare": "Run methods on a suite of instances; goes on where it was stopped.",
+    "report": "Write what the runs of a comparison say: a page, or tables.",
 }
 
 

@@ -1,0 +1,311 @@
+"""Gains of the full system over restricted ones, against what the reference paper claims.
+
+A reduction is 1 - full / restricted on the same instance: of each system the least delay that the
+methods run on both found. With the certified lower bound of the restricted system in the place
+of its delay it is what no better method for the restricted system could undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from compare.comparison import Comparison
+from compare.records import Record
+from compare.statistics import Estimate, stratified_bootstrap
+from compare.tables import Column, Table, Value, shown
+from problem.arrays import FloatArray
+from solvers.registry import methods
+
+Verdict = Literal[
+    "reached", "agrees", "smaller here", "holds", "not shown", "the opposite", "too few instances"
+]
+FEWEST_PAIRS = 3
+"""Below, no interval says anything."""
+ALL_CLASSES = "all"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One gain to look for.
+
+    Parameters
+    ----------
+    name
+        What against what.
+    restrict
+        Restriction that takes the gain away; empty where `delivery` does.
+    delivery
+        Delivery of the full system; the other side is sequential.
+    claimed
+        Reduction stated in the abstract of the reference paper (arXiv 2509.19341); None where it
+        states no number of its own.
+    """
+
+    name: str
+    restrict: str = ""
+    delivery: str = "sequential"
+    claimed: float | None = None
+
+
+CLAIMS = (
+    Claim("fine-grained against coarse-grained caching", "coarse", claimed=0.6786),
+    Claim("robust against non-robust beams", "non-robust", claimed=0.3109),
+    Claim("CoMP against single-cell delivery", "no-comp"),
+    Claim("migration against none", "no-migration"),
+    Claim("broadcast against unicast", "unicast"),
+    Claim("spatial against sequential delivery", delivery="spatial"),
+)
+LEAST_CLAIMED_OVER_BASELINES = 0.2974
+
+
+@dataclass(frozen=True, eq=False)
+class Gain:
+    """Reductions of one claim in one class, or in all.
+
+    Parameters
+    ----------
+    claim
+        What against what, and what was claimed.
+    instance_class
+        Its name, or `all`.
+    reduction
+        Mean over the pairs with a finite delay on both sides; None without any.
+    certified
+        Mean of 1 - full / (bound of the restricted system); None where bounds are missing.
+    infinite
+        Pairs in which only the restricted system has no finite delay.
+    verdict
+        What the interval says of the claim.
+    """
+
+    claim: Claim
+    instance_class: str
+    reduction: Estimate | None
+    certified: float | None
+    infinite: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class _Pair:
+    instance_class: str
+    full: float
+    restricted: float
+    bound: float
+
+
+def gains(comparison: Comparison, rng: np.random.Generator) -> list[Gain]:
+    """Return the gains of every claim that the runs speak of: over all classes, then in each.
+
+    Parameters
+    ----------
+    comparison
+        The runs shown.
+    rng
+        For the intervals.
+    """
+    found = [(claim, _restriction_pairs(comparison, claim)) for claim in CLAIMS]
+    found += _learner_pairs(comparison)
+    result = []
+    for claim, pairs in found:
+        if not pairs:
+            continue
+        classes = tuple(dict.fromkeys(p.instance_class for p in pairs))
+        for name in (ALL_CLASSES, *(classes if len(classes) > 1 else ())):
+            chosen = [p for p in pairs if name in (ALL_CLASSES, p.instance_class)]
+            result.append(_gain(claim, name, chosen, rng))
+    return result
+
+
+def verdict(reduction: Estimate | None, claimed: float | None) -> Verdict:
+    """Return what an interval says of a claimed reduction, or of the direction without a number."""
+    if reduction is None or reduction.count < FEWEST_PAIRS:
+        return "too few instances"
+    if reduction.high < 0:
+        return "the opposite"
+    if reduction.low <= 0:
+        return "not shown"
+    if claimed is None:
+        return "holds"
+    if reduction.low >= claimed:
+        return "reached"
+    return "agrees" if reduction.high >= claimed else "smaller here"
+
+
+def gains_table(found: Iterable[Gain]) -> Table:
+    """Return the gains as a table."""
+    rows: list[tuple[Value, ...]] = [
+        (
+            g.claim.name,
+            g.instance_class,
+            g.reduction.count if g.reduction else 0,
+            g.infinite,
+            g.reduction,
+            g.certified,
+            g.claim.claimed,
+            g.verdict,
+        )
+        for g in found
+    ]
+    return Table(
+        "gains",
+        "Gains of the full system and the reference paper's claims",
+        "Reduction = 1 − full / restricted delay, mean over instances with its 95% interval; "
+        "certified: with the bound of the restricted system in the place of its delay, which no "
+        "better method for it could undo. A non-robust system guarantees no delay: the one it "
+        "realises takes its place. No finite delay: instances on which only the restricted system "
+        "has none, left out of the mean. Claimed: arXiv 2509.19341, whose scenario is not public.",
+        (
+            Column("claim", "Full against restricted"),
+            Column("class", "Class"),
+            Column("pairs", "Instances", "count"),
+            Column("infinite", "No finite delay", "count"),
+            Column("reduction", "Reduction", "percent"),
+            Column("certified", "Certified at least", "percent"),
+            Column("claimed", "Claimed", "percent"),
+            Column("verdict", "Here"),
+        ),
+        tuple(rows),
+    )
+
+
+def gain_sentences(found: Iterable[Gain]) -> list[str]:
+    """Return one sentence a claim, over all classes."""
+    says = {
+        "reached": "the claimed {claimed} is reached",
+        "agrees": "in agreement with the claimed {claimed}",
+        "smaller here": "less than the claimed {claimed}: the claim does not hold here",
+        "holds": "it helps",
+        "not shown": "no gain is shown",
+        "the opposite": "the opposite of a gain",
+        "too few instances": "too few instances to say more",
+    }
+    sentences = []
+    for g in found:
+        if g.instance_class != ALL_CLASSES:
+            continue
+        name = g.claim.name[0].upper() + g.claim.name[1:]
+        if g.reduction is None:
+            sentences.append(f"{name}: the restricted system never had a finite delay.")
+            continue
+        meant = says[g.verdict].format(claimed=shown(g.claim.claimed, "percent"))
+        sentences.append(
+            f"{name}: {shown(g.reduction, 'percent')} less delay, {meant}"
+            + (f" ({g.infinite} more without a finite delay)." if g.infinite else ".")
+        )
+    return sentences
+
+
+def _gain(claim: Claim, name: str, pairs: list[_Pair], rng: np.random.Generator) -> Gain:
+    finite = [p for p in pairs if np.isfinite(p.full) and np.isfinite(p.restricted)]
+    finite = [p for p in finite if p.restricted > 0]
+    reduction = None
+    if finite:
+        reduction = stratified_bootstrap(
+            [1 - p.full / p.restricted for p in finite],
+            [p.instance_class for p in finite],
+            _mean,
+            rng,
+        )
+    bounded = bool(finite) and all(p.bound > 0 for p in finite)
+    return Gain(
+        claim,
+        name,
+        reduction,
+        float(np.mean([1 - p.full / p.bound for p in finite])) if bounded else None,
+        sum(np.isfinite(p.full) and np.isinf(p.restricted) for p in pairs),
+        verdict(reduction, claim.claimed),
+    )
+
+
+def _restriction_pairs(comparison: Comparison, claim: Claim) -> list[_Pair]:
+    """Pair the systems on every instance that some method ran in both."""
+
+    def is_full(r: Record) -> bool:
+        return not r.restrict and r.delivery == claim.delivery
+
+    def is_restricted(r: Record) -> bool:
+        return r.restrict == claim.restrict and r.delivery == "sequential"
+
+    sides: dict[str, tuple[list[Record], list[Record]]] = {}
+    for r in comparison.records:
+        both = sides.setdefault(r.instance_hash, ([], []))
+        if is_full(r):
+            both[0].append(r)
+        elif is_restricted(r):
+            both[1].append(r)
+    pairs = []
+    for full, restricted in sides.values():
+        shared = {r.method for r in full} & {r.method for r in restricted}
+        if not shared:
+            continue
+        pairs.append(
+            _Pair(
+                full[0].instance_class,
+                _least(full, shared, _delay),
+                _least(restricted, shared, _realised if claim.restrict == "non-robust" else _delay),
+                max(
+                    (
+                        r.lower_bound
+                        for r in restricted
+                        if r.bound_kind == "certified"
+                        and r.lower_bound is not None
+                        and claim.restrict != "non-robust"  # bounds what is planned, not realised
+                    ),
+                    default=0.0,
+                ),
+            )
+        )
+    return pairs
+
+
+def _learner_pairs(comparison: Comparison) -> list[tuple[Claim, list[_Pair]]]:
+    """Pair every learned method with every online method that is not, in the full system."""
+    registry = methods()
+    learned, baselines = [], []
+    for label in comparison.labels:
+        run = comparison.of(label)[0]
+        method = registry.get(run.method)
+        if run.restrict or run.delivery != "sequential":
+            continue
+        if (method and method.needs_training) or any(r.train_s > 0 for r in comparison.of(label)):
+            learned.append(label)
+        elif method and method.setting == "online":
+            baselines.append(label)
+    delay = comparison.mean_delay
+    column = {label: i for i, label in enumerate(comparison.labels)}
+    found = []
+    for learner in learned:
+        for baseline in baselines:
+            ours, theirs = delay[:, column[learner]], delay[:, column[baseline]]
+            pairs = [
+                _Pair(name, float(a), float(b), 0.0)
+                for name, a, b in zip(comparison.instance_class, ours, theirs, strict=True)
+                if not np.isnan(a + b)
+            ]
+            claim = Claim(
+                f"{learner} (learned) against {baseline}", claimed=LEAST_CLAIMED_OVER_BASELINES
+            )
+            found.append((claim, pairs))
+    return found
+
+
+def _least(runs: list[Record], of: set[str], delay: Callable[[Record], float | None]) -> float:
+    delays = (delay(r) for r in runs if r.method in of)
+    return min((d for d in delays if d is not None), default=np.inf)
+
+
+def _delay(run: Record) -> float | None:
+    return run.delay
+
+
+def _realised(run: Record) -> float | None:
+    return run.realised_delay
+
+
+def _mean(values: FloatArray) -> FloatArray:
+    return np.asarray(values.mean(axis=-1))

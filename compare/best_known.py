@@ -78,6 +78,8 @@ def update(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> dict
     entries = read_best_known(path)
     told: dict[str, list[str]] = {"delays": [], "bounds": [], "refused": []}
     for record in read_records(folder):
+        if "coarse" in record.restrict.split(","):
+            continue  # whole models are another library, so another instance
         entry = entries.get(record.instance_hash) or {
             "suite": record.suite,
             "instance_class": record.instance_class,
@@ -129,7 +131,7 @@ def _judged_again(folder: Path, record: Record) -> float | str:
         evaluation = evaluate(instance, read_solution(folder / record.solution))
     except FormatError as error:
         return str(error)
-    except ValueError as error:  # whole models: another library, so another instance
+    except ValueError as error:
         return f"the solution is for another instance: {error}"
     if not evaluation.feasible:
         return f"the judge finds it infeasible: {evaluation.violations[0]}"

@@ -14,6 +14,7 @@ beforehand (their time is a field of its own). Online methods get their slots on
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -41,6 +42,9 @@ from solvers.solve import versions
 
 RESTARTS = 3
 """Times that the pool is started anew after one of its processes was killed."""
+
+SCHEDULER_TIMEOUT_S = 10
+"""For the first answer of a Dask scheduler."""
 
 OF_SOLVE = ("gap", "spatial_time")
 """Options that `solvers.solve.solve` takes for every method."""
@@ -206,8 +210,8 @@ def compare(
     ------
     FormatError
         The folder cannot be written.
-    RuntimeError
-        The processes of the pool were killed time and again, or the scheduler is not there.
+    OSError
+        The processes of the pool were killed time and again, or there is no scheduler or worker.
     """
     again = (Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY) if retry_failed else ()
     with sole_writer(folder):
@@ -338,7 +342,7 @@ def _by_loky(
                 break
             except TerminatedWorkerError:
                 if attempt == RESTARTS:
-                    raise RuntimeError(
+                    raise ChildProcessError(
                         f"processes of the pool were killed {attempt + 1} times; "
                         f"{len(left)} runs are missing"
                     ) from None
@@ -351,21 +355,24 @@ def _by_dask(
     missing: list[Run], folder: Path, threads: int, scheduler: str | None
 ) -> Generator[tuple[Record, bytes | None]]:
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
     except ImportError:
         raise FormatError(
             "--engine dask", "needs the extra: pip install 'finecast[dask]'"
         ) from None
     from joblib import Parallel, delayed, parallel_config
 
-    if scheduler is None:
-        raise ValueError("engine dask: needs the scheduler's address, as in tcp://host:8786")
+    if scheduler is None or not re.fullmatch(r"(\w+://)?[^\s/]+:\d{1,5}", scheduler):
+        given = "none is given" if scheduler is None else f"{scheduler!r} is not allowed"
+        raise ValueError(f"scheduler: {given}, expected an address as in tcp://host:8786")
     try:
-        client = Client(scheduler, timeout=20, set_as_default=False)
+        client = Client(scheduler, timeout=SCHEDULER_TIMEOUT_S, set_as_default=False)
     except OSError as error:
-        raise RuntimeError(f"no Dask scheduler at {scheduler}: {error}") from None
+        raise ConnectionError(f"no Dask scheduler at {scheduler}: {error}") from None
     with client:
         workers = sum(client.nthreads().values())
+        if not workers:
+            raise ConnectionError(f"the Dask scheduler at {scheduler} has no workers")
         jobs = (
             delayed(execute)(
                 run, instance_path(folder, run.instance_hash).read_bytes(),
@@ -376,7 +383,12 @@ def _by_dask(
         with parallel_config(backend="dask", client=client):
             pool = Parallel(-1, batch_size=1, pre_dispatch="2*n_jobs",
                             return_as="generator_unordered")  # fmt: skip
-            yield from pool(jobs)
+            try:
+                yield from pool(jobs)
+            except KilledWorker as error:
+                raise ChildProcessError(
+                    f"Dask's workers were killed time and again: {error}"
+                ) from None
 
 
 def check_entry(entry: MethodEntry) -> None:

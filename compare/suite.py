@@ -124,7 +124,7 @@ class InstanceClass(_Section):
 
 
 class Suite(_Section):
-    """A suite as it stands in its file; see docs/suites.md."""
+    """A suite as it stands in its file; see docs/comparing.md."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
     version: Annotated[int, Field(ge=1, strict=True)] = 1

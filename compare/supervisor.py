@@ -76,7 +76,7 @@ class _Process:
         if frame is None:
             said = self.last_words()
             self.kill()
-            raise RuntimeError(f"a process for runs did not start: {said}")
+            raise ChildProcessError(f"a process for runs did not start: {said}")
         event = frame[0]
         del event["event"]
         return event

@@ -443,6 +443,7 @@ def test_best_known_values_need_the_judge(tmp_path: Path) -> None:
         (["smoke", "-o", "r", "--time-limit", "0"], "--time-limit"),
         (["smoke", "-o", "r", "--workers", "0"], "--workers"),
         (["smoke", "-o", "r", "--engine", "dask"], "scheduler"),
+        (["smoke", "-o", "r", "--engine", "dask", "--scheduler", "x"], "'x' is not allowed"),
         (["smoke", "-o", "r", "--scheduler", "tcp://x"], "--engine dask"),
         (["smoke", "-o", "/dev/null"], "is a file"),
         (["smoke", "exact", "-o", "r"], "one is expected"),

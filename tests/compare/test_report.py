@@ -19,7 +19,6 @@ import pytest
 from chromium import Chromium
 from synthetic_records import synthetic_records
 
-from compare.charts import read_learning
 from compare.claims import gains, verdict
 from compare.comparison import Comparison, compare_runs
 from compare.curves import (
@@ -30,11 +29,13 @@ from compare.curves import (
     profiles,
     times_to_target,
 )
+from compare.learning import read_learning
 from compare.records import Record, Status
 from compare.report import Contents, contents, html_report, text_report
+from compare.results import methods_table, pairs_table
 from compare.statistics import Estimate
 from compare.store import instance_path, open_folder, solution_path, write_record
-from compare.summary import methods_table, pairs_table, sentences, solve_command
+from compare.summary import sentences, solve_command
 from compare.tables import Column, Table, shown, to_csv, to_html, to_latex, to_markdown
 from problem.files import FormatError
 from problem.instance import write_instance

@@ -12,6 +12,7 @@ from compare.comparison import Comparison, failed
 from compare.records import Record, Status
 from compare.statistics import Estimate
 from compare.tables import Table, shown
+from solvers.registry import methods
 
 
 def sentences(comparison: Comparison, by_method: Table, by_pair: Table) -> list[str]:
@@ -64,6 +65,22 @@ def sentences(comparison: Comparison, by_method: Table, by_pair: Table) -> list[
                 else "how far from optimal is not known."
             )
         )
+    registry = methods()
+    online = [
+        row
+        for row in ranked
+        if (method := registry.get(comparison.of(str(row[0]))[0].method)) is not None
+        and method.setting == "online"
+    ]
+    if online and len(online) < len(ranked):
+        first = online[0]
+        assert isinstance(first[3], Estimate)
+        if np.isfinite(first[3].value):
+            answer.append(
+                f"Of the online methods, which do not see the future, {first[0]} is closest: at "
+                f"most {shown(first[3], 'percent')} above the optimum, in "
+                f"{shown(first[9], 'seconds')} a run."
+            )
     broken = Counter(r.status for r in comparison.records if failed(r))
     total = len(comparison.records)
     if broken:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 import numpy as np
 
@@ -39,60 +36,10 @@ from compare.profiles import Steps
 from compare.statistics import Estimate
 from compare.tables import Table, shown
 from problem.arrays import FloatArray
-from problem.files import FormatError, read_bytes
 
 SMALLEST_GAP = 1e-4
 """Where logarithmic axes of gaps end: 0.01%."""
 LARGEST_RATIO = 1000.0
-LEARNING_METRICS = ("delay", "mean_delay", "evaluation_delay", "return", "reward")
-"""What a training log may say of the policy at a step, best first."""
-
-
-@dataclass(frozen=True, eq=False)
-class Learning:
-    """One training log.
-
-    Parameters
-    ----------
-    label
-        Name of the run.
-    metric
-        What was measured.
-    step, value
-        (n,) steps of the environment, and the metric at them.
-    """
-
-    label: str
-    metric: str
-    step: FloatArray
-    value: FloatArray
-
-
-def read_learning(path: Path) -> Learning:
-    """Return the curve in a training log: one JSON object a line, with `step` and a metric.
-
-    Raises
-    ------
-    FormatError
-        The file cannot be read, or has no line with a step and one of `LEARNING_METRICS`.
-    """
-    steps: dict[str, list[float]] = {name: [] for name in LEARNING_METRICS}
-    values: dict[str, list[float]] = {name: [] for name in LEARNING_METRICS}
-    for number, line in enumerate(read_bytes(path).splitlines(), 1):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            raise FormatError(path, f"line {number} is not valid JSON") from None
-        if not isinstance(entry, dict) or not _is_number(entry.get("step")):
-            continue
-        for name in LEARNING_METRICS:
-            if _is_number(entry.get(name)):
-                steps[name].append(float(entry["step"]))
-                values[name].append(float(entry[name]))
-    for name in LEARNING_METRICS:
-        if values[name]:
-            return Learning(path.stem, name, np.array(steps[name]), np.array(values[name]))
-    raise FormatError(path, f"no line with a step and one of {', '.join(LEARNING_METRICS)}")
 
 
 def answer_figure(by_method: Table, colour: dict[str, int]) -> str:
@@ -124,7 +71,7 @@ def answer_figure(by_method: Table, colour: dict[str, int]) -> str:
         x,
         y,
     )
-    return _figure(
+    return figure(
         "How far from optimal, how fast.",
         "Gap to the certified bound with its 95% interval, against the time of a run; lower left "
         f"is better. Gaps below {100 * SMALLEST_GAP:g}% are drawn there.",
@@ -176,8 +123,8 @@ def profile_figures(data: ProfileData, colour: dict[str, int]) -> tuple[str, int
             for label, steps in zip(data.labels, curves, strict=True)
         ]
         svg = step_chart(name, title, caption, lines, x, share)
-        table = _values_table(name, x, data.labels, curves, len(values))
-        html.append(_figure(f"{title}.", caption, svg + table))
+        table = values_table(name, x, data.labels, curves, len(values))
+        html.append(figure(f"{title}.", caption, svg + table))
     return "".join(html), len(common_problems(data, everything))
 
 
@@ -207,8 +154,8 @@ def anytime_figures(comparison: Comparison, colour: dict[str, int]) -> str:
         lines = [_line(label, colour[label], grid, values) for label, values in chosen]
         svg = step_chart(name, title, caption, lines, x, y)
         steps = [Steps(grid, values) for _, values in chosen]
-        table = _values_table(name, x, [label for label, _ in chosen], steps, 1, before=1.0)
-        figures.append(_figure(f"{title}.", caption, svg + table))
+        table = values_table(name, x, [label for label, _ in chosen], steps, 1, before=1.0)
+        figures.append(figure(f"{title}.", caption, svg + table))
     return (
         "<p>Each run counts from its own start and holds its last value when it ends. What methods "
         "say on the way is never counted as better than what the judge found at the end; gaps "
@@ -234,7 +181,7 @@ def parts_figure(by_method: Table) -> str:
         "much the placement, can still be improved at most. They are in the table of methods."
     )
     svg = bar_chart("parts", "Parts of the gap", caption, bars, ("beamforming", "placement"))
-    return _figure("Parts of the gap.", caption, svg)
+    return figure("Parts of the gap.", caption, svg)
 
 
 def gains_figure(found: Iterable[Gain]) -> str:
@@ -259,35 +206,7 @@ def gains_figure(found: Iterable[Gain]) -> str:
         "Mean reductions with 95% intervals (dots), and the reductions that the reference paper "
         "claims (diamonds)."
     )
-    return _figure("Gains.", caption, interval_chart("gains", "Gains", caption, intervals, x))
-
-
-def learning_figures(logs: Sequence[Learning]) -> str:
-    """Draw training curves, one chart a metric."""
-    html = []
-    for metric in dict.fromkeys(log.metric for log in logs):
-        chosen = [log for log in logs if log.metric == metric]
-        steps = np.concatenate([log.step for log in chosen])
-        values = np.concatenate([log.value for log in chosen])
-        low, high = float(values.min()), float(values.max())
-        room = 0.05 * (high - low) or 0.5
-        x = Axis("steps", float(steps.min()), float(steps.max()) or 1.0, False, "ratio")
-        if x.high <= x.low:
-            x = Axis("steps", x.low - 1.0, x.low + 1.0, False, "ratio")
-        y = Axis(metric, low - room, high + room, False, "ratio")
-        lines = [
-            Line(log.label, i, log.step, log.value, float(log.value[0]))
-            for i, log in enumerate(chosen)
-        ]
-        name = metric.replace("_", " ")
-        caption = f"{name.capitalize()} during training, one line a log."
-        svg = step_chart(f"learning-{metric}", name, caption, lines, x, y)
-        svg = svg.replace(' class="series" data-m=', ' class="series" data-log=')
-        curves = [Steps(log.step, log.value) for log in chosen]
-        labels = [log.label for log in chosen]
-        table = _values_table(f"learning-{metric}", x, labels, curves, 1, form="ratio")
-        html.append(_figure(f"{name.capitalize()}.", caption, svg + table))
-    return f'<div class="figures">{"".join(html)}</div>'
+    return figure("Gains.", caption, interval_chart("gains", "Gains", caption, intervals, x))
 
 
 def log_axis(title: str, values: Sequence[float], form: str) -> Axis:
@@ -311,14 +230,14 @@ def _line(label: str, index: int, grid: FloatArray, values: FloatArray) -> Line:
     return Line(label, index, grid[jumps], values[jumps], float(values[0]))
 
 
-def _figure(title: str, caption: str, body: str) -> str:
+def figure(title: str, caption: str, body: str) -> str:
     return (
         f"<figure><figcaption><strong>{escape(title)}</strong> {escape(caption)}</figcaption>"
         f"{body}</figure>"
     )
 
 
-def _values_table(
+def values_table(
     name: str,
     x: Axis,
     labels: Sequence[str],
@@ -352,7 +271,3 @@ def _values_table(
         f'<thead><tr><th scope="col">Method</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div></details>"
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -20,17 +20,17 @@ from compare import charts
 from compare.claims import Gain, gain_sentences, gains, gains_table
 from compare.comparison import Comparison
 from compare.curves import DEFAULT_TOLERANCE, TOLERANCES, ProfileData, profile_data
+from compare.learning import Learning, learning_figures
 from compare.plots import COLOURS, DASHES
-from compare.summary import (
+from compare.results import (
     Command,
     classes_table,
     failures_table,
     methods_table,
     pairs_table,
     runs_table,
-    sentences,
-    solve_command,
 )
+from compare.summary import sentences, solve_command
 from compare.tables import Column, Table, to_csv, to_html, to_latex, to_markdown
 from problem.version import FINECAST_VERSION
 
@@ -121,7 +121,7 @@ def html_report(
     what: Contents,
     *,
     pictures: Sequence[Picture] = (),
-    learning: Sequence[charts.Learning] = (),
+    learning: Sequence[Learning] = (),
     commands: Sequence[str] = (),
 ) -> str:
     """Return the page: style, script, charts and data inside, nothing to fetch.
@@ -155,7 +155,7 @@ def html_report(
     if pictures:
         sections.append(_section("pictures", "One instance", "".join(map(_picture, pictures))))
     if learning:
-        sections.append(_section("learning", "Learning", charts.learning_figures(learning)))
+        sections.append(_section("learning", "Learning", learning_figures(learning)))
     failures = tables["failures"]
     body = _wide(failures) if failures.rows else "<p>No run failed.</p>"
     sections.append(_section("failures", "Failed runs", body))

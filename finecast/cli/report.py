@@ -156,7 +156,7 @@ def _commands(
 
 
 def _learning(folder: Path, given: tuple[str, ...]) -> list[Any]:
-    from compare.charts import read_learning
+    from compare.learning import read_learning
 
     there = sorted((folder / "learning").glob("*.jsonl"))
     return [read_learning(path) for path in [*there, *map(Path, given)]]

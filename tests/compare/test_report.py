@@ -19,8 +19,7 @@ import pytest
 from chromium import Chromium
 from synthetic_records import synthetic_records
 
-from compare.charts import read_learning
-from compare.claims import gains, verdict
+from compare.claims import gain_sentences, gains, verdict
 from compare.comparison import Comparison, compare_runs
 from compare.curves import (
     anytime_curves,
@@ -30,11 +29,13 @@ from compare.curves import (
     profiles,
     times_to_target,
 )
+from compare.learning import read_learning
 from compare.records import Record, Status
 from compare.report import Contents, contents, html_report, text_report
+from compare.results import methods_table, pairs_table
 from compare.statistics import Estimate
 from compare.store import instance_path, open_folder, solution_path, write_record
-from compare.summary import methods_table, pairs_table, sentences, solve_command
+from compare.summary import sentences, solve_command
 from compare.tables import Column, Table, shown, to_csv, to_html, to_latex, to_markdown
 from problem.files import FormatError
 from problem.instance import write_instance
@@ -169,6 +170,52 @@ def test_gain_takes_only_methods_run_on_both_sides():
     (gain,) = gains(compare_runs(records), np.random.default_rng(0))
     assert gain.reduction is not None
     assert gain.reduction.value == 0.5
+
+
+def test_a_gain_pairs_runs_that_differ_in_nothing_else():
+    """A pipelined run of the full system is no match for a sequential one of whole models."""
+    records = [
+        run("full", "i", 10.0),
+        run("pipelined", "i", 8.0, schedule="pipelined"),
+        run("coarse", "i", 20.0, restrict="coarse"),
+    ]
+    by_name = {g.claim.name: g for g in gains(compare_runs(records), np.random.default_rng(0))}
+    assert {name: g.reduction and g.reduction.value for name, g in by_name.items()} == {
+        "fine-grained against coarse-grained caching": 0.5,
+        "pipelined against sequential schedule": pytest.approx(0.2),
+    }
+
+
+def test_the_largest_class_of_a_gain_is_named():
+    """Over all classes 62.5% does not reach the claim, in one class 75% does; both are said."""
+    records = [
+        r
+        for i in range(6)
+        for r in (
+            run("full", f"{i}", 10.0, instance_class="ab"[i % 2]),
+            run("coarse", f"{i}", 20.0 + 20.0 * (i % 2), restrict="coarse",
+                instance_class="ab"[i % 2]),
+        )
+    ]  # fmt: skip
+    (sentence,) = gain_sentences(gains(compare_runs(records), np.random.default_rng(0)))
+    assert "62.5% (62.5 to 62.5) less delay, less than the claimed 67.9%" in sentence
+    assert sentence.endswith(
+        "Most in class b: 75.0% (75.0 to 75.0) less delay, the claimed 67.9% is reached."
+    )
+
+
+def test_online_methods_are_ranked_among_themselves():
+    """The best method that does not see the future is named beside the best of all."""
+    records = [
+        r
+        for i in range(3)
+        for r in (run("lagrangian", f"{i}", 11.0), run("lru", f"{i}", 15.0, method="lru"))
+    ]
+    c = compare_runs(records)
+    rng = np.random.default_rng(0)
+    told = sentences(c, methods_table(c, rng), pairs_table(c, rng))
+    assert told[0].startswith("Closest to optimal is lagrangian")
+    assert any("Of the online methods" in s and "lru is closest: at most 50.0%" in s for s in told)
 
 
 def test_learned_methods_meet_the_online_baselines():

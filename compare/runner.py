@@ -89,6 +89,7 @@ def plan(
     *,
     entries: Iterable[MethodEntry] | None = None,
     classes: Iterable[str] | None = None,
+    instances: Iterable[int] | None = None,
     seeds: Iterable[int] | None = None,
     time_limit_s: float | None = None,
     drawn: Callable[[int, int], None] | None = None,
@@ -108,6 +109,8 @@ def plan(
         Methods in place of the suite's, for every class; None for the suite's own.
     classes
         Names of the classes to run; None for all.
+    instances
+        Seeds of the instances to run, of those that a class has; None for all.
     seeds
         Seeds of the methods in place of the suite's.
     time_limit_s
@@ -130,13 +133,19 @@ def plan(
     for name in sorted(chosen):
         if name not in names:
             raise ValueError(f"class {name!r} is none of {', '.join(names)} of suite {suite.name}")
+    drawn_seeds = {seed for one in suite.classes for seed in one.seeds}
+    of_instances = drawn_seeds if instances is None else set(instances)
+    for seed in sorted(of_instances - drawn_seeds):
+        raise ValueError(
+            f"instances: no class of suite {suite.name} has an instance of seed {seed}"
+        )
     of_methods = list(suite.seeds if seeds is None else seeds)
     total = sum(len(one.seeds) for one in suite.classes)
     runs: dict[str, Run] = {}
     for count, one in enumerate(draw_all(suite), start=1):
         if drawn is not None:
             drawn(count, total)
-        if one.instance_class.name not in chosen:
+        if one.instance_class.name not in chosen or one.seed not in of_instances:
             continue
         kept = instance_path(folder, one.hash)
         if not kept.exists():

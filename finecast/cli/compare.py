@@ -27,6 +27,7 @@ MODES = ("--freeze", "--merge", "--update-best-known")
 @click.option("-o", "--output", help="Result folder; runs that it holds are not done again.")
 @click.option("--methods", help="Labels of the suite's methods, or names of any, by commas.")
 @click.option("--classes", help="Names of the suite's classes, by commas.")
+@click.option("--instances", metavar="LIST", help="Seeds of the instances, as in 0-4 or 0,2,5.")
 @click.option("--seeds", metavar="LIST", help="Seeds of the methods, as in 0-4 or 0,2,5.")
 @click.option(
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once."
@@ -68,6 +69,7 @@ def command(
     output: str | None,
     methods: str | None,
     classes: str | None,
+    instances: str | None,
     seeds: str | None,
     workers: int,
     threads: int,
@@ -117,6 +119,7 @@ def command(
             folder,
             entries=entries,
             classes=chosen,
+            instances=None if instances is None else parse_seeds(instances),
             seeds=None if seeds is None else parse_seeds(seeds),
             time_limit_s=time_limit,
             drawn=lambda done, total: tell_drawn(done, total, None),

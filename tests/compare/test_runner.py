@@ -220,6 +220,7 @@ def test_what_is_there_is_not_run_again(probe: Path, tmp_path: Path) -> None:
     first = run_all(plan(suite, folder), folder)
     assert first == {"asked": 4, "known": 0, "done": 4}
     assert run_all(plan(suite, folder), folder) == {"asked": 4, "known": 4, "done": 0}
+    assert {run.instance_seed for run in plan(suite, folder, instances=[1])} == {1}
     more = plan(suite, folder, seeds=[0, 1])
     assert run_all(more, folder) == {"asked": 8, "known": 4, "done": 4}
     assert len(probe.read_text().splitlines()) == 8
@@ -438,6 +439,7 @@ def test_best_known_values_need_the_judge(tmp_path: Path) -> None:
         (["smoke", "-o", "r", "--methods", "gredy"], "did you mean 'greedy'?"),
         (["smoke", "-o", "r", "--classes", "big"], "none of tiny"),
         (["smoke", "-o", "r", "--seeds", "x"], "expected seeds"),
+        (["smoke", "-o", "r", "--instances", "77"], "has an instance of seed 77"),
         (["smoke", "-o", "r", "--set", "speed=9"], "'speed' is unknown"),
         (["smoke", "-o", "r", "--set", "seed=9"], "set by the runner"),
         (["smoke", "-o", "r", "--time-limit", "0"], "--time-limit"),

@@ -136,10 +136,9 @@ def search(
     points = []
     for t, d in enumerate(downlinks):
         part, there = np.array(own[t]), len(d.nats)
-        each = (values[part, :there] for values in (slope, charge, loss))
-        points.append(
-            DualPoint(weight[t, :there].exp().numpy(), *each, price[part], tuple(splits[t]))
-        )
+        beta, disturbed, beams = (values[part, :there] for values in (slope, charge, loss))
+        share = weight[t, :there].exp().numpy()
+        points.append(DualPoint(share, beta, disturbed, beams, price[part], tuple(splits[t])))
     return points
 
 
@@ -361,11 +360,14 @@ def _padded(downlinks: Sequence[Downlink]) -> _Slots:
         error[t, :there] = d.error**2
         listeners[t, : len(d.listeners), :there] = d.listeners
         senders[t, : len(d.listeners)] = d.senders
-    tensors = (
-        torch.from_numpy(values)
-        for values in (
-            rows.reshape(slots, -1, nodes, antennas), nats, most, ceiling, ratio, error, listeners,
-            senders,
-        )
-    )  # fmt: skip
-    return _Slots(*tensors, noisy)
+    return _Slots(
+        rows=torch.from_numpy(rows.reshape(slots, -1, nodes, antennas)),
+        nats=torch.from_numpy(nats),
+        most=torch.from_numpy(most),
+        ceiling=torch.from_numpy(ceiling),
+        ratio=torch.from_numpy(ratio),
+        error=torch.from_numpy(error),
+        listeners=torch.from_numpy(listeners),
+        senders=torch.from_numpy(senders),
+        noisy=noisy,
+    )

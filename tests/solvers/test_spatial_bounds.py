@@ -42,7 +42,8 @@ TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 
 
 def bound(channel, error, power, listeners, nats, **options) -> float:
-    """Return the bound of one downlink."""
+    """Return the bound of one downlink, by default from one box."""
+    options.setdefault("steps", 200)
     return float(broadcast_bounds([downlink(channel, error, power, listeners, nats)], **options)[0])
 
 
@@ -315,20 +316,20 @@ def test_boxes_cover_all_powers():
 
 
 @pytest.mark.parametrize("error", [0.0, 0.1])
-def test_boxes_raise_the_bound(error):
-    """Boxes never lower the bound of one box, and raise it on loose cases; still below the best."""
-    raised = []
-    for seed in range(6):
-        rng = np.random.default_rng(seed)
-        g, eps, power, listeners = drawn(rng, 5, 2, 2, 4, error)
-        nats = rng.lognormal(size=4)
-        case = without_dominated(downlink(g, eps, power, listeners, nats))
-        one, several = (time_bound(case, search([case], 100, work)[0]) for work in (0.0, 5e5))
-        rates = random_modes(rng, g, eps, power, listeners, 60)
-        solo = np.diag([random_modes(rng, g, eps, power, r[None], 20).max() for r in listeners])
-        assert one * (1 - 1e-9) <= several <= least_time(np.vstack([rates, solo]), nats)
-        raised.append(several / one)
-    assert np.mean(raised) > 1.02
+@pytest.mark.parametrize("seed", range(3))
+def test_boxes_raise_the_bound(seed, error):
+    """Four users with messages of their own, four antennas: boxes raise the bound by over 5%.
+
+    It stays below what time-sharing of random modes reaches.
+    """
+    rng = np.random.default_rng(seed)
+    g, eps, power, _ = drawn(rng, 4, 2, 2, 4, error)
+    own = np.eye(4, dtype=bool)
+    case = downlink(g, eps, power, own, np.ones(4))
+    one, several = (time_bound(case, search([case], 60, work)[0]) for work in (0.0, 1e5))
+    rates = random_modes(rng, g, eps, power, own, 300)
+    solo = np.diag([random_modes(rng, g, eps, power, row[None], 20).max() for row in own])
+    assert 1.05 * one <= several <= least_time(np.vstack([rates, solo]), np.ones(4))
 
 
 def test_boxes_on_users_that_take_turns():
@@ -358,6 +359,7 @@ def test_one_box_is_the_convex_programme(seed):
     """
     rng = np.random.default_rng(seed)
     g, eps, power, _ = drawn(rng, 3, 2, 2, 1)
+    g /= 4.0  # signal-to-noise ratios that the interior-point method likes
     listeners = np.array([[True, True, False], [False, False, True]])
     case = downlink(g, eps, power, listeners, rng.lognormal(size=2))
     covariance = [cp.Variable((4, 4), hermitian=True) for _ in listeners]
@@ -382,11 +384,12 @@ def test_one_box_is_the_convex_programme(seed):
 
 
 def test_time_limit_is_honoured():
-    """With no time at all a bound comes out too, below that of a full search."""
+    """With no time at all a bound comes out too, below that of a search with boxes."""
     rng = np.random.default_rng(9)
     g, eps, power, listeners = drawn(rng, 4, 2, 2, 3, 0.1)
-    hurried = bound(g, eps, power, listeners, np.ones(3), time_limit=0.0)
-    assert 0 < hurried <= bound(g, eps, power, listeners, np.ones(3), steps=200)
+    case = downlink(g, eps, power, listeners, np.ones(3))
+    hurried = broadcast_bounds([case], time_limit=0.0)[0]
+    assert 0 < hurried <= broadcast_bounds([case], time_limit=2.0)[0]
 
 
 def test_shrunken_channel_is_in_the_ball():

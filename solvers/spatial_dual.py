@@ -36,8 +36,9 @@ SPLITS, NEAR = 4, 0.97
 ROUNDS = 10
 """Rounds of splits, at most."""
 
-HELPS = 1e-3
-"""A split must promise this share of what the box costs."""
+HELPS, STALLS = 1e-3, 3e-3
+"""A split must promise this share of what the box costs, two rounds this much in the
+mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +115,8 @@ def search(
     )
     splits: list[list[tuple[int, int, float]]] = [[] for _ in downlinks]
     own: list[list[int]] = [[t] for t in range(count)]  # the boxes of each slot, in their order
-    weight = _improve(slots, weight, boxes, steps, 0, deadline)
+    weight, reached = _improve(slots, weight, boxes, steps, 0, deadline)
+    values = [reached]
     antennas = slots.rows[0, 0].numel()
     dimension = antennas if slots.noisy else min(users, antennas)
     cost = ROUND_STEPS * dimension**2 * min(slots.listeners.shape[1], ACTIVE)
@@ -130,7 +132,10 @@ def search(
             splits[t].append((own[t].index(box), user, power))
             own[t].append(new)
             boxes.high[box, user] = boxes.low[new, user] = power
-        weight = _improve(slots, weight, boxes, ROUND_STEPS, 1, deadline)
+        weight, reached = _improve(slots, weight, boxes, ROUND_STEPS, 1, deadline)
+        values.append(reached)
+        if len(values) > 2 and values[-1] < values[-3] + STALLS:
+            break
     slope, _, loss, charge = (each.numpy() for each in _multipliers(slots, boxes))
     price = torch.softmax(boxes.price, dim=1).numpy()
     points = []
@@ -144,8 +149,11 @@ def search(
 
 def _improve(
     slots: _Slots, weight: Tensor, boxes: _Boxes, steps: int, stage: int, deadline: float
-) -> Tensor:
-    """Return better logarithms of the weights (T, K); the multipliers of the boxes are changed."""
+) -> tuple[Tensor, float]:
+    """Return better logarithms of the weights (T, K) and the mean logarithm of the bounds.
+
+    The multipliers of the boxes are changed.
+    """
     count = len(slots.nats)
     present = slots.nats > 0
     real = slots.listeners.any(dim=2)[boxes.slot]  # (L, G), False for padding
@@ -199,7 +207,7 @@ def _improve(
             boxes.level.clamp_(-20.0, 40.0)
             boxes.floor.clamp_(-40.0, 40.0)
     weight, boxes.level, boxes.floor, boxes.price = kept
-    return weight
+    return weight, float(best.mean())
 
 
 def _cuts(slots: _Slots, weight: Tensor, boxes: _Boxes) -> list[tuple[int, int, float]]:

@@ -8,7 +8,9 @@ message for fewer users or from fewer nodes follows from that of a user group th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,6 +26,10 @@ STEPS = (20, 200)
 
 WORK = 2e8
 """Messages looked at times dimension^3 times steps that a search may cost, else it gets fewer."""
+
+
+BRANCHING = 1e7
+"""Messages looked at times dimension^2 times steps for boxes of modes, all slots together."""
 
 
 def slot_bound(
@@ -51,6 +57,7 @@ def slot_bounds(
     *,
     robust: bool = True,
     steps: int | None = None,
+    time_limit: float | None = None,
 ) -> FloatArray:
     """Return (T,) s: certified lower bounds on the time on the air of every slot.
 
@@ -67,13 +74,16 @@ def slot_bounds(
     robust
         Rates hold over the error balls; otherwise for the estimates only.
     steps
-        Adam steps in search of the dual points; by default what is done in seconds.
+        Adam steps in search of dual points of a single box; by default what is done in seconds,
+        and then the modes are divided into boxes.
+    time_limit
+        Seconds for all slots; a little more is used, since what was found is still certified.
     """
     if plans is None:
         plans = [messages(instance, t, frozenset()) for t in range(instance.slots)]
     downlinks = [_of_slot(instance, t, plan, robust) for t, plan in enumerate(plans)]
     cap = instance.network.max_spectral_efficiency * np.log(2.0)
-    return broadcast_bounds(downlinks, cap=cap, steps=steps)
+    return broadcast_bounds(downlinks, cap=cap, steps=steps, time_limit=time_limit)
 
 
 def _of_slot(instance: Instance, slot: int, plan: Messages, robust: bool) -> Downlink:
@@ -92,7 +102,11 @@ def _of_slot(instance: Instance, slot: int, plan: Messages, robust: bool) -> Dow
 
 
 def broadcast_bounds(
-    downlinks: Sequence[Downlink], *, cap: float = np.inf, steps: int | None = None
+    downlinks: Sequence[Downlink],
+    *,
+    cap: float = np.inf,
+    steps: int | None = None,
+    time_limit: float | None = None,
 ) -> FloatArray:
     """Return s, a certified lower bound on the time on the air of each: the largest known.
 
@@ -102,19 +116,22 @@ def broadcast_bounds(
         All of the same nodes and antennas.
     cap
         Highest rate of one message, nat/(s Hz).
-    steps
+    steps, time_limit
         As in `slot_bounds`.
     """
+    deadline = np.inf if time_limit is None else time.perf_counter() + time_limit
     bounds = np.array([user_bound(d, cap) for d in downlinks])
     # One user alone is exact; a user that no node reaches makes the bound infinite.
     looser = [t for t, d in enumerate(downlinks) if len(d.nats) > 1 and np.isfinite(bounds[t])]
     pruned = [without_dominated(downlinks[t]) for t in looser]
+    branching = BRANCHING if steps is None else 0.0
     if steps is None:
         work = sum(
             min(len(d.listeners), ACTIVE) * min(len(d.nats), d.channel[0].size) ** 3 for d in pruned
         )
         steps = int(np.clip(WORK / max(work, 1), *STEPS))
-    for t, d, point in zip(looser, pruned, search(pruned, steps), strict=True):
+    points = search(pruned, steps, branching, deadline)
+    for t, d, point in zip(looser, pruned, points, strict=True):
         bounds[t] = max(bounds[t], time_bound(d, point))
     return bounds
 
@@ -158,7 +175,9 @@ def downlink(
     needed = size @ heard
     there = np.flatnonzero(needed > 0)
     return Downlink(
-        channel=shrunken(g, eps)[there] * np.sqrt(limit)[:, None],
+        channel=g[there] * np.sqrt(limit)[:, None],
+        weakest=shrunken(g, eps)[there] * np.sqrt(limit)[:, None],
+        error=eps[there] * np.sqrt(limit),
         nats=needed[there],
         listeners=heard[size > 0][:, there],
         senders=sent[size > 0],
@@ -195,4 +214,4 @@ def without_dominated(d: Downlink) -> Downlink:
     np.fill_diagonal(within, False)
     kept = both[~np.any(within, axis=1)]
     users = len(d.nats)
-    return Downlink(d.channel, d.nats, kept[:, :users], kept[:, users:])
+    return replace(d, listeners=kept[:, :users], senders=kept[:, users:])

@@ -1,28 +1,32 @@
 """The certificate: from any multipliers to a lower bound on the time on the air.
 
 B_k is what user k needs, in nat/(s Hz) times s (bits times ln 2 / W), x_k = (sqrt(P_n) g_kn)_n its
-channel at full power, T_k = (sum_n norm(x_kn))^2 the most power that it can receive, mu_n > 0 with
-sum_n mu_n = 1, D = blockdiag_n(mu_n I), phi(M) = log(1 + M) - M / (1 + M). For any w >= 0, M > 0:
+channel at full power, x'_k the weakest in the error ball, E_k = blockdiag_n(P_n eps_kn^2 I),
+T_k = (sum_n norm(x_kn))^2, mu_n > 0 with sum_n mu_n = 1, D = blockdiag_n(mu_n I).
 
-* one user:    T >= B_k / log(1 + T_k), and no more than a few streams at the cap fit in it;
-* any scheme (B1):  T >= sum_k w_k B_k / (sum_k w_k phi(M_k) + t)  with
+* one user:    T >= B_k / log(1 + T'_k), and no more than a few streams at the cap fit in it;
+* all users:   the modes are divided into boxes of the beam power Y_k in [low_k, high_k] that each
+  user receives from messages for others. For weights w >= 0 and, in each box, slopes beta > 0,
+  prices lambda, nu >= 0 of disturbance by errors and by beams,
 
-      sum_k w_k / (1 + M_k) x_k x_k^H <= t D;
+      T >= sum_k w_k B_k / max over boxes of (sum_k w_k c_k + t),
 
-* linear beams, interference as noise (B2): the same with, for every message l,
+  c_k the most that a user's rate exceeds beta_k S - lambda_k e - nu_k Y (`most_over_prices`) and
+  t >= 0 such that for every message l
 
-      sum_{k hears l} w_k / (1 + M_k) x_k x_k^H
-          - sum_{k does not} w_k phi(M_k) / T_k x_k x_k^H <= t D,   t >= 0.
+      sum_{k hears l} w_k beta_k x'_k x'_k^H
+          - sum_{k does not} w_k (nu_k x_k x_k^H + lambda_k E_k) <= t D.
 
-B1 is B2 of one message that everybody hears (`pooled`). Nothing here depends on the placement or
-on how blocks are grouped into messages: B_k counts every block that user k needs once, and
-the condition of a message for fewer users or from fewer nodes follows from that of a user group
-that contains them and all nodes. The proofs are in docs/methods.md, "Spatial bounds".
+The bound for any scheme (B1) is that of one message that everybody hears (`pooled`). Nothing here
+depends on the placement or on how blocks are grouped into messages: B_k counts every block that
+user k needs once, and the condition of a message for fewer users or from fewer nodes follows from
+that of a user group that contains them and all nodes. The proofs are in docs/methods.md, "Spatial
+bounds".
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,6 +48,10 @@ class Downlink:
     channel
         (K, N, A) complex, sqrt(P_n) g_kn: the amplitude that a node at full power can cause, in
         noise amplitudes.
+    weakest
+        (K, N, A) complex, in its error ball.
+    error
+        (K, N), sqrt(P_n) eps_kn, radii of the balls.
     nats
         (K,) s, B_k, the bits that user k needs times ln 2 / W, > 0.
     listeners
@@ -53,6 +61,8 @@ class Downlink:
     """
 
     channel: ComplexArray
+    weakest: ComplexArray
+    error: FloatArray
     nats: FloatArray
     listeners: BoolArray
     senders: BoolArray
@@ -60,21 +70,29 @@ class Downlink:
 
 @dataclass(frozen=True, eq=False)
 class DualPoint:
-    """Multipliers; any weights >= 0, slopes within (0, 1] and prices > 0 prove a bound.
+    """Multipliers, for L boxes; any weights >= 0 and positive others prove a bound.
 
     Attributes
     ----------
     weight
         (K,) w_k, of the user's bits.
     slope
-        (K,) 1 / (1 + M_k), of the tangent to log(1 + x) at M_k.
+        (L, K) beta_k, of received power.
+    error_price, beam_price
+        (L, K) lambda_k and nu_k, of power that the errors make of messages for others, and of the
+        power of their beams.
     price
-        (N,) mu_n P_n, of a node's power.
+        (L, N) mu_n P_n, of a node's power.
+    splits
+        How the boxes came about: (box, user, power) cut the box; the part above became a new one.
     """
 
     weight: FloatArray
     slope: FloatArray
+    error_price: FloatArray
+    beam_price: FloatArray
     price: FloatArray
+    splits: tuple[tuple[int, int, float], ...] = ()
 
 
 def strongest(channel: ComplexArray, served: BoolArray | None = None) -> FloatArray:
@@ -103,7 +121,7 @@ def pooled(d: Downlink) -> Downlink:
         Channels and needs.
     """
     everybody, everywhere = np.ones((1, len(d.nats)), bool), np.ones((1, d.channel.shape[1]), bool)
-    return Downlink(d.channel, d.nats, everybody, everywhere)
+    return replace(d, listeners=everybody, senders=everywhere)
 
 
 def user_bound(d: Downlink, cap: float = np.inf) -> float:
@@ -118,7 +136,7 @@ def user_bound(d: Downlink, cap: float = np.inf) -> float:
     """
     served = d.listeners.T.astype(np.int64) @ d.senders > 0
     with np.errstate(divide="ignore"):
-        alone = d.nats / most_nats(strongest(d.channel, served), cap)
+        alone = d.nats / most_nats(strongest(d.weakest, served), cap)
     return float(alone.max(initial=0.0)) * (1.0 - ROUNDING)
 
 
@@ -145,42 +163,159 @@ def most_nats(snr: FloatArray, cap: float) -> FloatArray:
     return np.where(streams > 0, np.minimum(alone, capped), alone)
 
 
-def time_bound(d: Downlink, point: DualPoint) -> float:
-    """Return s: the bound B2 that a dual point proves.
+def boxes(
+    splits: tuple[tuple[int, int, float], ...], most: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return (L, K) low and high: boxes that together hold 0 <= Y <= most, by construction.
 
-    Rounding. w, 1/(1 + M) and mu are free: the arrays computed are the exact ones meant. With slope
-    s, phi = s - 1 - log s, rounded up. The terms of the users that do not hear a message may be
-    smaller than they are in the formula: they are rounded down.
+    Parameters
+    ----------
+    splits
+        As in `DualPoint`.
+    most
+        (K,) the most power that each user can receive.
+    """
+    low, high = np.zeros((1, len(most))), most[None].copy()
+    for box, user, power in splits:
+        low, high = np.vstack([low, low[box]]), np.vstack([high, high[box]])
+        high[box, user] = low[-1, user] = power
+    return low, high
+
+
+def most_over_prices(
+    slope: FloatArray,
+    error_price: FloatArray,
+    noise: FloatArray,
+    ceiling: FloatArray,
+    ratio: FloatArray,
+) -> FloatArray:
+    """Upper bound on log(1 + S / (n + e)) - beta S + lambda e, all arrays (..., K).
+
+    Over 0 <= e <= F, 0 <= S <= kappa (F - e); S is free where F is 0 or kappa infinite.
+
+    1. With S free the maximum over S is psi(beta (n + e)) + lambda e, psi(s) = s - 1 - log s for
+       s <= 1 and 0 beyond, convex in e: the largest over [0, e_1] is at an end.
+    2. From e_1 = (kappa F + n - 1 / beta) / (kappa - 1) on, S stops at kappa (F - e). With
+       u = n + e and q = u + kappa (F - e), log q - log u - beta kappa (F - e) + lambda e is convex
+       in e up to u = q / (kappa - 1) and concave from there. On the concave part it is below its
+       tangent at any point, best where it is flat; on the convex part below the larger end.
+
+    Parameters
+    ----------
+    slope, error_price
+        beta > 0 and lambda >= 0.
+    noise
+        n >= 1, with the received power that is not for the user.
+    ceiling, ratio
+        F >= 0 and kappa.
+    """
+    n, top = noise, ceiling
+
+    def free(e: FloatArray) -> FloatArray:
+        s = np.minimum(slope * (n + e), 1.0)
+        log = np.log(s)
+        pad = 32 * UNIT * (2.0 - log + error_price * e)
+        return np.asarray(s - 1.0 - log + error_price * e + pad)
+
+    limited = np.isfinite(ratio) & (ratio > 1.0) & (top > 0)
+    kappa = np.where(limited, ratio, 2.0)
+    start = (kappa * top + n - 1.0 / slope) / (kappa - 1.0)
+    start = np.maximum(start + 64 * UNIT * (kappa * top + n + 1.0 / slope) / (kappa - 1.0), 0.0)
+    start = np.where(limited, np.minimum(start, top), top)
+
+    def stopped(e: FloatArray) -> FloatArray:
+        signal = kappa * (top - e)
+        rise, cost = np.log1p(signal / (n + e)), slope * signal + error_price * e
+        value = rise - slope * signal + error_price * e
+        return np.asarray(value + 32 * UNIT * (1.0 + rise + cost))
+
+    def tangent(e: FloatArray) -> tuple[FloatArray, FloatArray]:
+        u, q = n + e, n + e + kappa * (top - e)
+        terms = (kappa - 1.0) / q, 1.0 / u, slope * kappa + error_price
+        return np.asarray(terms[2] - terms[0] - terms[1]), np.asarray(32 * UNIT * sum(terms))
+
+    whole, steep = kappa * (top + n), slope * kappa + error_price
+    turn = np.clip(whole / (2.0 * (kappa - 1.0)) - n, start, top)
+    root = np.sqrt(np.maximum((steep * whole) ** 2 - 4.0 * steep * (kappa - 1.0) * whole, 0.0))
+    flat = np.clip((steep * whole + root) / (2.0 * steep * (kappa - 1.0)) - n, turn, top)
+    rise, slack = tangent(flat)
+    above = np.maximum(rise + slack, 0.0) * (top - flat) - np.minimum(rise - slack, 0.0) * (
+        flat - turn
+    )
+    late = np.maximum(stopped(start), stopped(flat) + above * (1.0 + 8 * UNIT))
+    early = np.maximum(free(np.zeros_like(n)), free(start))
+    early = np.where(limited & (start <= 0), 0.0, early)
+    return np.asarray(np.where(limited, np.maximum(early, late), early))
+
+
+def floors(d: Downlink) -> tuple[FloatArray, FloatArray]:
+    """Return (K,) F = sum_n P_n eps_kn^2 and kappa = sum_n norm(x'_kn)^2 / (P_n eps_kn^2), above.
+
+    What the errors make of full power, and the most signal from power that would disturb by 1.
+
+    Parameters
+    ----------
+    d
+        Channels and errors.
+    """
+    power = (np.abs(d.weakest) ** 2).sum(axis=2)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = np.where(power > 0, power / d.error**2, 0.0).sum(axis=1)
+    up = 1.0 + 8 * (d.channel.shape[1] + d.channel.shape[2] + 16) * UNIT
+    return np.asarray((d.error**2).sum(axis=1) * up), np.asarray(ratio * up)
+
+
+def time_bound(d: Downlink, point: DualPoint) -> float:
+    """Return s: the bound that a dual point proves.
+
+    Rounding. w, beta, lambda, nu and mu are free: the arrays computed are the exact ones meant. c
+    is rounded up, what others' messages cost is rounded down.
 
     Parameters
     ----------
     d
         What is to be received.
     point
-        Weights, slopes and prices.
+        Multipliers.
     """
-    w, slope, price = point.weight, point.slope, point.price
-    minus_log = -np.log(slope)
-    phi = (minus_log - (1.0 - slope)) + 16 * UNIT * (2.0 + minus_log)
-    loss = w * phi / np.maximum(strongest(d.channel), 1e-100) * (1.0 - 8 * UNIT)
-    coefficient = np.where(d.listeners, w * slope, -loss)
-    rows = (d.channel / np.sqrt(price)[:, None]).reshape(len(w), -1)
-    sending = np.repeat(d.senders, d.channel.shape[2], axis=1)
-    t = largest_signed_eigenvalue_bound(rows, coefficient, sending)
-    spent = float((w * phi).sum()) + t * float(price.sum())
+    w, slope = point.weight, point.slope
+    ceiling, ratio = floors(d)
+    ends = [
+        most_over_prices(slope, point.error_price, 1.0 + y, ceiling, ratio) + point.beam_price * y
+        for y in boxes(point.splits, strongest(d.channel))
+    ]
+    over = np.maximum(*ends) * (1.0 + 8 * UNIT)
+    noisy = bool(d.error.any())
+    antennas = d.channel.shape[2]
+    sending = np.repeat(d.senders, antennas, axis=1)
+    spent = 0.0
+    for b, price in enumerate(point.price):
+        gain = np.where(d.listeners, w * slope[b], 0.0)
+        loss = np.where(d.listeners, 0.0, w * point.beam_price[b] * (1.0 - 8 * UNIT))
+        channel, coefficient, floor = d.weakest, gain - loss, np.zeros(sending.shape)
+        if noisy:
+            channel = np.concatenate([d.weakest, d.channel])
+            coefficient = np.hstack([gain, -loss])
+            disturbed = np.where(d.listeners, 0.0, w * point.error_price[b])
+            floor = disturbed @ (d.error**2 / price) * (1.0 - 8 * (len(w) + 8) * UNIT)
+            floor = np.repeat(floor, antennas, axis=1)
+        rows = (channel / np.sqrt(price)[:, None]).reshape(len(channel), -1)
+        t = largest_signed_eigenvalue_bound(rows, coefficient, floor, sending)
+        spent = max(spent, float((w * over[b]).sum()) + t * float(price.sum()))
     return float((w * d.nats).sum()) / spent * (1.0 - ROUNDING)
 
 
 def largest_signed_eigenvalue_bound(
-    rows: ComplexArray, coefficient: FloatArray, sending: BoolArray
+    rows: ComplexArray, coefficient: FloatArray, floor: FloatArray, sending: BoolArray
 ) -> float:
-    """Upper bound on max(0, lambda_max(sum_k a_gk x_k x_k^H)) over g, valid in exact arithmetic.
+    """Upper bound on max(0, lambda_max(sum_k a_gk x_k x_k^H - diag(f_g))) over g, exactly valid.
 
     As `solvers.beamforming.dual_bound.largest_eigenvalue_bound`, for coefficients of both signs:
-    the trace is replaced by sum_k max_g |a_gk| norm(x_k)^2, which bounds the trace norms. With
-    fewer users than antennas the matrices are taken in the basis of a QR factorisation: R comes
-    with an exactly unitary Q for columns within gamma_(cmn) norm(x_k) of x_k (Higham, *Accuracy
-    and stability of numerical algorithms*, 2002, theorem 19.4), which the pad includes.
+    the trace is replaced by sum_k max_g |a_gk| norm(x_k)^2 and the largest sum of f, which bound
+    the trace norms. With fewer users than antennas and f = 0 the matrices are taken in the basis of
+    a QR factorisation: R comes with an exactly unitary Q for columns within gamma_(cmn) norm(x_k)
+    of x_k (Higham, *Accuracy and stability of numerical algorithms*, 2002, theorem 19.4), which
+    the pad includes.
 
     Parameters
     ----------
@@ -188,19 +323,23 @@ def largest_signed_eigenvalue_bound(
         x_k, (K, m).
     coefficient
         a, (G, K).
+    floor
+        f, (G, m), >= 0.
     sending
         (G, m) bool, entries of x that count for g.
     """
     users, size = rows.shape
     magnitude = float(np.abs(coefficient).max(axis=0) @ (np.abs(rows) ** 2).sum(axis=1))
+    magnitude += float(floor.sum(axis=1).max(initial=0.0))
     if not np.isfinite(magnitude):
         return np.inf
     terms = users + size + 16
-    if users < size and sending.all():
+    if users < size and sending.all() and not floor.any():
         rows = np.asarray(np.linalg.qr(rows.T, mode="r")).T
         terms += 2 * users * size
-        sending, size = sending[:, :users], users
+        sending, size, floor = sending[:, :users], users, floor[:, :users]
     matrices = rows.T @ (coefficient[..., None] * rows.conj())
+    matrices = matrices - floor[..., None] * np.eye(size)
     matrices = matrices * (sending[:, None] & sending[..., None])
     pad = 8 * terms * UNIT * magnitude + 1e-200
     limit = max(0.0, float(np.linalg.eigvalsh(matrices)[:, -1].max())) + pad

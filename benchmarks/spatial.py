@@ -201,6 +201,7 @@ def measure(
         **over_bound(totals, bounds),
         "bound_seconds": float(np.mean(bound_s)),
         "peer_draws": peers,
+        "ours": float(table[:peers, -1].mean()) if peers else None,
         **{name: float(np.mean(values)) for name, values in others.items() if values},
         "totals": totals,
         "bounds": bounds,
@@ -237,7 +238,11 @@ def as_markdown(path: str) -> str:
         "on_the_air": "on the air", "over_bound": "/ bound", "over_bound_most": "worst",
         "draws": "draws",
     }  # fmt: skip
-    others = {"ratio_end": "ours", **{name: name.replace("_", " ") for name in PEERS}}
+    others = {
+        "peer_draws": "draws",
+        "ours": "ours",
+        **{name: name.replace("_", " ") for name in PEERS},
+    }
     rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
     lines = []
     for columns, chosen in (

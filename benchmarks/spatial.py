@@ -55,17 +55,17 @@ from solvers.spatial_bounds import broadcast_bounds, downlink
 SIZES = ((4, 12, 6), (4, 12, 8), (6, 24, 13), (6, 24, 20))
 """Nodes, users, messages."""
 
-ANTENNAS = (4, 2, 8)
 GRID = (
-    *(("families", n, a, k, g, 0.0) for a in ANTENNAS for n, k, g in SIZES),
-    *(("families", n, 4, k, g, error) for error in (0.1, 0.05) for n, k, g in SIZES),
+    *(("families", n, 4, k, g, 0.0) for n, k, g in SIZES),
+    *(("families", n, a, k, g, 0.0) for n, k, g in SIZES for a in (2, 8)),
+    *(("families", n, 4, k, g, e) for n, k, g in (SIZES[1], SIZES[3]) for e in (0.05, 0.1)),
     *(("random", n, 4, k, g, 0.0) for n, k, g in SIZES),
-    *(("families", n, a, k, g, e) for a in (2, 8) for e in (0.05, 0.1) for n, k, g in SIZES),
+    *(("families", n, a, k, g, e) for n, k, g in SIZES for e in (0.05, 0.1) for a in (4, 2, 8)),
 )
 """What matters most comes first."""
 
-PEERS_AT = 0.0
-"""The peers are measured where the errors are this, and on the main class of groups."""
+PEERS_AT = {"groups": "families", "antennas": 4, "error": 0.0}
+"""The classes of the grid on which the peers are measured."""
 
 MOMENTS = (0.5, 1.0, 2.0)
 MODELS_PER_FAMILY = 3
@@ -201,6 +201,7 @@ def measure(
         **over_bound(totals, bounds),
         "bound_seconds": float(np.mean(bound_s)),
         "peer_draws": peers,
+        "ours": float(table[:peers, -1].mean()) if peers else None,
         **{name: float(np.mean(values)) for name, values in others.items() if values},
         "totals": totals,
         "bounds": bounds,
@@ -237,7 +238,11 @@ def as_markdown(path: str) -> str:
         "on_the_air": "on the air", "over_bound": "/ bound", "over_bound_most": "worst",
         "draws": "draws",
     }  # fmt: skip
-    others = {"ratio_end": "ours", **{name: name.replace("_", " ") for name in PEERS}}
+    others = {
+        "peer_draws": "draws",
+        "ours": "ours",
+        **{name: name.replace("_", " ") for name in PEERS},
+    }
     rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
     lines = []
     for columns, chosen in (
@@ -295,11 +300,11 @@ def main() -> None:
     target = Path(output) if output else None
     lines = target.read_text().splitlines() if target and target.exists() else []
     done = {tuple(json.loads(line)[key] for key in KEYS) for line in lines}
-    for values in GRID:
+    for values in dict.fromkeys(GRID):
         if values in done:
             continue
         chosen = {**options, **dict(zip(KEYS, values, strict=True))}
-        if chosen["error"] != PEERS_AT or chosen["groups"] != "families":
+        if any(chosen[key] != value for key, value in PEERS_AT.items()):
             chosen["peers"] = 0
         line = json.dumps({**measure(**chosen), **made_with})
         if target:

@@ -40,7 +40,7 @@ def price_bound(prepared: Prepared, time_limit: float = BOUND_TIME_S) -> float:
     return max(bound, raised.lower_bound)
 
 
-def everywhere_bound(prepared: Prepared) -> float:
+def everywhere_bound(prepared: Prepared, time_limit: float | None = None) -> float:
     """Return the certified lower bound that all nodes hold everything.
 
     Sequential delivery: every needed block is sent once to all its users, at no more than the
@@ -52,10 +52,14 @@ def everywhere_bound(prepared: Prepared) -> float:
     ----------
     prepared
         Instance and rates.
+    time_limit
+        Seconds for the search under spatial delivery; whatever it finds is certified.
     """
     instance = prepared.instance
     if instance.delivery == "spatial":
-        bounds = slot_bounds(instance, prepared.plans, robust=prepared.robust)
+        bounds = slot_bounds(
+            instance, prepared.plans, robust=prepared.robust, time_limit=time_limit
+        )
         return float(bounds.sum()) * (1.0 - ROUNDING)
     total = 0.0
     for plan, slot in zip(prepared.plans, prepared.rates, strict=True):

@@ -32,6 +32,9 @@ from solvers.shared_prices import replanner
 
 Place = Callable[..., PlacementResult]
 
+BOUND_SHARE = 0.2
+"""Of the time limit, for the bound of spatial delivery."""
+
 PLACEMENT_SHARE = 0.8
 """Share of the time for the placement; the rest is for the bound at the bounded rates."""
 
@@ -89,7 +92,7 @@ def solve_lagrangian(
     prepared, found, prices = _place(
         place_by_prices, prepared, began, time_limit, gap, seed, start, callback
     )
-    certified = _price_bound(prepared, prices)
+    certified = _price_bound(prepared, prices, time_limit)
     result = _answer(prepared, found, began, "lagrangian", gap, certified)
     return _replannable(result, prepared, place_by_prices, "lagrangian", gap, seed)
 
@@ -205,7 +208,7 @@ def place_twice(
     prepared, found, prices = _place(place, prepared, began, share, gap, seed, start, callback)
     if done is not None and prepared.achieved is not None:
         done(prepared.achieved)
-    certified = _price_bound(prepared, prices)
+    certified = _price_bound(prepared, prices, time_limit)
     # The second says nothing of spatial delivery, which can beat one broadcast per block.
     spatial = prepared.instance.delivery == "spatial"
     if prepared.bounded is None or spatial or found.termination is Termination.INTERRUPTED:
@@ -301,9 +304,12 @@ def _left(time_limit: float | None, began: float) -> float | None:
     return None if time_limit is None else max(0.0, time_limit - (time.perf_counter() - began))
 
 
-def _price_bound(prepared: Prepared, prices: list[Prices | None]) -> float:
+def _price_bound(
+    prepared: Prepared, prices: list[Prices | None], time_limit: float | None
+) -> float:
     """Return the certified bound: the Lagrangian at the found prices, at bounded rates."""
-    bound = everywhere_bound(prepared)
+    share = None if time_limit is None else BOUND_SHARE * time_limit
+    bound = everywhere_bound(prepared, share)
     # The Lagrangian speaks of one broadcast per block, which spatial delivery can beat.
     if prepared.instance.delivery == "spatial" or prepared.bounded is None:
         return bound

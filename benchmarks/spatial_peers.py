@@ -18,7 +18,8 @@ from solvers.spatial import least_time
 WMMSE_ALONE = 60
 """Steps of WMMSE in a round where it searches alone: about as long as 12 and 50 of Adam."""
 
-PEER_TIME_S = 4.0
+PEER_TIME_S = 30.0
+"""Of the wall clock; enough for the programme to come to its own end."""
 
 
 def beams_alone(problem: MultiGroup) -> np.ndarray:

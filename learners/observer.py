@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from learners.environment import View
-from learners.episodes import Slot
-from learners.features import Basis, Features, basis, features
+from learners.feature_basis import Basis, basis_of
+from learners.features import Features, features
 from learners.lookahead import Lookahead, mpc_marginals
 
 
@@ -27,7 +27,7 @@ class Observer:
         self.lookahead = lookahead
         self.given = values
         self.steps = steps
-        self._slot: Slot | None = None
+        self._seen: View | None = None
         self._values: Lookahead | None = None
         self._basis: Basis | None = None
 
@@ -42,13 +42,14 @@ class Observer:
         return features(view, n, self._values, self._basis)
 
     def _look(self, view: View) -> None:
-        if view.slot is self._slot:
+        seen = self._seen
+        if seen is not None and view.slot is seen.slot and view.cached is seen.cached:
             return
-        self._slot = view.slot
+        self._seen = view
         if not self.lookahead:
             self._values = None
         elif self.given is not None:
             self._values = self.given.slot(view.slot.t)
         else:
             self._values = mpc_marginals(view.slot, view.cached, steps=self.steps)
-        self._basis = basis(view.slot, self._values)
+        self._basis = basis_of(view, self._values)

@@ -56,7 +56,7 @@ class Learner(Protocol):
         """Make one update; return what to log. A `loss` that is not finite stops the run."""
 
     def parts(self) -> Mapping[str, Part]:
-        """Return everything that `step` changes and torch can save: networks, optimisers, generators.
+        """Return what `step` changes and torch can save: networks, optimisers, generators.
 
         The networks that the policy needs have names that begin with "policy".
         """
@@ -145,7 +145,7 @@ def seeded(seed: int, *names: str) -> Generator:
 
 def tensors_of(parts: Mapping[str, Part]) -> dict[str, Tensor]:
     """Return the tensors of networks, optimisers and generators, by part and name."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, part in parts.items():
         if isinstance(part, Module):
             found = dict(part.state_dict())

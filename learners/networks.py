@@ -1,20 +1,21 @@
 """Networks over (node, block) pairs: action semantics, and the flat network without.
 
-    h     = environment branch(own, mean and max over n' of e_n', e_0, state)
-    e_n'  = interaction branch(what node n sees of neighbour n'),    e_0 = cloud branch(the cloud)
-    score(pull from n') = <A h, e_n'> / sqrt(d),   score(pull from the cloud) = <A_0 h, e_0> / sqrt(d)
-    score(pull nothing) = a . h,                   score(keep) = b . h
+    h    = environment branch(own, mean and max over n' of e_n', e_0, state)
+    e_n' = interaction branch(what node n sees of neighbour n'),  e_0 = cloud branch(the cloud)
+    score(pull from n') = <A h, e_n'> / sqrt(d),  from the cloud: <A_0 h, e_0> / sqrt(d)
+    score(pull nothing) = a . h,  score(keep) = b . h
 
 An action that concerns another node is scored by the inner product of what the node sees as a whole
 and what it sees of that other node; one that concerns the node alone, by the first alone (Wang et
-al., Action Semantics Network, ICLR 2020, arXiv 1907.11461; the cloud is a second kind of entity). All
-weights are shared over blocks, neighbours and nodes, so one network serves any J and any N.
+al., Action Semantics Network, ICLR 2020, arXiv 1907.11461; the cloud is a second kind of entity).
+All weights are shared over blocks, neighbours and nodes, so one network serves any J and any N.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ def perceptron(sizes: tuple[int, ...], *, zero_last: bool = False) -> nn.Sequent
         The last layer starts at 0.
     """
     layers: list[nn.Module] = []
-    for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (inputs, outputs) in enumerate(pairwise(sizes)):
         layers += [nn.Linear(inputs, outputs)] + [nn.ReLU()] * (i < len(sizes) - 2)
     last = layers[-1]
     if zero_last and isinstance(last, nn.Linear):

@@ -156,7 +156,9 @@ def surrogate_episodes(
     first = scenario.generate(seeds[0])
     check_instance(first, "scenario")
     c = fitted_exponent(first) if exponent is None else exponent
-    draws = (_surrogate_of(scenario.generate(seed), c, horizon, dtype) for seed in seeds)
+    draws = (
+        surrogate_of(scenario.generate(seed), c, horizon=horizon, dtype=dtype) for seed in seeds
+    )
     return _gathered(draws, len(seeds), "surrogate episodes", callback)
 
 
@@ -284,10 +286,30 @@ def _episode_of(
     return _episode(prior, table, varying, least, dtype)
 
 
-def _surrogate_of(
-    instance: Instance, exponent: float, horizon: int, dtype: torch.dtype
+def surrogate_of(
+    instance: Instance,
+    exponent: float,
+    *,
+    horizon: int = HORIZON,
+    dtype: torch.dtype = torch.float32,
 ) -> Episodes:
-    """Return the episode of one instance with rates in closed form, all slots at once."""
+    """Return the episode of one instance with rates in closed form, all slots at once.
+
+    Parameters
+    ----------
+    instance
+        As in `episodes_of`.
+    exponent
+        c.
+    horizon, dtype
+        As in `episodes_of`.
+
+    Raises
+    ------
+    ValueError
+        The instance is not of that sort, or a user cannot be served.
+    """
+    check_instance(instance, "instance")
     prior = prior_of(instance)
     network, table = prior.network, chains(prior.link)
     amplitude = np.linalg.norm(instance.normalised_channel, axis=3) - instance.normalised_error
@@ -307,7 +329,7 @@ def _surrogate_of(
         bits[:, :, 0] = 0.0
         broadcast = 8.0 / bits
 
-    _kind, contains = kinds(prior.library.model_blocks)
+    contains = kinds(prior.library.model_blocks)[1]
     wanted = np.clip(_forecasts(prior.demand, instance.requests, horizon) @ contains, 0.0, 1.0)
     probability = 1.0 - np.prod(1.0 - wanted, axis=2)  # (T, H, C)
     share = _share(wanted, probability[:, :, None])

@@ -249,9 +249,15 @@ def members_of(sets: Tensor, nodes: int) -> Tensor:
 
 
 def _unit(slot: Slot) -> Tensor:
-    """Return (E, 1) seconds per byte: mean over nodes from the cloud, over kinds on the air."""
-    air = slot.air[:, 0, :, -1]
-    return slot.link[:, -1].mean(dim=1, keepdim=True) + air.mean(dim=1, keepdim=True)
+    """Return (E, 1) seconds per byte: mean over nodes from the cloud, and over bytes on the air.
+
+    The air counts as it would be now if all nodes sent what is needed.
+    """
+    bytes_ = slot.size * slot.needed
+    everywhere = torch.full_like(slot.group, (1 << slot.nodes) - 1)
+    air = torch.where(slot.needed, lookup(slot.broadcast, slot.group, everywhere), 0.0)
+    mean = (bytes_ * air).sum(dim=1, keepdim=True) / bytes_.sum(dim=1, keepdim=True).clamp(min=1.0)
+    return slot.link[:, -1].mean(dim=1, keepdim=True) + mean
 
 
 def _worth(slot: Slot, unit: Tensor, values: Lookahead | None) -> Tensor:

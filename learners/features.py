@@ -4,10 +4,10 @@
 N - 1 other nodes (in the order of their numbers, without n), one for the cloud, and the state of
 the whole system. All are float32 of order one; their names are OWN, NEIGHBOUR, CLOUD and STATE.
 
-Times are in units of what a typical byte costs: its mean time from the cloud and on the air. Times
-and counts that have no upper limit are compressed by log(1 + x). What does not depend on the
-decisions of the slot is computed once per slot (`learners.feature_basis`); it comes first in every
-list of names.
+Times are in units of what a byte costs now: its mean time from the cloud and, sent by all nodes, on
+the air. Times and counts that have no upper limit are compressed by log(1 + x). What does not
+depend on the decisions of the slot is computed once per slot (`learners.feature_basis`); it comes
+first in every list of names.
 """
 
 from __future__ import annotations

@@ -75,10 +75,8 @@ class Planned:
     values: Lookahead
 
     def pull(self, view: View, n: int | None) -> Tensor:
-        """Pull by the levels that are best for this slot and after it."""
-        after = self.values.after[:, view.slot.t]
-        source = pull_by_level(view.slot, view.cached, after)
-        return source if n is None else source[:, n]
+        """Pull, all nodes at once, by the levels that are best for this slot and after it."""
+        return pull_by_level(view.slot, view.cached, self.values.after[:, view.slot.t])
 
     def keep(self, view: View, n: int | None) -> Tensor:
         """Score by what a copy saves given what the others keep."""
@@ -231,7 +229,7 @@ def _backwards(slot: Slot, price: Tensor) -> _Programme:
     sender: list[Tensor] = []
     for s in reversed(range(slot.horizon)):
         charge = (slot.air[:, s] + after).gather(2, senders)
-        needed, level = (times + charge.unflatten(2, (sets, levels))).min(dim=3)
+        needed, level = (times + charge.reshape(*charge.shape[:2], sets, levels)).min(dim=3)
         chance = slot.need[:, s, :, None]
         here = _rent(slot, price[:, s]) + after + chance * (needed - after)
         sender.insert(0, _chosen(slot.chain_sender, level))
@@ -255,10 +253,10 @@ def best_subset(cost: Tensor) -> tuple[Tensor, Tensor]:
     """Return the least cost over all subsets of every set, and the subset, (E, C, S) each."""
     least = cost.clone()
     subset = torch.arange(cost.shape[2], device=cost.device).expand(cost.shape).clone()
-    half = 1
+    half, shape = 1, cost.shape[:2]
     while half < cost.shape[2]:
-        pair = least.unflatten(2, (-1, 2, half))
-        names = subset.unflatten(2, (-1, 2, half))
+        pair = least.view(*shape, -1, 2, half)
+        names = subset.view(*shape, -1, 2, half)
         fewer = pair[:, :, :, 0] <= pair[:, :, :, 1]
         pair[:, :, :, 1] = torch.where(fewer, pair[:, :, :, 0], pair[:, :, :, 1])
         names[:, :, :, 1] = torch.where(fewer, names[:, :, :, 0], names[:, :, :, 1])
@@ -271,7 +269,7 @@ def _expected_bytes(slot: Slot, run: _Programme, cached: Tensor, size: Tensor) -
     draws, kinds, sets = run.after.shape
     sender = _first_senders(slot, run.after, cached)
     mass = size.new_zeros((draws, kinds * sets))
-    mass = mass.scatter_add(1, slot.kind * sets + sender, size).unflatten(1, (kinds, sets))
+    mass = mass.scatter_add(1, slot.kind * sets + sender, size).view(draws, kinds, sets)
     member = slot.member.to(size.dtype)
     used = []
     for s in range(slot.horizon):

@@ -1,0 +1,259 @@
+"""A PettingZoo parallel environment, so that learners of other libraries can be used.
+
+One scenario; every reset draws an instance. The agents are the nodes and decide at once. An action
+is (2 J,) integers: for every block where to pull it from (0 nothing, 1 + n' node n', N + 1 the
+cloud), then for every block whether to keep it (0 or 1). What does not fit is dropped in the order
+of what a copy is expected to save in the next slot (docs/formulation.md section 6). The reward of
+every agent is minus the slot delay in seconds.
+
+Observations are the features of `learners.features`, with a mask of the actions that have an
+effect; see J. Terry et al., PettingZoo, NeurIPS 2021, for the interface.
+
+Raises
+------
+MissingExtra
+    On import, where PettingZoo or Gymnasium is not installed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from learners.baselines import saving
+from learners.draws import episodes_of, fitted_exponent, surrogate_of
+from learners.environment import (
+    View,
+    deliver,
+    keep_turns,
+    packed,
+)
+from learners.episodes import Episodes
+from learners.extras import MissingExtra
+from learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, features
+from problem.scenario import Scenario
+
+try:
+    from gymnasium import spaces
+    from pettingzoo import ParallelEnv
+except ModuleNotFoundError as error:
+    raise MissingExtra("learners.parallel_env", "pettingzoo") from error
+
+LARGEST_SEED = 2**31
+"""Seeds of the instances that resets without a seed draw lie below it."""
+
+
+class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[misc]
+    """Nodes that cache, pull and keep parameter blocks, all at once.
+
+    Parameters
+    ----------
+    scenario
+        Where the instances are drawn from; at most 8 nodes, sequential delivery and schedule.
+    rates
+        "surrogate": from a closed form, some milliseconds per draw; "true": by beamforming, some
+        seconds per draw.
+    seed
+        Of the instances that resets without a seed draw.
+    rate_cache
+        As in `solvers.joint.prepare`, for true rates.
+
+    Raises
+    ------
+    ValueError
+        The scenario is not of that sort.
+    """
+
+    metadata = {"name": "finecast_v0", "render_modes": [], "is_parallelizable": True}  # noqa: RUF012
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        *,
+        rates: Literal["surrogate", "true"] = "surrogate",
+        seed: int = 0,
+        rate_cache: str | None = None,
+    ) -> None:
+        if rates not in ("surrogate", "true"):
+            raise ValueError(f"rates: {rates!r} is not allowed, must be 'surrogate' or 'true'")
+        self.scenario, self.rates, self.rate_cache = scenario, rates, rate_cache
+        self._rng = np.random.default_rng(seed)
+        first = scenario.generate(seed)
+        self._exponent = fitted_exponent(first) if rates == "surrogate" else 0.0
+        nodes, blocks = first.nodes, first.library.blocks
+        self.possible_agents = [f"node_{n}" for n in range(nodes)]
+        self.agents: list[str] = []
+        self.render_mode = None
+        self._actions = {
+            agent: spaces.MultiDiscrete([nodes + 2] * blocks + [2] * blocks)
+            for agent in self.possible_agents
+        }
+        shapes = {
+            "own": (blocks, len(OWN)),
+            "neighbour": (blocks, nodes - 1, len(NEIGHBOUR)),
+            "cloud": (blocks, len(CLOUD)),
+            "state": (len(STATE),),
+        }
+        self._observations = {
+            agent: spaces.Dict(
+                {
+                    **{
+                        name: spaces.Box(-np.inf, np.inf, shape, np.float32)
+                        for name, shape in shapes.items()
+                    },
+                    "action_mask": spaces.Tuple(
+                        [spaces.MultiBinary(nodes + 2)] * blocks + [spaces.MultiBinary(2)] * blocks
+                    ),
+                }
+            )
+            for agent in self.possible_agents
+        }
+        self.state_space = spaces.Box(-np.inf, np.inf, shapes["state"], np.float32)
+        self._episode: Episodes | None = None
+        self._cache = torch.zeros((1, nodes, blocks), dtype=torch.bool)
+        self._t = 0
+
+    def observation_space(self, agent: str) -> Any:
+        """Return the space of observations: features and the mask of actions."""
+        return self._observations[agent]
+
+    def action_space(self, agent: str) -> Any:
+        """Return the space of actions: sources of all blocks, then whether to keep them."""
+        return self._actions[agent]
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """Draw an instance and return what the nodes observe in slot 0.
+
+        Parameters
+        ----------
+        seed
+            Of the instance, and of all that resets without a seed draw after it.
+        options
+            Not used.
+        """
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        draw = int(self._rng.integers(LARGEST_SEED)) if seed is None else seed
+        instance = self.scenario.generate(draw)
+        if self.rates == "true":
+            self._episode = episodes_of([instance], bound=False, rate_cache=self.rate_cache)
+        else:
+            self._episode = surrogate_of(instance, self._exponent)
+        self._cache, self._t = self._episode.start, 0
+        self.agents = list(self.possible_agents)
+        return self._observed(), {agent: {"seed": draw} for agent in self.agents}
+
+    def step(
+        self, actions: dict[str, Any]
+    ) -> tuple[
+        dict[str, dict[str, Any]],
+        dict[str, float],
+        dict[str, bool],
+        dict[str, bool],
+        dict[str, dict[str, Any]],
+    ]:
+        """Play one slot; the last one ends the episode.
+
+        Parameters
+        ----------
+        actions
+            One for every node.
+
+        Raises
+        ------
+        RuntimeError
+            The episode is over, or has not begun.
+        ValueError
+            An action is missing or outside its space.
+        """
+        if self._episode is None or not self.agents:
+            raise RuntimeError("step: the episode is over, call reset")
+        chosen = torch.from_numpy(np.stack([self._checked(actions, name) for name in self.agents]))
+        blocks = self._episode.blocks
+        # Action 0 is nothing (-1), 1 + n' is node n', N + 1 the cloud (N).
+        source, wanted = chosen[None, :, :blocks] - 1, chosen[None, :, blocks:] == 1
+        slot, cached = self._episode.slot(self._t), packed(self._cache)
+        delivery = deliver(slot, cached, source)
+        view = View(
+            slot,
+            cached,
+            delivery.sender,
+            torch.zeros_like(cached),
+            in_turn=False,
+            keeping=True,
+        )
+        self._cache = keep_turns(view, _Wanted(wanted))
+        delay = float(delivery.delay.sum())
+        agents, self._t = self.agents, self._t + 1
+        over = self._t == self._episode.slots
+        observed = self._observed()
+        if over:
+            self.agents = []
+        return (
+            observed,
+            dict.fromkeys(agents, -delay),
+            dict.fromkeys(agents, over),
+            dict.fromkeys(agents, False),
+            {agent: {"delay_s": delay} for agent in agents},
+        )
+
+    def state(self) -> np.ndarray[Any, Any]:
+        """Return the state of the whole system, for mixers and central critics."""
+        return np.asarray(self._features().state[0].numpy())
+
+    def render(self) -> None:
+        """Draw nothing."""
+
+    def close(self) -> None:
+        """Let go of nothing."""
+
+    def _checked(self, actions: dict[str, Any], agent: str) -> np.ndarray[Any, Any]:
+        action = np.asarray(actions.get(agent))
+        space = self._actions[agent]
+        if action.shape != space.shape or not space.contains(action.astype(np.int64)):
+            raise ValueError(f"actions[{agent!r}]: is not in the action space of the node")
+        return action.astype(np.int64)
+
+    def _features(self) -> Features:
+        """Return what all nodes see; when the episode is over, the last slot once more."""
+        if self._episode is None:
+            raise RuntimeError("the episode has not begun, call reset")
+        slot = self._episode.slot(min(self._t, self._episode.slots - 1))
+        cached = packed(self._cache)
+        return features(View(slot, cached, cached, torch.zeros_like(cached), in_turn=False), None)
+
+    def _observed(self) -> dict[str, dict[str, Any]]:
+        seen = self._features()
+        may_pull, may_keep = seen.may_pull[0], (seen.may_keep | seen.may_pull.any(dim=-1))[0]
+        always = torch.ones_like(may_keep[..., None])
+        pulls = torch.cat([always, may_pull], dim=2).to(torch.int8).numpy()
+        keeps = torch.stack([always[..., 0], may_keep], dim=2).to(torch.int8).numpy()
+        return {
+            agent: {
+                "own": seen.own[0, n].numpy(),
+                "neighbour": seen.neighbour[0, n].numpy(),
+                "cloud": seen.cloud[0, n].numpy(),
+                "state": seen.state[0].numpy(),
+                "action_mask": (*pulls[n], *keeps[n]),
+            }
+            for n, agent in enumerate(self.agents)
+        }
+
+
+class _Wanted:
+    """Keep what the actions name, in the order of what a copy saves."""
+
+    def __init__(self, wanted: torch.Tensor) -> None:
+        self.wanted = wanted
+
+    def pull(self, view: View, n: int | None) -> None:
+        return None
+
+    def keep(self, view: View, n: int | None) -> torch.Tensor:
+        worth = view.slot.worth[:, 0]
+        saved = torch.stack([saving(view, worth, m) for m in range(view.slot.nodes)], dim=1)
+        return torch.where(self.wanted, saved, 0.0)

@@ -36,6 +36,7 @@ for j, name in enumerate(library.block_names):
 
 # 2. The network. Rates in bit/s, powers in W, storage in bytes; decibels are converted here.
 bandwidth = 20e6
+node_position = np.array([[0.0, 0.0], [250.0, 0.0]])  # m
 network = Network(
     storage=np.array([600_000, 900_000]),
     power=dbm_to_w([30.0, 27.0]),
@@ -43,7 +44,7 @@ network = Network(
     cloud_rate=np.array([5e7, 5e7]),
     bandwidth=bandwidth,
     noise_power=thermal_noise_w(bandwidth, noise_figure_db=9.0),
-    node_position=np.array([[0.0, 0.0], [250.0, 0.0]]),
+    node_position=node_position,
 )
 
 # 3. The channels, (slots, users, nodes, antennas): drawn by 3GPP rules here. Arrays of your own
@@ -51,7 +52,7 @@ network = Network(
 slots, users = 2, 4
 user_position = np.column_stack([np.linspace(40.0, 210.0, users), np.full(users, 30.0)])
 channels = draw_channels(
-    network.node_position,
+    node_position,
     user_position,
     large_scale_rng=np.random.default_rng(1),
     fading_rng=np.random.default_rng(2),

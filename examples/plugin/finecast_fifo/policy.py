@@ -21,7 +21,7 @@ class FirstInFirstOut:
     def place(self, prior: Prior) -> BoolArray:
         """Return x[0], (N, J): the most popular blocks."""
         cache = most_popular(prior)
-        self.arrived = np.zeros(cache.shape, dtype=np.int64)  # (N, J) slot of the last arrival
+        self.arrived = np.zeros(cache.shape)  # (N, J) slot of the last arrival
         return cache
 
     def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:

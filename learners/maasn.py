@@ -358,7 +358,11 @@ class MaasnLearner:
             after = value_after(everything).reshape(cost.shape)
         kept = packed(keep)
         losses, weights = [], []
-        for turn in [x for x in turns if __import__("os").environ.get("ONLY","")!=("p" if x.keeping else "k")]:
+        for turn in [
+            x
+            for x in turns
+            if __import__("os").environ.get("ONLY", "") != ("p" if x.keeping else "k")
+        ]:
             weight = turn.rows.of(slot.size).float()
             if turn.keeping:
                 loss = self._keep_loss(turn, *keep_values(turn, slot, cost, kept))
@@ -366,7 +370,8 @@ class MaasnLearner:
                 loss = self._pull_loss(turn, pull_costs(turn, slot, cached, delivery, after))
             losses.append((weight * loss).sum())
             weights.append(weight.sum())
-        if not losses: return {}
+        if not losses:
+            return {}
         loss = torch.stack(losses).sum() / torch.stack(weights).sum()
         self.actor_adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -393,7 +398,7 @@ class MaasnLearner:
         entropy = softplus(over) - over * torch.sigmoid(over)
         cost = (margin - saved / self.config.temperature).clamp(-self.config.clip, self.config.clip)
         if __import__("os").environ.get("NAT"):
-            return torch.where(full, huber_loss(over, -cost, reduction="none")*0.1, 0.0)
+            return torch.where(full, huber_loss(over, -cost, reduction="none") * 0.1, 0.0)
         return torch.where(full, action * cost - entropy, 0.0)
 
     def _pull_loss(self, turn: Turn, cost: Tensor) -> Tensor:
@@ -443,9 +448,7 @@ def centred(costs: Tensor) -> Tensor:
     return costs - costs.mean(dim=1, keepdim=True)
 
 
-def keep_values(
-    turn: Turn, slot: Slot, cost: Tensor, kept: Tensor
-) -> tuple[Tensor, Tensor]:
+def keep_values(turn: Turn, slot: Slot, cost: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """Return what one more kept byte displaces, and what keeping saves, (R,) each.
 
         saving = G(K without n) - G(K + n),   K what the others keep

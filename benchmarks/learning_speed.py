@@ -13,7 +13,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,29 +101,34 @@ def main() -> None:
                 wall=(time.perf_counter() - clock) / options.true,
                 cpu=(time.process_time() - processor) / options.true,
             )
-    look_base, _ = lookahead_of(base, warm_steps=8)
+    values, _ = lookahead_of(base, warm_steps=8)
     for batch in (int(part) for part in options.batches.split(",")):
         index = torch.arange(batch) % drawn
-        draws, look = base.select(index), look_base.select(index)
-        steps = batch * draws.slots
-        games: dict[str, Callable[[], Any]] = {
-            "lru, at once": lambda: roll(draws, Replacement(), in_turn=False),
-            "lru, in turn": lambda: roll(draws, Replacement()),
-            "rolling, at once": lambda: roll(draws, Rolling(), in_turn=False),
-            "rolling, in turn, 1 round": lambda: roll(draws, Rolling()),
-            "rolling, in turn, 3 rounds": lambda: roll(draws, Rolling(), rounds=3),
-            "mpc by looked-up values, in turn": lambda: roll(draws, Planned(look)),
-        }
-        for name, play in games.items():
-            wall, cpu = timed(play, options.repeats)
-            report(f"{name}, batch {batch}, slot-steps/s", wall=steps / wall, cpu=steps / cpu)
-        for in_turn in (False, True):
-            wall, cpu = timed(lambda turn=in_turn: described(draws, look, turn), 5)
-            name = f"features of a slot, {'in turn' if in_turn else 'at once'}, batch {batch}, ms"
-            report(name, wall=1e3 * wall, cpu=1e3 * cpu)
-        if batch <= 32:
-            wall, cpu = timed(lambda: lookahead_of(draws, warm_steps=8), 1)
-            report(f"mpc anew, 8 warm steps, batch {batch}, slot-steps/s", wall=steps / wall)
+        for name, figures in speeds(base.select(index), values.select(index), options.repeats):
+            report(f"{name}, batch {batch}", **figures)
+
+
+def speeds(
+    draws: Episodes, values: Lookahead, repeats: int
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield what was measured on these draws, and its figures."""
+    steps = draws.draws * draws.slots
+    games: dict[str, Callable[[], Any]] = {
+        "lru, at once": lambda: roll(draws, Replacement(), in_turn=False),
+        "lru, in turn": lambda: roll(draws, Replacement()),
+        "rolling, at once": lambda: roll(draws, Rolling(), in_turn=False),
+        "rolling, in turn, 1 round": lambda: roll(draws, Rolling()),
+        "rolling, in turn, 3 rounds": lambda: roll(draws, Rolling(), rounds=3),
+        "mpc by looked-up values, in turn": lambda: roll(draws, Planned(values)),
+    }
+    if draws.draws <= 32:
+        games["mpc anew, 8 warm steps"] = lambda: lookahead_of(draws, warm_steps=8)
+    for name, play in games.items():
+        wall, cpu = timed(play, repeats)
+        yield f"{name}, slot-steps/s", {"wall": steps / wall, "cpu": steps / cpu}
+    for name, in_turn in (("at once", False), ("in turn", True)):
+        wall, cpu = timed(partial(described, draws, values, in_turn), repeats)
+        yield f"features of a slot, {name}, ms", {"wall": 1e3 * wall, "cpu": 1e3 * cpu}
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ class NodePolicy(Protocol):
     def pull(self, view: View, n: int | None) -> Tensor | None:
         """Return sources (E, J), or (E, N, J) for all: -1 nothing, n' a node, N the cloud.
 
-        None: every needed block comes by the best chain level of the slot, for all nodes.
+        In turn too, node 0 may answer for all nodes with (E, N, J), or with None: then every
+        needed block comes by the best chain level of the slot.
         """
 
     def keep(self, view: View, n: int | None) -> Tensor:
@@ -273,8 +274,8 @@ def pull_turns(view: View, policy: NodePolicy) -> Tensor | None:
     sources = []
     for n in range(view.slot.nodes):
         named = policy.pull(view, n)
-        if named is None:
-            return None
+        if named is None or named.dim() == 3:
+            return named
         sources.append(named)
         received = _allowed_of(view, named, n) << n
         view = replace(view, held=view.held | received, decided=view.decided | 1 << n)

@@ -5,9 +5,9 @@ N - 1 other nodes (in the order of their numbers, without n), one for the cloud,
 the whole system. All are float32 of order one; their names are OWN, NEIGHBOUR, CLOUD and STATE.
 
 Times are in units of what a byte costs now: its mean time from the cloud and, sent by all nodes, on
-the air. Times and counts that have no upper limit are compressed by log(1 + x). What does not depend on the
-decisions of the slot is computed once per slot (`learners.feature_basis`); it comes first in every
-list of names.
+the air. Times and counts that have no upper limit are compressed by log(1 + x). What does not
+depend on the decisions of the slot is computed once per slot (`learners.feature_basis`); it comes
+first in every list of names.
 """
 
 from __future__ import annotations

@@ -75,10 +75,8 @@ class Planned:
     values: Lookahead
 
     def pull(self, view: View, n: int | None) -> Tensor:
-        """Pull by the levels that are best for this slot and after it."""
-        after = self.values.after[:, view.slot.t]
-        source = pull_by_level(view.slot, view.cached, after)
-        return source if n is None else source[:, n]
+        """Pull, all nodes at once, by the levels that are best for this slot and after it."""
+        return pull_by_level(view.slot, view.cached, self.values.after[:, view.slot.t])
 
     def keep(self, view: View, n: int | None) -> Tensor:
         """Score by what a copy saves given what the others keep."""

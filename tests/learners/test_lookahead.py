@@ -46,7 +46,7 @@ def test_one_coming_slot_by_hand() -> None:
     torch.testing.assert_close(found.after, slot.worth[:, 0], rtol=1e-12, atol=1e-30)
     # With rent a set pays for its nodes, or drops some: never more than its own cost and rent.
     rented = programme(slot, price + 1e-9)
-    size = slot.member.sum(dim=1)
+    size = slot.member.sum(dim=1).double()
     assert bool((rented.after <= (found.cost + 1e-9 * size) * (1 + 1e-12)).all())
     assert bool((rented.after >= found.cost.amin(dim=2, keepdim=True)).all())
 

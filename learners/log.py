@@ -103,4 +103,4 @@ def _events(folder: Path, step: int) -> Any:
         raise ValueError(
             "tensorboard: is not installed; pip install 'finecast[tensorboard]'"
         ) from None
-    return SummaryWriter(str(folder), purge_step=step)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=step)

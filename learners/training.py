@@ -38,7 +38,7 @@ from problem.scenario import read_scenario
 from solvers.result import Callback, Progress
 
 
-class TrainingStopped(ValueError):
+class LossNotFiniteError(ValueError):
     """A loss is not finite; the message names the last good checkpoint."""
 
 
@@ -118,7 +118,7 @@ def train(
     ------
     FormatError
         A scenario or checkpoint is bad, or the disk is full; earlier checkpoints are whole.
-    TrainingStopped
+    LossNotFiniteError
         A loss is not finite.
     ValueError
         An option is not allowed, or the folder holds another run.
@@ -182,7 +182,7 @@ def train(
             row = learner.step()
             step += 1
             if not all(math.isfinite(value) for value in row.values()):
-                raise TrainingStopped(
+                raise LossNotFiniteError(
                     f"step {step}: loss is not finite ({row}); the last good checkpoint is {last}"
                 )
             if step % run.log_every == 0:

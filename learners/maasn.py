@@ -1,0 +1,495 @@
+"""MAASN-DA: decentralised actors with action semantics, a value-decomposition critic, augmentation.
+
+After Fu et al. (arXiv 2509.19341), of whose learner only the parts are known: agents are the edge
+nodes; action semantics networks; Gumbel-Softmax; a critic that decomposes values over agents; data
+augmentation. What is ours, and why: the critic (`learners.set_critic`) decomposes over blocks too,
+since the slot delay is a sum over blocks, and gives the cost of a block under every set of nodes; so
+the derivative of the mixed value by one relaxed action is an exact difference and needs no second
+action. It charges the price of storage, what one more kept byte displaces, without which every copy
+would seem worth keeping.
+
+One step: play one slot of a batch with exploration; improve the actors on what they did,
+
+    minimise E[ y . cost(action) ] - temperature * entropy,    y one-hot forwards (what was done),
+                                                               soft (Gumbel-Softmax) backwards;
+
+improve the critic on a played slot from the replay, towards backups by a target network.
+
+What is kept is decided by a projection: blocks in falling order of their logits until the storage
+is full. Only the order matters, and only at the margin, so a kept block's soft action is
+sigmoid((logit + noise - margin) / tau), the margin being the logit at which the storage was full.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import huber_loss, softplus
+
+from learners.actors import Actors, Turn, pull_logits
+from learners.config import at_least, one_of
+from learners.environment import Delivery, packed, step
+from learners.episodes import Slot
+from learners.features import features
+from learners.learner import Part, TrainedPolicy, load_module, seeded
+from learners.lookahead import Lookahead
+from learners.mixers import MIXERS
+from learners.networks import action_network
+from learners.observer import Observer
+from learners.replay import MOST_SETS, Played, Replay
+from learners.set_critic import (
+    Rows,
+    SetCritic,
+    backup,
+    base_costs,
+    critic_view,
+    rents,
+    seen_of,
+    unit_of,
+    value_after,
+)
+from learners.source import EpisodeSource
+
+CREDITS = ("block", "team")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of MAASN-DA.
+
+    Attributes
+    ----------
+    batch
+        Draws that are played side by side.
+    width, embedding
+        Of hidden layers and embeddings.
+    action_semantics
+        Else flat networks.
+    credit
+        "block": the critic learns from the delay of every block; "team": from their sum alone.
+    mixing
+        "monotonic" or "sum", over nodes.
+    in_turn
+        Nodes decide in turn, else all at once.
+    rounds
+        How often every node decides what to keep, if in turn.
+    lookahead
+        The marginals of `mpc` are features, and the start; else the expected saving in the next
+        slot is the start. Without, decisions are faster.
+    temperature
+        Weight of the entropy, in units of saving per byte.
+    tau
+        Of the soft actions.
+    actor_rate, critic_rate
+        Step sizes of Adam.
+    target_rate
+        Share of the critic that goes into the target network after every step.
+    discount
+        gamma.
+    replay
+        Slots of a batch that are kept.
+    clip
+        Of gradients, in norm, and of advantages, in temperatures.
+    delay_actor
+        Steps for which the critic alone learns.
+    """
+
+    batch: int = 8
+    width: int = 64
+    embedding: int = 32
+    action_semantics: bool = True
+    credit: str = "block"
+    mixing: str = "monotonic"
+    in_turn: bool = True
+    rounds: int = 2
+    lookahead: bool = False
+    temperature: float = 0.05
+    tau: float = 1.0
+    actor_rate: float = 5e-4
+    critic_rate: float = 5e-4
+    target_rate: float = 0.01
+    discount: float = 1.0
+    replay: int = 400
+    clip: float = 10.0
+    delay_actor: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "batch", "width", "embedding", "rounds", "replay")
+        at_least(self, 0, "actor_rate", "critic_rate", "target_rate", "discount", "delay_actor")
+        at_least(self, 1e-6, "temperature", "tau", "clip")
+        one_of("credit", self.credit, CREDITS)
+        one_of("mixing", self.mixing, MIXERS)
+
+
+def start(
+    config: Config, source: EpisodeSource, *, seed: int, device: torch.device
+) -> MaasnLearner:
+    """Return the learner at step 0.
+
+    Parameters
+    ----------
+    config
+        Options.
+    source
+        Of training episodes.
+    seed
+        Of networks and exploration.
+    device
+        Where the networks are.
+    """
+    return MaasnLearner(config, source, seed, device)
+
+
+def policy(
+    config: Config, tensors: Mapping[str, Tensor], values: Lookahead | None = None
+) -> TrainedPolicy:
+    """Return the policy of a checkpoint.
+
+    Parameters
+    ----------
+    config
+        Options it was trained with.
+    tensors
+        Those of the checkpoint whose names begin with "policy".
+    values
+        Lookahead of the episodes to be played; None: computed where needed.
+
+    Raises
+    ------
+    ValueError
+        The tensors are of another architecture.
+    """
+    nodes = int(tensors["policy.nodes/nodes"]) if "policy.nodes/nodes" in tensors else 0
+    network = _actor(config, nodes)
+    found = {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
+    load_module(network, found, "policy")
+    return _actors(config, network, values)
+
+
+def _actor(config: Config, nodes: int) -> nn.Module:
+    return action_network(
+        action_semantics=config.action_semantics,
+        nodes=nodes,
+        width=config.width,
+        embedding=config.embedding,
+        zero_last=True,
+    )
+
+
+def _actors(config: Config, network: nn.Module, values: Lookahead | None) -> Actors:
+    return Actors(
+        network,
+        Observer(config.lookahead, values),
+        temperature=config.temperature,
+        in_turn=config.in_turn,
+        rounds=config.rounds if config.in_turn else 1,
+    )
+
+
+class MaasnLearner:
+    """MAASN-DA as it learns.
+
+    Parameters
+    ----------
+    config
+        Options.
+    source
+        Of training episodes.
+    seed
+        Of networks and exploration.
+    device
+        Where the networks are.
+    """
+
+    def __init__(
+        self, config: Config, source: EpisodeSource, seed: int, device: torch.device
+    ) -> None:
+        self.config, self.source, self.device = config, source, device
+        nodes = source.at(0).episodes.nodes
+        if nodes > MOST_SETS:
+            raise ValueError(f"nodes: {nodes} are not allowed, must be <= {MOST_SETS}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=seeded(seed, "networks"))))
+            self.actor = _actor(config, nodes).to(device)
+            self.critic = SetCritic(
+                mixing=config.mixing,
+                action_semantics=config.action_semantics,
+                nodes=nodes,
+                width=config.width,
+                embedding=config.embedding,
+            ).to(device)
+        self.target = copy.deepcopy(self.critic)
+        self.actor_adam = torch.optim.Adam(self.actor.parameters(), lr=config.actor_rate)
+        self.critic_adam = torch.optim.Adam(self.critic.parameters(), lr=config.critic_rate)
+        self.generator = seeded(seed, "play")
+        self.replay = Replay(config.replay)
+        self.steps, self.t = 0, 0
+        self.draw = torch.zeros(0, dtype=torch.int64)
+        self.cache = torch.zeros(0)
+        self.before: Played | None = None
+
+    def parts(self) -> Mapping[str, Part]:
+        """Return networks, optimisers, generator."""
+        return {
+            "policy": self.actor,
+            "critic": self.critic,
+            "target": self.target,
+            "actor adam": self.actor_adam,
+            "critic adam": self.critic_adam,
+            "generator": self.generator,
+        }
+
+    def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
+        """Return the actors, without exploration."""
+        return _actors(self.config, self.actor, values)
+
+    def step(self) -> Mapping[str, float]:
+        """Play a slot of the batch, improve the actors on it and the critic on a past slot."""
+        pool = self.source.at(self.steps)
+        if self.t == 0:
+            size = (self.config.batch,)
+            self.draw = torch.randint(pool.episodes.draws, size, generator=self.generator)
+            self.cache = pool.episodes.select(self.draw).start
+            self.before = None
+        episodes, values = self._batch(self.draw)
+        slot, look = episodes.slot(self.t), values.slot(self.t)
+        actors = _actors(self.config, self.actor, values)
+        actors.generator = self.generator
+        with torch.no_grad():
+            delivery, keep = step(
+                slot, self.cache, actors, in_turn=actors.in_turn, rounds=actors.rounds
+            )
+        self._remember(pool.number, slot, delivery, keep)
+        row = {"delay": float(delivery.delay.sum(dim=1).mean())}
+        if self.replay.slots:
+            row |= self._improve_critic()
+        if self.steps >= self.config.delay_actor:
+            row |= self._improve_actors(slot, look, actors.turns, delivery, keep)
+        self.cache = keep
+        self.t = (self.t + 1) % slot.slots
+        self.steps += 1
+        return row
+
+    def _batch(self, draw: Tensor) -> Any:
+        """Return the draws of the pool in force, and their lookahead."""
+        pool = self.source.at(self.steps)
+        index = draw.to(self.device)
+        return pool.episodes.select(index), pool.values.select(index)
+
+    def _remember(self, pool: int, slot: Slot, delivery: Delivery, keep: Tensor) -> None:
+        held = delivery.sender.to(torch.uint8).cpu()
+        if self.before is not None:
+            self.replay.add(replace(self.before, next_held=held))
+        cached, kept = packed(self.cache).to(torch.uint8).cpu(), packed(keep).to(torch.uint8).cpu()
+        self.before = Played(pool, slot.t, self.draw, cached, held, kept, held)
+
+    def _costs(
+        self,
+        network: nn.Module,
+        slot: Slot,
+        look: Lookahead,
+        sets: tuple[Tensor, Tensor],
+        rows: Rows,
+    ) -> Tensor:
+        """Return (R, S) G(K) of a slot by a critic; 0 after the last slot."""
+        base = base_costs(slot, look, rows)
+        if slot.t == slot.slots - 1:
+            return torch.zeros_like(base)
+        seen = seen_of(features(critic_view(slot, *sets), None, look), rows)
+        learnt: Tensor = network(seen)
+        return base + learnt
+
+    def _improve_critic(self) -> dict[str, float]:
+        played = self.replay.draw(self.generator)
+        episodes, values = self._batch(played.draw)
+        slot, coming = episodes.slot(played.t), episodes.slot(played.t + 1)
+        look, ahead = values.slot(played.t), values.slot(played.t + 1)
+        cached, held, kept, next_held = (
+            getattr(played, name).long().to(self.device)
+            for name in ("cached", "held", "kept", "next_held")
+        )
+        rows = Rows.where((held != 0) & slot.real)
+        with torch.no_grad():
+            later = self._costs(self.target, coming, ahead, (kept, next_held), rows)
+            rent = rents(coming, ahead)[rows.draw]
+            after = value_after(rent + self.config.discount * later)
+            wanted = backup(coming, after, rows)
+        found = self._costs(self.critic, slot, look, (cached, held), rows)
+        weight = rows.of(slot.size).float()
+        if self.config.credit == "block":
+            # Only differences between sets matter: what all sets of a block share is chance.
+            error = huber_loss(centred(found), centred(wanted), reduction="none").mean(dim=1)
+            loss = (weight * error).sum() / weight.sum()
+        else:
+            chosen = rows.of(kept)[:, None]
+            spread = (found.gather(1, chosen) - wanted.gather(1, chosen))[:, 0] * weight
+            bytes_ = slot.size.sum(dim=1).float()
+            team = torch.zeros_like(bytes_).index_add(0, rows.draw, spread) / bytes_
+            loss = huber_loss(team, torch.zeros_like(team))
+        self.critic_adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.critic.parameters(), self.config.clip)
+        self.critic_adam.step()
+        with torch.no_grad():
+            for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
+                slow.lerp_(fast, self.config.target_rate)
+        return {"critic_loss": float(loss.detach())}
+
+    def _improve_actors(
+        self, slot: Slot, look: Lookahead, turns: list[Turn], delivery: Delivery, keep: Tensor
+    ) -> dict[str, float]:
+        """Move every actor towards what costs less, given what the others did."""
+        if not turns:
+            return {}
+        with torch.no_grad():
+            cached = packed(self.cache)
+            rows = Rows.where((delivery.sender != 0) & slot.real)
+            cost = torch.zeros((*slot.size.shape, 1 << slot.nodes), device=self.device)
+            cost[rows.draw, rows.block] = self._costs(
+                self.critic, slot, look, (cached, delivery.sender), rows
+            )
+            rent = rents(slot, look)
+            everything = (rent[:, None] + cost).flatten(0, 1)
+            after = value_after(everything).reshape(cost.shape)
+        kept = packed(keep)
+        losses, weights = [], []
+        for turn in turns:
+            if turn.keeping:
+                advantage = keep_advantage(turn, slot, look, cost, kept)
+            else:
+                advantage = pull_costs(turn, slot, cached, delivery, after)
+            weight = turn.rows.of(slot.size).float()
+            losses.append((weight * self._loss(turn, advantage)).sum())
+            weights.append(weight.sum())
+        loss = torch.stack(losses).sum() / torch.stack(weights).sum()
+        self.actor_adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.actor.parameters(), self.config.clip)
+        self.actor_adam.step()
+        return {"actor_loss": float(loss.detach())}
+
+    def _loss(self, turn: Turn, cost: Tensor) -> Tensor:
+        """Return (R,) expected cost less entropy, in temperatures.
+
+        Parameters
+        ----------
+        turn
+            What was done.
+        cost
+            (R,) of keeping over not keeping; (R, N + 2) of the sources and of nothing.
+        """
+        scores = self.actor(turn.seen)
+        clip = self.config.clip
+        if turn.keeping:
+            logit = turn.start + scores.keep
+            full = turn.margin > -torch.inf
+            margin = torch.where(full, turn.margin, 0.0)
+            soft = torch.sigmoid((logit + turn.noise - margin) / self.config.tau)
+            action = turn.choice + soft - soft.detach()
+            over = logit - margin
+            entropy = softplus(over) - over * torch.sigmoid(over)
+            price = (cost / self.config.temperature).clamp(-clip, clip)
+            return torch.where(full, action * price - entropy, 0.0)
+        logits = turn.start + pull_logits(scores, turn.seen, turn.node)
+        soft = torch.softmax((logits + turn.noise) / self.config.tau, dim=1)
+        hard = nn.functional.one_hot(turn.choice, logits.shape[1])
+        action = hard + soft - soft.detach()
+        log = torch.log_softmax(logits, dim=1)
+        allowed = log > -torch.inf
+        entropy = -(log.exp() * torch.where(allowed, log, 0.0)).sum(dim=1)
+        least = torch.where(allowed, cost, torch.inf).amin(dim=1, keepdim=True)
+        price = ((cost - least) / self.config.temperature).clamp(0.0, clip)
+        return (action * torch.where(allowed, price, 0.0)).sum(dim=1) - entropy
+
+    def extra(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """Return the replay and where the play stands."""
+        tensors = self.replay.tensors() | {"draw": self.draw, "cache": self.cache.cpu()}
+        if self.before is not None:
+            last = Replay(1)
+            last.add(self.before)
+            tensors |= {f"before.{key}": value for key, value in last.tensors().items()}
+        return tensors, {"steps": self.steps, "t": self.t}
+
+    def load_extra(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
+        """Take back what `extra` returned."""
+        self.steps, self.t = int(counters["steps"]), int(counters["t"])
+        self.draw, self.cache = tensors["draw"], tensors["cache"].to(self.device)
+        self.replay.load(tensors)
+        last = Replay(1)
+        last.load(
+            {k.removeprefix("before."): v for k, v in tensors.items() if k.startswith("before.")}
+        )
+        self.before = last.slots[0] if last.slots else None
+
+
+def centred(costs: Tensor) -> Tensor:
+    """Return (R, S) costs less their mean over sets."""
+    return costs - costs.mean(dim=1, keepdim=True)
+
+
+def keep_advantage(turn: Turn, slot: Slot, look: Lookahead, cost: Tensor, kept: Tensor) -> Tensor:
+    """Return (R,) what keeping costs over not keeping, rent included, given what others keep.
+
+    lambda_n + G(K + n) - G(K without n)
+
+    Parameters
+    ----------
+    turn
+        Of node n.
+    slot, look
+        The slot and its prices.
+    cost
+        (E, J, S) G.
+    kept
+        (E, J) K, what all keep in the end.
+    """
+    bit = 1 << turn.node
+    others = turn.rows.of(kept) & ~bit
+    table = turn.rows.of(cost)
+    saved = table.gather(1, others[:, None]) - table.gather(1, (others | bit)[:, None])
+    price = look.price[:, 0, turn.node].float() / unit_of(slot).float()
+    return price[turn.rows.draw] - saved[:, 0]
+
+
+def pull_costs(turn: Turn, slot: Slot, cached: Tensor, delivery: Delivery, after: Tensor) -> Tensor:
+    """Return (R, N + 2) the cost of every source and of nothing, given what the others pull.
+
+    max(tau of the others, tau from the source) + broadcast(Q) + U(Q)
+
+    Where the others alone cannot serve, nothing costs what the best level does.
+
+    Parameters
+    ----------
+    turn
+        Of node n.
+    slot
+        The slot.
+    cached
+        (E, J) X.
+    delivery
+        What all pulled.
+    after
+        (E, J, S) U.
+    """
+    rows, n = turn.rows, turn.node
+    unit = unit_of(slot)[:, None, None]
+    time = (slot.link / unit).float()  # (E, N + 1, N)
+    source = delivery.source[rows.draw, :, rows.block].clamp(min=-1)  # (R, N)
+    taken = time[rows.draw].gather(1, source.clamp(min=0)[:, None])[:, 0]
+    taken = torch.where(source >= 0, taken, 0.0)
+    taken[:, n] = 0.0
+    others_time = taken.amax(dim=1, keepdim=True)
+    others = rows.of(delivery.sender) & ~(1 << n)
+    sets = torch.stack([others | 1 << n, others], dim=1)
+    air = slot.broadcast[rows.draw, rows.of(slot.group).clamp(min=0)] / unit[rows.draw, 0]
+    total = (air.float() + rows.of(after)).gather(1, sets)  # (R, 2)
+    by_source = torch.maximum(others_time, time[rows.draw, :, n]) + total[:, :1]
+    nothing = others_time + total[:, 1:]
+    best = backup(slot, rows.of(after), rows).gather(1, rows.of(cached)[:, None])
+    nothing = torch.where(torch.isfinite(nothing), nothing, best)
+    return torch.cat([by_source, nothing], dim=1)

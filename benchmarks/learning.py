@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch  # noqa: E402
 from learning_draws import CLASSES, prepare  # noqa: E402
 from learning_play import decision_times, described, evaluated  # noqa: E402
 from learning_runs import RUNS, train_all  # noqa: E402
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="file for the curves, SVG")
     parser.add_argument("--json", action="store_true", help="of `table`: everything as JSON")
     given = parser.parse_args()
+    torch.set_num_threads(1)
     folder, classes, runs = given.output, given.classes.split(","), given.runs.split(",")
     for name, table in (("classes", CLASSES), ("runs", RUNS)):
         unknown = [one for one in getattr(given, name).split(",") if one not in table]

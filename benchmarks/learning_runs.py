@@ -80,7 +80,16 @@ class Run:
         return run_config(table)
 
 
-RUNS: dict[str, Run] = {}
+ONE = ("slow-60",)
+"""What ablations and peers train on: one class, and at a smaller budget."""
+
+RUNS: dict[str, Run] = {
+    "hindsight": Run("hindsight", "privileged labels, residual on mpc", {"decay_steps": 60}),
+    "hindsight without mpc": Run(
+        "hindsight", "the same on the expected delay of the next slot", {"mpc": False}
+    ),
+    "maasn-da": Run("maasn-da", "everything", {}, {"augmentation": "echo-state"}),
+}
 
 
 def trained(

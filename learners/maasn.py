@@ -228,7 +228,7 @@ class MaasnLearner:
         self.critic_adam = torch.optim.Adam(self.critic.parameters(), lr=config.critic_rate)
         self.generator = seeded(seed, "play")
         self.replay = Replay(config.replay)
-        self.steps, self.t = 0, 0
+        self.steps, self.t, self.begun = 0, 0, 0
         self.draw = torch.zeros(0, dtype=torch.int64)
         self.cache = torch.zeros(0)
         self.before: Played | None = None
@@ -250,8 +250,11 @@ class MaasnLearner:
 
     def step(self) -> Mapping[str, float]:
         """Play a slot of the batch, improve the actors on it and the critic on a past slot."""
-        pool = self.source.at(self.steps)
         if self.t == 0:
+            self.begun = self.steps
+        pool = self.source.at(self.begun)
+        if self.t == 0:
+            self.replay.forget_other(pool.number)
             size = (self.config.batch,)
             self.draw = torch.randint(pool.episodes.draws, size, generator=self.generator)
             self.cache = pool.episodes.select(self.draw).start
@@ -277,7 +280,7 @@ class MaasnLearner:
 
     def _batch(self, draw: Tensor) -> Any:
         """Return the draws of the pool in force, and their lookahead."""
-        pool = self.source.at(self.steps)
+        pool = self.source.at(self.begun)
         index = draw.to(self.device)
         return pool.episodes.select(index), pool.values.select(index)
 
@@ -358,11 +361,7 @@ class MaasnLearner:
             after = value_after(everything).reshape(cost.shape)
         kept = packed(keep)
         losses, weights = [], []
-        for turn in [
-            x
-            for x in turns
-            if __import__("os").environ.get("ONLY", "") != ("p" if x.keeping else "k")
-        ]:
+        for turn in turns:
             weight = turn.rows.of(slot.size).float()
             if turn.keeping:
                 loss = self._keep_loss(turn, *keep_values(turn, slot, cost, kept))
@@ -370,8 +369,6 @@ class MaasnLearner:
                 loss = self._pull_loss(turn, pull_costs(turn, slot, cached, delivery, after))
             losses.append((weight * loss).sum())
             weights.append(weight.sum())
-        if not losses:
-            return {}
         loss = torch.stack(losses).sum() / torch.stack(weights).sum()
         self.actor_adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -397,8 +394,6 @@ class MaasnLearner:
         over = logit - margin
         entropy = softplus(over) - over * torch.sigmoid(over)
         cost = (margin - saved / self.config.temperature).clamp(-self.config.clip, self.config.clip)
-        if __import__("os").environ.get("NAT"):
-            return torch.where(full, huber_loss(over, -cost, reduction="none") * 0.1, 0.0)
         return torch.where(full, action * cost - entropy, 0.0)
 
     def _pull_loss(self, turn: Turn, cost: Tensor) -> Tensor:
@@ -429,11 +424,11 @@ class MaasnLearner:
             last = Replay(1)
             last.add(self.before)
             tensors |= {f"before.{key}": value for key, value in last.tensors().items()}
-        return tensors, {"steps": self.steps, "t": self.t}
+        return tensors, {"steps": self.steps, "t": self.t, "begun": self.begun}
 
     def load_extra(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
         """Take back what `extra` returned."""
-        self.steps, self.t = int(counters["steps"]), int(counters["t"])
+        self.steps, self.t, self.begun = (int(counters[name]) for name in ("steps", "t", "begun"))
         self.draw, self.cache = tensors["draw"], tensors["cache"].to(self.device)
         self.replay.load(tensors)
         last = Replay(1)

@@ -5,26 +5,27 @@ knows all slots (`learners.hindsight_labels`) says what every set of copies woul
 The network learns, on the states that its own policy comes to (DAgger: Ross, Gordon and Bagnell,
 AISTATS 2011, arXiv 1011.0686), by how much the marginal values of the known tables are wrong:
 
-    r_nj = [V(Q - n) - V(Q + n)] - [v(Q - n) - v(Q + n)],   Q the nodes that have the block in the end
+    r_nj = [V(Q - n) - V(Q + n)] - [v(Q - n) - v(Q + n)]
 
-where V is the value in hindsight and v that of the tables: `mpc` (A while pulling, `cost` while
-keeping), or without it nothing while pulling and the expected delay of the next slot while keeping.
-The loss is the squared error, weighted by size. The policy pulls by the best chain level,
-v(Q_l) - sum of r_nj over its receivers, and keeps by the marginal per byte
-v(kept - n) - v(kept + n) + r_nj, the nodes in turn, for some rounds. So the tables say how copies
-stand in for one another, and the network how much a copy will be worth.
+where Q are the nodes that have the block in the end, V is the value in hindsight and v that of the
+tables: those of `mpc` (`after` while pulling, `cost` while keeping); or without them nothing while
+pulling, and the expected delay of the next slot while keeping. The loss is the squared error,
+weighted by size. The policy pulls by the best chain level, charged v(Q_l) less r_nj of every
+receiver, and keeps by the marginal per byte v(kept - n) - v(kept + n) + r_nj, the nodes in turn for
+some rounds: the tables say how copies stand in for one another, the network what they will be worth.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from learners.baselines import KEEP_ANYWAY
 from learners.config import at_least
 from learners.environment import (
     Delivery,
@@ -148,14 +149,12 @@ class HindsightPolicy:
             self._cost = (view.slot.worth[:, 0] if values is None else values.cost).double()
         nodes = range(view.slot.nodes) if n is None else [n]
         score = torch.stack([marginal(self._cost, view.slot, view.others(m), m) for m in nodes], 1)
-        if n is None:
-            return score + self._residual
-        return score[:, 0] + self._residual[:, n]
+        score = score + (self._residual if n is None else self._residual[:, n : n + 1])
+        score = score.clamp(min=KEEP_ANYWAY)
+        return score if n is None else score[:, 0]
 
     def _ask(self, view: View) -> Tensor:
         """Return the residuals (E, N, J) of a stage, seconds per byte."""
-        from dataclasses import replace
-
         shown = replace(view, in_turn=False)  # all nodes look at once
         features = self.observer(shown, None)
         with torch.no_grad():
@@ -251,7 +250,7 @@ class HindsightLearner:
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
-            loss_sum += float(loss)
+            loss_sum += float(loss.detach())
             start_sum += float((rows_.weight * rows_.target**2).sum() / total)
         self.steps += 1
         return {
@@ -305,9 +304,7 @@ class HindsightLearner:
 
         values, labels = pool.values.select(chosen), labels.select(chosen)
         policy = HindsightPolicy(self.network, self.config, values, seen)
-        played = roll(
-            pool.episodes.select(chosen), policy, rounds=self.config.rounds, watch=watch
-        )
+        played = roll(pool.episodes.select(chosen), policy, rounds=self.config.rounds, watch=watch)
         parts = [
             _rows_of(shown, sets, labels.slot(shown.slot.t), self._base(shown, values))
             for shown, sets in zip(seen, final, strict=True)

@@ -15,13 +15,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from learners.episodes import MOST_NODES, Episodes, Slot, joined_episodes
+from learners.slot_tables import (
+    Arrays,
+    grown,
+    history_scores,
+    kinds_of,
+    known_before,
+    observed_tables,
+    static_tables,
+    tables_coming,
+    tables_now,
+    tensors_of,
+)
 from problem.arrays import FloatArray, IntArray
 from problem.demand import Demand
 from problem.instance import Instance, user_groups
@@ -39,29 +49,20 @@ from solvers.online import (
     prior_of,
     slot_alone,
 )
-from solvers.placement.chains import Chains, chains, reach_times, source_times
+from solvers.placement.chains import Chains, chains
 from solvers.placement.expected import (
-    _share,
-    coming_tables,
     group_exponent,
-    kinds,
     user_reach,
 )
 from solvers.placement.greedy_online import greedy_by_popularity
 from solvers.restrictions import check_restrictions, restricted_instance
 from solvers.result import Callback, Progress
 
-Arrays = dict[str, NDArray[Any]]
-
 HORIZON = 3
 """Coming slots in the expected tables."""
 
-DECAY = 0.8
-"""What a request of one slot ago counts in `frequency`: that of the method `lfu`."""
-
-_FLOAT64 = frozenset(
-    ("size", "storage", "link", "chain_time", "reach_time", "broadcast", "recency", "frequency")
-)
+FITTED_DRAWS = 4
+"""Draws whose first slot the exponent of surrogate rates is fitted to."""
 
 
 def episodes_of(
@@ -88,7 +89,8 @@ def episodes_of(
     beamforming, restrict, seed, rate_cache
         As in `solvers.online.prepare_slots`.
     bound
-        Compute the certified lower bounds of the total delays.
+        Compute the certified lower bounds of the total delays: about a second per draw, as good as
+        the machine gets within `solvers.bounds.BOUND_TIME_S`.
     dtype
         Of the expected tables.
     callback
@@ -143,7 +145,7 @@ def surrogate_episodes(
     horizon, dtype, callback
         As in `episodes_of`.
     exponent
-        c; None fits it to the true rates of the first slot of the first draw.
+        c; None fits it to the true rates of the first slot of the first 4 draws.
 
     Raises
     ------
@@ -153,11 +155,13 @@ def surrogate_episodes(
     """
     if not seeds:
         raise ValueError("seeds: is empty, must be at least one")
-    first = scenario.generate(seeds[0])
-    check_instance(first, "scenario")
-    c = fitted_exponent(first) if exponent is None else exponent
+    check_instance(scenario.generate(seeds[0]), "scenario")
+    if exponent is None:
+        first = [fitted_exponent(scenario.generate(seed)) for seed in seeds[:FITTED_DRAWS]]
+        exponent = float(np.mean(first))
     draws = (
-        surrogate_of(scenario.generate(seed), c, horizon=horizon, dtype=dtype) for seed in seeds
+        surrogate_of(scenario.generate(seed), exponent, horizon=horizon, dtype=dtype)
+        for seed in seeds
     )
     return _gathered(draws, len(seeds), "surrogate episodes", callback)
 
@@ -181,9 +185,8 @@ def slot_of(
     """
     prior = observation.prior
     _check_nodes(prior.network.nodes, "instance")
-    table = chains(prior.link)
-    static = _tensors(_static(prior, table), dtype)
-    varying = _tensors(_observed(observation, table, horizon), dtype)
+    table, static = known_before(prior, dtype)
+    varying = tensors_of(observed_tables(observation, table, horizon), dtype)
     return Slot(t=observation.t, slots=prior.demand.slots, **static, **varying)
 
 
@@ -274,12 +277,12 @@ def _episode_of(
     prior = prior_of(instance, restrictions)
     table = chains(prior.link)
     observed = [
-        _observed(observation_of(instance, prior, t, slot), table, horizon)
+        observed_tables(observation_of(instance, prior, t, slot), table, horizon)
         for t, slot in enumerate(slots)
     ]
     groups = max(len(slot["broadcast"]) for slot in observed)
     varying = {
-        name: np.stack([_grown(slot[name], groups, name) for slot in observed])
+        name: np.stack([grown(slot[name], groups, name) for slot in observed])
         for name in observed[0]
     }
     least = price_bound(joined(instance, slots)) if bound else np.nan
@@ -320,7 +323,7 @@ def surrogate_of(
 
     found = [user_groups(wanted) for wanted in instance.wanted]
     groups = max(len(users) for users, _ in found)
-    users = np.stack([_grown(users, groups, "users") for users, _ in found])  # (T, G, K)
+    users = np.stack([grown(users, groups, "users") for users, _ in found])  # (T, G, K)
     size = users.sum(axis=2)[:, :, None]
     with np.errstate(divide="ignore"):
         inverse = users @ np.minimum(1.0 / single, 1e300)
@@ -329,10 +332,11 @@ def surrogate_of(
         bits[:, :, 0] = 0.0
         broadcast = 8.0 / bits
 
-    contains = kinds(prior.library.model_blocks)[1]
+    contains = kinds_of(prior)[1]
     wanted = np.clip(_forecasts(prior.demand, instance.requests, horizon) @ contains, 0.0, 1.0)
     probability = 1.0 - np.prod(1.0 - wanted, axis=2)  # (T, H, C)
-    share = _share(wanted, probability[:, :, None])
+    all_of_it = probability[:, :, None]
+    share = np.divide(wanted, all_of_it, out=np.ones_like(wanted), where=all_of_it > 0)
     slowest = 1.0 / np.maximum(single, LOWEST_SNR)
     mean = share.transpose(0, 1, 3, 2) @ slowest[:, None]  # (T, H, C, S)
     pooled = share.sum(axis=2)[:, :, :, None] ** exponent / np.maximum(mean, 1e-300)
@@ -340,7 +344,7 @@ def surrogate_of(
     air[..., 0] = np.inf
     wanted_blocks = instance.wanted.sum(axis=1)
     varying = {
-        **_now(
+        **tables_now(
             np.stack([group for _, group in found]),
             broadcast,
             users,
@@ -348,8 +352,8 @@ def surrogate_of(
             instance.requests,
             table,
         ),
-        **_coming(probability, air, wanted, reach, table),
-        **_history(wanted_blocks.astype(np.float64)),
+        **tables_coming(probability, air, wanted, reach, table),
+        **history_scores(wanted_blocks.astype(np.float64)),
     }
     return _episode(prior, table, varying, np.nan, dtype)
 
@@ -378,136 +382,12 @@ def _episode(
     prior: Prior, table: Chains, varying: Arrays, bound: float, dtype: torch.dtype
 ) -> Episodes:
     arrays = {
-        **_static(prior, table),
+        **static_tables(prior, table),
         **varying,
         "start": greedy_by_popularity(prior, 1),
     }
     return Episodes(
-        **_tensors(arrays, dtype),
+        **tensors_of(arrays, dtype),
         bound=torch.tensor([bound], dtype=torch.float64),
         block_count=torch.tensor([prior.library.blocks]),
     )
-
-
-def _static(prior: Prior, table: Chains) -> Arrays:
-    """Return the fields of `Static` of one draw."""
-    network, library = prior.network, prior.library
-    link = np.array(prior.link)
-    np.fill_diagonal(link, np.inf)
-    return {
-        "size": library.block_size,
-        "storage": network.storage,
-        "kind": kinds(library.model_blocks)[0],
-        "sharing": library.model_blocks.mean(axis=0),
-        "link": link,
-        "chain_sender": table.sender,
-        "chain_time": table.time,
-        "reach_time": reach_times(link, table.member),
-        "fastest": source_times(link, table.member).argmin(axis=1),
-    }
-
-
-def _observed(observation: Observation, table: Chains, horizon: int) -> Arrays:
-    """Return the fields of `Slot` that vary, of one draw."""
-    prior, problem = observation.prior, observation.problem
-    contains = prior.library.model_blocks
-    requests = observation.requests
-    active = requests >= 0
-    wanted = contains[np.where(active, requests, 0)] & active[:, :, None]  # (t + 1, K, J)
-    users, _ = user_groups(wanted[-1])
-    broadcast = np.asarray(problem.broadcast[0])
-    reach = user_reach(observation)
-
-    coming = coming_tables(observation, horizon)
-    left = len(coming.probability)
-    short = ((0, horizon - left), (0, 0))
-    air = np.pad(coming.broadcast, (*short, (0, 0)))
-    air[..., 0] = np.inf
-    of_kind = kinds(contains)[1]
-    q = np.clip(observation.forecast()[:horizon] @ of_kind, 0.0, 1.0)  # (left, K, C)
-    return {
-        **_now(problem.group[0], broadcast, users, reach, requests[-1], table),
-        **_coming(
-            np.pad(coming.probability, short), air, np.pad(q, (*short, (0, 0))), reach, table
-        ),
-        **{name: row[-1] for name, row in _history(wanted.sum(axis=1).astype(float)).items()},
-    }
-
-
-def _now(
-    group: IntArray,
-    broadcast: FloatArray,
-    users: NDArray[Any],
-    reach: FloatArray,
-    requests: IntArray,
-    table: Chains,
-) -> Arrays:
-    """Return what is known of the slot itself; leading axes of slots are allowed."""
-    level = (table.time + broadcast[..., table.sender]).argmin(axis=-1)
-    return {
-        "group": group,
-        "broadcast": broadcast,
-        "best_sender": table.sender[np.arange(len(table.sender)), level],
-        "listeners": users.astype(np.float64) @ _amplitude_share(reach),
-        "requests": requests,
-        "reach": reach,
-    }
-
-
-def _coming(
-    probability: FloatArray, air: FloatArray, wanted: FloatArray, reach: FloatArray, table: Chains
-) -> Arrays:
-    """Return the expected tables; leading axes of slots are allowed."""
-    levels = table.time + air[..., table.sender]
-    share = _amplitude_share(reach)[..., None, :, :]
-    return {
-        "need": probability,
-        "air": air,
-        "worth": probability[..., None] * levels.min(axis=-1),
-        "audience": np.swapaxes(wanted, -1, -2) @ share,
-    }
-
-
-def _amplitude_share(reach: FloatArray) -> FloatArray:
-    """Return (..., K, N) the share of each node in the amplitude that reaches a user."""
-    total = reach.sum(axis=-1, keepdims=True)
-    return np.asarray(reach / np.maximum(total, np.finfo(float).tiny))
-
-
-def _history(counts: FloatArray) -> Arrays:
-    """Return the scores of LRU and LFU after every slot, from (T, J) users who want each block."""
-    slot = np.arange(len(counts))[:, None]
-    last = np.maximum.accumulate(np.where(counts > 0, slot, -1), axis=0)
-    often = counts.cumsum(axis=0)
-    frequency = np.zeros_like(counts)
-    past = np.zeros(counts.shape[1])
-    for t, row in enumerate(counts):
-        past = DECAY * past + row
-        frequency[t] = past
-    # Counts only decide between blocks of the same slot: their share stays below 1.
-    ties = often / (1.0 + often.max(axis=1, keepdims=True))
-    return {"recency": last + ties, "frequency": frequency}
-
-
-def _grown(array: NDArray[Any], groups: int, name: str) -> NDArray[Any]:
-    """Return a slot's array, padded to a number of user groups where it has a row for each."""
-    if name not in ("broadcast", "best_sender", "listeners", "users"):
-        return array
-    fill = np.inf if name == "broadcast" else 0
-    width = [(0, groups - len(array))] + [(0, 0)] * (array.ndim - 1)
-    return np.pad(array, width, constant_values=fill)
-
-
-def _tensors(arrays: Arrays, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Return the arrays as tensors of one draw."""
-    tensors = {}
-    for name, array in arrays.items():
-        value = torch.from_numpy(np.array(array)[None])
-        if name == "best_sender":
-            value = value.to(torch.int16)
-        elif name in _FLOAT64:
-            value = value.to(torch.float64)
-        elif value.is_floating_point():
-            value = value.to(dtype)
-        tensors[name] = value
-    return tensors

@@ -83,6 +83,8 @@ class Basis:
         (N, 1) the bit of every node.
     near
         (N, N - 1) the other nodes of each.
+    member, count
+        (S, N) and (S,) float32, the nodes of every set and their number.
     worth
         (E C S, H + 3): expected delay of the coming slots, their mean, and of the lookahead
         `cost` and `after`.
@@ -111,6 +113,8 @@ class Basis:
     may_pull: Tensor
     bit: Tensor
     near: Tensor
+    member: Tensor
+    count: Tensor
     worth: Tensor
     at: Tensor
     air: Tensor
@@ -153,6 +157,8 @@ def basis_of(view: View, values: Lookahead | None = None) -> Basis:
     near = near.sort(dim=1)[0]
     unit = _unit(slot)
     had = (view.cached[:, None] & bit) != 0
+    member = slot.member.float()
+    count = member.sum(dim=1)
     link = torch.log1p((slot.link / unit[:, None]).clamp(max=UNSERVED)).float()
     fetch = (rows(slot.reach_time, view.cached) / unit[:, None]).clamp(max=UNSERVED).float()
     fetch, source = fetch.transpose(1, 2), rows(slot.fastest, view.cached).transpose(1, 2)
@@ -179,7 +185,7 @@ def basis_of(view: View, values: Lookahead | None = None) -> Basis:
         known[0][:, None].expand(by_node),
         in_storages.clamp(max=5.0),
         *(part[:, None].expand(by_node) for part in known[1:]),
-        (counted(view.cached, nodes) / nodes)[:, None].expand(by_node),
+        (count[view.cached] / nodes)[:, None].expand(by_node),
         *listeners.unbind(dim=3),
         torch.log1p(fetch),
         had.float(),
@@ -225,6 +231,8 @@ def basis_of(view: View, values: Lookahead | None = None) -> Basis:
         may_pull=may_pull,
         bit=bit,
         near=near,
+        member=member,
+        count=count,
         worth=worth.flatten(0, 2),
         at=((draw * worth.shape[1] + slot.kind) << nodes)[:, None],
         air=air.flatten(),
@@ -236,16 +244,6 @@ def basis_of(view: View, values: Lookahead | None = None) -> Basis:
         share=share,
         padded=not bool(slot.real.all()),
     )
-
-
-def counted(sets: Tensor, nodes: int) -> Tensor:
-    """Return the number of nodes in every set, float32."""
-    return members_of(sets, nodes).sum(dim=-1).float()
-
-
-def members_of(sets: Tensor, nodes: int) -> Tensor:
-    """Return (..., N) 0 and 1 from node sets (...)."""
-    return sets[..., None] >> torch.arange(nodes, device=sets.device) & 1
 
 
 def _unit(slot: Slot) -> Tensor:

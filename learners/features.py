@@ -25,8 +25,6 @@ from learners.feature_basis import (
     STATE_FIXED,
     Basis,
     basis_of,
-    counted,
-    members_of,
 )
 from learners.lookahead import Lookahead
 
@@ -128,7 +126,7 @@ def features(
     holders = view.holders[:, None]
     others = holders & ~bit
 
-    count = counted(others, slot.nodes)
+    count = basis.count[others]
     on_air = basis.at_group(torch.stack([others, others | bit]))
     gain = on_air[0] - on_air[1]
     worth = basis.at_kind(basis.worth, torch.stack([others, others | bit]))
@@ -149,7 +147,7 @@ def features(
     by_copy = basis.at_kind(
         basis.worth[:, :1], torch.stack([holders & ~basis.bit, holders | basis.bit])
     )
-    fill = _fill(view)
+    fill = _fill(view, basis)
     decided = torch.tensor([view.decided >> m & 1 for m in range(slot.nodes)], device=fill.device)
     of_node = torch.stack([decided.expand_as(fill), fill], dim=2)[:, :, None]
     of_block = torch.stack(
@@ -189,12 +187,10 @@ def _ranked(
     return before.clamp_(max=3.0), saved - margin
 
 
-def _fill(view: View) -> Tensor:
+def _fill(view: View, basis: Basis) -> Tensor:
     """Return (E, N) the bytes that every node is known to have, in storages."""
     sets = view.holders if view.keeping else view.cached
-    size = view.slot.size[..., None]
-    bytes_ = (members_of(sets, view.slot.nodes) * size).sum(dim=1)
-    return (bytes_ / view.slot.storage.clamp(min=1.0)).clamp(max=5.0).float()
+    return (basis.member[sets].transpose(1, 2) * basis.in_storages).sum(dim=2).clamp(max=5.0)
 
 
 def _state(view: View, basis: Basis, fill: Tensor) -> Tensor:
@@ -202,7 +198,7 @@ def _state(view: View, basis: Basis, fill: Tensor) -> Tensor:
     per_byte = torch.stack(
         [
             (view.held != 0).float(),
-            counted(view.held, view.slot.nodes),
+            basis.count[view.held],
             basis.at_kind(basis.worth[:, :1], view.held)[..., 0],
         ],
         dim=1,

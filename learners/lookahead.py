@@ -61,6 +61,10 @@ class Lookahead:
         """Return some of the draws."""
         return Lookahead(self.after[index], self.cost[index], self.price[index])
 
+    def to(self, device: torch.device | str) -> Lookahead:
+        """Return the same on another device."""
+        return Lookahead(self.after.to(device), self.cost.to(device), self.price.to(device))
+
 
 @dataclass(frozen=True, eq=False)
 class Planned:

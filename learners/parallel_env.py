@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from learners.baselines import saving
-from learners.draws import episodes_of, fitted_exponent, surrogate_of
+from learners.draws import check_instance, episodes_of, fitted_exponent, surrogate_of
 from learners.environment import (
     View,
     deliver,
@@ -81,6 +81,7 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
         self.scenario, self.rates, self.rate_cache = scenario, rates, rate_cache
         self._rng = np.random.default_rng(seed)
         first = scenario.generate(seed)
+        check_instance(first, "scenario")
         self._exponent = fitted_exponent(first) if rates == "surrogate" else 0.0
         nodes, blocks = first.nodes, first.library.blocks
         self.possible_agents = [f"node_{n}" for n in range(nodes)]

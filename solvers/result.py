@@ -107,6 +107,8 @@ class Answer:
         What a user should know, one line each.
     instance
         The instance that the solution is for, where a restriction changed it (whole models).
+    train_s
+        Seconds spent in training before, by a learned method.
     """
 
     solution: Solution | None
@@ -117,6 +119,7 @@ class Answer:
     trace: tuple[TracePoint, ...] = ()
     notes: tuple[str, ...] = ()
     instance: Instance | None = None
+    train_s: float = 0.0
 
 
 @dataclass(frozen=True)

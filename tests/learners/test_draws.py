@@ -123,13 +123,14 @@ def test_surrogate_rates_are_exact_for_one_user_and_monotone() -> None:
 
 
 def test_the_exponent_is_fitted_to_true_rates() -> None:
-    """That of slot 0, of the first draw when none is given."""
+    """That of slot 0; of several draws, when none is given, the mean."""
     problem, prior = instance(), prior_of(instance())
     seen = observation_of(problem, prior, 0, prepare_slots(problem)[0])
     expected = group_exponent(seen, user_reach(seen))
     assert fitted_exponent(problem) == pytest.approx(expected, rel=1e-12)
     fitted = surrogate_episodes(scenario(), [0, 1])
-    named = surrogate_episodes(scenario(), [0, 1], exponent=expected)
+    mean = (expected + fitted_exponent(instance(1))) / 2
+    named = surrogate_episodes(scenario(), [0, 1], exponent=mean)
     assert torch.equal(fitted.broadcast, named.broadcast)
 
 

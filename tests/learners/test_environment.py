@@ -32,6 +32,7 @@ from solvers.online import joined, observation_of, prepare_slots, prior_of, run_
 from solvers.placement import replacement, rolling
 from solvers.placement.problem import slot_times
 from solvers.placement.rules import fill, pull
+from solvers.restrictions import restricted_instance
 from solvers.result import Termination
 
 
@@ -67,6 +68,18 @@ def test_the_judge_agrees_on_six_nodes() -> None:
     problem = scenario(nodes={"count": 6}, slots=2).generate(3)
     slots = prepare_slots(problem)
     draws = episodes_of([problem], bound=False)
+    judged(draws, roll(draws, Dice(1)), 0, problem, joined(problem, slots))
+
+
+@pytest.mark.parametrize("restrict", ["no-comp", "no-migration", "coarse,unicast"])
+def test_the_judge_agrees_on_restricted_systems(restrict: str) -> None:
+    """Where some node sets cannot serve a group, links are missing, or blocks are whole models."""
+    problem = scenario(slots=2).generate(4)
+    slots = prepare_slots(problem, restrict=restrict.split(","))
+    problem = restricted_instance(problem, frozenset(restrict.split(",")))
+    draws = episodes_of([scenario(slots=2).generate(4)], restrict=restrict.split(","), bound=False)
+    if restrict == "no-comp":
+        assert bool((draws.broadcast[0, 0, 0, 1:] == np.inf).any())
     judged(draws, roll(draws, Dice(1)), 0, problem, joined(problem, slots))
 
 

@@ -40,9 +40,10 @@ def test_shipped_scenarios_draw(path, tmp_path):
 
 
 def test_shipped_scenarios_are_those_named():
-    """The five scenarios that the documentation names are there, with their stated sizes."""
+    """The six scenarios that the documentation names are there, with their stated sizes."""
     assert [path.stem for path in SHIPPED] == [
         "llm",
+        "periodic",
         "persist",
         "tiny",
         "vision-horizon",

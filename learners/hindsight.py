@@ -12,7 +12,7 @@ tables: those of `mpc` (`after` while pulling, `cost` while keeping); or without
 pulling, and the expected delay of the next slot while keeping. The loss is the squared error,
 weighted by size. The policy pulls by the best chain level, charged v(Q_l) less r_nj of every
 receiver, and keeps by the marginal per byte v(kept - n) - v(kept + n) + r_nj, the nodes in turn for
-some rounds: the tables say how copies stand in for one another, the network what they will be worth.
+some rounds: the tables say how copies stand in for one another, the network what they are worth.
 """
 
 from __future__ import annotations

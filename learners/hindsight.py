@@ -71,6 +71,8 @@ class Config:
         Of Adam; they fall along a cosine over `decay_steps`.
     decay_steps
         Steps.
+    averaging
+        What the mean of the weights keeps of itself in every update: it is the policy.
     label_steps
         Subgradient steps for the prices in hindsight.
     """
@@ -85,12 +87,15 @@ class Config:
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-4
     decay_steps: int = 500
+    averaging: float = 0.99
     label_steps: int = 60
 
     def __post_init__(self) -> None:
         at_least(self, 1, "width", "embedding", "rounds", "draws", "batch", "decay_steps")
         at_least(self, 2, "label_steps")
-        at_least(self, 0, "learning_rate", "final_learning_rate", "passes")
+        at_least(self, 0, "learning_rate", "final_learning_rate", "passes", "averaging")
+        if self.averaging >= 1:
+            raise ValueError(f"averaging: {self.averaging} is not allowed, must be below 1")
 
 
 class HindsightPolicy:
@@ -122,6 +127,7 @@ class HindsightPolicy:
         self.observer = Observer(config.mpc, values)
         self.seen = seen
         self._held: Tensor | None = None
+        self._turns = 0
         self._cost = self._residual = torch.empty(0)
 
     def pull(self, view: View, n: int | None) -> Tensor:
@@ -142,7 +148,10 @@ class HindsightPolicy:
 
     def keep(self, view: View, n: int | None) -> Tensor:
         """Return what a copy saves given what the others keep, seconds per byte."""
-        if view.held is not self._held:
+        new = view.held is not self._held
+        self._turns = 0 if new else self._turns + 1
+        last_round = self._turns == (self.rounds - 1) * view.slot.nodes
+        if new or (last_round and n is not None):
             self._held = view.held
             self._residual = self._ask(view)
             values = self.observer.values(view)
@@ -154,8 +163,12 @@ class HindsightPolicy:
         return score if n is None else score[:, 0]
 
     def _ask(self, view: View) -> Tensor:
-        """Return the residuals (E, N, J) of a stage, seconds per byte."""
-        shown = replace(view, in_turn=False)  # all nodes look at once
+        """Return the residuals (E, N, J) of a stage, seconds per byte.
+
+        All nodes look at once; when they keep, before the first round at who has a block, and
+        before the last one at who so far keeps it.
+        """
+        shown = replace(view, in_turn=view.keeping and self._turns > 0)
         features = self.observer(shown, None)
         with torch.no_grad():
             scores = self.network(features)
@@ -216,6 +229,8 @@ class HindsightLearner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeded(seed, "network").initial_seed())
             self.network = _network(config).to(device)
+        self.average = _network(config).to(device)
+        self.average.load_state_dict(self.network.state_dict())
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
         self.generator = seeded(seed, "draws of hindsight")
         self.steps = 0
@@ -250,6 +265,10 @@ class HindsightLearner:
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
+            with torch.no_grad():
+                pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
+                for mean, now in pairs:
+                    mean.lerp_(now, 1.0 - config.averaging)
             loss_sum += float(loss.detach())
             start_sum += float((rows_.weight * rows_.target**2).sum() / total)
         self.steps += 1
@@ -262,9 +281,10 @@ class HindsightLearner:
         }
 
     def parts(self) -> Mapping[str, Part]:
-        """Return the network, its optimiser and the generator of draws."""
+        """Return the networks, the optimiser and the generator of draws."""
         return {
-            "policy": self.network,
+            "policy": self.average,
+            "network": self.network,
             "optimiser": self.optimiser,
             "generator": self.generator,
         }
@@ -279,7 +299,7 @@ class HindsightLearner:
 
     def policy(self, values: Lookahead | None = None) -> HindsightPolicy:
         """Return the policy as it stands."""
-        return HindsightPolicy(self.network, self.config, values)
+        return HindsightPolicy(self.average, self.config, values)
 
     def _labels_of(self, pool: Pool) -> Lookahead:
         """Return the values in hindsight of a pool, computed once."""
@@ -297,18 +317,19 @@ class HindsightLearner:
     def _played(self, pool: Pool, labels: Lookahead, chosen: Tensor) -> tuple[_Rows, float]:
         """Play some draws; return what there is to learn from them, and the mean delay."""
         seen: list[_Seen] = []
-        final: list[Tensor] = []
+        final: list[dict[bool, Tensor]] = []
 
         def watch(t: int, cache: Tensor, delivery: Delivery, keep: Tensor) -> None:
-            final.extend((delivery.sender, packed(keep)))
+            final.append({False: delivery.sender, True: packed(keep)})
 
         values, labels = pool.values.select(chosen), labels.select(chosen)
-        policy = HindsightPolicy(self.network, self.config, values, seen)
+        policy = HindsightPolicy(self.average, self.config, values, seen)
         played = roll(pool.episodes.select(chosen), policy, rounds=self.config.rounds, watch=watch)
-        parts = [
-            _rows_of(shown, sets, labels.slot(shown.slot.t), self._base(shown, values))
-            for shown, sets in zip(seen, final, strict=True)
-        ]
+        parts = []
+        for shown in seen:
+            t = shown.slot.t
+            sets = final[t][shown.keeping]
+            parts.append(_rows_of(shown, sets, labels.slot(t), self._base(shown, values)))
         joined = Features(
             *(torch.cat([getattr(p.features, f.name) for p in parts]) for f in fields(Features))
         )

@@ -5,26 +5,27 @@ knows all slots (`learners.hindsight_labels`) says what every set of copies woul
 The network learns, on the states that its own policy comes to (DAgger: Ross, Gordon and Bagnell,
 AISTATS 2011, arXiv 1011.0686), by how much the marginal values of the known tables are wrong:
 
-    r_nj = [V(Q - n) - V(Q + n)] - [v(Q - n) - v(Q + n)],   Q the nodes that have the block in the end
+    r_nj = [V(Q - n) - V(Q + n)] - [v(Q - n) - v(Q + n)]
 
-where V is the value in hindsight and v that of the tables: `mpc` (A while pulling, `cost` while
-keeping), or without it nothing while pulling and the expected delay of the next slot while keeping.
-The loss is the squared error, weighted by size. The policy pulls by the best chain level,
-v(Q_l) - sum of r_nj over its receivers, and keeps by the marginal per byte
-v(kept - n) - v(kept + n) + r_nj, the nodes in turn, for some rounds. So the tables say how copies
-stand in for one another, and the network how much a copy will be worth.
+where Q are the nodes that have the block in the end, V is the value in hindsight and v that of the
+tables: those of `mpc` (`after` while pulling, `cost` while keeping); or without them nothing while
+pulling, and the expected delay of the next slot while keeping. The loss is the squared error,
+weighted by size. The policy pulls by the best chain level, charged v(Q_l) less r_nj of every
+receiver, and keeps by the marginal per byte v(kept - n) - v(kept + n) + r_nj, the nodes in turn for
+some rounds: the tables say how copies stand in for one another, the network what they are worth.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from learners.baselines import KEEP_ANYWAY
 from learners.config import at_least
 from learners.environment import (
     Delivery,
@@ -70,6 +71,8 @@ class Config:
         Of Adam; they fall along a cosine over `decay_steps`.
     decay_steps
         Steps.
+    averaging
+        What the mean of the weights keeps of itself in every update: it is the policy.
     label_steps
         Subgradient steps for the prices in hindsight.
     """
@@ -84,12 +87,15 @@ class Config:
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-4
     decay_steps: int = 500
+    averaging: float = 0.99
     label_steps: int = 60
 
     def __post_init__(self) -> None:
         at_least(self, 1, "width", "embedding", "rounds", "draws", "batch", "decay_steps")
         at_least(self, 2, "label_steps")
-        at_least(self, 0, "learning_rate", "final_learning_rate", "passes")
+        at_least(self, 0, "learning_rate", "final_learning_rate", "passes", "averaging")
+        if self.averaging >= 1:
+            raise ValueError(f"averaging: {self.averaging} is not allowed, must be below 1")
 
 
 class HindsightPolicy:
@@ -121,6 +127,7 @@ class HindsightPolicy:
         self.observer = Observer(config.mpc, values)
         self.seen = seen
         self._held: Tensor | None = None
+        self._turns = 0
         self._cost = self._residual = torch.empty(0)
 
     def pull(self, view: View, n: int | None) -> Tensor:
@@ -141,22 +148,27 @@ class HindsightPolicy:
 
     def keep(self, view: View, n: int | None) -> Tensor:
         """Return what a copy saves given what the others keep, seconds per byte."""
-        if view.held is not self._held:
+        new = view.held is not self._held
+        self._turns = 0 if new else self._turns + 1
+        last_round = self._turns == (self.rounds - 1) * view.slot.nodes
+        if new or (last_round and n is not None):
             self._held = view.held
             self._residual = self._ask(view)
             values = self.observer.values(view)
             self._cost = (view.slot.worth[:, 0] if values is None else values.cost).double()
         nodes = range(view.slot.nodes) if n is None else [n]
         score = torch.stack([marginal(self._cost, view.slot, view.others(m), m) for m in nodes], 1)
-        if n is None:
-            return score + self._residual
-        return score[:, 0] + self._residual[:, n]
+        score = score + (self._residual if n is None else self._residual[:, n : n + 1])
+        score = score.clamp(min=KEEP_ANYWAY)
+        return score if n is None else score[:, 0]
 
     def _ask(self, view: View) -> Tensor:
-        """Return the residuals (E, N, J) of a stage, seconds per byte."""
-        from dataclasses import replace
+        """Return the residuals (E, N, J) of a stage, seconds per byte.
 
-        shown = replace(view, in_turn=False)  # all nodes look at once
+        All nodes look at once; when they keep, before the first round at who has a block, and
+        before the last one at who so far keeps it.
+        """
+        shown = replace(view, in_turn=view.keeping and self._turns > 0)
         features = self.observer(shown, None)
         with torch.no_grad():
             scores = self.network(features)
@@ -217,6 +229,8 @@ class HindsightLearner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeded(seed, "network").initial_seed())
             self.network = _network(config).to(device)
+        self.average = _network(config).to(device)
+        self.average.load_state_dict(self.network.state_dict())
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
         self.generator = seeded(seed, "draws of hindsight")
         self.steps = 0
@@ -251,7 +265,11 @@ class HindsightLearner:
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
-            loss_sum += float(loss)
+            with torch.no_grad():
+                pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
+                for mean, now in pairs:
+                    mean.lerp_(now, 1.0 - config.averaging)
+            loss_sum += float(loss.detach())
             start_sum += float((rows_.weight * rows_.target**2).sum() / total)
         self.steps += 1
         return {
@@ -263,9 +281,10 @@ class HindsightLearner:
         }
 
     def parts(self) -> Mapping[str, Part]:
-        """Return the network, its optimiser and the generator of draws."""
+        """Return the networks, the optimiser and the generator of draws."""
         return {
-            "policy": self.network,
+            "policy": self.average,
+            "network": self.network,
             "optimiser": self.optimiser,
             "generator": self.generator,
         }
@@ -280,7 +299,7 @@ class HindsightLearner:
 
     def policy(self, values: Lookahead | None = None) -> HindsightPolicy:
         """Return the policy as it stands."""
-        return HindsightPolicy(self.network, self.config, values)
+        return HindsightPolicy(self.average, self.config, values)
 
     def _labels_of(self, pool: Pool) -> Lookahead:
         """Return the values in hindsight of a pool, computed once."""
@@ -298,20 +317,19 @@ class HindsightLearner:
     def _played(self, pool: Pool, labels: Lookahead, chosen: Tensor) -> tuple[_Rows, float]:
         """Play some draws; return what there is to learn from them, and the mean delay."""
         seen: list[_Seen] = []
-        final: list[Tensor] = []
+        final: list[dict[bool, Tensor]] = []
 
         def watch(t: int, cache: Tensor, delivery: Delivery, keep: Tensor) -> None:
-            final.extend((delivery.sender, packed(keep)))
+            final.append({False: delivery.sender, True: packed(keep)})
 
         values, labels = pool.values.select(chosen), labels.select(chosen)
-        policy = HindsightPolicy(self.network, self.config, values, seen)
-        played = roll(
-            pool.episodes.select(chosen), policy, rounds=self.config.rounds, watch=watch
-        )
-        parts = [
-            _rows_of(shown, sets, labels.slot(shown.slot.t), self._base(shown, values))
-            for shown, sets in zip(seen, final, strict=True)
-        ]
+        policy = HindsightPolicy(self.average, self.config, values, seen)
+        played = roll(pool.episodes.select(chosen), policy, rounds=self.config.rounds, watch=watch)
+        parts = []
+        for shown in seen:
+            t = shown.slot.t
+            sets = final[t][shown.keeping]
+            parts.append(_rows_of(shown, sets, labels.slot(t), self._base(shown, values)))
         joined = Features(
             *(torch.cat([getattr(p.features, f.name) for p in parts]) for f in fields(Features))
         )

@@ -111,6 +111,12 @@ LEARNERS = (
         "decentralised actors with action semantics, value-decomposition critic, augmentation",
         "Fu et al., arXiv 2509.19341; Wang et al., Action Semantics Network, ICLR 2020",
     ),
+    LearnerKind(
+        "hindsight",
+        "learners.hindsight",
+        "regression of marginal values in hindsight (privileged labels), added to those of mpc",
+        "imitation on the learner's own states: Ross, Gordon, Bagnell, AISTATS 2011",
+    ),
 )
 
 

@@ -52,8 +52,6 @@ class Turn:
         Of the same shape: logistic, or Gumbel.
     choice
         (R,) int64: kept (0 or 1); index of what is pulled.
-    margin
-        (R,) logit plus noise at which the storage of the node was full; -infinity where not.
     """
 
     keeping: bool
@@ -63,7 +61,6 @@ class Turn:
     start: Tensor
     noise: Tensor
     choice: Tensor
-    margin: Tensor
 
 
 class Actors:
@@ -119,8 +116,7 @@ class Actors:
         nothing = logits.shape[1] - 1
         source[rows.draw, rows.block] = torch.where(choice == nothing, -1, choice)
         if self.generator is not None:
-            margin = logits.new_zeros(len(logits))
-            self.turns.append(Turn(False, n, rows, some, start, noise, choice, margin))
+            self.turns.append(Turn(False, n, rows, some, start, noise, choice))
         return source
 
     def keep(self, view: View, n: int | None) -> Tensor:
@@ -142,10 +138,7 @@ class Actors:
         if self.generator is not None:
             kept = keep_by_score(slot.size, slot.storage[:, n], held, score)
             choice = rows.of(kept).long()
-            full = (held & ~kept).any(dim=1)
-            least = torch.where(kept, score, torch.inf).amin(dim=1)
-            margin = torch.where(full, least - 1.0 + logits.amin(), -torch.inf)[rows.draw]
-            self.turns.append(Turn(True, n, rows, some, start, noise, choice, margin))
+            self.turns.append(Turn(True, n, rows, some, start, noise, choice))
         return score
 
     def keep_start(self, seen: Features) -> Tensor:

@@ -47,7 +47,7 @@ class SourceConfig:
     augmentation
         "none", "noise", "echo-state" or "oracle".
     synthetic
-        Synthetic draws for every real one, at most.
+        Synthetic share of all draws at the beginning, if the predictor had no error.
     refresh
         Steps after which synthetic draws are made anew.
     """
@@ -57,12 +57,14 @@ class SourceConfig:
     horizon: int = 3
     price_steps: int = 20
     augmentation: str = "none"
-    synthetic: float = 1.0
+    synthetic: float = 0.5
     refresh: int = 2000
 
     def __post_init__(self) -> None:
         at_least(self, 1, "draws", "horizon", "price_steps", "refresh")
         at_least(self, 0, "synthetic")
+        if self.synthetic > 0.99:
+            raise ValueError(f"synthetic: {self.synthetic} is not allowed, must be <= 0.99")
         one_of("rates", self.rates, RATES)
         one_of("augmentation", self.augmentation, AUGMENTATIONS)
 

@@ -3,10 +3,10 @@
 After Fu et al. (arXiv 2509.19341), of whose learner only the parts are known: agents are the edge
 nodes; action semantics networks; Gumbel-Softmax; a critic that decomposes values over agents; data
 augmentation. What is ours, and why: the critic (`learners.set_critic`) decomposes over blocks too,
-since the slot delay is a sum over blocks, and gives the cost of a block under every set of nodes; so
-the derivative of the mixed value by one relaxed action is an exact difference and needs no second
-action. It charges the price of storage, what one more kept byte displaces, without which every copy
-would seem worth keeping.
+since the slot delay is a sum over blocks, and gives the cost of a block under every set of nodes;
+so the derivative of the mixed value by one relaxed action is an exact difference. It charges the
+price of storage, what one more kept byte displaces, without which every copy would seem worth
+keeping.
 
 One step: play one slot of a batch with exploration; improve the actors on what they did,
 
@@ -33,7 +33,7 @@ from torch.nn.functional import huber_loss, softplus
 
 from learners.actors import Actors, Turn, pull_logits
 from learners.config import at_least, one_of
-from learners.environment import Delivery, packed, step
+from learners.environment import Delivery, keep_by_score, packed, step
 from learners.episodes import Slot
 from learners.features import features
 from learners.learner import Part, TrainedPolicy, load_module, seeded
@@ -164,8 +164,8 @@ def policy(
     ValueError
         The tensors are of another architecture.
     """
-    nodes = int(tensors["policy.nodes/nodes"]) if "policy.nodes/nodes" in tensors else 0
-    network = _actor(config, nodes)
+    heads = tensors.get("policy/rest.2.weight")  # of a flat network: two and one for each source
+    network = _actor(config, 1 if heads is None else len(heads) - 2)
     found = {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
     load_module(network, found, "policy")
     return _actors(config, network, values)
@@ -228,7 +228,7 @@ class MaasnLearner:
         self.critic_adam = torch.optim.Adam(self.critic.parameters(), lr=config.critic_rate)
         self.generator = seeded(seed, "play")
         self.replay = Replay(config.replay)
-        self.steps, self.t = 0, 0
+        self.steps, self.t, self.begun = 0, 0, 0
         self.draw = torch.zeros(0, dtype=torch.int64)
         self.cache = torch.zeros(0)
         self.before: Played | None = None
@@ -250,8 +250,11 @@ class MaasnLearner:
 
     def step(self) -> Mapping[str, float]:
         """Play a slot of the batch, improve the actors on it and the critic on a past slot."""
-        pool = self.source.at(self.steps)
         if self.t == 0:
+            self.begun = self.steps
+        pool = self.source.at(self.begun)
+        if self.t == 0:
+            self.replay.forget_other(pool.number)
             size = (self.config.batch,)
             self.draw = torch.randint(pool.episodes.draws, size, generator=self.generator)
             self.cache = pool.episodes.select(self.draw).start
@@ -277,7 +280,7 @@ class MaasnLearner:
 
     def _batch(self, draw: Tensor) -> Any:
         """Return the draws of the pool in force, and their lookahead."""
-        pool = self.source.at(self.steps)
+        pool = self.source.at(self.begun)
         index = draw.to(self.device)
         return pool.episodes.select(index), pool.values.select(index)
 
@@ -359,12 +362,12 @@ class MaasnLearner:
         kept = packed(keep)
         losses, weights = [], []
         for turn in turns:
-            if turn.keeping:
-                advantage = keep_advantage(turn, slot, look, cost, kept)
-            else:
-                advantage = pull_costs(turn, slot, cached, delivery, after)
             weight = turn.rows.of(slot.size).float()
-            losses.append((weight * self._loss(turn, advantage)).sum())
+            if turn.keeping:
+                loss = self._keep_loss(turn, *keep_values(turn, slot, cost, kept))
+            else:
+                loss = self._pull_loss(turn, pull_costs(turn, slot, cached, delivery, after))
+            losses.append((weight * loss).sum())
             weights.append(weight.sum())
         loss = torch.stack(losses).sum() / torch.stack(weights).sum()
         self.actor_adam.zero_grad()
@@ -373,29 +376,37 @@ class MaasnLearner:
         self.actor_adam.step()
         return {"actor_loss": float(loss.detach())}
 
-    def _loss(self, turn: Turn, cost: Tensor) -> Tensor:
-        """Return (R,) expected cost less entropy, in temperatures.
+    def _keep_loss(self, turn: Turn, displaced: Tensor, saved: Tensor) -> Tensor:
+        """Return (R,) expected cost of keeping less entropy, in temperatures.
+
+        Parameters
+        ----------
+        turn
+            What was done.
+        displaced, saved
+            (R,) units per byte.
+        """
+        full = displaced > -torch.inf
+        margin = torch.where(full, displaced, 0.0) / self.config.temperature
+        logit = turn.start + self.actor(turn.seen).keep
+        soft = torch.sigmoid((logit + turn.noise - margin) / self.config.tau)
+        action = turn.choice + soft - soft.detach()
+        over = logit - margin
+        entropy = softplus(over) - over * torch.sigmoid(over)
+        cost = (margin - saved / self.config.temperature).clamp(-self.config.clip, self.config.clip)
+        return torch.where(full, action * cost - entropy, 0.0)
+
+    def _pull_loss(self, turn: Turn, cost: Tensor) -> Tensor:
+        """Return (R,) expected cost of pulling less entropy, in temperatures.
 
         Parameters
         ----------
         turn
             What was done.
         cost
-            (R,) of keeping over not keeping; (R, N + 2) of the sources and of nothing.
+            (R, N + 2) of the sources and of nothing, units per byte.
         """
-        scores = self.actor(turn.seen)
-        clip = self.config.clip
-        if turn.keeping:
-            logit = turn.start + scores.keep
-            full = turn.margin > -torch.inf
-            margin = torch.where(full, turn.margin, 0.0)
-            soft = torch.sigmoid((logit + turn.noise - margin) / self.config.tau)
-            action = turn.choice + soft - soft.detach()
-            over = logit - margin
-            entropy = softplus(over) - over * torch.sigmoid(over)
-            price = (cost / self.config.temperature).clamp(-clip, clip)
-            return torch.where(full, action * price - entropy, 0.0)
-        logits = turn.start + pull_logits(scores, turn.seen, turn.node)
+        logits = turn.start + pull_logits(self.actor(turn.seen), turn.seen, turn.node)
         soft = torch.softmax((logits + turn.noise) / self.config.tau, dim=1)
         hard = nn.functional.one_hot(turn.choice, logits.shape[1])
         action = hard + soft - soft.detach()
@@ -403,7 +414,7 @@ class MaasnLearner:
         allowed = log > -torch.inf
         entropy = -(log.exp() * torch.where(allowed, log, 0.0)).sum(dim=1)
         least = torch.where(allowed, cost, torch.inf).amin(dim=1, keepdim=True)
-        price = ((cost - least) / self.config.temperature).clamp(0.0, clip)
+        price = ((cost - least) / self.config.temperature).clamp(0.0, self.config.clip)
         return (action * torch.where(allowed, price, 0.0)).sum(dim=1) - entropy
 
     def extra(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
@@ -413,11 +424,11 @@ class MaasnLearner:
             last = Replay(1)
             last.add(self.before)
             tensors |= {f"before.{key}": value for key, value in last.tensors().items()}
-        return tensors, {"steps": self.steps, "t": self.t}
+        return tensors, {"steps": self.steps, "t": self.t, "begun": self.begun}
 
     def load_extra(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
         """Take back what `extra` returned."""
-        self.steps, self.t = int(counters["steps"]), int(counters["t"])
+        self.steps, self.t, self.begun = (int(counters[name]) for name in ("steps", "t", "begun"))
         self.draw, self.cache = tensors["draw"], tensors["cache"].to(self.device)
         self.replay.load(tensors)
         last = Replay(1)
@@ -432,28 +443,35 @@ def centred(costs: Tensor) -> Tensor:
     return costs - costs.mean(dim=1, keepdim=True)
 
 
-def keep_advantage(turn: Turn, slot: Slot, look: Lookahead, cost: Tensor, kept: Tensor) -> Tensor:
-    """Return (R,) what keeping costs over not keeping, rent included, given what others keep.
+def keep_values(turn: Turn, slot: Slot, cost: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what one more kept byte displaces, and what keeping saves, (R,) each.
 
-    lambda_n + G(K + n) - G(K without n)
+        saving = G(K without n) - G(K + n),   K what the others keep
+
+    Displaced is the saving of the last block that fits when node n fills its storage in falling
+    order of the savings; minus infinity where all fit.
 
     Parameters
     ----------
     turn
         Of node n.
-    slot, look
-        The slot and its prices.
+    slot
+        The slot.
     cost
         (E, J, S) G.
     kept
         (E, J) K, what all keep in the end.
     """
     bit = 1 << turn.node
-    others = turn.rows.of(kept) & ~bit
-    table = turn.rows.of(cost)
-    saved = table.gather(1, others[:, None]) - table.gather(1, (others | bit)[:, None])
-    price = look.price[:, 0, turn.node].float() / unit_of(slot).float()
-    return price[turn.rows.draw] - saved[:, 0]
+    others = kept & ~bit
+    table = cost.gather(2, torch.stack([others, others | bit], dim=2))
+    saved = (table[..., 0] - table[..., 1]).clamp(min=1e-6)
+    held = torch.zeros_like(slot.real)
+    held[turn.rows.draw, turn.rows.block] = True
+    best = keep_by_score(slot.size, slot.storage[:, turn.node], held, saved)
+    least = torch.where(best, saved, torch.inf).amin(dim=1)
+    displaced = torch.where((held & ~best).any(dim=1), least, -torch.inf)
+    return displaced[turn.rows.draw], turn.rows.of(saved)
 
 
 def pull_costs(turn: Turn, slot: Slot, cached: Tensor, delivery: Delivery, after: Tensor) -> Tensor:

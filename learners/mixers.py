@@ -8,7 +8,6 @@ share them, so that any number of nodes can be mixed.
 
 from __future__ import annotations
 
-
 from torch import Tensor, nn
 
 
@@ -48,7 +47,8 @@ class MonotonicMixer(nn.Module):
         total = values.sum(dim=2, keepdim=True)  # (R, S, 1)
         bent = nn.functional.elu(inner * total + shift) - nn.functional.elu(shift)
         straight = nn.functional.softplus(out[..., -1]) * total[..., 0]
-        return (outer * bent).sum(dim=-1) + straight
+        mixed: Tensor = (outer * bent).sum(dim=-1) + straight
+        return mixed
 
 
 class SumMixer(nn.Module):
@@ -56,7 +56,8 @@ class SumMixer(nn.Module):
 
     def forward(self, values: Tensor, state: Tensor) -> Tensor:
         """Return (R, S) from (R, S, N)."""
-        return values.sum(dim=2)
+        total: Tensor = values.sum(dim=2)
+        return total
 
 
 MIXERS = ("monotonic", "sum")

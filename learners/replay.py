@@ -58,9 +58,12 @@ class Replay:
         self.slots: list[Played] = []
 
     def add(self, played: Played) -> None:
-        """Add a slot; the oldest goes when there are too many, and all of other pools."""
-        kept = [slot for slot in self.slots if slot.pool == played.pool]
-        self.slots = [*kept, played][-self.capacity :]
+        """Add a slot; the oldest goes when there are too many."""
+        self.slots = [*self.slots, played][-self.capacity :]
+
+    def forget_other(self, pool: int) -> None:
+        """Drop the slots of other pools, whose draws are no longer there."""
+        self.slots = [slot for slot in self.slots if slot.pool == pool]
 
     def draw(self, generator: Generator) -> Played:
         """Return one of the slots, all with equal probability."""

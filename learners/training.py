@@ -200,7 +200,8 @@ def _prepared(
     """Return the learner at step 0, and what measures one on the held-out draws."""
     device = _device(run.device)
     scenarios = [read_scenario(locate(name)) for name in run.scenarios]
-    source = ScenarioSource(scenarios, run.source, run.seed, callback).to(device)
+    source = ScenarioSource(scenarios, run.source, run.seed, steps=run.steps, callback=callback)
+    source.to(device)
     held = held_out(
         scenarios,
         run.held_out,

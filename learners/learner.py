@@ -111,6 +111,22 @@ LEARNERS = (
         "decentralised actors with action semantics, value-decomposition critic, augmentation",
         "Fu et al., arXiv 2509.19341; Wang et al., Action Semantics Network, ICLR 2020",
     ),
+    LearnerKind("mappo", "learners.ppo", "PPO, centralised critic", "Yu et al., arXiv 2103.01955"),
+    LearnerKind(
+        "ippo", "learners.ippo", "PPO, a critic for every node", "de Witt et al., arXiv 2011.09533"
+    ),
+    LearnerKind(
+        "qmix",
+        "learners.value_learning",
+        "values of node sets, monotonic mixing",
+        "Rashid et al., arXiv 2003.08839",
+    ),
+    LearnerKind(
+        "vdn",
+        "learners.vdn",
+        "values of node sets, summed over nodes",
+        "Sunehag et al., arXiv 1706.05296",
+    ),
 )
 
 

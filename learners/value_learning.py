@@ -374,6 +374,7 @@ class ValueLearner:
     def step(self) -> Mapping[str, float]:
         """Play whole episodes of a batch, then make some updates on past slots."""
         pool = self.source.at(self.steps)
+        self.replay.forget_other(pool.number)
         delay = self._play(pool)
         count = self.config.updates if self.replay.slots else 0
         losses = [self._improve(pool) for _ in range(count)]

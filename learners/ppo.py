@@ -7,7 +7,7 @@ then makes some epochs of updates on them. The nodes share one network; per bloc
     pulls   from a categorical distribution: nothing, another node that has the block, the cloud;
     keeps   what fits its storage in falling order of logit + logistic noise. Given the noise of the
             other blocks it keeps one with probability sigmoid(logit - margin), margin the noisy
-            logit at which the storage was full: a Bernoulli choice through the projection.
+            logit that it has to beat: a Bernoulli choice through the projection.
 
 A slot has two stages with rewards of their own, per byte of block j, in units:
 
@@ -528,7 +528,10 @@ def decisions(
 
 
 def margin_of(actor: nn.Module, turn: Turn, draws: int) -> Tensor:
-    """Return (R,) the noisy logit at which the node's storage was full; infinite where not.
+    """Return (R,) the noisy logit that decides for each block, given the noise of the others.
+
+    Of a dropped block the lowest that was kept, of a kept one the highest that was dropped below
+    all that were kept; infinite where all fit.
 
     Parameters
     ----------
@@ -539,15 +542,15 @@ def margin_of(actor: nn.Module, turn: Turn, draws: int) -> Tensor:
     draws
         E.
     """
-    logits, kept, draw = (
-        turn.start + actor(turn.seen).keep + turn.noise,
-        turn.choice == 1,
-        turn.rows.draw,
-    )
-    least = torch.full((draws,), torch.inf, device=draw.device)
-    least = least.scatter_reduce(0, draw, torch.where(kept, logits, torch.inf), "amin")
-    dropped = torch.zeros(draws, device=draw.device).index_add(0, draw, (~kept).float())
-    return torch.where(dropped > 0, least, torch.inf)[draw]
+    logits = turn.start + actor(turn.seen).keep + turn.noise
+    draw, kept = turn.rows.draw, turn.choice == 1
+    never = torch.full((draws,), torch.inf, device=draw.device)
+    lowest = never.scatter_reduce(0, draw, torch.where(kept, logits, torch.inf), "amin")[draw]
+    below = ~kept & (logits < lowest)
+    highest = (-never).scatter_reduce(0, draw, torch.where(below, logits, -torch.inf), "amax")[draw]
+    dropped = torch.zeros(draws, device=draw.device).index_add(0, draw, (~kept).float())[draw]
+    margin = torch.where(kept & (highest > -torch.inf), highest, lowest)
+    return torch.where(dropped > 0, margin, torch.inf)
 
 
 def log_chances(actor: nn.Module, keeping: bool, seen: Features, start: Tensor) -> Tensor:

@@ -29,6 +29,12 @@ COMING = ("need", "air", "worth", "audience")
 """Tables with an axis of coming slots."""
 
 
+def scenario_file(name: str) -> Path:
+    """Return the shipped file of a scenario."""
+    learning = SCENARIOS / "learning" / f"{name}.toml"
+    return learning if learning.exists() else SCENARIOS / f"{name}.toml"
+
+
 @dataclass(frozen=True)
 class DrawClass:
     """A class of draws.
@@ -46,7 +52,7 @@ class DrawClass:
 
     def instance(self, draw: int) -> Instance:
         """Return a draw's instance."""
-        return read_scenario(SCENARIOS / f"{self.name}.toml").generate(FIRST_SEED + draw)
+        return read_scenario(scenario_file(self.name)).generate(FIRST_SEED + draw)
 
     def file(self, folder: Path, draw: int) -> Path:
         """Return where a draw's episode is kept."""

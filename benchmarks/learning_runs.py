@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from learning_draws import SCENARIOS
+from learning_draws import ROOT, scenario_file
 
 from learners.baselines import Rolling
 from learners.checkpoints import POLICY, Checkpoint, write_checkpoint
@@ -32,7 +32,7 @@ from learners.source import ScenarioSource
 from problem.files import write_atomically
 from problem.scenario import read_scenario
 
-MARKS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
+MARKS = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Shares of the budget after which the policy is kept."""
 
 HELD_OUT = 16
@@ -70,7 +70,9 @@ class Run:
         """Return the run as `finecast train` takes it."""
         table = {
             "learner": self.learner,
-            "scenarios": [f"data/scenarios/{name}.toml" for name in self.scenarios],
+            "scenarios": [
+                str(scenario_file(name).relative_to(ROOT)) for name in self.scenarios
+            ],
             "steps": steps,
             "seed": seed,
             "held_out": HELD_OUT,
@@ -115,7 +117,7 @@ def trained(
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     began = time.process_time()
-    scenarios = [read_scenario(SCENARIOS / f"{one}.toml") for one in run.scenarios]
+    scenarios = [read_scenario(scenario_file(one)) for one in run.scenarios]
     source = ScenarioSource(scenarios, config.source, seed)
     prepare_s = time.process_time() - began
     kind = learner_kind(run.learner).load()
@@ -175,7 +177,7 @@ def held_out_draws(names: tuple[str, ...]) -> dict[str, Episodes]:
     """Return held-out draws with rates in closed form, by scenario."""
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + HELD_OUT)
     return {
-        name: surrogate_episodes(read_scenario(SCENARIOS / f"{name}.toml"), seeds)
+        name: surrogate_episodes(read_scenario(scenario_file(name)), seeds)
         for name in names
     }
 

@@ -117,6 +117,22 @@ LEARNERS = (
         "regression of marginal values in hindsight (privileged labels), added to those of mpc",
         "imitation on the learner's own states: Ross, Gordon, Bagnell, AISTATS 2011",
     ),
+    LearnerKind("mappo", "learners.ppo", "PPO, centralised critic", "Yu et al., arXiv 2103.01955"),
+    LearnerKind(
+        "ippo", "learners.ippo", "PPO, a critic for every node", "de Witt et al., arXiv 2011.09533"
+    ),
+    LearnerKind(
+        "qmix",
+        "learners.value_learning",
+        "values of node sets, monotonic mixing",
+        "Rashid et al., arXiv 2003.08839",
+    ),
+    LearnerKind(
+        "vdn",
+        "learners.vdn",
+        "values of node sets, summed over nodes",
+        "Sunehag et al., arXiv 1706.05296",
+    ),
 )
 
 

@@ -7,7 +7,7 @@ then makes some epochs of updates on them. The nodes share one network; per bloc
     pulls   from a categorical distribution: nothing, another node that has the block, the cloud;
     keeps   what fits its storage in falling order of logit + logistic noise. Given the noise of the
             other blocks it keeps one with probability sigmoid(logit - margin), margin the noisy
-            logit at which the storage was full: a Bernoulli choice through the projection.
+            logit that it has to beat: a Bernoulli choice through the projection.
 
 A slot has two stages with rewards of their own, per byte of block j, in units:
 
@@ -385,7 +385,7 @@ class PpoLearner:
             advantage = advantages(reward, value, config.discount, config.trace)
             wanted = (advantage + value).flatten(0, 1) - base
             self.critic.follow(wanted)
-            found = [decisions(stages, advantage, keeping) for keeping in (False, True)]
+            found = [decisions(self.actor, stages, advantage, keep) for keep in (False, True)]
             kinds = [kind for kind in found if kind is not None]
             before = [
                 chosen(log_chances(self.actor, kind.keeping, kind.seen, kind.start), kind.choice)
@@ -481,11 +481,15 @@ def advantages(reward: Tensor, value: Tensor, discount: float, trace: float) -> 
     return found
 
 
-def decisions(stages: Sequence[Stage], advantage: Tensor, keeping: bool) -> Decisions | None:
+def decisions(
+    actor: nn.Module, stages: Sequence[Stage], advantage: Tensor, keeping: bool
+) -> Decisions | None:
     """Return all choices of one kind; None if there are none.
 
     Parameters
     ----------
+    actor
+        The network that played.
     stages
         What was played.
     advantage
@@ -503,8 +507,9 @@ def decisions(stages: Sequence[Stage], advantage: Tensor, keeping: bool) -> Deci
                 continue
             n, rows, start, choice = turn.node, turn.rows, turn.start, turn.choice
             if keeping:  # where all fit there is no choice
-                open_ = turn.margin > -torch.inf
-                over = start - turn.margin
+                margin = margin_of(actor, turn, len(weight))
+                open_ = torch.isfinite(margin)
+                over = start - margin
                 start = torch.stack([torch.zeros_like(over), over], dim=1)
             else:  # the order of the scores: without the node itself
                 open_ = torch.ones_like(choice, dtype=torch.bool)
@@ -520,6 +525,32 @@ def decisions(stages: Sequence[Stage], advantage: Tensor, keeping: bool) -> Deci
     mean = (weight * gain).sum() / weight.sum()
     spread = ((weight * (gain - mean) ** 2).sum() / weight.sum()).sqrt()
     return Decisions(keeping, seen, start, choice, (gain - mean) / (spread + 1e-6), weight)
+
+
+def margin_of(actor: nn.Module, turn: Turn, draws: int) -> Tensor:
+    """Return (R,) the noisy logit that decides for each block, given the noise of the others.
+
+    Of a dropped block the lowest that was kept, of a kept one the highest that was dropped below
+    all that were kept; infinite where all fit.
+
+    Parameters
+    ----------
+    actor
+        The network that played.
+    turn
+        Of keeping.
+    draws
+        E.
+    """
+    logits = turn.start + actor(turn.seen).keep + turn.noise
+    draw, kept = turn.rows.draw, turn.choice == 1
+    never = torch.full((draws,), torch.inf, device=draw.device)
+    lowest = never.scatter_reduce(0, draw, torch.where(kept, logits, torch.inf), "amin")[draw]
+    below = ~kept & (logits < lowest)
+    highest = (-never).scatter_reduce(0, draw, torch.where(below, logits, -torch.inf), "amax")[draw]
+    dropped = torch.zeros(draws, device=draw.device).index_add(0, draw, (~kept).float())[draw]
+    margin = torch.where(kept & (highest > -torch.inf), highest, lowest)
+    return torch.where(dropped > 0, margin, torch.inf)
 
 
 def log_chances(actor: nn.Module, keeping: bool, seen: Features, start: Tensor) -> Tensor:

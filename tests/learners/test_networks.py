@@ -71,7 +71,9 @@ def test_flat_network_refuses_other_numbers_of_nodes():
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("zero", [ActionSemanticsNetwork(zero_last=True), FlatNetwork(3, zero_last=True)])
+@pytest.mark.parametrize(
+    "zero", [ActionSemanticsNetwork(zero_last=True), FlatNetwork(3, zero_last=True)]
+)
 def test_residual_starts_at_zero(zero):
     """With zeroed heads all scores are 0, so that a policy starts where its start says."""
     scores = zero(seen(3))

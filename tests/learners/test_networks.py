@@ -66,7 +66,7 @@ def test_flat_network_refuses_other_numbers_of_nodes():
     """The ablation is made for one N and says so in one line."""
     network = FlatNetwork(4)
     assert network(seen(4)).source.shape == (5, 4)
-    with pytest.raises(ValueError, match="nodes: 6 are not allowed.*trained on 4") as error:
+    with pytest.raises(ValueError, match=r"nodes: 6 are not allowed.*trained on 4") as error:
         network(seen(6))
     assert "\n" not in str(error.value)
 

@@ -1,4 +1,4 @@
-"""A trained policy as an online method: feasible, for any N and J, and what does not fit refused."""
+"""A trained policy as an online method: feasible, for any N and J; what does not fit is refused."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_flat_network_serves_its_own_number_only(flat, tmp_path):
     scenario.write_text(text.replace("../../data", f"{ROOT}/data"))
     other = read_scenario(scenario).generate(0)
     assert other.nodes == 3
-    with pytest.raises(ValueError, match="nodes: 3 are not allowed.*trained on 2"):
+    with pytest.raises(ValueError, match=r"nodes: 3 are not allowed.*trained on 2"):
         solve(other, "policy", checkpoint=str(flat))
 
 

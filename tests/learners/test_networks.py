@@ -66,12 +66,14 @@ def test_flat_network_refuses_other_numbers_of_nodes():
     """The ablation is made for one N and says so in one line."""
     network = FlatNetwork(4)
     assert network(seen(4)).source.shape == (5, 4)
-    with pytest.raises(ValueError, match="nodes: 6 are not allowed.*trained on 4") as error:
+    with pytest.raises(ValueError, match=r"nodes: 6 are not allowed.*trained on 4") as error:
         network(seen(6))
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("zero", [ActionSemanticsNetwork(zero_last=True), FlatNetwork(3, zero_last=True)])
+@pytest.mark.parametrize(
+    "zero", [ActionSemanticsNetwork(zero_last=True), FlatNetwork(3, zero_last=True)]
+)
 def test_residual_starts_at_zero(zero):
     """With zeroed heads all scores are 0, so that a policy starts where its start says."""
     scores = zero(seen(3))

@@ -75,15 +75,15 @@ def test_leaves_checkpoints_and_a_log(whole):
 def test_killed_and_resumed_is_the_same(whole, tmp_path):
     """kill -9 in a process of its own after the first states; resumed, all tensors are equal."""
     script = (
-        "import sys; sys.path[:0] = [{root!r}, {tests!r}]\n"
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]\n"
         "import test_training as t, learners.maasn as m, os, signal\n"
         "step = m.MaasnLearner.step\n"
         "def killed(self):\n"
         "    if self.steps == 10: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return step(self)\n"
         "m.MaasnLearner.step = killed\n"
-        "t.train(t.tiny(), {folder!r})\n"
-    ).format(root=str(ROOT), tests=str(Path(__file__).parent), folder=str(tmp_path))
+        f"t.train(t.tiny(), {str(tmp_path)!r})\n"
+    )
     ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert states(tmp_path)[-1].stem == "state-00000008"

@@ -174,7 +174,7 @@ class HindsightPolicy:
             scores = self.network(features)
         if self.seen is not None:
             self.seen.append(_Seen(features, view.slot, view.keeping))
-        residual = scores.keep if view.keeping else -scores.nothing
+        residual: Tensor = scores.keep if view.keeping else -scores.nothing
         return residual.double() * _unit(view.slot)[..., None]
 
 
@@ -306,7 +306,7 @@ class HindsightLearner:
         if self._labels is None or self._pool is not pool:
             parts = [
                 hindsight_of(pool.episodes.select(index), steps=self.config.label_steps).values
-                for index in torch.arange(pool.episodes.draws).split(LABEL_DRAWS)
+                for index in torch.split(torch.arange(pool.episodes.draws), LABEL_DRAWS)
             ]
             self._labels = Lookahead(
                 *(torch.cat([getattr(p, name) for p in parts]) for name in _LOOKAHEAD)

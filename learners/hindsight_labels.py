@@ -22,7 +22,7 @@ from torch import Tensor
 
 from learners.environment import lookup, packed
 from learners.episodes import Episodes
-from learners.lookahead import Lookahead, _chosen, _rent, best_subset
+from learners.lookahead import Lookahead, _chosen, best_subset
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def hindsight_of(episodes: Episodes, *, steps: int = 60) -> Hindsight:
             total += price
     price = total / (steps - steps // 2)
     run = _backwards(episodes, air, needed, price)
-    rent = torch.stack([_rent(episodes, price[:, t]) for t in range(episodes.slots)], dim=1)
+    rent = _rent(episodes, price)
     cost = torch.zeros_like(run.after)
     cost[:, :-1] = (run.cost - rent)[:, 1:]
     coming = torch.zeros_like(price)
@@ -119,18 +119,26 @@ def _backwards(episodes: Episodes, air: Tensor, needed: Tensor, price: Tensor) -
     levels = episodes.chain_sender.shape[2]
     senders = episodes.chain_sender.reshape(draws, 1, sets * levels).expand(-1, kinds, -1)
     times = episodes.chain_time.float()[:, None]
-    end = torch.zeros_like(air[:, 0])
-    after, cost, kept, sender = [end], [], [], []
+    rent = _rent(episodes, price)
+    after: list[Tensor] = [torch.zeros_like(air[:, 0])]
+    cost: list[Tensor] = []
+    kept: list[Tensor] = []
+    sender: list[Tensor] = []
     for t in reversed(range(slots)):
         charge = (air[:, t] + after[0]).gather(2, senders)
         best, level = (times + charge.view(draws, kinds, sets, levels)).min(dim=3)
-        here = torch.where(needed[:, t, :, None], best, after[0]) + _rent(episodes, price[:, t])
+        here = torch.where(needed[:, t, :, None], best, after[0]) + rent[:, t]
         sender.insert(0, _chosen(episodes.chain_sender, level))
         cost.insert(0, here)
         least, subset = best_subset(here)
         kept.insert(0, subset)
         after.insert(0, least)
     return _Run(*(torch.stack(rows, dim=1) for rows in (cost, after[1:], kept, sender)))
+
+
+def _rent(episodes: Episodes, price: Tensor) -> Tensor:
+    """Return (E, T, 1, S) lambda_t . X of every set."""
+    return (price @ episodes.member.to(price.dtype).T)[:, :, None]
 
 
 def _bytes(episodes: Episodes, run: _Run, needed: Tensor, cached: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
+import torch
 from learning_draws import CLASSES, prepare  # noqa: E402
 from learning_play import decision_times, described, evaluated  # noqa: E402
 from learning_runs import RUNS, train_all  # noqa: E402

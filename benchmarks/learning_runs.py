@@ -35,6 +35,9 @@ from problem.scenario import read_scenario
 MARKS = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Shares of the budget after which the policy is kept."""
 
+EXPECTED_STEPS = 500
+"""Steps over which the synthetic share falls; about those that the budget allows."""
+
 HELD_OUT = 16
 """Held-out draws of every scenario."""
 
@@ -82,15 +85,50 @@ class Run:
         return run_config(table)
 
 
-ONE = ("slow-60",)
-"""What ablations and peers train on: one class, and at a smaller budget."""
+SLOW = ("slow-60",)
+"""What MAASN-DA, its ablations and the peers train on."""
+
+HINDSIGHT = {"draws": 8, "passes": 0.5, "decay_steps": 80}
+"""The steps over which the step size falls are about those that the budget allows."""
+
+ECHO = {"draws": 32, "augmentation": "echo-state", "refresh": 100}
+"""32 real episodes: few enough for synthetic ones to matter."""
 
 RUNS: dict[str, Run] = {
-    "hindsight": Run("hindsight", "privileged labels, residual on mpc", {"decay_steps": 60}),
+    "hindsight": Run("hindsight", "privileged labels, residual on mpc", HINDSIGHT, {"draws": 64}),
     "hindsight without mpc": Run(
-        "hindsight", "the same on the expected delay of the next slot", {"mpc": False}
+        "hindsight",
+        "privileged labels, residual on the next slot's expected delay",
+        {**HINDSIGHT, "mpc": False},
+        {"draws": 64},
     ),
-    "maasn-da": Run("maasn-da", "everything", {}, {"augmentation": "echo-state"}),
+}
+
+
+FASTER = {"batch": 8, "play_every": 1, "rows": 2048, "actor_rate": 1e-3, "critic_rate": 1e-3}
+"""For a budget of minutes; the defaults are for longer runs."""
+
+
+def _maasn(summary: str, source: Mapping[str, Any] = ECHO, **options: Any) -> Run:
+    return Run("maasn-da", summary, {**FASTER, **options}, source, SLOW)
+
+
+def _peer(learner: str, summary: str) -> Run:
+    return Run(learner, summary, {}, {"draws": 32}, SLOW)
+
+
+RUNS |= {
+    "maasn-da": _maasn("everything"),
+    "no action semantics": _maasn("flat networks", action_semantics=False),
+    "no augmentation": _maasn("real draws alone", {"draws": 32}),
+    "noise": _maasn("copies with noise", {**ECHO, "augmentation": "noise"}),
+    "oracle": _maasn("true generator", {**ECHO, "augmentation": "oracle"}),
+    "team credit": _maasn("critic from the sum of delays", credit="team"),
+    "all at once": _maasn("nodes decide simultaneously", in_turn=False),
+    "ippo": _peer("ippo", "PPO, a critic for every node"),
+    "mappo": _peer("mappo", "PPO, centralised critic"),
+    "vdn": _peer("vdn", "values of node sets, sum"),
+    "qmix": _peer("qmix", "values of node sets, monotonic mixing"),
 }
 
 
@@ -118,7 +156,7 @@ def trained(
     torch.set_num_threads(1)
     began = time.process_time()
     scenarios = [read_scenario(scenario_file(one)) for one in run.scenarios]
-    source = ScenarioSource(scenarios, config.source, seed)
+    source = ScenarioSource(scenarios, config.source, seed, steps=EXPECTED_STEPS)
     prepare_s = time.process_time() - began
     kind = learner_kind(run.learner).load()
     learner: Learner = kind.start(

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from learners.environment import View, keep_by_score
+from learners.environment import View
 from learners.features import CLOUD, NEIGHBOUR, OWN, Features
-from learners.networks import Scores, by_source
+from learners.networks import Scores
 from learners.observer import Observer
 from learners.set_critic import Rows
 
@@ -47,11 +47,9 @@ class Turn:
     seen
         (R, ...) features of them.
     start
-        Logits without the network: (R,) of keeping, (R, N + 1 + 1) of pulling, last of nothing.
+        Logits without the network: (R,) of keeping, (R, N + 1) of pulling.
     noise
         Of the same shape: logistic, or Gumbel.
-    choice
-        (R,) int64: kept (0 or 1); index of what is pulled.
     """
 
     keeping: bool
@@ -60,7 +58,6 @@ class Turn:
     seen: Features
     start: Tensor
     noise: Tensor
-    choice: Tensor
 
 
 class Actors:
@@ -109,14 +106,14 @@ class Actors:
             return source
         some = take(seen, rows)
         start = pull_start(some, n)
-        logits = start + pull_logits(self.network(some), some, n)
+        logits = start + pull_logits(self.network(some))
         noise = self._noise(logits)
-        noise = -torch.log(torch.log1p(torch.exp(noise)))  # a Gumbel variate from a logistic one
+        noise = -torch.log(torch.log1p(torch.exp(-noise)))  # Gumbel, if the noise is logistic
         choice = (logits + noise * (self.generator is not None)).argmax(dim=1)
-        nothing = logits.shape[1] - 1
-        source[rows.draw, rows.block] = torch.where(choice == nothing, -1, choice)
+        names = torch.tensor([*_without(n, view.slot.nodes), view.slot.nodes, -1])
+        source[rows.draw, rows.block] = names.to(choice.device)[choice]
         if self.generator is not None:
-            self.turns.append(Turn(False, n, rows, some, start, noise, choice))
+            self.turns.append(Turn(False, n, rows, some, start, noise))
         return source
 
     def keep(self, view: View, n: int | None) -> Tensor:
@@ -136,9 +133,7 @@ class Actors:
         logits = start + self.network(some).keep + noise
         score = score.index_put((rows.draw, rows.block), 1.0 + logits - logits.amin())
         if self.generator is not None:
-            kept = keep_by_score(slot.size, slot.storage[:, n], held, score)
-            choice = rows.of(kept).long()
-            self.turns.append(Turn(True, n, rows, some, start, noise, choice))
+            self.turns.append(Turn(True, n, rows, some, start, noise))
         return score
 
     def keep_start(self, seen: Features) -> Tensor:
@@ -168,19 +163,28 @@ def take(seen: Features, rows: Rows) -> Features:
 
 
 def pull_start(seen: Features, n: int) -> Tensor:
-    """Return (R, N + 2) logits of pulling at the start: what the best level of the slot does.
+    """Return (R, N + 1) logits of pulling at the start: what the best level of the slot does.
 
-    Sources by number, then the cloud, then nothing; minus infinity where not allowed.
+    The other nodes in their order, the cloud, nothing; minus infinity where not allowed.
     """
     best = seen.own[:, _IN_BEST, None]
     fastest = torch.cat(
         [seen.neighbour[:, :, _FASTEST_NODE], seen.cloud[:, _FASTEST_CLOUD, None]], dim=1
     )
-    source = by_source(BEST_LEVEL * best * fastest, n)
-    source = torch.where(seen.may_pull, source, -torch.inf)
+    may = without_own(seen.may_pull, n)
+    source = torch.where(may, BEST_LEVEL * best * fastest, -torch.inf)
     return torch.cat([source, BEST_LEVEL * (1.0 - best)], dim=1)
 
 
-def pull_logits(scores: Scores, seen: Features, n: int) -> Tensor:
-    """Return (R, N + 2) what the network adds to `pull_start`."""
-    return torch.cat([by_source(scores.source, n, fill=0.0), scores.nothing[:, None]], dim=1)
+def pull_logits(scores: Scores) -> Tensor:
+    """Return (R, N + 1) what the network adds to `pull_start`."""
+    return torch.cat([scores.source, scores.nothing[:, None]], dim=1)
+
+
+def without_own(by_number: Tensor, n: int) -> Tensor:
+    """Return (R, N - 1 + ...) from (R, N + ...) by number of the node, without node n itself."""
+    return torch.cat([by_number[:, :n], by_number[:, n + 1 :]], dim=1)
+
+
+def _without(n: int, nodes: int) -> list[int]:
+    return [m for m in range(nodes) if m != n]

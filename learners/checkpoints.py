@@ -85,7 +85,8 @@ def write_checkpoint(folder: Path, name: str, checkpoint: Checkpoint) -> Path:
         It cannot be written (a full disk, say); what was there before is whole.
     """
     stem = name if name.startswith("state-") else f"{name}-{checkpoint.step:08d}"
-    content = save({key: value.contiguous() for key, value in checkpoint.tensors.items()})
+    # Copies, since two names of one tensor are refused.
+    content = save({key: value.clone().contiguous() for key, value in checkpoint.tensors.items()})
     header = {
         "format": FORMAT,
         "version": VERSION,

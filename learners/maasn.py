@@ -8,16 +8,9 @@ so the derivative of the mixed value by one relaxed action is an exact differenc
 price of storage, what one more kept byte displaces, without which every copy would seem worth
 keeping.
 
-One step: play one slot of a batch with exploration; improve the actors on what they did,
-
-    minimise E[ y . cost(action) ] - temperature * entropy,    y one-hot forwards (what was done),
-                                                               soft (Gumbel-Softmax) backwards;
-
-improve the critic on a played slot from the replay, towards backups by a target network.
-
-What is kept is decided by a projection: blocks in falling order of their logits until the storage
-is full. Only the order matters, and only at the margin, so a kept block's soft action is
-sigmoid((logit + noise - margin) / tau), the margin being the logit at which the storage was full.
+A slot of a batch is played with exploration every other step. In every step the critic improves
+on a played slot from the replay, towards backups by a target network, and the actors improve on
+the slot that was played last (`learners.lessons`).
 """
 
 from __future__ import annotations
@@ -29,14 +22,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import huber_loss, softplus
+from torch.nn.functional import huber_loss
 
 from learners.actors import Actors, Turn, pull_logits
 from learners.config import at_least, one_of
-from learners.environment import Delivery, keep_by_score, packed, step
+from learners.environment import Delivery, packed, step
 from learners.episodes import Slot
 from learners.features import features
 from learners.learner import Part, TrainedPolicy, load_module, seeded
+from learners.lessons import Lessons, keep_loss, lessons_of, pull_loss
 from learners.lookahead import Lookahead
 from learners.mixers import MIXERS
 from learners.networks import action_network
@@ -50,7 +44,6 @@ from learners.set_critic import (
     critic_view,
     rents,
     seen_of,
-    unit_of,
     value_after,
 )
 from learners.source import EpisodeSource
@@ -76,6 +69,10 @@ class Config:
         "monotonic" or "sum", over nodes.
     in_turn
         Nodes decide in turn, else all at once.
+    play_every
+        Steps from one slot that is played to the next.
+    rows
+        (node, block) pairs of that slot, and of one from the replay, that a step learns from.
     rounds
         How often every node decides what to keep, if in turn.
     lookahead
@@ -99,13 +96,15 @@ class Config:
         Steps for which the critic alone learns.
     """
 
-    batch: int = 8
+    batch: int = 16
     width: int = 64
     embedding: int = 32
     action_semantics: bool = True
     credit: str = "block"
     mixing: str = "monotonic"
     in_turn: bool = True
+    play_every: int = 2
+    rows: int = 512
     rounds: int = 2
     lookahead: bool = False
     temperature: float = 0.05
@@ -119,7 +118,7 @@ class Config:
     delay_actor: int = 0
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "batch", "width", "embedding", "rounds", "replay")
+        at_least(self, 1, "batch", "width", "embedding", "rounds", "replay", "play_every", "rows")
         at_least(self, 0, "actor_rate", "critic_rate", "target_rate", "discount", "delay_actor")
         at_least(self, 1e-6, "temperature", "tau", "clip")
         one_of("credit", self.credit, CREDITS)
@@ -232,6 +231,7 @@ class MaasnLearner:
         self.draw = torch.zeros(0, dtype=torch.int64)
         self.cache = torch.zeros(0)
         self.before: Played | None = None
+        self.lessons: Lessons | None = None
 
     def parts(self) -> Mapping[str, Part]:
         """Return networks, optimisers, generator."""
@@ -249,7 +249,19 @@ class MaasnLearner:
         return _actors(self.config, self.actor, values)
 
     def step(self) -> Mapping[str, float]:
-        """Play a slot of the batch, improve the actors on it and the critic on a past slot."""
+        """Improve the critic and the actors once; play a slot of the batch if it is time."""
+        row: dict[str, float] = {}
+        if self.steps % self.config.play_every == 0:
+            row |= self._play()
+        if self.replay.slots:
+            row |= self._improve_critic()
+        if self.lessons is not None:
+            row |= self._improve_actors(self.lessons)
+        self.steps += 1
+        return row
+
+    def _play(self) -> dict[str, float]:
+        """Play a slot of the batch with exploration; leave what the actors can learn from it."""
         if self.t == 0:
             self.begun = self.steps
         pool = self.source.at(self.begun)
@@ -257,7 +269,7 @@ class MaasnLearner:
             self.replay.forget_other(pool.number)
             size = (self.config.batch,)
             self.draw = torch.randint(pool.episodes.draws, size, generator=self.generator)
-            self.cache = pool.episodes.select(self.draw).start
+            self.cache = pool.episodes.select(self.draw.to(self.device)).start
             self.before = None
         episodes, values = self._batch(self.draw)
         slot, look = episodes.slot(self.t), values.slot(self.t)
@@ -267,16 +279,12 @@ class MaasnLearner:
             delivery, keep = step(
                 slot, self.cache, actors, in_turn=actors.in_turn, rounds=actors.rounds
             )
-        self._remember(pool.number, slot, delivery, keep)
-        row = {"delay": float(delivery.delay.sum(dim=1).mean())}
-        if self.replay.slots:
-            row |= self._improve_critic()
-        if self.steps >= self.config.delay_actor:
-            row |= self._improve_actors(slot, look, actors.turns, delivery, keep)
+            self._remember(pool.number, slot, delivery, keep)
+            if self.steps >= self.config.delay_actor:
+                self.lessons = self._lessons(slot, look, actors.turns, delivery, keep)
         self.cache = keep
         self.t = (self.t + 1) % slot.slots
-        self.steps += 1
-        return row
+        return {"delay": float(delivery.delay.sum(dim=1).mean())}
 
     def _batch(self, draw: Tensor) -> Any:
         """Return the draws of the pool in force, and their lookahead."""
@@ -316,7 +324,7 @@ class MaasnLearner:
             getattr(played, name).long().to(self.device)
             for name in ("cached", "held", "kept", "next_held")
         )
-        rows = Rows.where((held != 0) & slot.real)
+        rows = Rows.where((held != 0) & slot.real).some(self.config.rows, self.generator)
         with torch.no_grad():
             later = self._costs(self.target, coming, ahead, (kept, next_held), rows)
             rent = rents(coming, ahead)[rows.draw]
@@ -343,79 +351,47 @@ class MaasnLearner:
                 slow.lerp_(fast, self.config.target_rate)
         return {"critic_loss": float(loss.detach())}
 
-    def _improve_actors(
+    def _lessons(
         self, slot: Slot, look: Lookahead, turns: list[Turn], delivery: Delivery, keep: Tensor
-    ) -> dict[str, float]:
-        """Move every actor towards what costs less, given what the others did."""
-        if not turns:
-            return {}
-        with torch.no_grad():
-            cached = packed(self.cache)
-            rows = Rows.where((delivery.sender != 0) & slot.real)
-            cost = torch.zeros((*slot.size.shape, 1 << slot.nodes), device=self.device)
-            cost[rows.draw, rows.block] = self._costs(
-                self.critic, slot, look, (cached, delivery.sender), rows
-            )
-            rent = rents(slot, look)
-            everything = (rent[:, None] + cost).flatten(0, 1)
-            after = value_after(everything).reshape(cost.shape)
-        kept = packed(keep)
-        losses, weights = [], []
-        for turn in turns:
-            weight = turn.rows.of(slot.size).float()
-            if turn.keeping:
-                loss = self._keep_loss(turn, *keep_values(turn, slot, cost, kept))
-            else:
-                loss = self._pull_loss(turn, pull_costs(turn, slot, cached, delivery, after))
-            losses.append((weight * loss).sum())
-            weights.append(weight.sum())
-        loss = torch.stack(losses).sum() / torch.stack(weights).sum()
+    ) -> Lessons | None:
+        """Return what the critic says of the turns, given what the others did."""
+        cached, kept = packed(self.cache), packed(keep)
+        rows = Rows.where((delivery.sender != 0) & slot.real)
+        cost = torch.zeros((*slot.size.shape, 1 << slot.nodes), device=self.device)
+        cost[rows.draw, rows.block] = self._costs(
+            self.critic, slot, look, (cached, delivery.sender), rows
+        )
+        rent = rents(slot, look)
+        after = value_after((rent[:, None] + cost).flatten(0, 1)).reshape(cost.shape)
+        return lessons_of(turns, slot, cached, kept, delivery, cost, after)
+
+    def _improve_actors(self, lessons: Lessons) -> dict[str, float]:
+        """Move the actors towards what costs less, on some of the lessons."""
+        config = self.config
+        chosen = lessons.some(config.rows, self.generator)
+        scores = self.actor(chosen.seen)
+        keeping = keep_loss(
+            torch.where(chosen.keeping, chosen.start[:, 0], 0.0) + scores.keep,
+            chosen.noise[:, 0],
+            chosen.cost[:, 0] / config.temperature,
+            chosen.cost[:, 1] / config.temperature,
+            tau=config.tau,
+            clip=config.clip,
+        )
+        pulling = pull_loss(
+            chosen.start + pull_logits(scores),
+            chosen.noise,
+            chosen.cost / config.temperature,
+            tau=config.tau,
+            clip=config.clip,
+        )
+        loss = torch.where(chosen.keeping, keeping, pulling)
+        loss = (chosen.weight * loss).sum() / chosen.weight.sum()
         self.actor_adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.actor.parameters(), self.config.clip)
+        nn.utils.clip_grad_norm_(self.actor.parameters(), config.clip)
         self.actor_adam.step()
         return {"actor_loss": float(loss.detach())}
-
-    def _keep_loss(self, turn: Turn, displaced: Tensor, saved: Tensor) -> Tensor:
-        """Return (R,) expected cost of keeping less entropy, in temperatures.
-
-        Parameters
-        ----------
-        turn
-            What was done.
-        displaced, saved
-            (R,) units per byte.
-        """
-        full = displaced > -torch.inf
-        margin = torch.where(full, displaced, 0.0) / self.config.temperature
-        logit = turn.start + self.actor(turn.seen).keep
-        soft = torch.sigmoid((logit + turn.noise - margin) / self.config.tau)
-        action = turn.choice + soft - soft.detach()
-        over = logit - margin
-        entropy = softplus(over) - over * torch.sigmoid(over)
-        cost = (margin - saved / self.config.temperature).clamp(-self.config.clip, self.config.clip)
-        return torch.where(full, action * cost - entropy, 0.0)
-
-    def _pull_loss(self, turn: Turn, cost: Tensor) -> Tensor:
-        """Return (R,) expected cost of pulling less entropy, in temperatures.
-
-        Parameters
-        ----------
-        turn
-            What was done.
-        cost
-            (R, N + 2) of the sources and of nothing, units per byte.
-        """
-        logits = turn.start + pull_logits(self.actor(turn.seen), turn.seen, turn.node)
-        soft = torch.softmax((logits + turn.noise) / self.config.tau, dim=1)
-        hard = nn.functional.one_hot(turn.choice, logits.shape[1])
-        action = hard + soft - soft.detach()
-        log = torch.log_softmax(logits, dim=1)
-        allowed = log > -torch.inf
-        entropy = -(log.exp() * torch.where(allowed, log, 0.0)).sum(dim=1)
-        least = torch.where(allowed, cost, torch.inf).amin(dim=1, keepdim=True)
-        price = ((cost - least) / self.config.temperature).clamp(0.0, self.config.clip)
-        return (action * torch.where(allowed, price, 0.0)).sum(dim=1) - entropy
 
     def extra(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
         """Return the replay and where the play stands."""
@@ -424,6 +400,8 @@ class MaasnLearner:
             last = Replay(1)
             last.add(self.before)
             tensors |= {f"before.{key}": value for key, value in last.tensors().items()}
+        if self.lessons is not None:
+            tensors |= self.lessons.tensors()
         return tensors, {"steps": self.steps, "t": self.t, "begun": self.begun}
 
     def load_extra(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
@@ -436,78 +414,9 @@ class MaasnLearner:
             {k.removeprefix("before."): v for k, v in tensors.items() if k.startswith("before.")}
         )
         self.before = last.slots[0] if last.slots else None
+        self.lessons = Lessons.load(tensors, self.device)
 
 
 def centred(costs: Tensor) -> Tensor:
     """Return (R, S) costs less their mean over sets."""
     return costs - costs.mean(dim=1, keepdim=True)
-
-
-def keep_values(turn: Turn, slot: Slot, cost: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what one more kept byte displaces, and what keeping saves, (R,) each.
-
-        saving = G(K without n) - G(K + n),   K what the others keep
-
-    Displaced is the saving of the last block that fits when node n fills its storage in falling
-    order of the savings; minus infinity where all fit.
-
-    Parameters
-    ----------
-    turn
-        Of node n.
-    slot
-        The slot.
-    cost
-        (E, J, S) G.
-    kept
-        (E, J) K, what all keep in the end.
-    """
-    bit = 1 << turn.node
-    others = kept & ~bit
-    table = cost.gather(2, torch.stack([others, others | bit], dim=2))
-    saved = (table[..., 0] - table[..., 1]).clamp(min=1e-6)
-    held = torch.zeros_like(slot.real)
-    held[turn.rows.draw, turn.rows.block] = True
-    best = keep_by_score(slot.size, slot.storage[:, turn.node], held, saved)
-    least = torch.where(best, saved, torch.inf).amin(dim=1)
-    displaced = torch.where((held & ~best).any(dim=1), least, -torch.inf)
-    return displaced[turn.rows.draw], turn.rows.of(saved)
-
-
-def pull_costs(turn: Turn, slot: Slot, cached: Tensor, delivery: Delivery, after: Tensor) -> Tensor:
-    """Return (R, N + 2) the cost of every source and of nothing, given what the others pull.
-
-    max(tau of the others, tau from the source) + broadcast(Q) + U(Q)
-
-    Where the others alone cannot serve, nothing costs what the best level does.
-
-    Parameters
-    ----------
-    turn
-        Of node n.
-    slot
-        The slot.
-    cached
-        (E, J) X.
-    delivery
-        What all pulled.
-    after
-        (E, J, S) U.
-    """
-    rows, n = turn.rows, turn.node
-    unit = unit_of(slot)[:, None, None]
-    time = (slot.link / unit).float()  # (E, N + 1, N)
-    source = delivery.source[rows.draw, :, rows.block].clamp(min=-1)  # (R, N)
-    taken = time[rows.draw].gather(1, source.clamp(min=0)[:, None])[:, 0]
-    taken = torch.where(source >= 0, taken, 0.0)
-    taken[:, n] = 0.0
-    others_time = taken.amax(dim=1, keepdim=True)
-    others = rows.of(delivery.sender) & ~(1 << n)
-    sets = torch.stack([others | 1 << n, others], dim=1)
-    air = slot.broadcast[rows.draw, rows.of(slot.group).clamp(min=0)] / unit[rows.draw, 0]
-    total = (air.float() + rows.of(after)).gather(1, sets)  # (R, 2)
-    by_source = torch.maximum(others_time, time[rows.draw, :, n]) + total[:, :1]
-    nothing = others_time + total[:, 1:]
-    best = backup(slot, rows.of(after), rows).gather(1, rows.of(cached)[:, None])
-    nothing = torch.where(torch.isfinite(nothing), nothing, best)
-    return torch.cat([by_source, nothing], dim=1)

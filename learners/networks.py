@@ -181,19 +181,3 @@ def action_network(
 def over_blocks(state: Tensor, blocks: Tensor) -> Tensor:
     """Return (E, F) of the whole system as it adds to (E, J, F) or (E, N, J, F)."""
     return state.reshape(len(state), *([1] * (blocks.dim() - 2)), state.shape[-1])
-
-
-def by_source(scores: Tensor, n: int, fill: float = -torch.inf) -> Tensor:
-    """Return (E, J, N + 1) by number of the source, from (E, J, N) without node n.
-
-    Parameters
-    ----------
-    scores
-        In the order of `Scores.source`.
-    n
-        The node, whose own column is filled.
-    fill
-        With what.
-    """
-    own = torch.full_like(scores[..., :1], fill)
-    return torch.cat([scores[..., :n], own, scores[..., n:]], dim=-1)

@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from learners.environment import View
 from learners.episodes import Slot
@@ -51,6 +51,11 @@ class Rows:
         """Return the pairs at which a (E, J) bool is true."""
         draw, block = mask.nonzero(as_tuple=True)
         return cls(draw, block)
+
+    def some(self, count: int, generator: Generator) -> Rows:
+        """Return at most so many of the pairs, drawn at random."""
+        chosen = torch.randperm(len(self.draw), generator=generator)[:count].to(self.draw.device)
+        return Rows(self.draw[chosen], self.block[chosen])
 
     def of(self, values: Tensor) -> Tensor:
         """Return (R, ...) of an array (E, J, ...)."""
@@ -85,7 +90,8 @@ class SetCritic(nn.Module):
         self.semantic = action_semantics
         neighbours = len(NEIGHBOUR) * (1 if action_semantics else nodes - 1)
         outputs = embedding if action_semantics else nodes - 1
-        self.neighbour = perceptron((len(NEIGHBOUR), embedding, embedding))
+        if action_semantics:
+            self.neighbour = perceptron((len(NEIGHBOUR), embedding, embedding))
         self.state = nn.Linear(len(STATE), width)
         inputs = len(OWN) + (2 * embedding if action_semantics else neighbours)
         self.own = nn.Linear(inputs, width)

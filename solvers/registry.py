@@ -177,6 +177,14 @@ BUILT_IN = (
         "dynamic programme over the expected slots to come, solved anew in every slot",
         reference="receding horizon control with a Lagrangian of the storage",
     ),
+    Method(
+        "policy",
+        "learners.policy:solve_policy",
+        "online",
+        "a trained policy: --set checkpoint=FOLDER of `finecast train`",
+        needs_training=True,
+        reference="see `finecast train --list`",
+    ),
 )
 
 

@@ -116,6 +116,8 @@ class Answer:
     replan
         Places again at the prices of shared air, for spatial delivery; None where the method
         cannot.
+    train_s
+        Seconds spent in training before, by a learned method.
     """
 
     solution: Solution | None
@@ -127,6 +129,7 @@ class Answer:
     notes: tuple[str, ...] = ()
     instance: Instance | None = None
     replan: Replan | None = None
+    train_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,7 @@ def solve(
         termination=Termination.FAILED if infeasible else answer.termination,
         wall_s=wall_s,
         cpu_s=cpu_s,
+        train_s=answer.train_s,
         seed=seed,
         instance_hash=instance.content_hash,
         options={**known, **options},

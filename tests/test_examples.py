@@ -89,6 +89,15 @@ def test_compare_two_methods():
     assert low <= mean <= high
 
 
+def test_train_and_evaluate():
+    """Two steps of training give a policy that is judged like the others, above the bound."""
+    printed = run(EXAMPLES / "train_and_evaluate.py", "maasn-da", 2)
+    assert "maasn-da: 2 steps" in printed
+    gaps = dict(re.findall(r"(\w+): (-?[\d.]+) % above the bound", printed))
+    assert gaps.keys() == {"policy", "rolling", "lru"}
+    assert all(float(gap) >= 0 for gap in gaps.values())
+
+
 def test_plugin_is_found_by_its_entry_point(installed):
     """An installed plug-in is listed, solves from the command line, and needs no change of ours."""
     listed = run("-c", FINECAST, "methods", "--json", path=installed)

@@ -17,6 +17,7 @@ COMMANDS = {
     "solve": "Solve an instance; print delay, certified bound and gap.",
     "evaluate": "Judge a solution.",
     "bound": "Compute the certified lower bound alone.",
+    "train": "Train a learner on draws of scenarios.",
     "methods": "List the methods with their capabilities.",
     "compare": "Run methods on a suite of instances; goes on where it was stopped.",
     "report": "Write what the runs of a comparison say: a page, or tables.",

@@ -1,0 +1,79 @@
+"""Learners and classical online methods on fresh draws, against the certified bound.
+
+    python benchmarks/learning.py prepare -o FOLDER
+    python benchmarks/learning.py train -o FOLDER --runs hindsight --seeds 0-4 --budget 60
+    python benchmarks/learning.py evaluate -o FOLDER --methods baselines,runs,curves
+    python benchmarks/learning.py times -o FOLDER --runs hindsight
+    python benchmarks/learning.py table -o FOLDER --figure docs/benchmarks/learning.svg
+
+Every step takes up what is in the folder and leaves out what is done, so that a run which was
+killed goes on. One process, one thread; budgets are CPU seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from learning_draws import CLASSES, prepare  # noqa: E402
+from learning_play import decision_times, described, evaluated  # noqa: E402
+from learning_runs import RUNS, train_all  # noqa: E402
+from learning_tables import figure, tables  # noqa: E402
+
+from compare.machine import machine  # noqa: E402
+from solvers.solve import versions  # noqa: E402
+
+
+def main() -> None:
+    """Do one step of the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("step", choices=("prepare", "train", "evaluate", "times", "table"))
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for everything")
+    parser.add_argument("--classes", default=",".join(CLASSES))
+    parser.add_argument("--draws", type=int, default=64, help="of every class, at most")
+    parser.add_argument("--runs", default=",".join(RUNS), help="what to train")
+    parser.add_argument("--seeds", default="0-2", help="of training, FIRST-LAST")
+    parser.add_argument("--budget", type=float, default=60.0, help="CPU seconds of every run")
+    parser.add_argument("--methods", default="baselines,runs", help="what to play")
+    parser.add_argument("--figure", type=Path, help="file for the curves, SVG")
+    parser.add_argument("--json", action="store_true", help="of `table`: everything as JSON")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    folder, classes, runs = given.output, given.classes.split(","), given.runs.split(",")
+    for name, table in (("classes", CLASSES), ("runs", RUNS)):
+        unknown = [one for one in getattr(given, name).split(",") if one not in table]
+        if unknown:
+            parser.error(f"--{name}: {unknown[0]!r} is unknown; known: {', '.join(table)}")
+    if given.step == "prepare":
+        for line in prepare(folder, classes, given.draws):
+            print(line, flush=True)
+    elif given.step == "train":
+        first, _, last = given.seeds.partition("-")
+        seeds = list(range(int(first), int(last or first) + 1))
+        for line in train_all(folder, runs, seeds, given.budget):
+            print(line, flush=True)
+    elif given.step == "evaluate":
+        for line in evaluated(folder, classes, given.methods.split(","), given.draws):
+            print(line, flush=True)
+    elif given.step == "times":
+        with (folder / "times.jsonl").open("a") as stream:
+            for row in decision_times(folder, classes[0], runs):
+                print(row, flush=True)
+                stream.write(json.dumps(row) + "\n")
+    else:
+        made_with = {**machine(), "versions": versions()}
+        if given.json:
+            print(json.dumps({"runs": described(folder), "made_with": made_with}, indent=1))
+        else:
+            print(tables(folder, made_with))
+        if given.figure:
+            figure(folder, given.figure)
+
+
+if __name__ == "__main__":
+    main()

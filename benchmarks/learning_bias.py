@@ -1,0 +1,59 @@
+"""How wrong synthetic episodes are: held-out error of the predictor, bias against the share.
+
+    python benchmarks/learning_bias.py --scenario periodic --real 16
+
+The predictor is fitted to `--real` episodes and judged on others; the bias of the mean delay is
+that of `rolling`, played on real episodes and on their imagined continuations, rates in closed form
+on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from learning_draws import FIRST_SEED, scenario_file
+
+from learners.augmentation import requests_and_reach
+from learners.augmentation_error import held_out_error, measured_bias
+from learners.baselines import Rolling
+from learners.predictor import fit_predictor
+from problem.scenario import read_scenario
+
+EXPONENT = 0.5
+"""c of the closed form, on both sides."""
+
+
+def main() -> None:
+    """Measure and print as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--scenario", default="slow-60")
+    parser.add_argument("--real", type=int, default=16, help="episodes the predictor sees")
+    parser.add_argument("--held-out", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    scenario = read_scenario(scenario_file(given.scenario))
+    train = [scenario.generate(seed) for seed in range(given.real)]
+    held = [scenario.generate(FIRST_SEED + seed) for seed in range(given.held_out)]
+    generator = torch.Generator().manual_seed(given.seed)
+    predictor = fit_predictor(*requests_and_reach(train), train[0].models, generator)
+    biases, by_slot = measured_bias(predictor, held, Rolling(), generator, exponent=EXPONENT)
+    found = {
+        "scenario": given.scenario,
+        "real": given.real,
+        "error": asdict(held_out_error(predictor, train, held)),
+        "bias": [asdict(bias) for bias in biases],
+        "by_slot": [round(float(x), 5) for x in by_slot],
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Methods of the learners' benchmark played on the evaluation draws, many draws at once."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from learning_draws import CLASSES, FIRST_SEED, HORIZON, prepared
+from torch import Tensor
+
+from learners.baselines import Replacement, Rolling, Static
+from learners.checkpoints import read_checkpoint
+from learners.config import dataclass_from
+from learners.environment import NodePolicy, roll, step
+from learners.episodes import Episodes
+from learners.learner import TrainedPolicy, learner_kind, play
+from learners.lookahead import lookahead_of
+from problem.arrays import BoolArray
+from solvers.online import Prior, prior_of
+from solvers.placement.greedy_online import greedy_by_popularity
+from solvers.placement.popularity import most_popular
+from solvers.placement.trimcaching import generic_greedy, successive_programme
+from solvers.placement.trimcaching_methods import hit_problem
+
+PLACEMENTS: dict[str, Callable[[Prior], BoolArray]] = {
+    "popular blocks": most_popular,
+    "popular whole models": lambda prior: most_popular(prior, "model"),
+    "trimcaching-gen": lambda prior: generic_greedy(hit_problem(prior)),
+    "trimcaching-spec": lambda prior: successive_programme(hit_problem(prior))[0],
+    "greedy-online": greedy_by_popularity,
+}
+"""Static methods: what every node holds throughout."""
+
+GAMES: dict[str, tuple[NodePolicy, bool, int]] = {
+    "lru": (Replacement("recency"), True, 1),
+    "lfu": (Replacement("frequency"), True, 1),
+    "rolling": (Rolling(), True, 3),
+    "rolling, one round": (Rolling(), True, 1),
+    "rolling, all at once": (Rolling(), False, 1),
+}
+"""Policy, whether the nodes decide in turn, rounds."""
+
+HORIZONS = {"mpc-3": 3, "mpc to the end": HORIZON}
+
+BASELINES = (*PLACEMENTS, *GAMES, *HORIZONS)
+
+TIMED_DRAWS = 3
+
+
+def baseline(name: str, kind: str, folder: Path, most: int) -> Tensor:
+    """Return (E,) the total delays of a classical method, s."""
+    draws = prepared(folder, kind, HORIZONS.get(name, 3), most)
+    if name in GAMES:
+        policy, in_turn, rounds = GAMES[name]
+        return roll(draws, policy, in_turn=in_turn, rounds=rounds).total
+    if name in HORIZONS:
+        return lookahead_of(draws)[1].total
+    start = torch.zeros_like(draws.start)
+    for draw in range(draws.draws):
+        cache = PLACEMENTS[name](prior_of(CLASSES[kind].instance(draw)))
+        start[draw, :, : cache.shape[1]] = torch.from_numpy(cache)
+    return roll(draws, Static(), start=start).total
+
+
+def policy_of(header: Path) -> TrainedPolicy:
+    """Return the policy of a checkpoint, by its header's path."""
+    found = read_checkpoint(header)
+    kind = learner_kind(found.learner).load()
+    options = dataclass_from(kind.Config, found.options, "options")
+    policy: TrainedPolicy = kind.policy(options, found.tensors)
+    return policy
+
+
+def evaluated(folder: Path, classes: list[str], methods: list[str], most: int) -> Iterator[str]:
+    """Play what has not been played; append rows to `results.jsonl`; yield a line for each."""
+    path = folder / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    there = {(row["class"], row["method"], row["seed"], row["mark"], row["draw"]) for row in rows}
+    for kind in classes:
+        draws = prepared(folder, kind, 3, most)
+        for name, seed, mark, header in wanted(folder, methods):
+            played = min(most, draws.draws) if mark is None else min(16, most, draws.draws)
+            if (kind, name, seed, mark, FIRST_SEED + played - 1) in there:
+                continue
+            some = draws.select(range(played))
+            began = time.process_time()
+            if header is None:
+                total = baseline(name, kind, folder, played)
+            else:
+                total = play(some, policy_of(header)).total
+            spent = time.process_time() - began
+            gap = total / some.bound - 1.0
+            with path.open("a") as stream:
+                for draw in range(played):
+                    row = {
+                        "class": kind,
+                        "method": name,
+                        "seed": seed,
+                        "mark": mark,
+                        "draw": FIRST_SEED + draw,
+                        "delay": float(total[draw]),
+                        "bound": float(some.bound[draw]),
+                        "gap": float(gap[draw]),
+                    }
+                    stream.write(json.dumps(row) + "\n")
+            yield (
+                f"{kind} {name} seed {seed} mark {mark}: {100 * float(gap.mean()):.2f} % "
+                f"({played} draws, {spent:.1f} CPU-s)"
+            )
+
+
+def wanted(
+    folder: Path, methods: list[str]
+) -> Iterator[tuple[str, int | None, int | None, Path | None]]:
+    """Yield name, seed, mark and checkpoint of what is to be played; baselines have none."""
+    for name in BASELINES:
+        if name in methods or "baselines" in methods:
+            yield name, None, None, None
+    for done in sorted(folder.glob("runs/*/done.json")):
+        run = json.loads(done.read_text())
+        if run["run"] in methods or "runs" in methods or "curves" in methods:
+            yield run["run"], run["seed"], None, done.parent / "policy.json"
+            if "curves" in methods:
+                for mark in range(len(run["marks"])):
+                    yield run["run"], run["seed"], mark, done.parent / f"mark{mark}.json"
+
+
+def decision_times(folder: Path, kind: str, runs: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the median CPU milliseconds of deciding one slot of one draw, by method.
+
+    Pulls and keeps of all nodes, features, look-ahead and the environment's own step; not the
+    expected tables of the slot, which every method but LRU and LFU needs alike.
+    """
+    for name in (*GAMES, *HORIZONS, *runs):
+        horizon = HORIZONS.get(name, 3)
+        draws = prepared(folder, kind, horizon, TIMED_DRAWS)
+        spent = []
+        for draw in range(draws.draws):
+            one = draws.select([draw])
+            if name in HORIZONS:
+                spent += _timed_lookahead(one)
+            else:
+                spent += _timed_policy(one, *_game(folder, name))
+        yield {"class": kind, "method": name, "ms": 1e3 * statistics.median(spent)}
+
+
+def _game(folder: Path, name: str) -> tuple[NodePolicy, bool, int]:
+    if name in GAMES:
+        return GAMES[name]
+    policy = policy_of(folder / "runs" / f"{name}-s0" / "policy.json")
+    return policy, policy.in_turn, policy.rounds
+
+
+def _timed_policy(one: Episodes, policy: NodePolicy, in_turn: bool, rounds: int) -> list[float]:
+    cache, spent = one.start, []
+    for t in range(one.slots):
+        slot = one.slot(t)
+        began = time.process_time()
+        with torch.no_grad():
+            _, cache = step(slot, cache, policy, in_turn=in_turn, rounds=rounds)
+        spent.append(time.process_time() - began)
+    return spent
+
+
+def _timed_lookahead(one: Episodes) -> list[float]:
+    began = [time.process_time()]
+    lookahead_of(one, callback=lambda done, slots: began.append(time.process_time()))
+    return [after - before for before, after in zip(began[:-1], began[1:], strict=True)]
+
+
+def described(folder: Path) -> list[dict[str, Any]]:
+    """Return what the finished runs say of themselves."""
+    return [
+        {**json.loads(done.read_text()), "folder": done.parent.name}
+        for done in sorted(folder.glob("runs/*/done.json"))
+    ]
+
+

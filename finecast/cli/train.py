@@ -1,0 +1,139 @@
+"""`finecast train`: train a learner; its checkpoint is then a method, `--method policy`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from finecast.cli.common import (
+    json_option,
+    parse_settings,
+    percent,
+    print_json,
+    print_table,
+    progress_bar,
+    seconds,
+)
+from finecast.shipped import find
+
+
+@click.command("train")
+@click.argument("scenarios", nargs=-1, metavar="[SCENARIO]...")
+@click.option("--learner", help="See --list.")
+@click.option("--steps", type=click.IntRange(min=1), help="Updates; the learner says of what.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of draws, networks and exploration.")
+@click.option("--config", help="TOML with all options; those given here win.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the run, as in patience=5, source.draws=64, options.width=32; repeatable.",
+)
+@click.option("--device", help="Where torch computes, as in cpu or cuda:0.")
+@click.option("--resume", is_flag=True, help="Go on from the newest state in the folder.")
+@click.option("-o", "--output", help="Folder for checkpoints and log.")
+@click.option("--list", "as_list", is_flag=True, help="List the learners and leave.")
+@json_option
+def command(
+    scenarios: tuple[str, ...],
+    learner: str | None,
+    steps: int | None,
+    seed: int | None,
+    config: str | None,
+    settings: tuple[str, ...],
+    device: str | None,
+    resume: bool,
+    output: str | None,
+    as_list: bool,
+    as_json: bool,
+) -> None:
+    """Train a learner on draws of SCENARIO (TOML; several of equal size make a mixture).
+
+    Example: finecast train data/scenarios/persist.toml --learner maasn-da -o runs/x
+    """
+    from learners.config import read_config, run_config
+    from learners.learner import LEARNERS
+
+    if as_list:
+        _list(LEARNERS, as_json)
+        return
+    table: dict[str, Any] = {} if config is None else read_config(find(config))
+    given = {"learner": learner, "steps": steps, "seed": seed, "device": device}
+    table |= {name: value for name, value in given.items() if value is not None}
+    if scenarios:
+        table["scenarios"] = list(scenarios)
+    for key, value in parse_settings(settings).items():
+        _put(table, key, value)
+    for name, how in (("scenarios", "name a SCENARIO"), ("learner", "give --learner")):
+        if name not in table:
+            raise ValueError(f"{name}: is missing, {how} or --config")
+    if output is None:
+        raise ValueError("--output: is missing, must be a folder for checkpoints and log")
+    run = run_config(table, None if config is None else find(config).parent)
+
+    from learners.training import train
+
+    with progress_bar() as tell:
+        trained = train(run, output, resume=resume, callback=tell, locate=find)
+    policy = Path(output) / "policy.json"
+    if as_json:
+        print_json(
+            {
+                "learner": run.learner,
+                "steps": trained.steps,
+                "ended": trained.ended,
+                "checkpoint": str(policy),
+                "train_s": trained.train_s,
+                "cpu_s": trained.cpu_s,
+                **{f"held_out_{name}": value for name, value in trained.best.items()},
+            }
+        )
+    else:
+        best = trained.best
+        print_table(
+            f"{run.learner} on {', '.join(run.scenarios)}",
+            [
+                ("ended", f"{trained.ended}, after {trained.steps} steps"),
+                ("time", f"{seconds(trained.train_s)}, {seconds(trained.cpu_s)} of CPU"),
+                ("best, held out", f"{seconds(best['delay'])} a draw on average"),
+                ("  above the bound", f"{percent(best['gap'], 2)} at {run.held_out_rates} rates"),
+                (
+                    "  against",
+                    f"lru {percent(best['against_lru'], 2)}, "
+                    f"rolling {percent(best['against_rolling'], 2)}",
+                ),
+                ("checkpoint", str(policy)),
+            ],
+        )
+    if trained.ended == "interrupted":
+        sys.exit(130)
+
+
+def _put(table: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value under a key such as source.draws."""
+    first, dot, second = key.partition(".")
+    if not dot:
+        table[first] = value
+        return
+    inner = table.setdefault(first, {})
+    if not isinstance(inner, dict):
+        raise ValueError(f"--set: {key!r} is unknown, {first} has no options of its own")
+    inner[second] = value
+
+
+def _list(learners: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "learners": [
+                    {"name": kind.name, "summary": kind.summary, "reference": kind.reference}
+                    for kind in learners
+                ]
+            }
+        )
+        return
+    print_table("learners", [(kind.name, f"{kind.summary}\n{kind.reference}") for kind in learners])

@@ -1,0 +1,278 @@
+"""What actors learn from: their turns, with the cost of every action given what the others did.
+
+    minimise  y . cost - entropy(logits),   y = one-hot of the action + soft - stop(soft)
+
+soft is the Gumbel-Softmax of the same noise the action was drawn with (E. Jang et al., ICLR 2017,
+arXiv 1611.01144): forwards the action that was done, backwards its relaxation. Costs are in
+temperatures, so that the logits of the best policy are (differences of) costs.
+
+What is kept is decided by a projection: blocks in falling order of their logits until the storage
+is full. Through it survives what concerns the margin alone: what keeping a block saves against
+what it displaces, the last block that fits. A logit of keeping stands for a saving, and
+
+    soft = sigmoid((logit + noise - displaced) / tau),   cost = displaced - saved
+
+so that blocks near the margin move most, and that at the optimum logit = saved, whose order is what
+the projection needs. Measuring logits from the margin of the actor's own logits instead lets them
+drift without end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import softplus
+
+from learners.actors import Turn, without_own
+from learners.environment import Delivery, keep_by_score
+from learners.episodes import Slot
+from learners.features import Features
+from learners.set_critic import backup, unit_of
+
+NO_MARGIN = -1e30
+"""Displaced by one more byte where everything fits: there is nothing to learn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """Turns of a slot, R (node, block) pairs side by side; costs in units per byte.
+
+    Attributes
+    ----------
+    seen
+        (R, ...) features.
+    keeping
+        (R,) bool: what to keep, else what to pull.
+    start, noise
+        (R, N + 1) of the sources but the node, the cloud and nothing; of keeping in column 0.
+    cost
+        (R, N + 1) likewise; of keeping what it displaces in column 0, what it saves in column 1.
+    weight
+        (R,) byte.
+    """
+
+    seen: Features
+    keeping: Tensor
+    start: Tensor
+    noise: Tensor
+    cost: Tensor
+    weight: Tensor
+
+    def some(self, count: int, generator: Generator) -> Lessons:
+        """Return at most so many pairs, drawn at random."""
+        chosen = torch.randperm(len(self.weight), generator=generator)[:count]
+        chosen = chosen.to(self.weight.device)
+        rest = {name: getattr(self, name)[chosen] for name in _TENSORS}
+        return Lessons(_map_features([self.seen], lambda parts: parts[0][chosen]), **rest)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all as tensors."""
+        seen = {f"lesson.seen.{field.name}": getattr(self.seen, field.name) for field in _SEEN}
+        return seen | {f"lesson.{name}": getattr(self, name) for name in _TENSORS}
+
+    @classmethod
+    def load(cls, tensors: Mapping[str, Tensor], device: torch.device) -> Lessons | None:
+        """Take back what `tensors` returned; None if there is nothing."""
+        if "lesson.weight" not in tensors:
+            return None
+        seen = {field.name: tensors[f"lesson.seen.{field.name}"].to(device) for field in _SEEN}
+        rest = {name: tensors[f"lesson.{name}"].to(device) for name in _TENSORS}
+        return cls(Features(**seen), **rest)
+
+
+_SEEN = fields(Features)
+_TENSORS = tuple(field.name for field in fields(Lessons) if field.name != "seen")
+
+
+def _map_features(parts: list[Features], function: Callable[[list[Tensor]], Tensor]) -> Features:
+    return Features(
+        **{field.name: function([getattr(part, field.name) for part in parts]) for field in _SEEN}
+    )
+
+
+def lessons_of(
+    turns: list[Turn],
+    slot: Slot,
+    cached: Tensor,
+    kept: Tensor,
+    delivery: Delivery,
+    cost: Tensor,
+    after: Tensor,
+) -> Lessons | None:
+    """Return what the turns of a slot teach; None if there were none.
+
+    Parameters
+    ----------
+    turns
+        Of all nodes.
+    slot
+        The slot.
+    cached, kept
+        (E, J) X, and K that all keep in the end.
+    delivery
+        What all pulled.
+    cost, after
+        (E, J, S) G and U of the critic, in units per byte.
+    """
+    if not turns:
+        return None
+    columns = slot.nodes + 1
+    known = {
+        n: keep_values(n, slot, delivery.sender, cost, kept)
+        for n in sorted({turn.node for turn in turns if turn.keeping})
+    }
+    costs, starts, noises, keeping = [], [], [], []
+    for turn in turns:
+        if turn.keeping:
+            displaced, saved = known[turn.node]
+            price = displaced[turn.rows.draw]
+            costs.append(_widened([price, turn.rows.of(saved)], columns))
+            starts.append(_widened([turn.start], columns))
+            noises.append(_widened([turn.noise], columns))
+        else:
+            by_number = pull_costs(turn, slot, cached, delivery, after)
+            costs.append(without_own(by_number, turn.node))
+            starts.append(turn.start)
+            noises.append(turn.noise)
+        keeping.append(torch.full_like(turn.rows.draw, turn.keeping, dtype=torch.bool))
+    return Lessons(
+        seen=_map_features([turn.seen for turn in turns], torch.cat),
+        keeping=torch.cat(keeping),
+        start=torch.cat(starts),
+        noise=torch.cat(noises),
+        cost=torch.cat(costs),
+        weight=torch.cat([turn.rows.of(slot.size).float() for turn in turns]),
+    )
+
+
+def _widened(columns: list[Tensor], width: int) -> Tensor:
+    """Return (R, width) of some columns (R,), the rest 0."""
+    table = torch.stack(columns, dim=1)
+    return torch.nn.functional.pad(table, (0, width - table.shape[1]))
+
+
+def keep_values(
+    n: int, slot: Slot, held: Tensor, cost: Tensor, kept: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what one more byte at node n displaces (E,), and what keeping there saves (E, J).
+
+        saved = G(K without n) - G(K + n),   K what the others keep
+
+    Displaced is the saving of the last block that fits when node n fills its storage in falling
+    order of the savings; NO_MARGIN where all fit.
+
+    Parameters
+    ----------
+    n
+        The node.
+    slot
+        The slot.
+    held
+        (E, J) what there is to keep.
+    cost
+        (E, J, S) G.
+    kept
+        (E, J) K, what all keep in the end.
+    """
+    bit = 1 << n
+    others = kept & ~bit
+    table = cost.gather(2, torch.stack([others, others | bit], dim=2))
+    saved = (table[..., 0] - table[..., 1]).clamp(min=1e-6)
+    here = ((held & bit) != 0) & slot.real
+    best = keep_by_score(slot.size, slot.storage[:, n], here, saved)
+    least = torch.where(best, saved, torch.inf).amin(dim=1)
+    full = (here & ~best).any(dim=1) & best.any(dim=1)
+    return torch.where(full, least, NO_MARGIN), saved
+
+
+def pull_costs(turn: Turn, slot: Slot, cached: Tensor, delivery: Delivery, after: Tensor) -> Tensor:
+    """Return (R, N + 2) the cost of every source and of nothing, given what the others pull.
+
+        max(tau of the others, tau from the source) + broadcast(Q) + U(Q)
+
+    Where the others alone cannot serve, nothing costs what the best level does.
+
+    Parameters
+    ----------
+    turn
+        Of node n.
+    slot
+        The slot.
+    cached
+        (E, J) X.
+    delivery
+        What all pulled.
+    after
+        (E, J, S) U.
+    """
+    rows, n = turn.rows, turn.node
+    unit = unit_of(slot)[:, None, None]
+    time = (slot.link / unit).float()  # (E, N + 1, N)
+    source = delivery.source[rows.draw, :, rows.block]  # (R, N)
+    # time[draw, source of m, m] of every node m
+    taken = time[rows.draw].gather(1, source.clamp(min=0)[:, None])[:, 0]
+    taken = torch.where(source >= 0, taken, 0.0)
+    taken[:, n] = 0.0
+    others_time = taken.amax(dim=1, keepdim=True)
+    others = rows.of(delivery.sender) & ~(1 << n)
+    sets = torch.stack([others | 1 << n, others], dim=1)
+    air = slot.broadcast[rows.draw, rows.of(slot.group).clamp(min=0)] / unit[rows.draw, 0]
+    total = (air.float() + rows.of(after)).gather(1, sets)  # (R, 2)
+    by_source = torch.maximum(others_time, time[rows.draw, :, n]) + total[:, :1]
+    nothing = others_time + total[:, 1:]
+    best = backup(slot, rows.of(after), rows).gather(1, rows.of(cached)[:, None])
+    nothing = torch.where(torch.isfinite(nothing), nothing, best)
+    return torch.cat([by_source, nothing], dim=1)
+
+
+def keep_loss(
+    logit: Tensor, noise: Tensor, displaced: Tensor, saved: Tensor, *, tau: float, clip: float
+) -> Tensor:
+    """Return (R,) cost of keeping less entropy, differentiable in the logits.
+
+    Parameters
+    ----------
+    logit, noise
+        (R,).
+    displaced, saved
+        (R,) in temperatures.
+    tau
+        Of the soft actions.
+    clip
+        Most that a cost counts.
+    """
+    full = displaced > 0.5 * NO_MARGIN
+    margin = torch.where(full, displaced, 0.0)
+    soft = torch.sigmoid((logit + noise - margin) / tau)
+    hard = (logit + noise > margin).float()
+    action = hard + soft - soft.detach()
+    over = logit - margin
+    entropy = softplus(over) - over * torch.sigmoid(over)
+    cost = (margin - saved).clamp(-clip, clip)
+    return torch.where(full, action * cost - entropy, 0.0)
+
+
+def pull_loss(logits: Tensor, noise: Tensor, cost: Tensor, *, tau: float, clip: float) -> Tensor:
+    """Return (R,) cost of pulling less entropy, differentiable in the logits.
+
+    Parameters
+    ----------
+    logits, noise
+        (R, N + 1); minus infinity where not allowed.
+    cost
+        (R, N + 1) in temperatures.
+    tau, clip
+        As in `keep_loss`.
+    """
+    soft = torch.softmax((logits + noise) / tau, dim=1)
+    hard = torch.nn.functional.one_hot((logits + noise).argmax(dim=1), logits.shape[1])
+    action = hard + soft - soft.detach()
+    log = torch.log_softmax(logits, dim=1)
+    allowed = log > -torch.inf
+    entropy = -(log.exp() * torch.where(allowed, log, 0.0)).sum(dim=1)
+    least = torch.where(allowed, cost, torch.inf).amin(dim=1, keepdim=True)
+    over = torch.where(allowed, (cost - least).clamp(0.0, clip), 0.0)
+    return (action * over).sum(dim=1) - entropy

@@ -1,0 +1,183 @@
+"""Networks over (node, block) pairs: action semantics, and the flat network without.
+
+    h    = environment branch(own, mean and max over n' of e_n', e_0, state)
+    e_n' = interaction branch(what node n sees of neighbour n'),  e_0 = cloud branch(the cloud)
+    score(pull from n') = <A h, e_n'> / sqrt(d),  from the cloud: <A_0 h, e_0> / sqrt(d)
+    score(pull nothing) = a . h,  score(keep) = b . h
+
+An action that concerns another node is scored by the inner product of what the node sees as a whole
+and what it sees of that other node; one that concerns the node alone, by the first alone (Wang et
+al., Action Semantics Network, ICLR 2020, arXiv 1907.11461; the cloud is a second kind of entity).
+All weights are shared over blocks, neighbours and nodes, so one network serves any J and any N.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a network says of every block at node n (for all nodes: an axis N after E).
+
+    Attributes
+    ----------
+    nothing
+        (E, J) score of pulling nothing.
+    source
+        (E, J, N - 1 + 1) score of pulling from each other node, in the order of the neighbour
+        features, and last from the cloud.
+    keep
+        (E, J) score of keeping.
+    """
+
+    nothing: Tensor
+    source: Tensor
+    keep: Tensor
+
+
+def perceptron(sizes: tuple[int, ...], *, zero_last: bool = False) -> nn.Sequential:
+    """Return linear layers with ReLU in between.
+
+    Parameters
+    ----------
+    sizes
+        Of the input, the hidden layers and the output.
+    zero_last
+        The last layer starts at 0.
+    """
+    layers: list[nn.Module] = []
+    for i, (inputs, outputs) in enumerate(pairwise(sizes)):
+        layers += [nn.Linear(inputs, outputs)] + [nn.ReLU()] * (i < len(sizes) - 2)
+    last = layers[-1]
+    if zero_last and isinstance(last, nn.Linear):
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers)
+
+
+class ActionSemanticsNetwork(nn.Module):
+    """Scores by action semantics.
+
+    Parameters
+    ----------
+    width
+        Of the hidden layers.
+    embedding
+        d, size of the embeddings.
+    zero_last
+        The heads start at 0, so that all scores are 0: for learning a residual.
+    """
+
+    def __init__(self, width: int = 64, embedding: int = 32, *, zero_last: bool = False) -> None:
+        super().__init__()
+        self.neighbour = perceptron((len(NEIGHBOUR), embedding, embedding))
+        self.cloud = perceptron((len(CLOUD), embedding, embedding))
+        self.state = nn.Linear(len(STATE), width)
+        self.own = nn.Linear(len(OWN) + 3 * embedding, width)
+        self.hidden = nn.Linear(width, width)
+        self.alone = nn.Linear(width, 2)
+        self.meets = nn.Linear(width, 2 * embedding, bias=False)
+        if zero_last:
+            for head in (self.alone, self.meets):
+                for parameter in head.parameters():
+                    nn.init.zeros_(parameter)
+
+    def forward(self, seen: Features) -> Scores:
+        """Return the scores of all blocks."""
+        others = self.neighbour(seen.neighbour)  # (..., J, N - 1, d)
+        cloud = self.cloud(seen.cloud)  # (..., J, d)
+        if others.shape[-2]:
+            pooled = torch.cat([others.mean(dim=-2), others.amax(dim=-2)], dim=-1)
+        else:  # a single node has no neighbours
+            pooled = torch.cat([torch.zeros_like(cloud)] * 2, dim=-1)
+        own = self.own(torch.cat([seen.own, pooled, cloud], dim=-1))
+        h = torch.relu(self.hidden(torch.relu(own + over_blocks(self.state(seen.state), own))))
+        to_nodes, to_cloud = (self.meets(h) / math.sqrt(cloud.shape[-1])).chunk(2, dim=-1)
+        source = torch.cat(
+            [
+                (others @ to_nodes[..., None])[..., 0],
+                (to_cloud * cloud).sum(dim=-1, keepdim=True),
+            ],
+            dim=-1,
+        )
+        nothing, keep = self.alone(h).unbind(dim=-1)
+        return Scores(nothing, source, keep)
+
+
+class FlatNetwork(nn.Module):
+    """The ablation: one network on all that the node sees, side by side, for a fixed N.
+
+    Parameters
+    ----------
+    nodes
+        N.
+    width
+        Of the hidden layers.
+    zero_last
+        The last layer starts at 0.
+    """
+
+    def __init__(self, nodes: int, width: int = 64, *, zero_last: bool = False) -> None:
+        super().__init__()
+        self.nodes = nodes
+        inputs = len(OWN) + (nodes - 1) * len(NEIGHBOUR) + len(CLOUD)
+        self.state = nn.Linear(len(STATE), width)
+        self.own = nn.Linear(inputs, width)
+        self.rest = perceptron((width, width, 2 + nodes), zero_last=zero_last)
+
+    def forward(self, seen: Features) -> Scores:
+        """Return the scores of all blocks.
+
+        Raises
+        ------
+        ValueError
+            N is not the one it was made for.
+        """
+        nodes = seen.neighbour.shape[-2] + 1
+        if nodes != self.nodes:
+            raise ValueError(
+                f"nodes: {nodes} are not allowed, this network without action semantics was "
+                f"trained on {self.nodes} and serves no other number"
+            )
+        own = self.own(
+            torch.cat([seen.own, seen.neighbour.flatten(start_dim=-2), seen.cloud], dim=-1)
+        )
+        out = self.rest(torch.relu(own + over_blocks(self.state(seen.state), own)))
+        return Scores(out[..., 0], out[..., 2:], out[..., 1])
+
+
+def action_network(
+    *,
+    action_semantics: bool,
+    nodes: int,
+    width: int = 64,
+    embedding: int = 32,
+    zero_last: bool = False,
+) -> nn.Module:
+    """Return the network with or without action semantics; its forward is Features -> Scores.
+
+    Parameters
+    ----------
+    action_semantics
+        Which of the two.
+    nodes
+        N, which only the flat network depends on.
+    width, embedding, zero_last
+        As in `ActionSemanticsNetwork`.
+    """
+    if action_semantics:
+        return ActionSemanticsNetwork(width, embedding, zero_last=zero_last)
+    return FlatNetwork(nodes, width, zero_last=zero_last)
+
+
+def over_blocks(state: Tensor, blocks: Tensor) -> Tensor:
+    """Return (E, F) of the whole system as it adds to (E, J, F) or (E, N, J, F)."""
+    return state.reshape(len(state), *([1] * (blocks.dim() - 2)), state.shape[-1])

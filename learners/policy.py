@@ -1,0 +1,143 @@
+"""A checkpoint as an ordinary online method: observe the slot, let the nodes decide, go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from learners.checkpoints import POLICY, Checkpoint, read_checkpoint
+from learners.config import dataclass_from
+from learners.draws import check_instance, slot_of
+from learners.environment import step
+from learners.learner import TrainedPolicy, learner_kind
+from problem.arrays import BoolArray, IntArray
+from problem.files import FormatError
+from problem.instance import Instance
+from problem.solution import Solution
+from solvers.online import Observation, Prior, solve_by_policy
+from solvers.placement.greedy_online import greedy_by_popularity
+from solvers.result import Answer, Callback
+
+
+@dataclass
+class Learned:
+    """A trained node policy on the observations of an online method.
+
+    Attributes
+    ----------
+    nodes
+        What every node does.
+    horizon
+        Coming slots in the expected tables, as in training.
+    seconds
+        What every decision took so far, rates excluded.
+    """
+
+    nodes: TrainedPolicy
+    horizon: int = 3
+    seconds: list[float] = field(default_factory=list)
+
+    def place(self, prior: Prior) -> BoolArray:
+        """Place greedily for the expected delay of slot 0, as in training."""
+        return greedy_by_popularity(prior, 1)
+
+    def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:
+        """Let the nodes decide what to pull and what to keep."""
+        began = time.perf_counter()
+        slot = slot_of(observation, horizon=self.horizon)
+        held = torch.from_numpy(cache)[None]
+        with torch.no_grad():
+            delivery, keep = step(
+                slot, held, self.nodes, in_turn=self.nodes.in_turn, rounds=self.nodes.rounds
+            )
+        self.seconds.append(time.perf_counter() - began)
+        return delivery.source[0].numpy(), keep[0].numpy()
+
+
+def load_policy(checkpoint: str | Path) -> tuple[TrainedPolicy, Checkpoint]:
+    """Return the policy of a checkpoint, and what is known of its training.
+
+    Parameters
+    ----------
+    checkpoint
+        The folder of a run (its best policy), or a header in it.
+
+    Raises
+    ------
+    FormatError
+        It is missing, bad, of a newer version or of another architecture.
+    """
+    path = Path(checkpoint)
+    header = path / f"{POLICY}.json" if path.is_dir() else path
+    found = read_checkpoint(header)
+    try:
+        kind = learner_kind(found.learner).load()
+        config = dataclass_from(kind.Config, found.options, "options")
+        policy: TrainedPolicy = kind.policy(config, found.tensors)
+    except ValueError as error:
+        raise FormatError(header, str(error)) from None
+    return policy, found
+
+
+def solve_policy(
+    instance: Instance,
+    *,
+    time_limit: float | None = None,
+    gap: float | None = None,
+    seed: int = 0,
+    start: Solution | None = None,
+    callback: Callback | None = None,
+    checkpoint: str = "",
+    beamforming: str = "multicast",
+    restrict: str | Iterable[str] = (),
+    rate_cache: str | None = None,
+) -> Answer:
+    """Let a trained policy decide, slot by slot.
+
+    Parameters
+    ----------
+    instance, time_limit, gap, seed, start, callback
+        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+    checkpoint
+        Folder of a training run.
+    beamforming, restrict, rate_cache
+        As in `solvers.joint.prepare`.
+
+    Raises
+    ------
+    ValueError
+        No checkpoint is named, it does not fit, or the instance is not of the sort that learners
+        serve (`learners.draws.check_instance`).
+    """
+    if not checkpoint:
+        raise ValueError(
+            "option checkpoint: is empty, must be the folder of a training run; "
+            "see `finecast train --help`"
+        )
+    check_instance(instance, "instance")
+    policy, trained = load_policy(checkpoint)
+    horizon = int(trained.run.get("source", {}).get("horizon", 3))
+    learned = Learned(policy, horizon)
+    answer = solve_by_policy(
+        learned,
+        "policy",
+        instance,
+        seed=seed,
+        callback=callback,
+        beamforming=beamforming,
+        restrict=restrict,
+        rate_cache=rate_cache,
+    )
+    note = f"{trained.learner}, {trained.step} steps: {_decision_time(learned.seconds)}"
+    return replace(answer, notes=(*answer.notes, note), train_s=float(trained.train_s))
+
+
+def _decision_time(seconds: list[float]) -> str:
+    if not seconds:
+        return "no decision was made"
+    return f"a decision took {1e3 * median(seconds):.3g} ms a slot (median)"

@@ -1,0 +1,237 @@
+"""MAASN-DA: backups, costs of actions and losses against independent computations."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from learners.actors import Actors
+from learners.draws import surrogate_episodes
+from learners.environment import deliver, packed, step
+from learners.lessons import (
+    NO_MARGIN,
+    keep_loss,
+    keep_values,
+    lessons_of,
+    pull_costs,
+    pull_loss,
+)
+from learners.lookahead import lookahead_of
+from learners.maasn import Config, start
+from learners.networks import ActionSemanticsNetwork
+from learners.observer import Observer
+from learners.set_critic import Rows, backup, rents, unit_of, value_after
+from learners.source import FixedSource, Pool
+from problem.scenario import read_scenario
+
+TINY = Path(__file__).parent / "tiny-slots.toml"
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    """Six draws of the tiny scenario."""
+    episodes = surrogate_episodes(read_scenario(TINY), range(6))
+    return Pool(0, episodes, lookahead_of(episodes, steps=4)[0], 6)
+
+
+def some_costs(pool: Pool, seed: int = 0) -> torch.Tensor:
+    """Random costs (E, J, S), falling as the set grows."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (*pool.episodes.size.shape, 1 << pool.episodes.nodes)
+    cost = torch.rand(shape, generator=generator)
+    return cost.flip(2).cumsum(2).flip(2)
+
+
+def test_value_after_is_the_least_over_subsets():
+    """U(Q) by enumeration of all K within Q."""
+    cost = torch.rand(7, 16, generator=torch.Generator().manual_seed(3))
+    value = value_after(cost)
+    for held in range(16):
+        within = [k for k in range(16) if k & ~held == 0]
+        torch.testing.assert_close(value[:, held], cost[:, within].amin(dim=1))
+
+
+def test_backup_is_the_best_set_of_receivers(pool):
+    """y(K) by enumeration of all receiving sets: migration by the slowest, broadcast, then U."""
+    episodes = pool.episodes
+    slot, after = episodes.slot(1), some_costs(pool)
+    rows = Rows.where(slot.real)
+    found = backup(slot, rows.of(after), rows)
+    unit, nodes = unit_of(slot), slot.nodes
+    for i, (e, j) in enumerate(zip(rows.draw.tolist(), rows.block.tolist(), strict=True)):
+        for cached in range(1 << nodes):
+            if slot.group[e, j] < 0:
+                assert found[i, cached] == after[e, j, cached]
+                continue
+            best = math.inf
+            for held in (q for q in range(1 << nodes) if cached & ~q == 0):
+                taken = [
+                    slot.link[e, [m for m in range(nodes) if cached >> m & 1] + [nodes], n].min()
+                    for n in range(nodes)
+                    if (held & ~cached) >> n & 1
+                ]
+                air = slot.broadcast[e, slot.group[e, j], held]
+                seconds = (max(taken, default=torch.tensor(0.0)) + air) / unit[e]
+                best = min(best, float(seconds + after[e, j, held]))
+            assert found[i, cached] == pytest.approx(best, rel=1e-5)
+
+
+def played(pool: Pool, t: int = 1, *, in_turn: bool = True):
+    """Explore a slot; return it, the actors' turns, and what came of it."""
+    torch.manual_seed(5)
+    actors = Actors(
+        ActionSemanticsNetwork(),
+        Observer(False),
+        temperature=0.1,
+        in_turn=in_turn,
+        rounds=2 if in_turn else 1,
+        generator=torch.Generator().manual_seed(6),
+    )
+    slot, cache = pool.episodes.slot(t), pool.episodes.start
+    with torch.no_grad():
+        delivery, keep = step(slot, cache, actors, in_turn=in_turn, rounds=actors.rounds)
+    return slot, packed(cache), actors.turns, delivery, packed(keep)
+
+
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_pull_costs_are_what_the_environment_charges(pool, in_turn):
+    """For every source a node could have named, the environment's own delay, plus U."""
+    slot, cached, turns, delivery, _ = played(pool, in_turn=in_turn)
+    after = some_costs(pool)
+    tried = 0
+    for turn in (turn for turn in turns if not turn.keeping):
+        costs = pull_costs(turn, slot, cached, delivery, after)
+        for i, action in itertools.product(range(len(costs)), range(slot.nodes + 2)):
+            e, j = int(turn.rows.draw[i]), int(turn.rows.block[i])
+            allowed = action == slot.nodes + 1 or turn.seen.may_pull[i, action]
+            source = delivery.source.clone()
+            source[e, turn.node, j] = -1 if action == slot.nodes + 1 else action
+            sender = int(cached[e, j]) | sum(
+                1 << n for n in range(slot.nodes) if source[e, n, j] >= 0
+            )
+            if not allowed or math.isinf(slot.broadcast[e, slot.group[e, j], sender]):
+                continue
+            there = deliver(slot, cached, source)
+            delay = there.delay[e, j] / slot.size[e, j] / unit_of(slot)[e]
+            expected = float(delay + after[e, j, there.sender[e, j]])
+            assert float(costs[i, action]) == pytest.approx(expected, rel=1e-5)
+            tried += 1
+    assert tried > 50
+
+
+def test_keep_values_by_hand(pool):
+    """What a copy saves given the others, and what the first byte that does not fit displaces."""
+    slot, _, _, delivery, kept = played(pool)
+    cost = some_costs(pool, seed=1)
+    for n in range(slot.nodes):
+        displaced, saved = keep_values(n, slot, delivery.sender, cost, kept)
+        for e in range(slot.draws):
+            free, last, full = float(slot.storage[e, n]), math.inf, False
+            here = [j for j in range(slot.blocks) if delivery.sender[e, j] >> n & 1]
+            for j in sorted(here, key=lambda j: -float(saved[e, j])):
+                others = int(kept[e, j]) & ~(1 << n)
+                by_hand = cost[e, j, others] - cost[e, j, others | 1 << n]
+                assert float(saved[e, j]) == pytest.approx(max(float(by_hand), 1e-6))
+                if slot.size[e, j] <= free:
+                    free -= float(slot.size[e, j])
+                    last = float(saved[e, j])
+                else:
+                    full = True
+            expected = last if full and math.isfinite(last) else NO_MARGIN
+            assert float(displaced[e]) == pytest.approx(expected)
+
+
+def test_free_logits_end_in_the_order_of_the_savings():
+    """Gumbel noise and the relaxed projection: descent ranks blocks as their savings do."""
+    saved = torch.tensor([3.0, -1.0, 0.5, 1.5])
+    logit = torch.zeros(4, requires_grad=True)
+    adam = torch.optim.Adam([logit], lr=0.05)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(1500):
+        noise = torch.logit(torch.rand(64, 4, generator=generator).clamp(1e-6, 1 - 1e-6))
+        one = torch.full((64, 4), 1.0)
+        loss = keep_loss(logit.expand(64, 4), noise, one, saved.expand(64, 4), tau=1.0, clip=10.0)
+        adam.zero_grad()
+        loss.mean().backward()
+        adam.step()
+    found = logit.detach()
+    assert found.argsort().tolist() == saved.argsort().tolist()
+    assert ((found > 1.0) == (saved > 1.0)).all()  # on the same side of what is displaced
+
+
+def test_nothing_to_learn_where_all_fits():
+    """Without a margin the loss of keeping is 0, and so is its gradient."""
+    logit = torch.randn(5, requires_grad=True)
+    displaced = torch.full((5,), NO_MARGIN / 0.05)
+    loss = keep_loss(logit, torch.randn(5), displaced, torch.rand(5), tau=1.0, clip=10.0)
+    loss.sum().backward()
+    assert not loss.any()
+    assert not logit.grad.any()
+
+
+def test_pull_loss_leaves_what_is_not_allowed_alone():
+    """Forbidden sources get no gradient; the cheap allowed one is pushed up, the dear one down."""
+    logits = torch.zeros(1, 4, requires_grad=True)
+    closed = torch.tensor([[0.0, -math.inf, 0.0, 0.0]])
+    cost = torch.tensor([[5.0, math.inf, 0.0, 5.0]])
+    total = torch.zeros(1, 4)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        noise = -torch.log(-torch.log(torch.rand(1, 4, generator=generator).clamp(1e-6, 1 - 1e-6)))
+        loss = pull_loss(logits + closed, noise, cost, tau=1.0, clip=10.0)
+        (gradient,) = torch.autograd.grad(loss.sum(), logits)
+        total += gradient
+    assert torch.isfinite(total).all()
+    assert total[0, 1] == 0
+    assert total[0, 2] < 0 < total[0, 0]
+
+
+def test_lessons_survive_a_checkpoint(pool):
+    """What `tensors` returns is taken back unchanged."""
+    slot, cached, turns, delivery, kept = played(pool)
+    cost = some_costs(pool)
+    lessons = lessons_of(turns, slot, cached, kept, delivery, cost, cost)
+    back = type(lessons).load(lessons.tensors(), torch.device("cpu"))
+    for name, tensor in lessons.tensors().items():
+        assert torch.equal(tensor, back.tensors()[name])
+
+
+def test_rent_is_the_price_of_every_set(pool):
+    """lambda . K, node by node."""
+    slot, look = pool.episodes.slot(0), pool.values.slot(0)
+    look = replace(look, price=torch.rand_like(look.price))
+    rent = rents(slot, look)
+    for sets in range(1 << slot.nodes):
+        by_hand = sum(look.price[:, 0, n] for n in range(slot.nodes) if sets >> n & 1)
+        expected = torch.as_tensor(by_hand) / unit_of(slot)
+        torch.testing.assert_close(
+            rent[:, sets].double(), expected.double().expand(6), rtol=1e-5, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"action_semantics": False},
+        {"credit": "team"},
+        {"mixing": "sum"},
+        {"in_turn": False},
+        {"lookahead": True},
+    ],
+)
+def test_every_switch_learns(pool, options):
+    """With every switch, losses stay finite and both networks move."""
+    config = Config(**{"batch": 3, "rows": 64, "width": 16, "embedding": 8, **options})
+    learner = start(config, FixedSource(pool), seed=0, device=torch.device("cpu"))
+    before = [p.clone() for p in (*learner.actor.parameters(), *learner.critic.parameters())]
+    for _ in range(12):
+        assert all(math.isfinite(value) for value in learner.step().values())
+    after = [*learner.actor.parameters(), *learner.critic.parameters()]
+    moved = [not torch.equal(old, new) for old, new in zip(before, after, strict=True)]
+    assert sum(moved) > len(moved) / 2

@@ -252,7 +252,15 @@ def keep_by_score(size: Tensor, storage: Tensor, held: Tensor, score: Tensor) ->
     order = torch.where(wanted, score, -torch.inf).sort(dim=1, descending=True, stable=True)[1]
     order = order[:, :most]
     bytes_ = torch.where(wanted, size, torch.inf).gather(1, order).T.contiguous()
-    free, fits = storage.clone(), torch.zeros_like(bytes_, dtype=torch.bool)
+    fits = torch.zeros_like(bytes_, dtype=torch.bool)
+    if len(storage) == 1:  # one draw, a decision to take: plain numbers are faster
+        left = float(storage)
+        for place, one in enumerate(bytes_[:, 0].tolist()):
+            if one <= left:
+                left -= one
+                fits[place] = True
+        return torch.zeros_like(held).scatter_(1, order, fits.T)
+    free = storage.clone()
     for row, taken in zip(bytes_, fits, strict=True):
         torch.le(row, free, out=taken)
         free = torch.where(taken, free - row, free)

@@ -155,7 +155,7 @@ def basis_of(view: View, values: Lookahead | None = None) -> Basis:
     bit = (1 << numbers)[:, None]
     near = (numbers[:, None] + 1 + torch.arange(nodes - 1, device=device)) % nodes
     near = near.sort(dim=1)[0]
-    unit = _unit(slot)
+    unit = time_unit(slot)
     had = (view.cached[:, None] & bit) != 0
     member = slot.member.float()
     count = member.sum(dim=1)
@@ -246,7 +246,7 @@ def basis_of(view: View, values: Lookahead | None = None) -> Basis:
     )
 
 
-def _unit(slot: Slot) -> Tensor:
+def time_unit(slot: Slot) -> Tensor:
     """Return (E, 1) seconds per byte: mean over nodes from the cloud, and over bytes on the air.
 
     The air counts as it would be now if all nodes sent what is needed.

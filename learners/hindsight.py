@@ -37,7 +37,7 @@ from learners.environment import (
     rows,
 )
 from learners.episodes import Slot
-from learners.feature_basis import _unit
+from learners.feature_basis import time_unit
 from learners.features import Features
 from learners.hindsight_labels import hindsight_of
 from learners.learner import Part, load_module, seeded
@@ -175,7 +175,7 @@ class HindsightPolicy:
         if self.seen is not None:
             self.seen.append(_Seen(features, view.slot, view.keeping))
         residual: Tensor = scores.keep if view.keeping else -scores.nothing
-        return residual.double() * _unit(view.slot)[..., None]
+        return residual.double() * time_unit(view.slot)[..., None]
 
 
 def marginal(table: Tensor, slot: Slot, others: Tensor, n: int) -> Tensor:
@@ -356,7 +356,7 @@ def _rows_of(shown: _Seen, sets: Tensor, label: Lookahead, base: Tensor | None) 
         table = table - base
     nodes = range(slot.nodes)
     target = torch.stack([marginal(table, slot, sets, n) for n in nodes], dim=1)
-    target = target / _unit(slot)[..., None]
+    target = target / time_unit(slot)[..., None]
     weight = slot.size / slot.size.sum(dim=1, keepdim=True) * slot.real.sum(dim=1, keepdim=True)
     use = seen.may_keep if shown.keeping else (slot.needed & slot.real)[:, None].expand_as(target)
     draw, node, block = use.nonzero(as_tuple=True)

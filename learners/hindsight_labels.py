@@ -22,7 +22,7 @@ from torch import Tensor
 
 from learners.environment import lookup, packed
 from learners.episodes import Episodes
-from learners.lookahead import Lookahead, _chosen, best_subset
+from learners.lookahead import Lookahead, best_subset, chosen_senders
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ def _backwards(episodes: Episodes, air: Tensor, needed: Tensor, price: Tensor) -
         charge = (air[:, t] + after[0]).gather(2, senders)
         best, level = (times + charge.view(draws, kinds, sets, levels)).min(dim=3)
         here = torch.where(needed[:, t, :, None], best, after[0]) + rent[:, t]
-        sender.insert(0, _chosen(episodes.chain_sender, level))
+        sender.insert(0, chosen_senders(episodes.chain_sender, level))
         cost.insert(0, here)
         least, subset = best_subset(here)
         kept.insert(0, subset)

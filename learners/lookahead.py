@@ -236,7 +236,7 @@ def _backwards(slot: Slot, price: Tensor) -> _Programme:
         needed, level = (times + charge.reshape(*charge.shape[:2], sets, levels)).min(dim=3)
         chance = slot.need[:, s, :, None]
         here = _rent(slot, price[:, s]) + after + chance * (needed - after)
-        sender.insert(0, _chosen(slot.chain_sender, level))
+        sender.insert(0, chosen_senders(slot.chain_sender, level))
         after, subset = best_subset(here)
         cost.insert(0, here)
         kept.insert(0, subset)
@@ -248,7 +248,7 @@ def _rent(slot: Slot, price: Tensor) -> Tensor:
     return (price @ slot.member.to(price.dtype).T)[:, None]
 
 
-def _chosen(chain_sender: Tensor, level: Tensor) -> Tensor:
+def chosen_senders(chain_sender: Tensor, level: Tensor) -> Tensor:
     """Return (E, C, S) Q_l(X) of the chosen levels (E, C, S)."""
     return chain_sender.gather(2, level.transpose(1, 2)).transpose(1, 2)
 

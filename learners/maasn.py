@@ -83,7 +83,12 @@ class Config:
     tau
         Of the soft actions.
     actor_rate, critic_rate
-        Step sizes of Adam.
+        Step sizes of Adam at the beginning.
+    halving
+        Steps after which step sizes are a half, after twice as many a third, and so on.
+    average_rate
+        Share of the actors that goes into their running average after every step; the average is
+        the policy.
     target_rate
         Share of the critic that goes into the target network after every step.
     discount
@@ -96,21 +101,23 @@ class Config:
         Steps for which the critic alone learns.
     """
 
-    batch: int = 16
+    batch: int = 8
     width: int = 64
     embedding: int = 32
     action_semantics: bool = True
     credit: str = "block"
     mixing: str = "monotonic"
     in_turn: bool = True
-    play_every: int = 2
+    play_every: int = 4
     rows: int = 512
     rounds: int = 2
     lookahead: bool = False
     temperature: float = 0.05
     tau: float = 1.0
-    actor_rate: float = 5e-4
-    critic_rate: float = 5e-4
+    actor_rate: float = 7e-4
+    critic_rate: float = 1e-3
+    halving: float = 5000.0
+    average_rate: float = 0.003
     target_rate: float = 0.01
     discount: float = 1.0
     replay: int = 400
@@ -120,7 +127,8 @@ class Config:
     def __post_init__(self) -> None:
         at_least(self, 1, "batch", "width", "embedding", "rounds", "replay", "play_every", "rows")
         at_least(self, 0, "actor_rate", "critic_rate", "target_rate", "discount", "delay_actor")
-        at_least(self, 1e-6, "temperature", "tau", "clip")
+        at_least(self, 0, "average_rate")
+        at_least(self, 1e-6, "temperature", "tau", "clip", "halving")
         one_of("credit", self.credit, CREDITS)
         one_of("mixing", self.mixing, MIXERS)
 
@@ -223,6 +231,7 @@ class MaasnLearner:
                 embedding=config.embedding,
             ).to(device)
         self.target = copy.deepcopy(self.critic)
+        self.average = copy.deepcopy(self.actor)
         self.actor_adam = torch.optim.Adam(self.actor.parameters(), lr=config.actor_rate)
         self.critic_adam = torch.optim.Adam(self.critic.parameters(), lr=config.critic_rate)
         self.generator = seeded(seed, "play")
@@ -236,7 +245,8 @@ class MaasnLearner:
     def parts(self) -> Mapping[str, Part]:
         """Return networks, optimisers, generator."""
         return {
-            "policy": self.actor,
+            "policy": self.average,
+            "actor": self.actor,
             "critic": self.critic,
             "target": self.target,
             "actor adam": self.actor_adam,
@@ -246,11 +256,16 @@ class MaasnLearner:
 
     def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
         """Return the actors, without exploration."""
-        return _actors(self.config, self.actor, values)
+        return _actors(self.config, self.average, values)
 
     def step(self) -> Mapping[str, float]:
         """Improve the critic and the actors once; play a slot of the batch if it is time."""
         row: dict[str, float] = {}
+        for adam, rate in (
+            (self.actor_adam, self.config.actor_rate),
+            (self.critic_adam, self.config.critic_rate),
+        ):
+            adam.param_groups[0]["lr"] = rate / (1.0 + self.steps / self.config.halving)
         if self.steps % self.config.play_every == 0:
             row |= self._play()
         if self.replay.slots:
@@ -346,9 +361,7 @@ class MaasnLearner:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.critic.parameters(), self.config.clip)
         self.critic_adam.step()
-        with torch.no_grad():
-            for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
-                slow.lerp_(fast, self.config.target_rate)
+        follow(self.target, self.critic, self.config.target_rate)
         return {"critic_loss": float(loss.detach())}
 
     def _lessons(
@@ -391,6 +404,7 @@ class MaasnLearner:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.actor.parameters(), config.clip)
         self.actor_adam.step()
+        follow(self.average, self.actor, self.config.average_rate)
         return {"actor_loss": float(loss.detach())}
 
     def extra(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
@@ -415,6 +429,13 @@ class MaasnLearner:
         )
         self.before = last.slots[0] if last.slots else None
         self.lessons = Lessons.load(tensors, self.device)
+
+
+def follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
+    """Move the weights of one network a share of the way to those of another."""
+    with torch.no_grad():
+        for one, other in zip(slow.parameters(), fast.parameters(), strict=True):
+            one.lerp_(other, rate)
 
 
 def centred(costs: Tensor) -> Tensor:

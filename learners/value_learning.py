@@ -114,7 +114,7 @@ class Config:
     in_turn: bool = True
     rounds: int = 2
     lookahead: bool = False
-    rate: float = 5e-4
+    rate: float = 1e-3
     target_rate: float = 0.02
     discount: float = 1.0
     replay: int = 400

@@ -35,7 +35,7 @@ from problem.scenario import read_scenario
 MARKS = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Shares of the budget after which the policy is kept."""
 
-EXPECTED_STEPS = 500
+EXPECTED_STEPS = 800
 """Steps over which the synthetic share falls; about those that the budget allows."""
 
 HELD_OUT = 16
@@ -85,13 +85,13 @@ class Run:
         return run_config(table)
 
 
-SLOW = ("slow-60",)
+TWO = ("slow-60", "persist")
 """What MAASN-DA, its ablations and the peers train on."""
 
 HINDSIGHT = {"draws": 8, "passes": 0.5, "decay_steps": 80}
 """The steps over which the step size falls are about those that the budget allows."""
 
-ECHO = {"draws": 32, "augmentation": "echo-state", "refresh": 100}
+ECHO = {"draws": 32, "augmentation": "echo-state", "refresh": 200}
 """32 real episodes: few enough for synthetic ones to matter."""
 
 RUNS: dict[str, Run] = {
@@ -110,11 +110,11 @@ FASTER = {"batch": 8, "play_every": 1, "rows": 2048, "actor_rate": 1e-3, "critic
 
 
 def _maasn(summary: str, source: Mapping[str, Any] = ECHO, **options: Any) -> Run:
-    return Run("maasn-da", summary, {**FASTER, **options}, source, SLOW)
+    return Run("maasn-da", summary, {**FASTER, **options}, source, TWO)
 
 
 def _peer(learner: str, summary: str) -> Run:
-    return Run(learner, summary, {}, {"draws": 32}, SLOW)
+    return Run(learner, summary, {}, {"draws": 32}, TWO)
 
 
 RUNS |= {

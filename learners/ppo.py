@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
-from learners.actors import Actors, Turn
+from learners.actors import Actors, Turn, pull_logits
 from learners.config import at_least, one_of
 from learners.environment import View, deliver, keep_turns, lookup, packed, pull_turns
 from learners.environment import rows as rows_of_sets
@@ -227,6 +227,8 @@ class Stage:
         (E, J) of the block in the bytes of the library.
     turns
         What the nodes decided.
+    kept
+        (E, N, J) bool: the caches before a stage of pulling, after one of keeping.
     """
 
     seen: Features
@@ -234,6 +236,7 @@ class Stage:
     reward: Tensor
     share: Tensor
     turns: list[Turn]
+    kept: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,7 +344,7 @@ class PpoLearner:
             delivery = deliver(slot, cached, pull_turns(view, actors))
             spent = delivery.delay / (slot.size.clamp(min=1.0) * unit_of(slot)[:, None])
             base = -expected_cost(slot, look, cached)
-            stages.append(Stage(seen, base, -spent.float(), share, actors.turns))
+            stages.append(Stage(seen, base, -spent.float(), share, actors.turns, cache))
             total += float(delivery.delay.sum(dim=1).mean())
             if t == episodes.slots - 1:
                 break
@@ -354,7 +357,7 @@ class PpoLearner:
             rent = rents(slot, look).gather(1, packed(cache))
             base = -lookup(look.after, slot.kind, delivery.sender) / unit_of(slot)[:, None]
             turns = actors.turns[-slot.nodes :]
-            stages.append(Stage(seen, base.float(), -rent, share, turns))
+            stages.append(Stage(seen, base.float(), -rent, share, turns, cache))
         return stages, total
 
     def _improve(self, stages: Sequence[Stage]) -> dict[str, float]:
@@ -505,18 +508,18 @@ def decisions(
         for turn in stage.turns:
             if turn.keeping != keeping:
                 continue
-            n, rows, start, choice = turn.node, turn.rows, turn.start, turn.choice
+            rows, scores = turn.rows, actor(turn.seen)
             if keeping:  # where all fit there is no choice
-                margin = margin_of(actor, turn, len(weight))
-                open_ = torch.isfinite(margin)
-                over = start - margin
-                start = torch.stack([torch.zeros_like(over), over], dim=1)
-            else:  # the order of the scores: without the node itself
+                kept = stage.kept[rows.draw, turn.node, rows.block]
+                margin = margins(turn.start + scores.keep + turn.noise, kept, rows.draw)
+                over, choice = turn.start - margin, kept.long()
+                start, open_ = torch.stack([torch.zeros_like(over), over], 1), margin.isfinite()
+            else:
+                start = turn.start
+                choice = (start + pull_logits(scores) + turn.noise).argmax(dim=1)
                 open_ = torch.ones_like(choice, dtype=torch.bool)
-                start = torch.cat([start[:, :n], start[:, n + 1 :]], dim=1)
-                choice = choice - (choice > n).long()
             seen = [getattr(turn.seen, field.name)[open_] for field in fields(Features)]
-            rest = [start, choice, every[rows.draw, n, rows.block], rows.of(weight)]
+            rest = [start, choice, every[rows.draw, turn.node, rows.block], rows.of(weight)]
             parts.append([*seen, *(values[open_] for values in rest)])
     if not parts or not sum(len(part[-1]) for part in parts):
         return None
@@ -527,7 +530,7 @@ def decisions(
     return Decisions(keeping, seen, start, choice, (gain - mean) / (spread + 1e-6), weight)
 
 
-def margin_of(actor: nn.Module, turn: Turn, draws: int) -> Tensor:
+def margins(logits: Tensor, kept: Tensor, draw: Tensor) -> Tensor:
     """Return (R,) the noisy logit that decides for each block, given the noise of the others.
 
     Of a dropped block the lowest that was kept, of a kept one the highest that was dropped below
@@ -535,20 +538,20 @@ def margin_of(actor: nn.Module, turn: Turn, draws: int) -> Tensor:
 
     Parameters
     ----------
-    actor
-        The network that played.
-    turn
-        Of keeping.
-    draws
-        E.
+    logits
+        (R,) with noise.
+    kept
+        (R,) bool.
+    draw
+        (R,) int64 whose storage it is.
     """
-    logits = turn.start + actor(turn.seen).keep + turn.noise
-    draw, kept = turn.rows.draw, turn.choice == 1
-    never = torch.full((draws,), torch.inf, device=draw.device)
+    if not len(draw):
+        return logits
+    never = torch.full((int(draw.max()) + 1,), torch.inf, device=draw.device)
     lowest = never.scatter_reduce(0, draw, torch.where(kept, logits, torch.inf), "amin")[draw]
     below = ~kept & (logits < lowest)
     highest = (-never).scatter_reduce(0, draw, torch.where(below, logits, -torch.inf), "amax")[draw]
-    dropped = torch.zeros(draws, device=draw.device).index_add(0, draw, (~kept).float())[draw]
+    dropped = torch.zeros_like(never).index_add(0, draw, (~kept).float())[draw]
     margin = torch.where(kept & (highest > -torch.inf), highest, lowest)
     return torch.where(dropped > 0, margin, torch.inf)
 
@@ -567,7 +570,7 @@ def log_chances(actor: nn.Module, keeping: bool, seen: Features, start: Tensor) 
     if keeping:
         learnt = torch.stack([torch.zeros_like(scores.keep), scores.keep], dim=1)
     else:
-        learnt = torch.cat([scores.source, scores.nothing[:, None]], dim=1)
+        learnt = pull_logits(scores)
     return torch.log_softmax(start + learnt, dim=1)
 
 

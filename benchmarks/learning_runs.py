@@ -113,6 +113,14 @@ def _maasn(summary: str, source: Mapping[str, Any] = ECHO, **options: Any) -> Ru
     return Run("maasn-da", summary, {**FASTER, **options}, source, TWO)
 
 
+FEW = {**ECHO, "draws": 8}
+"""Short of real episodes."""
+
+
+def _periodic(summary: str, source: Mapping[str, Any] = FEW, **options: Any) -> Run:
+    return Run("maasn-da", summary, {**FASTER, **options}, source, ("periodic",))
+
+
 def _peer(learner: str, summary: str) -> Run:
     return Run(learner, summary, {}, {"draws": 32}, TWO)
 
@@ -129,6 +137,12 @@ RUNS |= {
     "mappo": _peer("mappo", "PPO, centralised critic"),
     "vdn": _peer("vdn", "values of node sets, sum"),
     "qmix": _peer("qmix", "values of node sets, monotonic mixing"),
+    "maasn-da periodic": _periodic("everything, 8 real draws"),
+    "no action semantics periodic": _periodic("flat networks", action_semantics=False),
+    "no augmentation periodic": _periodic("8 real draws alone", {"draws": 8}),
+    "noise periodic": _periodic("copies with noise", {**FEW, "augmentation": "noise"}),
+    "oracle periodic": _periodic("true generator", {**FEW, "augmentation": "oracle"}),
+    "mappo periodic": Run("mappo", "PPO, centralised critic", {}, {"draws": 8}, ("periodic",)),
 }
 
 

@@ -32,7 +32,7 @@ def trained(folder: Path, **options) -> Path:
             "held_out": 2,
             "validate_every": 8,
             "source": {"draws": 4, "price_steps": 4},
-            "options": {"batch": 4, "actor_rate": 1e-2, **options},
+            "options": {"batch": 4, "actor_rate": 1e-2, "average_rate": 1.0, **options},
         }
     )
     train(run, folder)

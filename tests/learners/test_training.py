@@ -35,7 +35,7 @@ def tiny(steps: int = 12, **changes):
         "checkpoint_every": 4,
         "log_every": 2,
         "source": {"draws": 4, "price_steps": 4},
-        "options": {"batch": 2, "width": 8, "embedding": 4, "rows": 32},
+        "options": {"batch": 2, "width": 8, "embedding": 4, "rows": 32, "play_every": 2},
     }
     return run_config({**table, **changes})
 

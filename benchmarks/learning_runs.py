@@ -88,19 +88,31 @@ class Run:
 TWO = ("slow-60", "persist")
 """What MAASN-DA, its ablations and the peers train on."""
 
-HINDSIGHT = {"draws": 8, "passes": 0.5, "decay_steps": 80}
+EIGHT = (
+    *("persist-60", "persist-tight-60", "persist-roomy-60", "persist-many-60"),
+    *("slow-60", "slow-tight-60", "slow-fresh-60", "slow-many-60"),
+)
+"""A mixture that differs in links, storage, library and persistence."""
+
+HINDSIGHT = {"draws": 8, "passes": 0.5, "decay_steps": 150}
 """The steps over which the step size falls are about those that the budget allows."""
 
 ECHO = {"draws": 32, "augmentation": "echo-state", "refresh": 200}
 """32 real episodes: few enough for synthetic ones to matter."""
 
 RUNS: dict[str, Run] = {
-    "hindsight": Run("hindsight", "privileged labels, residual on mpc", HINDSIGHT, {"draws": 64}),
+    "hindsight": Run(
+        "hindsight", "privileged labels, residual on mpc", HINDSIGHT, {"draws": 48}, EIGHT
+    ),
+    "hindsight on three": Run(
+        "hindsight", "the same", {**HINDSIGHT, "decay_steps": 80}, {"draws": 64}
+    ),
     "hindsight without mpc": Run(
         "hindsight",
         "privileged labels, residual on the next slot's expected delay",
         {**HINDSIGHT, "mpc": False},
-        {"draws": 64},
+        {"draws": 48},
+        EIGHT,
     ),
 }
 

@@ -40,8 +40,8 @@ GAMES: dict[str, tuple[NodePolicy, bool, int]] = {
     "lru": (Replacement("recency"), True, 1),
     "lfu": (Replacement("frequency"), True, 1),
     "rolling": (Rolling(), True, 3),
-    "rolling, one round": (Rolling(), True, 1),
-    "rolling, all at once": (Rolling(), False, 1),
+    "rolling with one round": (Rolling(), True, 1),
+    "rolling all at once": (Rolling(), False, 1),
 }
 """Policy, whether the nodes decide in turn, rounds."""
 

@@ -35,7 +35,7 @@ from problem.scenario import read_scenario
 MARKS = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Shares of the budget after which the policy is kept."""
 
-EXPECTED_STEPS = 500
+EXPECTED_STEPS = 800
 """Steps over which the synthetic share falls; about those that the budget allows."""
 
 HELD_OUT = 16
@@ -85,22 +85,34 @@ class Run:
         return run_config(table)
 
 
-SLOW = ("slow-60",)
+TWO = ("slow-60", "persist")
 """What MAASN-DA, its ablations and the peers train on."""
 
-HINDSIGHT = {"draws": 8, "passes": 0.5, "decay_steps": 80}
+EIGHT = (
+    *("persist-60", "persist-tight-60", "persist-roomy-60", "persist-many-60"),
+    *("slow-60", "slow-tight-60", "slow-fresh-60", "slow-many-60"),
+)
+"""A mixture that differs in links, storage, library and persistence."""
+
+HINDSIGHT = {"draws": 8, "passes": 0.5, "decay_steps": 150}
 """The steps over which the step size falls are about those that the budget allows."""
 
-ECHO = {"draws": 32, "augmentation": "echo-state", "refresh": 100}
+ECHO = {"draws": 32, "augmentation": "echo-state", "refresh": 200}
 """32 real episodes: few enough for synthetic ones to matter."""
 
 RUNS: dict[str, Run] = {
-    "hindsight": Run("hindsight", "privileged labels, residual on mpc", HINDSIGHT, {"draws": 64}),
+    "hindsight": Run(
+        "hindsight", "privileged labels, residual on mpc", HINDSIGHT, {"draws": 48}, EIGHT
+    ),
+    "hindsight on three": Run(
+        "hindsight", "the same", {**HINDSIGHT, "decay_steps": 80}, {"draws": 64}
+    ),
     "hindsight without mpc": Run(
         "hindsight",
         "privileged labels, residual on the next slot's expected delay",
         {**HINDSIGHT, "mpc": False},
-        {"draws": 64},
+        {"draws": 48},
+        EIGHT,
     ),
 }
 
@@ -110,11 +122,19 @@ FASTER = {"batch": 8, "play_every": 1, "rows": 2048, "actor_rate": 1e-3, "critic
 
 
 def _maasn(summary: str, source: Mapping[str, Any] = ECHO, **options: Any) -> Run:
-    return Run("maasn-da", summary, {**FASTER, **options}, source, SLOW)
+    return Run("maasn-da", summary, {**FASTER, **options}, source, TWO)
+
+
+FEW = {**ECHO, "draws": 8}
+"""Short of real episodes."""
+
+
+def _periodic(summary: str, source: Mapping[str, Any] = FEW, **options: Any) -> Run:
+    return Run("maasn-da", summary, {**FASTER, **options}, source, ("periodic",))
 
 
 def _peer(learner: str, summary: str) -> Run:
-    return Run(learner, summary, {}, {"draws": 32}, SLOW)
+    return Run(learner, summary, {}, {"draws": 32}, TWO)
 
 
 RUNS |= {
@@ -129,6 +149,12 @@ RUNS |= {
     "mappo": _peer("mappo", "PPO, centralised critic"),
     "vdn": _peer("vdn", "values of node sets, sum"),
     "qmix": _peer("qmix", "values of node sets, monotonic mixing"),
+    "maasn-da periodic": _periodic("everything, 8 real draws"),
+    "no action semantics periodic": _periodic("flat networks", action_semantics=False),
+    "no augmentation periodic": _periodic("8 real draws alone", {"draws": 8}),
+    "noise periodic": _periodic("copies with noise", {**FEW, "augmentation": "noise"}),
+    "oracle periodic": _periodic("true generator", {**FEW, "augmentation": "oracle"}),
+    "mappo periodic": Run("mappo", "PPO, centralised critic", {}, {"draws": 8}, ("periodic",)),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from finecast.shipped import find
 from finecast.testing import CHECKS
 from solvers.registry import methods
 
@@ -15,3 +16,13 @@ ALL = sorted(name for name, method in methods().items() if not method.needs_trai
 def test_conformance(name, check):
     """The rule that the check's docstring states holds for the method."""
     check(name)
+
+
+ADDITIVE = [c for c in CHECKS if c.__name__ not in ("check_pipelined", "check_spatial")]
+"""Checks on delays that are sums over blocks: a learned policy refuses the other sort."""
+
+
+@pytest.mark.parametrize("check", ADDITIVE, ids=lambda check: check.__name__)
+def test_conformance_of_a_shipped_checkpoint(check):
+    """The same rules hold for a policy that was trained on 4 nodes, here on 2."""
+    check("policy", checkpoint=str(find("data/checkpoints/maasn-da")))

@@ -127,6 +127,8 @@ class Actors:
             return score
         seen = self.observer(view, n)
         rows = Rows.where(held)
+        if not len(rows.draw):
+            return score
         some = take(seen, rows)
         start = self.keep_start(some)
         noise = self._noise(start)

@@ -81,7 +81,7 @@ class RunConfig:
     scenarios
         TOML files; all draws have equal N, K and T.
     steps
-        Updates; see the learner for what an update is.
+        Updates; see the learner for what an update is, and `LearnerKind` for its own default.
     seed
         Of everything: training draws, network, exploration. Held-out draws do not depend on it.
     device
@@ -171,6 +171,10 @@ def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfi
             raise ValueError(f"{name}: {part!r} is not allowed, must be a table")
     if folder is not None and isinstance(given.get("scenarios"), list):
         given["scenarios"] = [_beside(folder, name) for name in given["scenarios"]]
+    if isinstance(given.get("learner"), str):
+        kind = learner_kind(given["learner"])
+        every = dict.fromkeys(("validate_every", "checkpoint_every"), kind.every)
+        given = {"steps": kind.steps, "log_every": max(1, kind.every // 10), **every, **given}
     run = dataclass_from(
         RunConfig,
         {**given, "source": dataclass_from(SourceConfig, source, "source"), "options": options},

@@ -92,12 +92,17 @@ class LearnerKind:
         One line for people.
     reference
         Where it comes from.
+    steps, every
+        Default number of steps, and steps between held-out evaluations and checkpoints: a step of
+        one learner is a batch of pairs, of another a batch of whole episodes.
     """
 
     name: str
     module: str
     summary: str
     reference: str = ""
+    steps: int = 20000
+    every: int = 1000
 
     def load(self) -> ModuleType:
         """Import the module."""
@@ -116,22 +121,40 @@ LEARNERS = (
         "learners.hindsight",
         "regression of marginal values in hindsight (privileged labels), added to those of mpc",
         "imitation on the learner's own states: Ross, Gordon, Bagnell, AISTATS 2011",
+        steps=300,
+        every=30,
     ),
-    LearnerKind("mappo", "learners.ppo", "PPO, centralised critic", "Yu et al., arXiv 2103.01955"),
     LearnerKind(
-        "ippo", "learners.ippo", "PPO, a critic for every node", "de Witt et al., arXiv 2011.09533"
+        "mappo",
+        "learners.ppo",
+        "PPO, centralised critic",
+        "Yu et al., arXiv 2103.01955",
+        steps=100,
+        every=10,
+    ),
+    LearnerKind(
+        "ippo",
+        "learners.ippo",
+        "PPO, a critic for every node",
+        "de Witt et al., arXiv 2011.09533",
+        steps=100,
+        every=10,
     ),
     LearnerKind(
         "qmix",
         "learners.value_learning",
         "values of node sets, monotonic mixing",
         "Rashid et al., arXiv 2003.08839",
+        steps=200,
+        every=10,
     ),
     LearnerKind(
         "vdn",
         "learners.vdn",
         "values of node sets, summed over nodes",
         "Sunehag et al., arXiv 1706.05296",
+        steps=200,
+        every=10,
     ),
 )
 

@@ -139,6 +139,7 @@ def _peer(learner: str, summary: str) -> Run:
 
 RUNS |= {
     "maasn-da": _maasn("everything"),
+    "maasn-da half": _maasn("everything, half the budget"),
     "no action semantics": _maasn("flat networks", action_semantics=False),
     "no augmentation": _maasn("real draws alone", {"draws": 32}),
     "noise": _maasn("copies with noise", {**ECHO, "augmentation": "noise"}),

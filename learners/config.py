@@ -43,7 +43,8 @@ class SourceConfig:
     horizon
         H, coming slots in the expected tables.
     price_steps
-        Subgradient steps for the storage prices of a draw's first slot; a quarter in the others.
+        Subgradient steps for the storage prices of a draw's first slot; half of them in the
+        others. With a quarter of this the prices are several times too high.
     augmentation
         "none", "noise", "echo-state" or "oracle".
     synthetic
@@ -55,7 +56,7 @@ class SourceConfig:
     draws: int = 128
     rates: str = "closed-form"
     horizon: int = 3
-    price_steps: int = 20
+    price_steps: int = 80
     augmentation: str = "none"
     synthetic: float = 0.5
     refresh: int = 2000

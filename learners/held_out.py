@@ -99,7 +99,7 @@ def held_out(
             if callback is not None:
                 callback(Progress("bounds of the held-out draws", draw + 1, len(episodes.size)))
         episodes = replace(episodes, bound=torch.tensor(bounds, dtype=torch.float64))
-    values, _ = lookahead_of(episodes, steps=price_steps, warm_steps=max(1, price_steps // 4))
+    values, _ = lookahead_of(episodes, steps=price_steps, warm_steps=max(1, price_steps // 2))
     reference = {
         "lru": roll(episodes, Replacement("recency")).total,
         "rolling": roll(episodes, Rolling(), rounds=3).total,

@@ -22,7 +22,7 @@ class Observer:
     """
 
     def __init__(
-        self, lookahead: bool = True, values: Lookahead | None = None, *, steps: int = 20
+        self, lookahead: bool = True, values: Lookahead | None = None, *, steps: int = 40
     ) -> None:
         self.lookahead = lookahead
         self.given = values

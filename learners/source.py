@@ -146,7 +146,7 @@ class ScenarioSource:
 
     def _lookahead(self, episodes: Episodes) -> Lookahead:
         steps = self.config.price_steps
-        return lookahead_of(episodes, steps=steps, warm_steps=max(1, steps // 4))[0]
+        return lookahead_of(episodes, steps=steps, warm_steps=max(1, steps // 2))[0]
 
     def _mixed(self, number: int) -> Pool:
         """Return the real draws and the synthetic ones of a stage of the training."""

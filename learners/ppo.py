@@ -186,6 +186,9 @@ class Critic(nn.Module):
         Of the hidden layers.
     """
 
+    mean: Tensor
+    spread: Tensor
+
     def __init__(self, centralised: bool, width: int) -> None:
         super().__init__()
         self.centralised = centralised
@@ -380,11 +383,15 @@ class PpoLearner:
 
         every = torch.arange(len(base), device=device)
         with torch.no_grad():
-            learnt = torch.cat([values_of(some) for some in every.split(64)])
+            learnt = torch.cat([values_of(some) for some in torch.split(every, 64)])
             if team:
                 base = (base * share).sum(dim=2, keepdim=True)
-            value = (base + learnt).unflatten(0, (len(stages), -1))  # (2 T - 1, E, N or 1, J or 1)
-            reward = torch.stack([self._reward(stage) for stage in stages])[:, :, None]
+            value = torch.unflatten(
+                base + learnt, 0, (len(stages), -1)
+            )  # (2 T - 1, E, N or 1, J or 1)
+            reward = torch.stack([self._reward(s, stage) for s, stage in enumerate(stages)])[
+                :, :, None
+            ]
             advantage = advantages(reward, value, config.discount, config.trace)
             wanted = (advantage + value).flatten(0, 1) - base
             self.critic.follow(wanted)
@@ -415,12 +422,12 @@ class PpoLearner:
                 logged.append(row)
         return {name: sum(row.get(name, 0.0) for row in logged) / len(logged) for name in logged[0]}
 
-    def _reward(self, stage: Stage) -> Tensor:
+    def _reward(self, s: int, stage: Stage) -> Tensor:
         """Return (E, J), or (E, 1) of a team, which pays no rent: it has the losses of all."""
         if self.config.credit == "block":
             return stage.reward
-        pays = bool(stage.turns) and stage.turns[0].keeping
-        return (stage.reward * stage.share).sum(dim=1, keepdim=True) * (not pays)
+        keeping = s % 2 == 1
+        return (stage.reward * stage.share).sum(dim=1, keepdim=True) * (not keeping)
 
     def _split(self, count: int) -> tuple[Tensor, ...]:
         """Return the parts of a random order, as many as minibatches."""
@@ -524,10 +531,11 @@ def decisions(
     if not parts or not sum(len(part[-1]) for part in parts):
         return None
     joint = [torch.cat(column) for column in zip(*parts, strict=True)]
-    seen, (start, choice, gain, weight) = Features(*joint[:-4]), joint[-4:]
+    start, choice, gain, weight = joint[-4:]
     mean = (weight * gain).sum() / weight.sum()
     spread = ((weight * (gain - mean) ** 2).sum() / weight.sum()).sqrt()
-    return Decisions(keeping, seen, start, choice, (gain - mean) / (spread + 1e-6), weight)
+    seen_all = Features(*joint[:-4])
+    return Decisions(keeping, seen_all, start, choice, (gain - mean) / (spread + 1e-6), weight)
 
 
 def margins(logits: Tensor, kept: Tensor, draw: Tensor) -> Tensor:

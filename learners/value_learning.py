@@ -114,7 +114,7 @@ class Config:
     in_turn: bool = True
     rounds: int = 2
     lookahead: bool = False
-    rate: float = 5e-4
+    rate: float = 1e-3
     target_rate: float = 0.02
     discount: float = 1.0
     replay: int = 400
@@ -207,7 +207,8 @@ class SetValues(nn.Module):
         member = (sets[:, None] >> torch.arange(nodes, device=sets.device) & 1).float()  # (S, N)
         state = torch.cat([seen.state, seen.own.mean(dim=1)], dim=1)
         mixed: Tensor = self.mixer(member * alone[:, None], state)
-        return mixed + self.level(seen.state)
+        level: Tensor = self.level(seen.state)
+        return mixed + level
 
 
 def costs(
@@ -231,7 +232,7 @@ def costs(
     slot = view.slot
     values = observer.values(view)
     table = values.cost if lookahead and values is not None else slot.worth[:, 0]
-    base = table[rows.draw, rows.of(slot.kind)] / unit_of(slot)[rows.draw, None]
+    base: Tensor = table[rows.draw, rows.of(slot.kind)] / unit_of(slot)[rows.draw, None]
     learnt: Tensor = network(seen_of(observer(view, None), rows))
     return base.float() + learnt
 
@@ -388,17 +389,19 @@ class ValueLearner:
         index = draw.to(self.device)
         episodes, values = pool.episodes.select(index), pool.values.select(index)
         player = SetPolicy(self.network, self.config, values, self.generator)
-        cache, before, total = episodes.start, None, 0.0
+        cache, last, total = episodes.start, None, 0.0
         for t in range(episodes.slots):
             slot, cached = episodes.slot(t), packed(cache)
             view = View(slot, cached, cached, cached * 0, in_turn=player.in_turn)
             delivery = deliver(slot, cached, pull_turns(view, player))
             view = replace(view, held=delivery.sender, keeping=True)
             cache = keep_turns(view, player, player.rounds)
-            sets = [s.to(torch.uint8).cpu() for s in (cached, delivery.sender, packed(cache))]
-            if before is not None:
-                self.replay.add(replace(before, next_held=sets[1]))
-            before = Played(pool.number, t, draw, *sets, next_held=sets[1])
+            had, held, kept = (
+                some.to(torch.uint8).cpu() for some in (cached, delivery.sender, packed(cache))
+            )
+            if last is not None:
+                self.replay.add(replace(last, next_held=held))
+            last = Played(pool.number, t, draw, had, held, kept, next_held=held)
             total += float(delivery.delay.sum(dim=1).mean())
         return total
 

@@ -179,5 +179,3 @@ def described(folder: Path) -> list[dict[str, Any]]:
         {**json.loads(done.read_text()), "folder": done.parent.name}
         for done in sorted(folder.glob("runs/*/done.json"))
     ]
-
-

@@ -35,7 +35,7 @@ from problem.scenario import read_scenario
 MARKS = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Shares of the budget after which the policy is kept."""
 
-EXPECTED_STEPS = 800
+EXPECTED_STEPS = 1200
 """Steps over which the synthetic share falls; about those that the budget allows."""
 
 HELD_OUT = 16
@@ -73,9 +73,7 @@ class Run:
         """Return the run as `finecast train` takes it."""
         table = {
             "learner": self.learner,
-            "scenarios": [
-                str(scenario_file(name).relative_to(ROOT)) for name in self.scenarios
-            ],
+            "scenarios": [str(scenario_file(name).relative_to(ROOT)) for name in self.scenarios],
             "steps": steps,
             "seed": seed,
             "held_out": HELD_OUT,
@@ -87,6 +85,9 @@ class Run:
 
 TWO = ("slow-60", "persist")
 """What MAASN-DA, its ablations and the peers train on."""
+
+COARSE = {"price_steps": 20}
+"""Earlier runs; their other slots had a quarter of the steps, today half."""
 
 EIGHT = (
     *("persist-60", "persist-tight-60", "persist-roomy-60", "persist-many-60"),
@@ -104,8 +105,15 @@ RUNS: dict[str, Run] = {
     "hindsight": Run(
         "hindsight", "privileged labels, residual on mpc", HINDSIGHT, {"draws": 48}, EIGHT
     ),
-    "hindsight on three": Run(
-        "hindsight", "the same", {**HINDSIGHT, "decay_steps": 80}, {"draws": 64}
+    "hindsight coarse prices": Run(
+        "hindsight",
+        "the same, storage prices of 20 steps",
+        HINDSIGHT,
+        {"draws": 48, **COARSE},
+        EIGHT,
+    ),
+    "hindsight on three coarse prices": Run(
+        "hindsight", "the same", {**HINDSIGHT, "decay_steps": 80}, {"draws": 64, **COARSE}
     ),
     "hindsight without mpc": Run(
         "hindsight",
@@ -139,7 +147,10 @@ def _peer(learner: str, summary: str) -> Run:
 
 RUNS |= {
     "maasn-da": _maasn("everything"),
-    "maasn-da half": _maasn("everything, half the budget"),
+    "maasn-da coarse prices": _maasn("the same, storage prices of 20 steps", {**ECHO, **COARSE}),
+    "mappo coarse prices": Run(
+        "mappo", "the same, storage prices of 20 steps", {}, {"draws": 32, **COARSE}, TWO
+    ),
     "no action semantics": _maasn("flat networks", action_semantics=False),
     "no augmentation": _maasn("real draws alone", {"draws": 32}),
     "noise": _maasn("copies with noise", {**ECHO, "augmentation": "noise"}),
@@ -241,10 +252,7 @@ def trained(
 def held_out_draws(names: tuple[str, ...]) -> dict[str, Episodes]:
     """Return held-out draws with rates in closed form, by scenario."""
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + HELD_OUT)
-    return {
-        name: surrogate_episodes(read_scenario(scenario_file(name)), seeds)
-        for name in names
-    }
+    return {name: surrogate_episodes(read_scenario(scenario_file(name)), seeds) for name in names}
 
 
 def held_out_ratio(learner: Learner, held: Mapping[str, Episodes]) -> dict[str, float]:
@@ -262,9 +270,7 @@ def rolling_total(draws: Episodes) -> torch.Tensor:
 
 def train_all(folder: Path, names: list[str], seeds: list[int], budget_s: float) -> Iterator[str]:
     """Make the runs that are not finished; a run that was cut off starts anew."""
-    wanted = [
-        (name, seed, folder / "runs" / f"{name}-s{seed}") for name in names for seed in seeds
-    ]
+    wanted = [(name, seed, folder / "runs" / f"{name}-s{seed}") for name in names for seed in seeds]
     wanted = [one for one in wanted if not (one[2] / "done.json").exists()]
     held = held_out_draws(tuple(sorted({s for one, _, _ in wanted for s in RUNS[one].scenarios})))
     for name, seed, target in wanted:

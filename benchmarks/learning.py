@@ -20,13 +20,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from learning_draws import CLASSES, prepare  # noqa: E402
-from learning_play import decision_times, described, evaluated  # noqa: E402
-from learning_runs import RUNS, train_all  # noqa: E402
-from learning_tables import figure, tables  # noqa: E402
+from learning_draws import CLASSES, prepare
+from learning_play import decision_times, described, evaluated
+from learning_runs import RUNS, train_all
+from learning_tables import figure, tables
 
-from compare.machine import machine  # noqa: E402
-from solvers.solve import versions  # noqa: E402
+from compare.machine import machine
+from solvers.solve import versions
 
 
 def main() -> None:

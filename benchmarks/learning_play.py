@@ -6,6 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def _timed_policy(one: Episodes, policy: NodePolicy, in_turn: bool, rounds: int)
 def _timed_lookahead(one: Episodes) -> list[float]:
     began = [time.process_time()]
     lookahead_of(one, callback=lambda done, slots: began.append(time.process_time()))
-    return [after - before for before, after in zip(began[:-1], began[1:], strict=True)]
+    return [after - before for before, after in pairwise(began)]
 
 
 def described(folder: Path) -> list[dict[str, Any]]:
@@ -179,5 +180,3 @@ def described(folder: Path) -> list[dict[str, Any]]:
         {**json.loads(done.read_text()), "folder": done.parent.name}
         for done in sorted(folder.glob("runs/*/done.json"))
     ]
-
-

@@ -35,7 +35,7 @@ from problem.scenario import read_scenario
 MARKS = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Shares of the budget after which the policy is kept."""
 
-EXPECTED_STEPS = 800
+EXPECTED_STEPS = 1200
 """Steps over which the synthetic share falls; about those that the budget allows."""
 
 HELD_OUT = 16
@@ -59,6 +59,10 @@ class Run:
         Of the training draws, where they differ.
     scenarios
         Names.
+    held_out
+        Held-out draws of every scenario.
+    marks
+        Shares of the budget after which the policy is kept.
     summary
         For the tables.
     """
@@ -68,17 +72,17 @@ class Run:
     options: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     scenarios: tuple[str, ...] = MIXTURE
+    held_out: int = HELD_OUT
+    marks: tuple[float, ...] = MARKS
 
     def config(self, seed: int, steps: int = 1_000_000_000) -> RunConfig:
         """Return the run as `finecast train` takes it."""
         table = {
             "learner": self.learner,
-            "scenarios": [
-                str(scenario_file(name).relative_to(ROOT)) for name in self.scenarios
-            ],
+            "scenarios": [str(scenario_file(name).relative_to(ROOT)) for name in self.scenarios],
             "steps": steps,
             "seed": seed,
-            "held_out": HELD_OUT,
+            "held_out": self.held_out,
             "source": {"draws": 128, **self.source},
             "options": dict(self.options),
         }
@@ -87,6 +91,9 @@ class Run:
 
 TWO = ("slow-60", "persist")
 """What MAASN-DA, its ablations and the peers train on."""
+
+COARSE = {"price_steps": 20}
+"""Earlier runs; their other slots had a quarter of the steps, today half."""
 
 EIGHT = (
     *("persist-60", "persist-tight-60", "persist-roomy-60", "persist-many-60"),
@@ -104,8 +111,15 @@ RUNS: dict[str, Run] = {
     "hindsight": Run(
         "hindsight", "privileged labels, residual on mpc", HINDSIGHT, {"draws": 48}, EIGHT
     ),
-    "hindsight on three": Run(
-        "hindsight", "the same", {**HINDSIGHT, "decay_steps": 80}, {"draws": 64}
+    "hindsight coarse prices": Run(
+        "hindsight",
+        "the same, storage prices of 20 steps",
+        HINDSIGHT,
+        {"draws": 48, **COARSE},
+        EIGHT,
+    ),
+    "hindsight on three coarse prices": Run(
+        "hindsight", "the same", {**HINDSIGHT, "decay_steps": 80}, {"draws": 64, **COARSE}
     ),
     "hindsight without mpc": Run(
         "hindsight",
@@ -139,6 +153,10 @@ def _peer(learner: str, summary: str) -> Run:
 
 RUNS |= {
     "maasn-da": _maasn("everything"),
+    "maasn-da coarse prices": _maasn("the same, storage prices of 20 steps", {**ECHO, **COARSE}),
+    "mappo coarse prices": Run(
+        "mappo", "the same, storage prices of 20 steps", {}, {"draws": 32, **COARSE}, TWO
+    ),
     "no action semantics": _maasn("flat networks", action_semantics=False),
     "no augmentation": _maasn("real draws alone", {"draws": 32}),
     "noise": _maasn("copies with noise", {**ECHO, "augmentation": "noise"}),
@@ -149,6 +167,15 @@ RUNS |= {
     "mappo": _peer("mappo", "PPO, centralised critic"),
     "vdn": _peer("vdn", "values of node sets, sum"),
     "qmix": _peer("qmix", "values of node sets, monotonic mixing"),
+    "maasn-da persist": Run(
+        "maasn-da",
+        "everything, to be shipped: smaller steps",
+        {**FASTER, "actor_rate": 3e-4},
+        {**ECHO, "draws": 64},
+        ("persist",),
+        held_out=64,
+        marks=tuple(i / 10 for i in range(11)),
+    ),
     "maasn-da periodic": _periodic("everything, 8 real draws"),
     "no action semantics periodic": _periodic("flat networks", action_semantics=False),
     "no augmentation periodic": _periodic("8 real draws alone", {"draws": 8}),
@@ -191,8 +218,8 @@ def trained(
     spent, step, mark, best, wall = 0.0, 0, 0, None, time.perf_counter()
     marks: list[dict[str, float]] = []
     with (folder / "log.jsonl").open("w") as log:
-        while mark < len(MARKS):
-            if spent >= MARKS[mark] * budget_s:
+        while mark < len(run.marks):
+            if spent >= run.marks[mark] * budget_s:
                 against = held_out_ratio(learner, {k: held[k] for k in run.scenarios})
                 saved = Checkpoint(
                     run.learner,
@@ -237,13 +264,10 @@ def trained(
     return done
 
 
-def held_out_draws(names: tuple[str, ...]) -> dict[str, Episodes]:
+def held_out_draws(names: tuple[str, ...], count: int) -> dict[str, Episodes]:
     """Return held-out draws with rates in closed form, by scenario."""
-    seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + HELD_OUT)
-    return {
-        name: surrogate_episodes(read_scenario(scenario_file(name)), seeds)
-        for name in names
-    }
+    seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + count)
+    return {name: surrogate_episodes(read_scenario(scenario_file(name)), seeds) for name in names}
 
 
 def held_out_ratio(learner: Learner, held: Mapping[str, Episodes]) -> dict[str, float]:
@@ -261,13 +285,13 @@ def rolling_total(draws: Episodes) -> torch.Tensor:
 
 def train_all(folder: Path, names: list[str], seeds: list[int], budget_s: float) -> Iterator[str]:
     """Make the runs that are not finished; a run that was cut off starts anew."""
-    wanted = [
-        (name, seed, folder / "runs" / f"{name}-s{seed}") for name in names for seed in seeds
-    ]
+    wanted = [(name, seed, folder / "runs" / f"{name}-s{seed}") for name in names for seed in seeds]
     wanted = [one for one in wanted if not (one[2] / "done.json").exists()]
-    held = held_out_draws(tuple(sorted({s for one, _, _ in wanted for s in RUNS[one].scenarios})))
+    held: dict[tuple[tuple[str, ...], int], dict[str, Episodes]] = {}
     for name, seed, target in wanted:
-        done = trained(name, seed, budget_s, target, held)
+        of = RUNS[name].scenarios, RUNS[name].held_out
+        held.setdefault(of, held_out_draws(*of))
+        done = trained(name, seed, budget_s, target, held[of])
         shown = [round(100 * sum(list(m.values())[3:]) / (len(m) - 3), 2) for m in done["marks"]]
         yield (
             f"{name} seed {seed}: {done['steps']} steps, {done['cpu_s']:.0f} CPU-s, "

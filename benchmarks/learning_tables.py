@@ -73,7 +73,9 @@ def _seeds(gaps: Mapping[Key, FloatArray], method: str) -> str:
     return "" if seeds == {None} else str(len(seeds))
 
 
-def estimated(found: Sequence[FloatArray], statistic: Callable[[FloatArray], FloatArray]) -> Estimate:
+def estimated(
+    found: Sequence[FloatArray], statistic: Callable[[FloatArray], FloatArray]
+) -> Estimate:
     """Return a statistic over draws and seeds; draws are resampled within every seed."""
     stratum = np.repeat(np.arange(len(found)), [len(v) for v in found])
     rng = np.random.default_rng(0)

@@ -194,6 +194,7 @@ def figure(folder: Path, target: Path) -> None:
         level = gaps[kind, "rolling", None, None][:CURVE_DRAWS].mean()
         axis.axhline(level, color="0.4", lw=0.8)
         axis.annotate("rolling", (0, level), color="0.4", va="bottom", fontsize=8)
+        axis.set_ylim(0.8 * level, 1.2 * level)
         axis.set(title=kind, xlabel="CPU seconds of learning", ylabel="above the bound, %")
     handles, labels = axes[0][0].get_legend_handles_labels()
     picture.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)

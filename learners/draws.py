@@ -322,7 +322,7 @@ def surrogate_of(
         raise ValueError("a user group cannot be served at any rate")
 
     found = [user_groups(wanted) for wanted in instance.wanted]
-    groups = max(len(users) for users, _ in found)
+    groups = max(1, *(len(users) for users, _ in found))
     users = np.stack([grown(users, groups, "users") for users, _ in found])  # (T, G, K)
     size = users.sum(axis=2)[:, :, None]
     with np.errstate(divide="ignore"):

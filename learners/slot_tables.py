@@ -77,8 +77,10 @@ def observed_tables(observation: Observation, table: Chains, horizon: int) -> Ar
     air[..., 0] = np.inf
     of_kind = kinds_of(prior)[1]
     q = np.clip(observation.forecast()[:horizon] @ of_kind, 0.0, 1.0)  # (left, K, C)
+    now = tables_now(problem.group[0], broadcast, users, reach, requests[-1], table)
+    least = max(1, len(users))  # a slot without any request still has a row to look up
     return {
-        **tables_now(problem.group[0], broadcast, users, reach, requests[-1], table),
+        **{name: grown(array, least, name) for name, array in now.items()},
         **tables_coming(
             np.pad(coming.probability, short), air, np.pad(q, (*short, (0, 0))), reach, table
         ),

@@ -174,7 +174,11 @@ def _entries(
     own: dict[str, Any] = {
         key: options.pop(key) for key in ("restrict", "delivery", "schedule") if key in options
     }
-    said = "".join(f" {setting}" for setting in settings)
+    # A label names no path: of checkpoint=runs/x it says checkpoint=x.
+    said = "".join(
+        f" {key}={value.rstrip('/').rsplit('/', 1)[-1]}"
+        for key, _, value in (setting.partition("=") for setting in settings)
+    )
     chosen = []
     for label in labels:
         entry = by_label.get(label) or MethodEntry(method=label, label=label)

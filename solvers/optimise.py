@@ -32,7 +32,7 @@ from solvers.shared_prices import replanner
 
 Place = Callable[..., PlacementResult]
 
-BOUND_SHARE = 0.2
+BOUND_SHARE = 0.4
 """Of the time limit, for the bound of spatial delivery."""
 
 PLACEMENT_SHARE = 0.8

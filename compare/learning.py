@@ -16,8 +16,8 @@ from compare.profiles import Steps
 from problem.arrays import FloatArray
 from problem.files import FormatError, read_bytes
 
-LEARNING_METRICS = ("delay", "mean_delay", "evaluation_delay", "return", "reward")
-"""What a training log may say of the policy at a step, best first."""
+LEARNING_METRICS = ("held_out_gap", "delay", "mean_delay", "evaluation_delay", "return", "reward")
+"""What a training log may say of the policy at a step, best first; `finecast train` says the first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,8 @@ def read_learning(path: Path) -> Learning:
                 values[name].append(float(entry[name]))
     for name in LEARNING_METRICS:
         if values[name]:
-            return Learning(path.stem, name, np.array(steps[name]), np.array(values[name]))
+            label = path.parent.name if path.stem == "log" else path.stem
+            return Learning(label or path.stem, name, np.array(steps[name]), np.array(values[name]))
     raise FormatError(path, f"no line with a step and one of {', '.join(LEARNING_METRICS)}")
 
 

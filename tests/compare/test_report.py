@@ -404,6 +404,16 @@ def test_learning_logs(tmp_path: Path):
         read_learning(log)
 
 
+def test_logs_of_our_own_training(tmp_path: Path):
+    """`finecast train` writes DIR/log.jsonl: the curve has the name of the folder and the gap."""
+    log = tmp_path / "vdn" / "log.jsonl"
+    log.parent.mkdir()
+    rows = [{"step": 0, "held_out_gap": 0.08, "held_out_delay": 5.0}, {"step": 5, "delay": 1.0}]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    curve = read_learning(log)
+    assert (curve.label, curve.metric, list(curve.value)) == ("vdn", "held_out_gap", [0.08])
+
+
 # --- The page ---
 
 EVIL = "</script><script>window.broken=1</script><img src='http://example.org/x' onerror=broken=1>"

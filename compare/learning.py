@@ -17,7 +17,7 @@ from problem.arrays import FloatArray
 from problem.files import FormatError, read_bytes
 
 LEARNING_METRICS = ("held_out_gap", "delay", "mean_delay", "evaluation_delay", "return", "reward")
-"""What a training log may say of the policy at a step, best first; `finecast train` says the first."""
+"""What a training log may say of the policy at a step; `finecast train` says the first."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,14 +11,18 @@ temperature times entropy, and so ranks blocks by what they save.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 
 from learners.environment import View
 from learners.features import CLOUD, NEIGHBOUR, OWN, Features
-from learners.networks import Scores
+from learners.learner import load_module
+from learners.lookahead import Lookahead
+from learners.networks import Scores, action_network
 from learners.observer import Observer
 from learners.set_critic import Rows
 
@@ -190,3 +194,83 @@ def without_own(by_number: Tensor, n: int) -> Tensor:
 
 def _without(n: int, nodes: int) -> list[int]:
     return [m for m in range(nodes) if m != n]
+
+
+class ActorConfig(Protocol):
+    """Options that actors have in common, whoever trains them."""
+
+    @property
+    def action_semantics(self) -> bool:
+        """Inner products per neighbour, else a flat network."""
+
+    @property
+    def width(self) -> int:
+        """Of the hidden layers."""
+
+    @property
+    def embedding(self) -> int:
+        """Size of the embeddings."""
+
+    @property
+    def lookahead(self) -> bool:
+        """Whether the nodes see the values of `mpc`."""
+
+    @property
+    def temperature(self) -> float:
+        """Units of saving that a logit stands for."""
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether the nodes decide in turn."""
+
+    @property
+    def rounds(self) -> int:
+        """How often every node decides what to keep, if in turn."""
+
+
+def actor_network(config: ActorConfig, nodes: int) -> nn.Module:
+    """Return the network of new actors; only a flat one depends on the number of nodes."""
+    return action_network(
+        action_semantics=config.action_semantics,
+        nodes=nodes,
+        width=config.width,
+        embedding=config.embedding,
+        zero_last=True,
+    )
+
+
+def actors_of(config: ActorConfig, network: nn.Module, values: Lookahead | None) -> Actors:
+    """Return the actors of a network, without exploration."""
+    return Actors(
+        network,
+        Observer(config.lookahead, values),
+        temperature=config.temperature,
+        in_turn=config.in_turn,
+        rounds=config.rounds if config.in_turn else 1,
+    )
+
+
+def trained_actors(
+    config: ActorConfig, tensors: Mapping[str, Tensor], values: Lookahead | None = None
+) -> Actors:
+    """Return the actors of a checkpoint.
+
+    Parameters
+    ----------
+    config
+        Options they were trained with.
+    tensors
+        Those of the checkpoint whose names begin with "policy".
+    values
+        Lookahead of the episodes to be played; None: computed where needed.
+
+    Raises
+    ------
+    ValueError
+        The tensors are of another architecture.
+    """
+    heads = tensors.get("policy/rest.2.weight")  # of a flat network: two and one for each source
+    network = actor_network(config, 1 if heads is None else len(heads) - 2)
+    found = {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
+    load_module(network, found, "policy")
+    return actors_of(config, network, values)

@@ -24,17 +24,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
-from learners.actors import Actors, Turn, pull_logits
+from learners.actors import Turn, actor_network, actors_of, pull_logits, trained_actors
 from learners.config import at_least, one_of
 from learners.environment import Delivery, packed, step
 from learners.episodes import Slot
 from learners.features import features
-from learners.learner import Part, TrainedPolicy, load_module, seeded
+from learners.learner import Part, TrainedPolicy, seeded
 from learners.lessons import Lessons, keep_loss, lessons_of, pull_loss
 from learners.lookahead import Lookahead
 from learners.mixers import MIXERS
-from learners.networks import action_network
-from learners.observer import Observer
 from learners.replay import MOST_SETS, Played, Replay
 from learners.set_critic import (
     Rows,
@@ -171,31 +169,7 @@ def policy(
     ValueError
         The tensors are of another architecture.
     """
-    heads = tensors.get("policy/rest.2.weight")  # of a flat network: two and one for each source
-    network = _actor(config, 1 if heads is None else len(heads) - 2)
-    found = {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
-    load_module(network, found, "policy")
-    return _actors(config, network, values)
-
-
-def _actor(config: Config, nodes: int) -> nn.Module:
-    return action_network(
-        action_semantics=config.action_semantics,
-        nodes=nodes,
-        width=config.width,
-        embedding=config.embedding,
-        zero_last=True,
-    )
-
-
-def _actors(config: Config, network: nn.Module, values: Lookahead | None) -> Actors:
-    return Actors(
-        network,
-        Observer(config.lookahead, values),
-        temperature=config.temperature,
-        in_turn=config.in_turn,
-        rounds=config.rounds if config.in_turn else 1,
-    )
+    return trained_actors(config, tensors, values)
 
 
 class MaasnLearner:
@@ -222,7 +196,7 @@ class MaasnLearner:
             raise ValueError(f"nodes: {nodes} are not allowed, must be <= {MOST_SETS}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=seeded(seed, "networks"))))
-            self.actor = _actor(config, nodes).to(device)
+            self.actor = actor_network(config, nodes).to(device)
             self.critic = SetCritic(
                 mixing=config.mixing,
                 action_semantics=config.action_semantics,
@@ -256,7 +230,7 @@ class MaasnLearner:
 
     def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
         """Return the actors, without exploration."""
-        return _actors(self.config, self.average, values)
+        return actors_of(self.config, self.average, values)
 
     def step(self) -> Mapping[str, float]:
         """Improve the critic and the actors once; play a slot of the batch if it is time."""
@@ -288,7 +262,7 @@ class MaasnLearner:
             self.before = None
         episodes, values = self._batch(self.draw)
         slot, look = episodes.slot(self.t), values.slot(self.t)
-        actors = _actors(self.config, self.actor, values)
+        actors = actors_of(self.config, self.actor, values)
         actors.generator = self.generator
         with torch.no_grad():
             delivery, keep = step(

@@ -30,16 +30,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
-from learners.actors import Actors, Turn, pull_logits
+from learners.actors import Turn, actor_network, actors_of, pull_logits, trained_actors
 from learners.config import at_least, one_of
 from learners.environment import View, deliver, keep_turns, lookup, packed, pull_turns
 from learners.environment import rows as rows_of_sets
 from learners.episodes import Episodes, Slot
 from learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features
-from learners.learner import Part, TrainedPolicy, load_module, seeded
+from learners.learner import Part, TrainedPolicy, seeded
 from learners.lookahead import Lookahead
-from learners.networks import action_network, over_blocks, perceptron
-from learners.observer import Observer
+from learners.networks import over_blocks, perceptron
 from learners.set_critic import rents, unit_of
 from learners.source import EpisodeSource
 
@@ -148,31 +147,7 @@ def policy(
     ValueError
         The tensors are of another architecture.
     """
-    heads = tensors.get("policy/rest.2.weight")  # of a flat network: two and one for each source
-    network = _actor(config, 1 if heads is None else len(heads) - 2)
-    found = {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
-    load_module(network, found, "policy")
-    return _actors(config, network, values)
-
-
-def _actor(config: Config, nodes: int) -> nn.Module:
-    return action_network(
-        action_semantics=config.action_semantics,
-        nodes=nodes,
-        width=config.width,
-        embedding=config.embedding,
-        zero_last=True,
-    )
-
-
-def _actors(config: Config, network: nn.Module, values: Lookahead | None) -> Actors:
-    return Actors(
-        network,
-        Observer(config.lookahead, values),
-        temperature=config.temperature,
-        in_turn=config.in_turn,
-        rounds=config.rounds if config.in_turn else 1,
-    )
+    return trained_actors(config, tensors, values)
 
 
 class Critic(nn.Module):
@@ -292,7 +267,7 @@ class PpoLearner:
         self.config, self.source, self.device = config, source, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=seeded(seed, "networks"))))
-            self.actor = _actor(config, source.at(0).episodes.nodes).to(device)
+            self.actor = actor_network(config, source.at(0).episodes.nodes).to(device)
             self.critic = Critic(config.centralised, config.width).to(device)
         self.actor_adam = torch.optim.Adam(self.actor.parameters(), lr=config.actor_rate)
         self.critic_adam = torch.optim.Adam(self.critic.parameters(), lr=config.critic_rate)
@@ -319,7 +294,7 @@ class PpoLearner:
 
     def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
         """Return the actors, without exploration."""
-        return _actors(self.config, self.actor, values)
+        return actors_of(self.config, self.actor, values)
 
     def step(self) -> Mapping[str, float]:
         """Play whole episodes of a batch, then learn from them."""
@@ -335,7 +310,7 @@ class PpoLearner:
 
     def _played(self, episodes: Episodes, values: Lookahead) -> tuple[list[Stage], float]:
         """Play all slots with exploration; return the stages and the mean total delay, s."""
-        actors = _actors(self.config, self.actor, values)
+        actors = actors_of(self.config, self.actor, values)
         actors.generator = self.generator
         cache, stages, total = episodes.start, [], 0.0
         for t in range(episodes.slots):

@@ -7,18 +7,23 @@ Logits are a start plus what the network has learnt. The start pulls by the best
 slot and keeps by expected saving per byte, as the methods `rolling` or `mpc` do. A logit of keeping
 stands for (saving - price of storage) / temperature: what maximises expected saving plus
 temperature times entropy, and so ranks blocks by what they save.
+
+The network looks once in every stage, for all nodes. In turn, a node adds what those before it have
+decided: to the start by looking the saving up that is left, to what is learnt by the scores
+`company` of the nodes that receive or keep the block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 
 from learners.environment import View
+from learners.feature_basis import time_unit
 from learners.features import CLOUD, NEIGHBOUR, OWN, Features
 from learners.learner import load_module
 from learners.lookahead import Lookahead
@@ -29,9 +34,10 @@ from learners.set_critic import Rows
 BEST_LEVEL = 4.0
 """Logit at the start of what the best level of the slot does, over that of anything else."""
 
+MOST_NOISE = 15.0
+"""Logistic noise is less: its uniform is at least 1e-6."""
+
 _IN_BEST = OWN.index("in the best level of the slot")
-_SAVED_NEXT = OWN.index("saved by a copy here, coming slot 1")
-_SAVED_AHEAD = OWN.index("lookahead: saved by keeping, before rent")
 _FASTEST_NODE = NEIGHBOUR.index("is the fastest source")
 _FASTEST_CLOUD = CLOUD.index("is the fastest source")
 
@@ -50,6 +56,8 @@ class Turn:
         The R (draw, block) pairs that it decided on.
     seen
         (R, ...) features of them.
+    company
+        (R, N - 1) float32, 1 for the other nodes that had decided to keep or to receive the block.
     start
         Logits without the network: (R,) of keeping, (R, N + 1) of pulling.
     noise
@@ -60,8 +68,44 @@ class Turn:
     node: int
     rows: Rows
     seen: Features
+    company: Tensor
     start: Tensor
     noise: Tensor
+
+
+@dataclass(eq=False)
+class Look:
+    """What the network says in one stage of a slot, for all nodes.
+
+    Attributes
+    ----------
+    key
+        The node sets (E, J) at its beginning.
+    keeping
+        What to keep, else what to pull.
+    seen
+        Features.
+    near
+        (N, N - 1) numbers of the other nodes.
+    start
+        Logits without the network: (E, N, J, N + 1) of pulling, (E, N, J, S) of keeping what the
+        nodes of a set keep too.
+    logits
+        The same with the network, of keeping raised so that no noise makes them negative.
+    company
+        (E, N, J, N - 1) what the decisions of others add, to pulling nothing or to keeping.
+    turn
+        Turns taken.
+    """
+
+    key: Tensor
+    keeping: bool
+    seen: Features
+    near: Tensor
+    start: Tensor
+    logits: Tensor
+    company: Tensor
+    turn: int = 0
 
 
 class Actors:
@@ -78,7 +122,8 @@ class Actors:
     in_turn, rounds
         As in `learners.environment.roll`.
     generator
-        For exploration, of which `turns` then tells; None: the best actions.
+        For exploration, of which `turns` then tells: the pulls and the last round of keeping. None:
+        the best actions.
     """
 
     def __init__(
@@ -98,102 +143,154 @@ class Actors:
         self.rounds = rounds
         self.generator = generator
         self.turns: list[Turn] = []
+        self._last: Look | None = None
+
+    @property
+    def seen(self) -> Features:
+        """What all nodes saw at the beginning of the stage that was played last."""
+        assert self._last is not None
+        return self._last.seen
 
     def pull(self, view: View, n: int | None) -> Tensor:
         """Return sources (E, J), or (E, N, J) for all nodes."""
         if n is None:
             return torch.stack([self.pull(view, m) for m in range(view.slot.nodes)], dim=1)
-        seen = self.observer(view, n)
-        rows = Rows.where(seen.may_pull.any(dim=2))
-        source = torch.full_like(view.cached, -1)
-        if not len(rows.draw):
-            return source
-        some = take(seen, rows)
-        start = pull_start(some, n)
-        logits = start + pull_logits(self.network(some))
-        noise = self._noise(logits)
-        noise = -torch.log(torch.log1p(torch.exp(-noise)))  # Gumbel, if the noise is logistic
-        choice = (logits + noise * (self.generator is not None)).argmax(dim=1)
-        names = torch.tensor([*_without(n, view.slot.nodes), view.slot.nodes, -1])
-        source[rows.draw, rows.block] = names.to(choice.device)[choice]
+        look = self._look(view)
+        joined = _in_sets(view.held & ~view.cached, look.near[n])
+        logits = look.logits[:, n].clone()
+        logits[..., -1] += (look.company[:, n] * joined).sum(dim=2)
         if self.generator is not None:
-            self.turns.append(Turn(False, n, rows, some, start, noise))
-        return source
+            may = look.seen.may_pull[:, n].any(dim=2)
+            noise = self._noise(may[..., None].expand_as(logits))
+            noise = -torch.log(torch.log1p(torch.exp(-noise)))  # Gumbel, since it is logistic
+            logits = logits + noise
+            self._tell(look, n, may, joined, look.start[:, n], noise)
+        names = source_names(view.slot.nodes, logits.device)[n]
+        return names[logits.argmax(dim=2)]
 
     def keep(self, view: View, n: int | None) -> Tensor:
         """Return scores (E, J), or (E, N, J) for all nodes; all are positive."""
         if n is None:
             return torch.stack([self.keep(view, m) for m in range(view.slot.nodes)], dim=1)
         slot = view.slot
-        held = (view.held >> n & 1).bool() & slot.real
-        score = torch.ones(held.shape, device=held.device)
         if slot.t == slot.slots - 1:  # nothing comes after the last slot
-            return score
-        seen = self.observer(view, n)
-        rows = Rows.where(held)
-        if not len(rows.draw):
-            return score
-        some = take(seen, rows)
-        start = self.keep_start(some)
-        noise = self._noise(start)
-        logits = start + self.network(some).keep + noise
-        score = score.index_put((rows.draw, rows.block), 1.0 + logits - logits.amin())
+            return torch.ones(view.held.shape, device=view.held.device)
+        look = self._look(view)
+        others = view.others(n)
+        logits = look.logits[:, n].gather(2, others[..., None])[..., 0]
         if self.generator is not None:
-            self.turns.append(Turn(True, n, rows, some, start, noise))
-        return score
+            may = look.seen.may_keep[:, n]
+            noise = self._noise(may)
+            logits = logits + noise
+            if look.turn >= (self.rounds - 1) * slot.nodes:
+                start = look.start[:, n].gather(2, others[..., None])[..., 0]
+                self._tell(look, n, may, _in_sets(others, look.near[n]), start, noise)
+        look.turn += 1
+        return logits
 
-    def keep_start(self, seen: Features) -> Tensor:
-        """Return (R,) logits of keeping at the start: expected saving over the temperature."""
-        column = _SAVED_AHEAD if self.observer.lookahead else _SAVED_NEXT
-        return seen.own[:, column] / self.temperature
+    def _look(self, view: View) -> Look:
+        """Return what the network says in the stage of the view."""
+        key = view.held if view.keeping else view.cached
+        if self._last is None or key is not self._last.key:
+            seen = self.observer(replace(view, in_turn=False), None)
+            near = near_nodes(view.slot.nodes, key.device)
+            make = self._keeping if view.keeping else self._pulling
+            self._last = make(view, seen, self.network(seen), near)
+        return self._last
 
-    def _noise(self, like: Tensor) -> Tensor:
-        """Return logistic noise, or 0 without exploration."""
-        if self.generator is None:
-            return torch.zeros_like(like)
-        uniform = torch.rand(like.shape, generator=self.generator).clamp(1e-6, 1.0 - 1e-6)
-        return torch.logit(uniform).to(like.device)
+    def _pulling(self, view: View, seen: Features, scores: Scores, near: Tensor) -> Look:
+        start = pull_start(seen)
+        logits = start + torch.cat([scores.source, scores.nothing[..., None]], dim=-1)
+        return Look(view.cached, False, seen, near, start, logits, scores.company[..., 0])
+
+    def _keeping(self, view: View, seen: Features, scores: Scores, near: Tensor) -> Look:
+        slot, values = view.slot, self.observer.values(view)
+        sets = torch.arange(1 << slot.nodes, device=near.device)
+        bit = (1 << torch.arange(slot.nodes, device=near.device))[:, None]
+        cost = slot.worth[:, 0] if values is None else values.cost
+        scale = time_unit(slot)[..., None] * self.temperature
+        of_block = (cost / scale).float()[torch.arange(slot.draws)[:, None], slot.kind]  # (E, J, S)
+        saved = of_block[:, :, sets & ~bit] - of_block[:, :, sets | bit]
+        start = saved.transpose(1, 2)  # (E, N, J, S)
+        company = scores.company[..., 1] @ _in_sets(sets, near[:, None]).transpose(1, 2)
+        logits = start + scores.keep[..., None] + company
+        logits = logits - logits.amin() + MOST_NOISE
+        return Look(view.held, True, seen, near, start, logits, scores.company[..., 1])
+
+    def _tell(
+        self, look: Look, n: int, may: Tensor, company: Tensor, start: Tensor, noise: Tensor
+    ) -> None:
+        """Note a turn."""
+        rows = Rows.where(may)
+        if len(rows.draw):
+            parts = (rows.of(part) for part in (company, start, noise))
+            self.turns.append(Turn(look.keeping, n, rows, take(look.seen, rows, n), *parts))
+
+    def _noise(self, where: Tensor) -> Tensor:
+        """Return logistic noise where there is something to decide, else 0."""
+        uniform = torch.rand(where.shape, generator=self.generator).clamp(1e-6, 1.0 - 1e-6)
+        return torch.where(where, torch.logit(uniform).to(where.device), 0.0)
 
 
-def take(seen: Features, rows: Rows) -> Features:
-    """Return what a node sees of some (draw, block) pairs."""
+def _in_sets(sets: Tensor, nodes: Tensor) -> Tensor:
+    """Return (..., M) float32, 1 for the nodes (M,) that are in the node sets (...)."""
+    return (sets[..., None] >> nodes & 1).float()
+
+
+def near_nodes(nodes: int, device: torch.device) -> Tensor:
+    """Return (N, N - 1) the numbers of the other nodes."""
+    return torch.tensor([[m for m in range(nodes) if m != n] for n in range(nodes)], device=device)
+
+
+def take(seen: Features, rows: Rows, n: int) -> Features:
+    """Return what node n sees of some (draw, block) pairs, from the features of all nodes."""
+    at = (rows.draw, n, rows.block)
     return Features(
-        own=rows.of(seen.own),
-        neighbour=rows.of(seen.neighbour),
-        cloud=rows.of(seen.cloud),
+        own=seen.own[at],
+        neighbour=seen.neighbour[at],
+        cloud=seen.cloud[at],
         state=seen.state[rows.draw],
         real=rows.of(seen.real),
-        may_pull=rows.of(seen.may_pull),
-        may_keep=rows.of(seen.may_keep),
+        may_pull=seen.may_pull[at],
+        may_keep=seen.may_keep[at],
     )
 
 
-def pull_start(seen: Features, n: int) -> Tensor:
-    """Return (R, N + 1) logits of pulling at the start: what the best level of the slot does.
+def pull_start(seen: Features) -> Tensor:
+    """Return (E, N, J, N + 1) logits of pulling at the start: what the best level of the slot does.
 
     The other nodes in their order, the cloud, nothing; minus infinity where not allowed.
     """
-    best = seen.own[:, _IN_BEST, None]
+    best = seen.own[..., _IN_BEST, None]
     fastest = torch.cat(
-        [seen.neighbour[:, :, _FASTEST_NODE], seen.cloud[:, _FASTEST_CLOUD, None]], dim=1
+        [seen.neighbour[..., _FASTEST_NODE], seen.cloud[..., _FASTEST_CLOUD, None]], dim=-1
     )
-    may = without_own(seen.may_pull, n)
+    names = source_names(best.shape[1], best.device)[:, None, :-1]
+    may = seen.may_pull.gather(3, names.expand_as(fastest))
     source = torch.where(may, BEST_LEVEL * best * fastest, -torch.inf)
-    return torch.cat([source, BEST_LEVEL * (1.0 - best)], dim=1)
+    return torch.cat([source, BEST_LEVEL * (1.0 - best)], dim=-1)
 
 
-def pull_logits(scores: Scores) -> Tensor:
-    """Return (R, N + 1) what the network adds to `pull_start`."""
-    return torch.cat([scores.source, scores.nothing[:, None]], dim=1)
+def source_names(nodes: int, device: torch.device) -> Tensor:
+    """Return (N, N + 1) the sources by the order of the logits: other nodes, the cloud, nothing."""
+    rest = torch.tensor([[nodes, -1]], device=device).expand(nodes, -1)
+    return torch.cat([near_nodes(nodes, device), rest], dim=1)
+
+
+def pull_logits(scores: Scores, company: Tensor) -> Tensor:
+    """Return (R, N + 1) what the network adds to `pull_start`, with the company (R, N - 1)."""
+    nothing = scores.nothing + (scores.company[..., 0] * company).sum(dim=-1)
+    return torch.cat([scores.source, nothing[..., None]], dim=-1)
+
+
+def keep_logits(scores: Scores, company: Tensor) -> Tensor:
+    """Return (R,) what the network adds to the start of keeping, with the company (R, N - 1)."""
+    return scores.keep + (scores.company[..., 1] * company).sum(dim=-1)
 
 
 def without_own(by_number: Tensor, n: int) -> Tensor:
-    """Return (R, N - 1 + ...) from (R, N + ...) by number of the node, without node n itself."""
-    return torch.cat([by_number[:, :n], by_number[:, n + 1 :]], dim=1)
-
-
-def _without(n: int, nodes: int) -> list[int]:
-    return [m for m in range(nodes) if m != n]
+    """Return (..., N - 1 + ...) from (..., N + ...) by number of the node, without node n."""
+    return torch.cat([by_number[..., :n], by_number[..., n + 1 :]], dim=-1)
 
 
 class ActorConfig(Protocol):
@@ -269,8 +366,8 @@ def trained_actors(
     ValueError
         The tensors are of another architecture.
     """
-    heads = tensors.get("policy/rest.2.weight")  # of a flat network: two and one for each source
-    network = actor_network(config, 1 if heads is None else len(heads) - 2)
+    heads = tensors.get("policy/rest.2.weight")  # of a flat network, 3 N
+    network = actor_network(config, 1 if heads is None else len(heads) // 3)
     found = {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
     load_module(network, found, "policy")
     return actors_of(config, network, values)

@@ -100,6 +100,9 @@ class RunConfig:
         As `SourceConfig.rates`; their bounds and those of the draws follow the same rates.
     tensorboard
         Write TensorBoard events too.
+    warm_start
+        Folder of a run whose best policy this one starts from (`learners.warm_start`); empty: from
+        the tables.
     source
         Where training episodes come from.
     options
@@ -120,6 +123,7 @@ class RunConfig:
     held_out: int = 16
     held_out_rates: str = "closed-form"
     tensorboard: bool = False
+    warm_start: str = ""
     source: SourceConfig = field(default_factory=SourceConfig)
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -156,7 +160,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfig:
-    """Return a run's options from a table; scenario names are relative to `folder`.
+    """Return a run's options from a table; names of files are relative to `folder`.
 
     Raises
     ------
@@ -171,6 +175,8 @@ def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfi
             raise ValueError(f"{name}: {part!r} is not allowed, must be a table")
     if folder is not None and isinstance(given.get("scenarios"), list):
         given["scenarios"] = [_beside(folder, name) for name in given["scenarios"]]
+    if folder is not None and given.get("warm_start"):
+        given["warm_start"] = _beside(folder, given["warm_start"])
     if isinstance(given.get("learner"), str):
         kind = learner_kind(given["learner"])
         every = dict.fromkeys(("validate_every", "checkpoint_every"), kind.every)

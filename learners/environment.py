@@ -248,23 +248,33 @@ def keep_by_score(size: Tensor, storage: Tensor, held: Tensor, score: Tensor) ->
         (B, J) real; NaN counts as not wanted.
     """
     wanted = held & (score > 0)
+    if len(storage) == 1:  # one draw, a decision to take: plain numbers are faster
+        return _keep_of_one(size[0], float(storage), wanted[0], score[0])[None]
     most = int(wanted.sum(dim=1).max()) if wanted.numel() else 0
     order = torch.where(wanted, score, -torch.inf).sort(dim=1, descending=True, stable=True)[1]
     order = order[:, :most]
     bytes_ = torch.where(wanted, size, torch.inf).gather(1, order).T.contiguous()
     fits = torch.zeros_like(bytes_, dtype=torch.bool)
-    if len(storage) == 1:  # one draw, a decision to take: plain numbers are faster
-        left = float(storage)
-        for place, one in enumerate(bytes_[:, 0].tolist()):
-            if one <= left:
-                left -= one
-                fits[place] = True
-        return torch.zeros_like(held).scatter_(1, order, fits.T)
     free = storage.clone()
     for row, taken in zip(bytes_, fits, strict=True):
         torch.le(row, free, out=taken)
         free = torch.where(taken, free - row, free)
     return torch.zeros_like(held).scatter_(1, order, fits.T)
+
+
+def _keep_of_one(size: Tensor, left: float, wanted: Tensor, score: Tensor) -> Tensor:
+    blocks = wanted.cpu().numpy().nonzero()[0]
+    falling = (-score.cpu().numpy()[blocks]).argsort(kind="stable")
+    kept = []
+    for block, bytes_ in zip(
+        blocks[falling].tolist(), size.cpu().numpy()[blocks[falling]].tolist(), strict=True
+    ):
+        if bytes_ <= left:
+            left -= bytes_
+            kept.append(block)
+    keep = torch.zeros_like(wanted)
+    keep[kept] = True
+    return keep
 
 
 def pull_turns(view: View, policy: NodePolicy) -> Tensor | None:

@@ -398,26 +398,5 @@ def policy(
     return HindsightPolicy(network, config, values)
 
 
-def warm_start(tensors: Mapping[str, Tensor], temperature: float) -> dict[str, Tensor]:
-    """Return the state of an `ActionSemanticsNetwork` for learners whose scores are logits.
-
-    Their logits are a start by the tables plus the network's scores, and stand for saving over
-    temperature; so the residuals, in units, are divided by it. Pulling nothing gets less where a
-    copy is worth more, keeping gets more.
-
-    Parameters
-    ----------
-    tensors
-        Of a checkpoint.
-    temperature
-        Units of saving per byte that a logit stands for, > 0.
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature: {temperature} is not allowed, must be > 0")
-    scale = {"alone.weight": 1.0 / temperature, "alone.bias": 1.0 / temperature}
-    own = {key.removeprefix("policy/"): t for key, t in tensors.items() if key[:7] == "policy/"}
-    return {key: tensor * scale.get(key, 1.0) for key, tensor in own.items()}
-
-
 def _network(config: Config) -> ActionSemanticsNetwork:
     return ActionSemanticsNetwork(config.width, config.embedding, zero_last=True)

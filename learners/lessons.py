@@ -46,6 +46,8 @@ class Lessons:
         (R, ...) features.
     keeping
         (R,) bool: what to keep, else what to pull.
+    company
+        (R, N - 1) the other nodes that had decided to keep or to receive the block.
     start, noise
         (R, N + 1) of the sources but the node, the cloud and nothing; of keeping in column 0.
     cost
@@ -56,6 +58,7 @@ class Lessons:
 
     seen: Features
     keeping: Tensor
+    company: Tensor
     start: Tensor
     noise: Tensor
     cost: Tensor
@@ -141,6 +144,7 @@ def lessons_of(
     return Lessons(
         seen=_map_features([turn.seen for turn in turns], torch.cat),
         keeping=torch.cat(keeping),
+        company=torch.cat([turn.company for turn in turns]),
         start=torch.cat(starts),
         noise=torch.cat(noises),
         cost=torch.cat(costs),

@@ -24,7 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
-from learners.actors import Turn, actor_network, actors_of, pull_logits, trained_actors
+from learners.actors import (
+    Turn,
+    actor_network,
+    actors_of,
+    keep_logits,
+    pull_logits,
+    trained_actors,
+)
 from learners.config import at_least, one_of
 from learners.environment import Delivery, packed, step
 from learners.episodes import Slot
@@ -358,7 +365,8 @@ class MaasnLearner:
         chosen = lessons.some(config.rows, self.generator)
         scores = self.actor(chosen.seen)
         keeping = keep_loss(
-            torch.where(chosen.keeping, chosen.start[:, 0], 0.0) + scores.keep,
+            torch.where(chosen.keeping, chosen.start[:, 0], 0.0)
+            + keep_logits(scores, chosen.company),
             chosen.noise[:, 0],
             chosen.cost[:, 0] / config.temperature,
             chosen.cost[:, 1] / config.temperature,
@@ -366,7 +374,7 @@ class MaasnLearner:
             clip=config.clip,
         )
         pulling = pull_loss(
-            chosen.start + pull_logits(scores),
+            chosen.start + pull_logits(scores, chosen.company),
             chosen.noise,
             chosen.cost / config.temperature,
             tau=config.tau,

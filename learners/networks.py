@@ -3,11 +3,14 @@
     h    = environment branch(own, mean and max over n' of e_n', e_0, state)
     e_n' = interaction branch(what node n sees of neighbour n'),  e_0 = cloud branch(the cloud)
     score(pull from n') = <A h, e_n'> / sqrt(d),  from the cloud: <A_0 h, e_0> / sqrt(d)
-    score(pull nothing) = a . h,  score(keep) = b . h
+    score(pull nothing) = a . h + sum over n' that receive <A_1 h, e_n'> / sqrt(d)
+    score(keep)         = b . h + sum over n' that keep    <B h, e_n'> / sqrt(d)
 
-An action that concerns another node is scored by the inner product of what the node sees as a whole
-and what it sees of that other node; one that concerns the node alone, by the first alone (Wang et
-al., Action Semantics Network, ICLR 2020, arXiv 1907.11461; the cloud is a second kind of entity).
+The sums are what the decisions of other nodes change: in turn, each node sees what those before it
+chose, and one pass of the network serves all turns. An action that concerns another node is scored
+by the inner product of what the node sees as a whole and what it sees of that other node; one that
+concerns the node alone, by the first alone (Wang et al., Action Semantics Network, ICLR 2020, arXiv
+1907.11461; the cloud is a second kind of entity).
 All weights are shared over blocks, neighbours and nodes, so one network serves any J and any N.
 """
 
@@ -36,11 +39,15 @@ class Scores:
         features, and last from the cloud.
     keep
         (E, J) score of keeping.
+    company
+        (E, J, N - 1, 2) what is added to the scores of pulling nothing and of keeping for each
+        other node that has decided to receive, and to keep.
     """
 
     nothing: Tensor
     source: Tensor
     keep: Tensor
+    company: Tensor
 
 
 def perceptron(sizes: tuple[int, ...], *, zero_last: bool = False) -> nn.Sequential:
@@ -84,7 +91,7 @@ class ActionSemanticsNetwork(nn.Module):
         self.own = nn.Linear(len(OWN) + 3 * embedding, width)
         self.hidden = nn.Linear(width, width)
         self.alone = nn.Linear(width, 2)
-        self.meets = nn.Linear(width, 2 * embedding, bias=False)
+        self.meets = nn.Linear(width, 4 * embedding, bias=False)
         if zero_last:
             for head in (self.alone, self.meets):
                 for parameter in head.parameters():
@@ -100,16 +107,12 @@ class ActionSemanticsNetwork(nn.Module):
             pooled = torch.cat([torch.zeros_like(cloud)] * 2, dim=-1)
         own = self.own(torch.cat([seen.own, pooled, cloud], dim=-1))
         h = torch.relu(self.hidden(torch.relu(own + over_blocks(self.state(seen.state), own))))
-        to_nodes, to_cloud = (self.meets(h) / math.sqrt(cloud.shape[-1])).chunk(2, dim=-1)
-        source = torch.cat(
-            [
-                (others @ to_nodes[..., None])[..., 0],
-                (to_cloud * cloud).sum(dim=-1, keepdim=True),
-            ],
-            dim=-1,
-        )
+        meets = (self.meets(h) / math.sqrt(cloud.shape[-1])).unflatten(-1, (4, -1))
+        with_others = others @ meets[..., :3, :].transpose(-1, -2)  # (..., J, N - 1, 3)
+        from_cloud = (meets[..., 3, :] * cloud).sum(dim=-1, keepdim=True)
+        source = torch.cat([with_others[..., 0], from_cloud], dim=-1)
         nothing, keep = self.alone(h).unbind(dim=-1)
-        return Scores(nothing, source, keep)
+        return Scores(nothing, source, keep, with_others[..., 1:])
 
 
 class FlatNetwork(nn.Module):
@@ -131,7 +134,7 @@ class FlatNetwork(nn.Module):
         inputs = len(OWN) + (nodes - 1) * len(NEIGHBOUR) + len(CLOUD)
         self.state = nn.Linear(len(STATE), width)
         self.own = nn.Linear(inputs, width)
-        self.rest = perceptron((width, width, 2 + nodes), zero_last=zero_last)
+        self.rest = perceptron((width, width, 3 * nodes), zero_last=zero_last)
 
     def forward(self, seen: Features) -> Scores:
         """Return the scores of all blocks.
@@ -151,7 +154,10 @@ class FlatNetwork(nn.Module):
             torch.cat([seen.own, seen.neighbour.flatten(start_dim=-2), seen.cloud], dim=-1)
         )
         out = self.rest(torch.relu(own + over_blocks(self.state(seen.state), own)))
-        return Scores(out[..., 0], out[..., 2:], out[..., 1])
+        alone, company = out.split([2 + nodes, 2 * (nodes - 1)], dim=-1)
+        return Scores(
+            alone[..., 0], alone[..., 2:], alone[..., 1], company.unflatten(-1, (nodes - 1, 2))
+        )
 
 
 def action_network(

@@ -30,7 +30,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
-from learners.actors import Turn, actor_network, actors_of, pull_logits, trained_actors
+from learners.actors import (
+    Turn,
+    actor_network,
+    actors_of,
+    keep_logits,
+    pull_logits,
+    trained_actors,
+)
 from learners.config import at_least, one_of
 from learners.environment import View, deliver, keep_turns, lookup, packed, pull_turns
 from learners.environment import rows as rows_of_sets
@@ -227,6 +234,8 @@ class Decisions:
         Of keeping, else of pulling.
     seen
         What the node saw.
+    company
+        (R, N - 1) the other nodes that had decided to keep or to receive the block.
     start
         (R, A) logits without the network: of not keeping, 0, and of keeping, less the margin; or of
         the other nodes, the cloud and nothing.
@@ -240,10 +249,17 @@ class Decisions:
 
     keeping: bool
     seen: Features
+    company: Tensor
     start: Tensor
     choice: Tensor
     advantage: Tensor
     weight: Tensor
+
+    def select(self, index: Tensor) -> Decisions:
+        """Return some of the rows."""
+        seen = Features(*(getattr(self.seen, f.name)[index] for f in fields(Features)))
+        names = ("company", "start", "choice", "advantage", "weight")
+        return Decisions(self.keeping, seen, *(getattr(self, name)[index] for name in names))
 
 
 class PpoLearner:
@@ -317,9 +333,9 @@ class PpoLearner:
             slot, look, cached = episodes.slot(t), values.slot(t), packed(cache)
             share = (slot.size / slot.size.sum(dim=1, keepdim=True)).float()
             view = View(slot, cached, cached, cached * 0, in_turn=actors.in_turn)
-            seen = actors.observer(view, None)
             actors.turns = []
             delivery = deliver(slot, cached, pull_turns(view, actors))
+            seen = actors.seen
             spent = delivery.delay / (slot.size.clamp(min=1.0) * unit_of(slot)[:, None])
             base = -expected_cost(slot, look, cached)
             stages.append(Stage(seen, base, -spent.float(), share, actors.turns, cache))
@@ -329,13 +345,11 @@ class PpoLearner:
             view = View(
                 slot, cached, delivery.sender, cached * 0, in_turn=actors.in_turn, keeping=True
             )
-            seen = actors.observer(view, None)
             actors.turns = []
             cache = keep_turns(view, actors, actors.rounds)
             rent = rents(slot, look).gather(1, packed(cache))
             base = -lookup(look.after, slot.kind, delivery.sender) / unit_of(slot)[:, None]
-            turns = actors.turns[-slot.nodes :]
-            stages.append(Stage(seen, base.float(), -rent, share, turns, cache))
+            stages.append(Stage(actors.seen, base.float(), -rent, share, actors.turns, cache))
         return stages, total
 
     def _improve(self, stages: Sequence[Stage]) -> dict[str, float]:
@@ -372,10 +386,7 @@ class PpoLearner:
             self.critic.follow(wanted)
             found = [decisions(self.actor, stages, advantage, keep) for keep in (False, True)]
             kinds = [kind for kind in found if kind is not None]
-            before = [
-                chosen(log_chances(self.actor, kind.keeping, kind.seen, kind.start), kind.choice)
-                for kind in kinds
-            ]
+            before = [chosen(log_chances(self.actor, kind), kind.choice) for kind in kinds]
         logged: list[dict[str, float]] = []
         for _ in range(config.epochs):
             parts = [self._split(len(kind.choice)) for kind in kinds]
@@ -411,11 +422,10 @@ class PpoLearner:
 
     def _loss(self, kind: Decisions, before: Tensor, index: Tensor) -> tuple[Tensor, float]:
         """Return the clipped loss less entropy of some rows, and the share of clipped ratios."""
-        clip = self.config.clip
-        seen = Features(*(getattr(kind.seen, f.name)[index] for f in fields(Features)))
-        log = log_chances(self.actor, kind.keeping, seen, kind.start[index])
-        ratio = (chosen(log, kind.choice[index]) - before[index]).exp()
-        advantage, weight = kind.advantage[index], kind.weight[index]
+        clip, kind = self.config.clip, kind.select(index)
+        log = log_chances(self.actor, kind)
+        ratio = (chosen(log, kind.choice) - before[index]).exp()
+        advantage, weight = kind.advantage, kind.weight
         gain = torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
         entropy = -(log.exp() * log.clamp(min=-100.0)).sum(dim=1)
         loss = -(weight * (gain + self.config.entropy * entropy)).sum() / weight.sum()
@@ -493,24 +503,32 @@ def decisions(
             rows, scores = turn.rows, actor(turn.seen)
             if keeping:  # where all fit there is no choice
                 kept = stage.kept[rows.draw, turn.node, rows.block]
-                margin = margins(turn.start + scores.keep + turn.noise, kept, rows.draw)
+                logits = turn.start + keep_logits(scores, turn.company) + turn.noise
+                margin = margins(logits, kept, rows.draw)
                 over, choice = turn.start - margin, kept.long()
                 start, open_ = torch.stack([torch.zeros_like(over), over], 1), margin.isfinite()
             else:
                 start = turn.start
-                choice = (start + pull_logits(scores) + turn.noise).argmax(dim=1)
+                learnt = pull_logits(scores, turn.company)
+                choice = (start + learnt + turn.noise).argmax(dim=1)
                 open_ = torch.ones_like(choice, dtype=torch.bool)
             seen = [getattr(turn.seen, field.name)[open_] for field in fields(Features)]
-            rest = [start, choice, every[rows.draw, turn.node, rows.block], rows.of(weight)]
+            rest = [
+                turn.company,
+                start,
+                choice,
+                every[rows.draw, turn.node, rows.block],
+                rows.of(weight),
+            ]
             parts.append([*seen, *(values[open_] for values in rest)])
     if not parts or not sum(len(part[-1]) for part in parts):
         return None
     joint = [torch.cat(column) for column in zip(*parts, strict=True)]
-    start, choice, gain, weight = joint[-4:]
+    company, start, choice, gain, weight = joint[-5:]
     mean = (weight * gain).sum() / weight.sum()
     spread = ((weight * (gain - mean) ** 2).sum() / weight.sum()).sqrt()
-    seen_all = Features(*joint[:-4])
-    return Decisions(keeping, seen_all, start, choice, (gain - mean) / (spread + 1e-6), weight)
+    advantages = (gain - mean) / (spread + 1e-6)
+    return Decisions(keeping, Features(*joint[:-5]), company, start, choice, advantages, weight)
 
 
 def margins(logits: Tensor, kept: Tensor, draw: Tensor) -> Tensor:
@@ -539,22 +557,15 @@ def margins(logits: Tensor, kept: Tensor, draw: Tensor) -> Tensor:
     return torch.where(dropped > 0, margin, torch.inf)
 
 
-def log_chances(actor: nn.Module, keeping: bool, seen: Features, start: Tensor) -> Tensor:
-    """Return (R, A) log-probabilities of the choices.
-
-    Parameters
-    ----------
-    actor
-        The network.
-    keeping, seen, start
-        As in `Decisions`.
-    """
-    scores = actor(seen)
-    if keeping:
-        learnt = torch.stack([torch.zeros_like(scores.keep), scores.keep], dim=1)
+def log_chances(actor: nn.Module, kind: Decisions) -> Tensor:
+    """Return (R, A) log-probabilities of the choices."""
+    scores = actor(kind.seen)
+    if kind.keeping:
+        keep = keep_logits(scores, kind.company)
+        learnt = torch.stack([torch.zeros_like(keep), keep], dim=1)
     else:
-        learnt = pull_logits(scores)
-    return torch.log_softmax(start + learnt, dim=1)
+        learnt = pull_logits(scores, kind.company)
+    return torch.log_softmax(kind.start + learnt, dim=1)
 
 
 def chosen(log: Tensor, choice: Tensor) -> Tensor:

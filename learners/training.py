@@ -33,6 +33,7 @@ from learners.held_out import held_out, measured
 from learners.learner import Learner, learner_kind, load_tensors, tensors_of
 from learners.log import Log
 from learners.source import ScenarioSource
+from learners.warm_start import start_from
 from problem.files import FormatError
 from problem.scenario import read_scenario
 from solvers.result import Callback, Progress
@@ -129,6 +130,8 @@ def train(
     torch.set_num_threads(run.threads)
     learner, measure = _prepared(run, callback, locate)
     step, best, last = 0, _Best(), "none was written"
+    if found is None and run.warm_start:
+        start_from(learner, run.learner, run.learner_options, Path(locate(run.warm_start)))
     if found is not None:
         try:
             load_tensors(learner.parts(), found.tensors)

@@ -167,8 +167,8 @@ def policy(
     ValueError
         The tensors are of another architecture.
     """
-    heads = tensors.get("policy/nodes.rest.2.weight")  # of a flat network: 2 and one per source
-    network = SetValues(config, 1 if heads is None else len(heads) - 2)
+    heads = tensors.get("policy/nodes.rest.2.weight")  # of a flat network, 3 N
+    network = SetValues(config, 1 if heads is None else len(heads) // 3)
     found = {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
     load_module(network, found, "policy")
     return SetPolicy(network, config, values)

@@ -13,11 +13,10 @@ from learners.baselines import Replacement, Rolling
 from learners.draws import surrogate_episodes
 from learners.environment import roll
 from learners.episodes import Episodes
-from learners.hindsight import Config, HindsightLearner, policy, start, warm_start
+from learners.hindsight import Config, HindsightLearner, policy, start
 from learners.hindsight_labels import Hindsight, hindsight_of
 from learners.learner import learner_kind, load_tensors, play, tensors_of
 from learners.lookahead import Lookahead, Planned, lookahead_of
-from learners.networks import ActionSemanticsNetwork
 from learners.source import FixedSource, Pool
 
 CPU = torch.device("cpu")
@@ -180,21 +179,6 @@ def test_a_checkpoint_plays_as_the_learner_and_on_other_nodes_and_blocks() -> No
     assert play(other, policy(one.config, tensors)).total.isfinite().all()
     with pytest.raises(ValueError, match="another architecture"):
         policy(Config(width=8), tensors)
-
-
-def test_a_warm_start_scores_in_logits() -> None:
-    """Another learner's network then says the same residuals, in units of its temperature."""
-    one = learner(mpc=False)
-    one.step()
-    found, _ = one._played(pool(), one._labels_of(pool()), torch.arange(2))
-    other = ActionSemanticsNetwork(16, 8)
-    other.load_state_dict(warm_start(tensors_of(one.parts()), temperature=0.25))
-    mine, logits = one.average(found.features), other(found.features)
-    assert float(mine.keep.detach().abs().max()) > 0.0
-    torch.testing.assert_close(logits.keep, 4.0 * mine.keep)
-    torch.testing.assert_close(logits.nothing, 4.0 * mine.nothing)
-    with pytest.raises(ValueError, match="temperature: 0 is not allowed"):
-        warm_start({}, 0)
 
 
 def test_bad_options_are_refused_in_one_line() -> None:

@@ -1,0 +1,100 @@
+"""A run that starts from another one's policy: fine-tuning, or actors that begin as imitators.
+
+A policy of the same learner is taken as it is. A policy of `hindsight` can start the actors of
+`maasn-da`, `mappo` and `ippo`: its residuals, in units per byte, become logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+
+from learners.checkpoints import POLICY, Checkpoint, read_checkpoint
+from learners.learner import Learner, load_module
+from problem.files import FormatError
+
+IMITATORS = ("maasn-da", "mappo", "ippo")
+"""Learners whose actors can start from a policy of `hindsight`."""
+
+
+def start_from(learner: Learner, name: str, options: Any, checkpoint: Path) -> None:
+    """Load the policy of a checkpoint into a learner at step 0.
+
+    Every network of the learner that is built as its policy starts there: target networks and
+    running averages too.
+
+    Parameters
+    ----------
+    learner
+        At step 0.
+    name, options
+        Its registered name and its Config.
+    checkpoint
+        The folder of a run (its best policy), or a header in it.
+
+    Raises
+    ------
+    FormatError
+        The checkpoint is bad, or of another architecture.
+    ValueError
+        It is of a learner that this one cannot start from.
+    """
+    header = checkpoint / f"{POLICY}.json" if checkpoint.is_dir() else checkpoint
+    found = read_checkpoint(header)
+    state = {
+        key.removeprefix("policy/"): tensor
+        for key, tensor in found.tensors.items()
+        if key.startswith("policy/")
+    }
+    if found.learner == "hindsight" and name in IMITATORS:
+        _check_tables(found, options, header)
+        state = as_logits(state, options.temperature)
+    elif found.learner != name:
+        allowed = "hindsight or its own kind" if name in IMITATORS else "its own kind"
+        raise ValueError(
+            f"warm_start: {header} is of {found.learner!r}; {name!r} starts from {allowed}"
+        )
+    parts = learner.parts()
+    policy = parts["policy"]
+    assert isinstance(policy, Module)
+    try:
+        load_module(policy, state, "policy")
+    except ValueError as error:
+        raise FormatError(header, str(error)) from None
+    for part in parts.values():
+        if isinstance(part, Module) and part.state_dict().keys() == state.keys():
+            load_module(part, state, "policy")
+
+
+def as_logits(state: Mapping[str, Tensor], temperature: float) -> dict[str, Tensor]:
+    """Return the state of an `ActionSemanticsNetwork` whose residuals have become logits.
+
+    Logits are a start by the tables plus the network's scores, and stand for saving over
+    temperature; so the residuals, in units, are divided by it. Pulling nothing gets less where a
+    copy is worth more, keeping gets more.
+
+    Parameters
+    ----------
+    state
+        Of a network of `hindsight`.
+    temperature
+        Units of saving per byte that a logit stands for, > 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature: {temperature} is not allowed, must be > 0")
+    scale = {"alone.weight": 1.0 / temperature, "alone.bias": 1.0 / temperature}
+    return {key: tensor * scale.get(key, 1.0) for key, tensor in state.items()}
+
+
+def _check_tables(found: Checkpoint, options: Any, header: Path) -> None:
+    """Refuse residuals on other tables than the learner's start."""
+    mpc = bool(found.options.get("mpc", True))
+    if mpc != options.lookahead:
+        raise ValueError(
+            f"warm_start: {header} has mpc = {str(mpc).lower()}, so options.lookahead must be "
+            f"{str(mpc).lower()} too"
+        )

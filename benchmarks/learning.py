@@ -1,13 +1,14 @@
 """Learners and classical online methods on fresh draws, against the certified bound.
 
     python benchmarks/learning.py prepare -o FOLDER
-    python benchmarks/learning.py train -o FOLDER --runs hindsight --seeds 0-4 --budget 60
+    python benchmarks/learning.py train -o FOLDER --runs leaders --seeds 0-4 --budget 80
     python benchmarks/learning.py evaluate -o FOLDER --methods baselines,runs,curves
-    python benchmarks/learning.py times -o FOLDER --runs hindsight
+    python benchmarks/learning.py times -o FOLDER --runs leaders
     python benchmarks/learning.py table -o FOLDER --figure docs/benchmarks/learning.svg
 
 Every step takes up what is in the folder and leaves out what is done, so that a run which was
-killed goes on. One process, one thread; budgets are CPU seconds.
+killed goes on. One process, one thread, several processes on one folder if their runs or classes
+differ; budgets are CPU seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from learning_draws import CLASSES, prepare
 from learning_play import decision_times, described, evaluated
-from learning_runs import RUNS, train_all
+from learning_runs import GROUPS, named, train_all
 from learning_tables import figure, tables
 
 from compare.machine import machine
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for everything")
     parser.add_argument("--classes", default=",".join(CLASSES))
     parser.add_argument("--draws", type=int, default=64, help="of every class, at most")
-    parser.add_argument("--runs", default=",".join(RUNS), help="what to train")
+    parser.add_argument("--runs", default=",".join(GROUPS), help="runs or groups of them")
     parser.add_argument("--seeds", default="0-2", help="of training, FIRST-LAST")
     parser.add_argument("--budget", type=float, default=60.0, help="CPU seconds of every run")
     parser.add_argument("--methods", default="baselines,runs", help="what to play")
@@ -44,11 +45,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="of `table`: everything as JSON")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    folder, classes, runs = given.output, given.classes.split(","), given.runs.split(",")
-    for name, table in (("classes", CLASSES), ("runs", RUNS)):
-        unknown = [one for one in getattr(given, name).split(",") if one not in table]
-        if unknown:
-            parser.error(f"--{name}: {unknown[0]!r} is unknown; known: {', '.join(table)}")
+    folder, classes = given.output, given.classes.split(",")
+    if unknown := [one for one in classes if one not in CLASSES]:
+        parser.error(f"--classes: {unknown[0]!r} is unknown; known: {', '.join(CLASSES)}")
+    try:
+        runs = named(given.runs)
+    except ValueError as error:
+        parser.error(f"--runs: {error}")
     if given.step == "prepare":
         for line in prepare(folder, classes, given.draws):
             print(line, flush=True)

@@ -6,7 +6,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from learners.baselines import Replacement, Rolling, Static
 from learners.checkpoints import read_checkpoint
 from learners.config import dataclass_from
 from learners.environment import NodePolicy, roll, step
-from learners.episodes import Episodes
+from learners.hindsight_labels import hindsight_of
 from learners.learner import TrainedPolicy, learner_kind, play
-from learners.lookahead import lookahead_of
+from learners.lookahead import Planned, lookahead_of
 from problem.arrays import BoolArray
 from solvers.online import Prior, prior_of
 from solvers.placement.greedy_online import greedy_by_popularity
@@ -48,9 +47,15 @@ GAMES: dict[str, tuple[NodePolicy, bool, int]] = {
 
 HORIZONS = {"mpc-3": 3, "mpc to the end": HORIZON}
 
-BASELINES = (*PLACEMENTS, *GAMES, *HORIZONS)
+HINDSIGHT = "values in hindsight"
+"""No method but a yardstick: `rolling` on values that know all slots."""
 
-TIMED_DRAWS = 3
+BASELINES = (*PLACEMENTS, *GAMES, *HORIZONS, HINDSIGHT)
+
+TIMED_DRAWS = 8
+
+CURVE_DRAWS = 32
+"""Draws that the curves are measured on."""
 
 
 def baseline(name: str, kind: str, folder: Path, most: int) -> Tensor:
@@ -61,6 +66,8 @@ def baseline(name: str, kind: str, folder: Path, most: int) -> Tensor:
         return roll(draws, policy, in_turn=in_turn, rounds=rounds).total
     if name in HORIZONS:
         return lookahead_of(draws)[1].total
+    if name == HINDSIGHT:
+        return roll(draws, Planned(hindsight_of(draws).values), rounds=3).total
     start = torch.zeros_like(draws.start)
     for draw in range(draws.draws):
         cache = PLACEMENTS[name](prior_of(CLASSES[kind].instance(draw)))
@@ -85,7 +92,7 @@ def evaluated(folder: Path, classes: list[str], methods: list[str], most: int) -
     for kind in classes:
         draws = prepared(folder, kind, 3, most)
         for name, seed, mark, header in wanted(folder, methods):
-            played = min(most, draws.draws) if mark is None else min(16, most, draws.draws)
+            played = min(most, draws.draws) if mark is None else min(CURVE_DRAWS, most, draws.draws)
             if (kind, name, seed, mark, FIRST_SEED + played - 1) in there:
                 continue
             some = draws.select(range(played))
@@ -96,19 +103,21 @@ def evaluated(folder: Path, classes: list[str], methods: list[str], most: int) -
                 total = play(some, policy_of(header)).total
             spent = time.process_time() - began
             gap = total / some.bound - 1.0
-            with path.open("a") as stream:
-                for draw in range(played):
-                    row = {
-                        "class": kind,
-                        "method": name,
-                        "seed": seed,
-                        "mark": mark,
+            key = {"class": kind, "method": name, "seed": seed, "mark": mark}
+            lines = [
+                json.dumps(
+                    {
+                        **key,
                         "draw": FIRST_SEED + draw,
                         "delay": float(total[draw]),
                         "bound": float(some.bound[draw]),
                         "gap": float(gap[draw]),
                     }
-                    stream.write(json.dumps(row) + "\n")
+                )
+                for draw in range(played)
+            ]
+            with path.open("ab", buffering=0) as stream:  # whole, whoever else is writing
+                stream.write(("\n".join(lines) + "\n").encode())
             yield (
                 f"{kind} {name} seed {seed} mark {mark}: {100 * float(gap.mean()):.2f} % "
                 f"({played} draws, {spent:.1f} CPU-s)"
@@ -132,22 +141,30 @@ def wanted(
 
 
 def decision_times(folder: Path, kind: str, runs: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the median CPU milliseconds of deciding one slot of one draw, by method.
+    """Yield the CPU milliseconds of deciding one slot of one draw, by method: median over draws.
 
     Pulls and keeps of all nodes, features, look-ahead and the environment's own step; not the
-    expected tables of the slot, which every method but LRU and LFU needs alike.
+    expected tables of the slot, which every method but LRU and LFU needs alike. The whole episode
+    is timed and divided by its slots, since reading the clock of the process takes a while.
     """
     for name in (*GAMES, *HORIZONS, *runs):
-        horizon = HORIZONS.get(name, 3)
-        draws = prepared(folder, kind, horizon, TIMED_DRAWS)
+        draws = prepared(folder, kind, HORIZONS.get(name, 3), TIMED_DRAWS)
         spent = []
-        for draw in range(draws.draws):
+        for draw in (0, *range(draws.draws)):  # the first one twice: once to warm up
             one = draws.select([draw])
+            slots = [one.slot(t) for t in range(one.slots)]
+            policy, in_turn, rounds = (
+                (Rolling(), True, 3) if name in HORIZONS else _game(folder, name)
+            )
+            began, cache = time.process_time(), one.start
             if name in HORIZONS:
-                spent += _timed_lookahead(one)
+                lookahead_of(one)
             else:
-                spent += _timed_policy(one, *_game(folder, name))
-        yield {"class": kind, "method": name, "ms": 1e3 * statistics.median(spent)}
+                with torch.no_grad():
+                    for slot in slots:
+                        _, cache = step(slot, cache, policy, in_turn=in_turn, rounds=rounds)
+            spent.append((time.process_time() - began) / len(slots))
+        yield {"class": kind, "method": name, "ms": 1e3 * statistics.median(spent[1:])}
 
 
 def _game(folder: Path, name: str) -> tuple[NodePolicy, bool, int]:
@@ -155,23 +172,6 @@ def _game(folder: Path, name: str) -> tuple[NodePolicy, bool, int]:
         return GAMES[name]
     policy = policy_of(folder / "runs" / f"{name}-s0" / "policy.json")
     return policy, policy.in_turn, policy.rounds
-
-
-def _timed_policy(one: Episodes, policy: NodePolicy, in_turn: bool, rounds: int) -> list[float]:
-    cache, spent = one.start, []
-    for t in range(one.slots):
-        slot = one.slot(t)
-        began = time.process_time()
-        with torch.no_grad():
-            _, cache = step(slot, cache, policy, in_turn=in_turn, rounds=rounds)
-        spent.append(time.process_time() - began)
-    return spent
-
-
-def _timed_lookahead(one: Episodes) -> list[float]:
-    began = [time.process_time()]
-    lookahead_of(one, callback=lambda done, slots: began.append(time.process_time()))
-    return [after - before for before, after in pairwise(began)]
 
 
 def described(folder: Path) -> list[dict[str, Any]]:

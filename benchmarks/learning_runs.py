@@ -29,20 +29,21 @@ from learners.episodes import Episodes
 from learners.held_out import FIRST_SEED as HELD_OUT_SEED
 from learners.learner import Learner, learner_kind, play, tensors_of
 from learners.source import ScenarioSource
+from learners.warm_start import start_from
 from problem.files import write_atomically
 from problem.scenario import read_scenario
 
-MARKS = (0.0, 0.1, 0.25, 0.5, 1.0)
+MARKS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Shares of the budget after which the policy is kept."""
 
 EXPECTED_STEPS = 1200
 """Steps over which the synthetic share falls; about those that the budget allows."""
 
-HELD_OUT = 16
+HELD_OUT = 32
 """Held-out draws of every scenario."""
 
-MIXTURE = ("persist-60", "slow-60", "persist")
-"""Scenarios that the leaders train on."""
+MIXTURE = ("slow-60", "persist-60", "persist")
+"""Scenarios that are trained on: fast and slow links, and another library."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,8 @@ class Run:
         Of the training draws, where they differ.
     scenarios
         Names.
-    held_out
-        Held-out draws of every scenario.
-    marks
-        Shares of the budget after which the policy is kept.
+    warm
+        Name of the run, of the same seed, that it starts from.
     summary
         For the tables.
     """
@@ -72,8 +71,7 @@ class Run:
     options: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     scenarios: tuple[str, ...] = MIXTURE
-    held_out: int = HELD_OUT
-    marks: tuple[float, ...] = MARKS
+    warm: str = ""
 
     def config(self, seed: int, steps: int = 1_000_000_000) -> RunConfig:
         """Return the run as `finecast train` takes it."""
@@ -82,107 +80,94 @@ class Run:
             "scenarios": [str(scenario_file(name).relative_to(ROOT)) for name in self.scenarios],
             "steps": steps,
             "seed": seed,
-            "held_out": self.held_out,
-            "source": {"draws": 128, **self.source},
+            "held_out": HELD_OUT,
+            "source": {"draws": 32, **self.source},
             "options": dict(self.options),
         }
         return run_config(table)
 
 
-TWO = ("slow-60", "persist")
-"""What MAASN-DA, its ablations and the peers train on."""
-
-COARSE = {"price_steps": 20}
-"""Earlier runs; their other slots had a quarter of the steps, today half."""
-
-EIGHT = (
-    *("persist-60", "persist-tight-60", "persist-roomy-60", "persist-many-60"),
-    *("slow-60", "slow-tight-60", "slow-fresh-60", "slow-many-60"),
-)
-"""A mixture that differs in links, storage, library and persistence."""
+ECHO = {"augmentation": "echo-state", "refresh": 200}
 
 HINDSIGHT = {"draws": 8, "passes": 0.5, "decay_steps": 150}
 """The steps over which the step size falls are about those that the budget allows."""
 
-ECHO = {"draws": 32, "augmentation": "echo-state", "refresh": 200}
-"""32 real episodes: few enough for synthetic ones to matter."""
+FASTER = {"batch": 8, "play_every": 1, "rows": 2048, "actor_rate": 1e-3, "critic_rate": 1e-3}
+"""For a budget of minutes; the defaults are for longer runs."""
 
-RUNS: dict[str, Run] = {
-    "hindsight": Run(
-        "hindsight", "privileged labels, residual on mpc", HINDSIGHT, {"draws": 48}, EIGHT
-    ),
-    "hindsight coarse prices": Run(
-        "hindsight",
-        "the same, storage prices of 20 steps",
-        HINDSIGHT,
-        {"draws": 48, **COARSE},
-        EIGHT,
-    ),
-    "hindsight on three coarse prices": Run(
-        "hindsight", "the same", {**HINDSIGHT, "decay_steps": 80}, {"draws": 64, **COARSE}
-    ),
+FEW = {"draws": 8}
+"""Short of real episodes."""
+
+
+def _maasn(summary: str, source: Mapping[str, Any] = ECHO, **options: Any) -> Run:
+    return Run("maasn-da", summary, {**FASTER, **options}, source)
+
+
+def _periodic(summary: str, source: Mapping[str, Any], **options: Any) -> Run:
+    return Run("maasn-da", summary, {**FASTER, **options}, {**FEW, **source}, ("periodic",))
+
+
+LEADERS: dict[str, Run] = {
+    "maasn-da": _maasn("everything"),
+    "hindsight": Run("hindsight", "privileged labels, residual on mpc", HINDSIGHT),
+    "vdn": Run("vdn", "values of node sets, sum"),
+}
+
+PEERS: dict[str, Run] = {
+    "qmix": Run("qmix", "values of node sets, monotonic mixing"),
+    "mappo": Run("mappo", "PPO, centralised critic"),
+    "ippo": Run("ippo", "PPO, a critic for every node"),
     "hindsight without mpc": Run(
         "hindsight",
         "privileged labels, residual on the next slot's expected delay",
         {**HINDSIGHT, "mpc": False},
-        {"draws": 48},
-        EIGHT,
+    ),
+    "maasn-da from hindsight": Run(
+        "maasn-da",
+        "everything, started from the run before it: twice the budget in all",
+        FASTER,
+        ECHO,
+        warm="hindsight without mpc",
     ),
 }
 
-
-FASTER = {"batch": 8, "play_every": 1, "rows": 2048, "actor_rate": 1e-3, "critic_rate": 1e-3}
-"""For a budget of minutes; the defaults are for longer runs."""
-
-
-def _maasn(summary: str, source: Mapping[str, Any] = ECHO, **options: Any) -> Run:
-    return Run("maasn-da", summary, {**FASTER, **options}, source, TWO)
-
-
-FEW = {**ECHO, "draws": 8}
-"""Short of real episodes."""
-
-
-def _periodic(summary: str, source: Mapping[str, Any] = FEW, **options: Any) -> Run:
-    return Run("maasn-da", summary, {**FASTER, **options}, source, ("periodic",))
-
-
-def _peer(learner: str, summary: str) -> Run:
-    return Run(learner, summary, {}, {"draws": 32}, TWO)
-
-
-RUNS |= {
-    "maasn-da": _maasn("everything"),
-    "maasn-da coarse prices": _maasn("the same, storage prices of 20 steps", {**ECHO, **COARSE}),
-    "mappo coarse prices": Run(
-        "mappo", "the same, storage prices of 20 steps", {}, {"draws": 32, **COARSE}, TWO
-    ),
+ABLATIONS: dict[str, Run] = {
     "no action semantics": _maasn("flat networks", action_semantics=False),
-    "no augmentation": _maasn("real draws alone", {"draws": 32}),
+    "no augmentation": _maasn("real draws alone", {}),
     "noise": _maasn("copies with noise", {**ECHO, "augmentation": "noise"}),
     "oracle": _maasn("true generator", {**ECHO, "augmentation": "oracle"}),
     "team credit": _maasn("critic from the sum of delays", credit="team"),
     "all at once": _maasn("nodes decide simultaneously", in_turn=False),
-    "ippo": _peer("ippo", "PPO, a critic for every node"),
-    "mappo": _peer("mappo", "PPO, centralised critic"),
-    "vdn": _peer("vdn", "values of node sets, sum"),
-    "qmix": _peer("qmix", "values of node sets, monotonic mixing"),
-    "maasn-da persist": Run(
-        "maasn-da",
-        "everything, to be shipped: smaller steps",
-        {**FASTER, "actor_rate": 3e-4},
-        {**ECHO, "draws": 64},
-        ("persist",),
-        held_out=64,
-        marks=tuple(i / 10 for i in range(11)),
-    ),
-    "maasn-da periodic": _periodic("everything, 8 real draws"),
-    "no action semantics periodic": _periodic("flat networks", action_semantics=False),
-    "no augmentation periodic": _periodic("8 real draws alone", {"draws": 8}),
-    "noise periodic": _periodic("copies with noise", {**FEW, "augmentation": "noise"}),
-    "oracle periodic": _periodic("true generator", {**FEW, "augmentation": "oracle"}),
-    "mappo periodic": Run("mappo", "PPO, centralised critic", {}, {"draws": 8}, ("periodic",)),
 }
+
+PERIODIC: dict[str, Run] = {
+    "maasn-da periodic": _periodic("everything, 8 real draws", ECHO),
+    "no augmentation periodic": _periodic("8 real draws alone", {}),
+    "noise periodic": _periodic("copies with noise", {**ECHO, "augmentation": "noise"}),
+    "oracle periodic": _periodic("true generator", {**ECHO, "augmentation": "oracle"}),
+    "no action semantics periodic": _periodic("flat networks", ECHO, action_semantics=False),
+}
+
+LONG: dict[str, Run] = {
+    "vdn long": Run("vdn", "as vdn, 128 real draws, a longer budget", {}, {"draws": 128}),
+    "hindsight long": Run(
+        "hindsight",
+        "as hindsight, 128 real draws, a longer budget",
+        {**HINDSIGHT, "decay_steps": 1000},
+        {"draws": 128},
+    ),
+}
+
+GROUPS = {
+    "leaders": LEADERS,
+    "peers": PEERS,
+    "ablations": ABLATIONS,
+    "periodic": PERIODIC,
+    "long": LONG,
+}
+"""What can be trained, in the order of the tables."""
+
+RUNS: dict[str, Run] = {name: run for group in GROUPS.values() for name, run in group.items()}
 
 
 def trained(
@@ -212,14 +197,15 @@ def trained(
     source = ScenarioSource(scenarios, config.source, seed, steps=EXPECTED_STEPS)
     prepare_s = time.process_time() - began
     kind = learner_kind(run.learner).load()
-    learner: Learner = kind.start(
-        config.learner_options, source, seed=seed, device=torch.device("cpu")
-    )
+    options = config.learner_options
+    learner: Learner = kind.start(options, source, seed=seed, device=torch.device("cpu"))
+    if run.warm:
+        start_from(learner, run.learner, options, folder.parent / f"{run.warm}-s{seed}")
     spent, step, mark, best, wall = 0.0, 0, 0, None, time.perf_counter()
     marks: list[dict[str, float]] = []
     with (folder / "log.jsonl").open("w") as log:
-        while mark < len(run.marks):
-            if spent >= run.marks[mark] * budget_s:
+        while mark < len(MARKS):
+            if spent >= MARKS[mark] * budget_s:
                 against = held_out_ratio(learner, {k: held[k] for k in run.scenarios})
                 saved = Checkpoint(
                     run.learner,
@@ -287,13 +273,29 @@ def train_all(folder: Path, names: list[str], seeds: list[int], budget_s: float)
     """Make the runs that are not finished; a run that was cut off starts anew."""
     wanted = [(name, seed, folder / "runs" / f"{name}-s{seed}") for name in names for seed in seeds]
     wanted = [one for one in wanted if not (one[2] / "done.json").exists()]
-    held: dict[tuple[tuple[str, ...], int], dict[str, Episodes]] = {}
+    held: dict[tuple[str, ...], dict[str, Episodes]] = {}
     for name, seed, target in wanted:
-        of = RUNS[name].scenarios, RUNS[name].held_out
-        held.setdefault(of, held_out_draws(*of))
+        of = RUNS[name].scenarios
+        held.setdefault(of, held_out_draws(of, HELD_OUT))
         done = trained(name, seed, budget_s, target, held[of])
         shown = [round(100 * sum(list(m.values())[3:]) / (len(m) - 3), 2) for m in done["marks"]]
         yield (
             f"{name} seed {seed}: {done['steps']} steps, {done['cpu_s']:.0f} CPU-s, "
             f"{done['wall_s']:.0f} s; against rolling, %: {shown}"
         )
+
+
+def named(names: str) -> list[str]:
+    """Return the runs that are named, alone or by their group, with commas in between.
+
+    Raises
+    ------
+    ValueError
+        A name is unknown.
+    """
+    found: list[str] = []
+    for name in names.split(","):
+        if name not in RUNS and name not in GROUPS:
+            raise ValueError(f"{name!r} is unknown; known: {', '.join([*GROUPS, *RUNS])}")
+        found += GROUPS.get(name, {name: None})
+    return found

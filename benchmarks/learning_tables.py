@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 from learning_draws import CLASSES
-from learning_play import BASELINES, described
-from learning_runs import RUNS
+from learning_play import BASELINES, CURVE_DRAWS, described
+from learning_runs import GROUPS, RUNS
 
 from compare.statistics import Estimate, interquartile_mean, stratified_bootstrap
 from problem.arrays import FloatArray
 
+REACHED = 0.5
+"""Percentage points below `rolling` that make the level of the steps-to-reach column."""
+
 Row = dict[str, Any]
 Key = tuple[str, str, int | None, int | None]
 """Class, method, training seed, mark."""
-
-CURVE_DRAWS = 16
-"""Draws that the curves are measured on."""
 
 
 def measured(folder: Path) -> dict[Key, FloatArray]:
@@ -148,33 +148,45 @@ def curves(
 
 
 def _reach_tables(folder: Path, gaps: Mapping[Key, FloatArray]) -> str:
-    """Return, for every class with curves, where each run starts and when it reaches levels."""
+    """Return, for every class with curves, where each run starts and ends, and when it is there."""
     parts = []
     for kind in CLASSES:
         found = curves(folder, gaps, kind)
         if not found:
             continue
         rolling = gaps[kind, "rolling", None, None][:CURVE_DRAWS].mean()
+        level = rolling - REACHED
         rows = []
         for name, (cpu, steps, gap) in found.items():
             mean = gap.mean(axis=0)
-            below = np.flatnonzero(mean <= rolling)
-            when = (
-                f"{cpu[:, below[0]].mean():.0f} CPU-s, {steps[:, below[0]].mean():.0f} steps"
-                if len(below)
-                else "not reached"
-            )
+            below = [np.flatnonzero(row <= level) for row in gap]
+            there = [(cpu[r, b[0]], steps[r, b[0]]) for r, b in enumerate(below) if len(b)]
+            when = "in no seed"
+            if there:
+                seconds, made = np.median(np.array(there), axis=0)
+                when = f"{seconds:.0f} CPU-s, {made:.0f} steps, in {len(there)} of {len(gap)} seeds"
             change = estimated([gap[:, -1] - gap[:, 0]], lambda v: np.asarray(v.mean(axis=-1)))
             ends = f"{mean[0]:.2f}", f"{mean.min():.2f}", f"{mean[-1]:.2f}"
             rows.append([name, *ends, _shown(change, signed=True), when])
         head = ["run", "start", "least of the marks", "end", "end - start (over seeds)"]
-        parts.append(f"{kind}, first {CURVE_DRAWS} draws, mean gap in %; rolling {rolling:.2f}")
-        parts.append(_table([*head, "at the level of rolling after"], rows))
+        parts.append(
+            f"{kind}, first {CURVE_DRAWS} draws, mean gap in %; `rolling` {rolling:.2f}, "
+            f"so the level is {level:.2f}"
+        )
+        parts.append(_table([*head, "at the level after (median)"], rows))
     return "\n\n".join(parts)
 
 
+PANELS = (
+    ("slow-60", ("leaders", "peers"), "learners"),
+    ("slow-60", ("ablations",), "MAASN-DA without its parts"),
+    ("periodic", ("periodic",), "popularity that takes turns, 8 real episodes"),
+)
+"""Class, groups of runs and title of every panel; MAASN-DA is in all that have its class."""
+
+
 def figure(folder: Path, target: Path) -> None:
-    """Draw the curves: mean gap over CPU seconds of learning, a panel for each class."""
+    """Draw the curves: mean gap over CPU seconds of learning, the range over seeds as a band."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -182,22 +194,25 @@ def figure(folder: Path, target: Path) -> None:
     import matplotlib.pyplot as plt
 
     gaps = measured(folder)
-    panels = {kind: found for kind in CLASSES if (found := curves(folder, gaps, kind))}
-    size = (4.6 * len(panels), 4.2)
-    picture, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
-    for axis, (kind, found) in zip(axes[0], panels.items(), strict=True):
-        for index, (name, (cpu, _, gap)) in enumerate(found.items()):
-            style = ("-", "--", ":", "-.")[index // 10 % 4]
-            x, low, high = cpu.mean(axis=0), gap.min(axis=0), gap.max(axis=0)
-            (line,) = axis.plot(x, gap.mean(axis=0), style, label=name, lw=1.4)
-            axis.fill_between(x, low, high, color=line.get_color(), alpha=0.12, lw=0)
+    size = (4.6 * len(PANELS), 5.2)
+    picture, axes = plt.subplots(1, len(PANELS), figsize=size, layout="constrained")
+    for axis, (kind, groups, title) in zip(axes, PANELS, strict=True):
+        found = curves(folder, gaps, kind)
+        names = dict.fromkeys(["maasn-da", *(name for g in groups for name in GROUPS[g])])
+        for index, name in enumerate(name for name in names if name in found):
+            cpu, _, gap = found[name]
+            x, colour = cpu.mean(axis=0), f"C{index}"
+            label = name.removesuffix(" periodic")
+            axis.plot(x, gap.mean(axis=0), color=colour, label=label, lw=1.5)
+            axis.fill_between(x, gap.min(axis=0), gap.max(axis=0), color=colour, alpha=0.1, lw=0)
         level = gaps[kind, "rolling", None, None][:CURVE_DRAWS].mean()
-        axis.axhline(level, color="0.4", lw=0.8)
-        axis.annotate("rolling", (0, level), color="0.4", va="bottom", fontsize=8)
-        axis.set_ylim(0.8 * level, 1.2 * level)
-        axis.set(title=kind, xlabel="CPU seconds of learning", ylabel="above the bound, %")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    picture.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+        axis.axhline(level, color="0.3", lw=0.9, ls="--", label="rolling")
+        axis.set_ylim(0.8 * level, 1.15 * level)
+        axis.set(title=f"{title}\n({kind})", xlabel="CPU seconds of learning")
+        axis.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=8, frameon=False
+        )
+    axes[0].set_ylabel("above the certified bound, %")
     picture.savefig(target, metadata={"Date": None})
 
 

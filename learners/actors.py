@@ -3,7 +3,8 @@
     pull     logits of nothing, of every other node that has the block, and of the cloud
     keep     one logit a block; what fits the storage is kept in falling order of the logits
 
-Logits are a start plus what the network has learnt. The start pulls by the best chain level of the
+Logits are a start plus what the network has learnt, in units of saving per byte, over the
+temperature. The start pulls by the best chain level of the
 slot and keeps by expected saving per byte, as the methods `rolling` or `mpc` do. A logit of keeping
 stands for (saving - price of storage) / temperature: what maximises expected saving plus
 temperature times entropy, and so ranks blocks by what they save.
@@ -15,7 +16,7 @@ decided: to the start by looking the saving up that is left, to what is learnt b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -27,7 +28,7 @@ from learners.feature_basis import time_unit
 from learners.features import CLOUD, NEIGHBOUR, OWN, Features
 from learners.learner import load_module
 from learners.lookahead import Lookahead
-from learners.networks import Scores, action_network
+from learners.networks import Scores, action_network, near_nodes
 from learners.observer import Observer
 from learners.set_critic import Rows
 
@@ -56,8 +57,10 @@ class Turn:
         The R (draw, block) pairs that it decided on.
     seen
         (R, ...) features of them.
+    others
+        (E, J) int64 node sets: the other nodes that had decided to keep or to receive each block.
     company
-        (R, N - 1) float32, 1 for the other nodes that had decided to keep or to receive the block.
+        (R, N - 1) float32, the same as 1 for each of them.
     start
         Logits without the network: (R,) of keeping, (R, N + 1) of pulling.
     noise
@@ -68,6 +71,7 @@ class Turn:
     node: int
     rows: Rows
     seen: Features
+    others: Tensor
     company: Tensor
     start: Tensor
     noise: Tensor
@@ -93,7 +97,8 @@ class Look:
     logits
         The same with the network, of keeping raised so that no noise makes them negative.
     company
-        (E, N, J, N - 1) what the decisions of others add, to pulling nothing or to keeping.
+        (E, N, J, N - 1) what the decisions of others add to pulling nothing; of keeping, in units
+        (E, N, J, S).
     turn
         Turns taken.
     """
@@ -156,13 +161,12 @@ class Actors:
         if n is None:
             return torch.stack([self.pull(view, m) for m in range(view.slot.nodes)], dim=1)
         look = self._look(view)
-        joined = _in_sets(view.held & ~view.cached, look.near[n])
+        joined = view.held & ~view.cached
         logits = look.logits[:, n].clone()
-        logits[..., -1] += (look.company[:, n] * joined).sum(dim=2)
+        logits[..., -1] += (look.company[:, n] * _in_sets(joined, look.near[n])).sum(dim=2)
         if self.generator is not None:
             may = look.seen.may_pull[:, n].any(dim=2)
-            noise = self._noise(may[..., None].expand_as(logits))
-            noise = -torch.log(torch.log1p(torch.exp(-noise)))  # Gumbel, since it is logistic
+            noise = gumbel_noise(logits.shape, self.generator).to(logits.device)
             logits = logits + noise
             self._tell(look, n, may, joined, look.start[:, n], noise)
         names = source_names(view.slot.nodes, logits.device)[n]
@@ -180,11 +184,11 @@ class Actors:
         logits = look.logits[:, n].gather(2, others[..., None])[..., 0]
         if self.generator is not None:
             may = look.seen.may_keep[:, n]
-            noise = self._noise(may)
+            noise = logistic(may.shape, self.generator).to(may.device)
             logits = logits + noise
             if look.turn >= (self.rounds - 1) * slot.nodes:
                 start = look.start[:, n].gather(2, others[..., None])[..., 0]
-                self._tell(look, n, may, _in_sets(others, look.near[n]), start, noise)
+                self._tell(look, n, may, others, start, noise)
         look.turn += 1
         return logits
 
@@ -200,8 +204,9 @@ class Actors:
 
     def _pulling(self, view: View, seen: Features, scores: Scores, near: Tensor) -> Look:
         start = pull_start(seen)
-        logits = start + torch.cat([scores.source, scores.nothing[..., None]], dim=-1)
-        return Look(view.cached, False, seen, near, start, logits, scores.company[..., 0])
+        learnt = torch.cat([scores.source, scores.nothing[..., None]], dim=-1)
+        logits, company = start + learnt / self.temperature, scores.company[..., 0]
+        return Look(view.cached, False, seen, near, start, logits, company / self.temperature)
 
     def _keeping(self, view: View, seen: Features, scores: Scores, near: Tensor) -> Look:
         slot, values = view.slot, self.observer.values(view)
@@ -213,33 +218,40 @@ class Actors:
         saved = of_block[:, :, sets & ~bit] - of_block[:, :, sets | bit]
         start = saved.transpose(1, 2)  # (E, N, J, S)
         company = scores.company[..., 1] @ _in_sets(sets, near[:, None]).transpose(1, 2)
-        logits = start + scores.keep[..., None] + company
+        logits = start + (scores.keep[..., None] + company) / self.temperature
         logits = logits - logits.amin() + MOST_NOISE
-        return Look(view.held, True, seen, near, start, logits, scores.company[..., 1])
+        return Look(view.held, True, seen, near, start, logits, company)
 
     def _tell(
-        self, look: Look, n: int, may: Tensor, company: Tensor, start: Tensor, noise: Tensor
+        self, look: Look, n: int, may: Tensor, others: Tensor, start: Tensor, noise: Tensor
     ) -> None:
         """Note a turn."""
         rows = Rows.where(may)
         if len(rows.draw):
-            parts = (rows.of(part) for part in (company, start, noise))
-            self.turns.append(Turn(look.keeping, n, rows, take(look.seen, rows, n), *parts))
+            seen, company = take(look.seen, rows, n), _in_sets(rows.of(others), look.near[n])
+            turn = Turn(
+                look.keeping, n, rows, seen, others, company, rows.of(start), rows.of(noise)
+            )
+            self.turns.append(turn)
 
-    def _noise(self, where: Tensor) -> Tensor:
-        """Return logistic noise where there is something to decide, else 0."""
-        uniform = torch.rand(where.shape, generator=self.generator).clamp(1e-6, 1.0 - 1e-6)
-        return torch.where(where, torch.logit(uniform).to(where.device), 0.0)
+
+def logistic(size: Sequence[int], generator: Generator) -> Tensor:
+    """Return logistic noise, less than MOST_NOISE."""
+    return torch.logit(_uniform(size, generator))
+
+
+def gumbel_noise(size: Sequence[int], generator: Generator) -> Tensor:
+    """Return Gumbel noise."""
+    return -torch.log(-torch.log(_uniform(size, generator)))
+
+
+def _uniform(size: Sequence[int], generator: Generator) -> Tensor:
+    return torch.rand(tuple(size), generator=generator).clamp(1e-6, 1.0 - 1e-6)
 
 
 def _in_sets(sets: Tensor, nodes: Tensor) -> Tensor:
     """Return (..., M) float32, 1 for the nodes (M,) that are in the node sets (...)."""
     return (sets[..., None] >> nodes & 1).float()
-
-
-def near_nodes(nodes: int, device: torch.device) -> Tensor:
-    """Return (N, N - 1) the numbers of the other nodes."""
-    return torch.tensor([[m for m in range(nodes) if m != n] for n in range(nodes)], device=device)
 
 
 def take(seen: Features, rows: Rows, n: int) -> Features:
@@ -277,15 +289,15 @@ def source_names(nodes: int, device: torch.device) -> Tensor:
     return torch.cat([near_nodes(nodes, device), rest], dim=1)
 
 
-def pull_logits(scores: Scores, company: Tensor) -> Tensor:
+def pull_logits(scores: Scores, company: Tensor, temperature: float) -> Tensor:
     """Return (R, N + 1) what the network adds to `pull_start`, with the company (R, N - 1)."""
     nothing = scores.nothing + (scores.company[..., 0] * company).sum(dim=-1)
-    return torch.cat([scores.source, nothing[..., None]], dim=-1)
+    return torch.cat([scores.source, nothing[..., None]], dim=-1) / temperature
 
 
-def keep_logits(scores: Scores, company: Tensor) -> Tensor:
+def keep_logits(scores: Scores, company: Tensor, temperature: float) -> Tensor:
     """Return (R,) what the network adds to the start of keeping, with the company (R, N - 1)."""
-    return scores.keep + (scores.company[..., 1] * company).sum(dim=-1)
+    return (scores.keep + (scores.company[..., 1] * company).sum(dim=-1)) / temperature
 
 
 def without_own(by_number: Tensor, n: int) -> Tensor:

@@ -443,7 +443,8 @@ def unpacked(sets: Tensor, nodes: int) -> Tensor:
 
 def _allowed_of(view: View, source: Tensor, n: int) -> Tensor:
     """Return (E, J) 0 or 1: node n receives the block from the source it names."""
-    all_nodes = torch.full((source.shape[0], view.slot.nodes, source.shape[1]), -1)
-    all_nodes = all_nodes.to(source.device)
-    all_nodes[:, n] = source
-    return (allowed_sources(view.slot, view.cached, all_nodes)[:, n] >= 0).long()
+    slot = view.slot
+    named = source.clamp(0, slot.nodes)
+    reaches = slot.link[:, :, n].gather(1, named) < torch.inf
+    has = (view.cached | 1 << slot.nodes) >> named & ~(view.cached >> n) & 1
+    return has * (reaches & slot.needed & (source == named))

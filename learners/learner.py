@@ -156,6 +156,14 @@ LEARNERS = (
         steps=200,
         every=10,
     ),
+    LearnerKind(
+        "dcg",
+        "learners.dcg",
+        "values of node sets, summed over nodes and pairs of nodes: a coordination graph",
+        "Boehmer, Kurin, Whiteson, ICML 2020, arXiv 1910.00091",
+        steps=200,
+        every=10,
+    ),
 )
 
 

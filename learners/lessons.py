@@ -1,10 +1,11 @@
-"""What actors learn from: their turns, with the cost of every action given what the others did.
+"""What actors learn from: their turns, with the cost of every action given what others decided.
 
     minimise  y . cost - entropy(logits),   y = one-hot of the action + soft - stop(soft)
 
-soft is the Gumbel-Softmax of the same noise the action was drawn with (E. Jang et al., ICLR 2017,
-arXiv 1611.01144): forwards the action that was done, backwards its relaxation. Costs are in
-temperatures, so that the logits of the best policy are (differences of) costs.
+soft is the Gumbel-Softmax (E. Jang et al., ICLR 2017, arXiv 1611.01144): forwards an action that is
+drawn, backwards its relaxation. The cost of every action is known, so the mean over many draws of
+the noise costs a pass through the loss alone, not through the network. Costs are in temperatures,
+so that the logits of the best policy are (differences of) costs.
 
 What is kept is decided by a projection: blocks in falling order of their logits until the storage
 is full. Through it survives what concerns the margin alone: what keeping a block saves against
@@ -13,8 +14,9 @@ what it displaces, the last block that fits. A logit of keeping stands for a sav
     soft = sigmoid((logit + noise - displaced) / tau),   cost = displaced - saved
 
 so that blocks near the margin move most, and that at the optimum logit = saved, whose order is what
-the projection needs. Measuring logits from the margin of the actor's own logits instead lets them
-drift without end.
+the projection needs. That holds for small tau: the noise that the relaxation is averaged over
+widens it, and at tau = 1 logits more than a temperature above the margin have no optimum, and
+drift. Measuring logits from the margin of the actor's own logits lets them drift at any tau.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Lessons:
         (R,) bool: what to keep, else what to pull.
     company
         (R, N - 1) the other nodes that had decided to keep or to receive the block.
-    start, noise
+    start
         (R, N + 1) of the sources but the node, the cloud and nothing; of keeping in column 0.
     cost
         (R, N + 1) likewise; of keeping what it displaces in column 0, what it saves in column 1.
@@ -60,7 +62,6 @@ class Lessons:
     keeping: Tensor
     company: Tensor
     start: Tensor
-    noise: Tensor
     cost: Tensor
     weight: Tensor
 
@@ -100,10 +101,11 @@ def lessons_of(
     turns: list[Turn],
     slot: Slot,
     cached: Tensor,
-    kept: Tensor,
     delivery: Delivery,
     cost: Tensor,
     after: Tensor,
+    *,
+    kept: Tensor | None = None,
 ) -> Lessons | None:
     """Return what the turns of a slot teach; None if there were none.
 
@@ -113,40 +115,38 @@ def lessons_of(
         Of all nodes.
     slot
         The slot.
-    cached, kept
-        (E, J) X, and K that all keep in the end.
+    cached
+        (E, J) X.
     delivery
         What all pulled.
     cost, after
         (E, J, S) G and U of the critic, in units per byte.
+    kept
+        (E, J) what all keep in the end: what counts where all decide at once. None: what each node
+        had seen of the others, in turn. Without exploration that is what they end with, so a turn
+        has to be judged by it.
     """
     if not turns:
         return None
     columns = slot.nodes + 1
-    known = {
-        n: keep_values(n, slot, delivery.sender, cost, kept)
-        for n in sorted({turn.node for turn in turns if turn.keeping})
-    }
-    costs, starts, noises, keeping = [], [], [], []
+    costs, starts, keeping = [], [], []
     for turn in turns:
         if turn.keeping:
-            displaced, saved = known[turn.node]
+            others = turn.others if kept is None else kept
+            displaced, saved = keep_values(turn.node, slot, delivery.sender, cost, others)
             price = displaced[turn.rows.draw]
             costs.append(_widened([price, turn.rows.of(saved)], columns))
             starts.append(_widened([turn.start], columns))
-            noises.append(_widened([turn.noise], columns))
         else:
             by_number = pull_costs(turn, slot, cached, delivery, after)
             costs.append(without_own(by_number, turn.node))
             starts.append(turn.start)
-            noises.append(turn.noise)
         keeping.append(torch.full_like(turn.rows.draw, turn.keeping, dtype=torch.bool))
     return Lessons(
         seen=_map_features([turn.seen for turn in turns], torch.cat),
         keeping=torch.cat(keeping),
         company=torch.cat([turn.company for turn in turns]),
         start=torch.cat(starts),
-        noise=torch.cat(noises),
         cost=torch.cat(costs),
         weight=torch.cat([turn.rows.of(slot.size).float() for turn in turns]),
     )
@@ -179,7 +179,7 @@ def keep_values(
     cost
         (E, J, S) G.
     kept
-        (E, J) K, what all keep in the end.
+        (E, J) K, what the others keep; node n itself does not count.
     """
     bit = 1 << n
     others = kept & ~bit
@@ -239,8 +239,10 @@ def keep_loss(
 
     Parameters
     ----------
-    logit, noise
+    logit
         (R,).
+    noise
+        (R, M) logistic, M draws.
     displaced, saved
         (R,) in temperatures.
     tau
@@ -250,10 +252,10 @@ def keep_loss(
     """
     full = displaced > 0.5 * NO_MARGIN
     margin = torch.where(full, displaced, 0.0)
-    soft = torch.sigmoid((logit + noise - margin) / tau)
-    hard = (logit + noise > margin).float()
-    action = hard + soft - soft.detach()
     over = logit - margin
+    soft = torch.sigmoid((over[:, None] + noise) / tau)
+    hard = (over[:, None] + noise > 0).float()
+    action = (hard + soft - soft.detach()).mean(dim=1)
     entropy = softplus(over) - over * torch.sigmoid(over)
     cost = (margin - saved).clamp(-clip, clip)
     return torch.where(full, action * cost - entropy, 0.0)
@@ -264,16 +266,19 @@ def pull_loss(logits: Tensor, noise: Tensor, cost: Tensor, *, tau: float, clip: 
 
     Parameters
     ----------
-    logits, noise
+    logits
         (R, N + 1); minus infinity where not allowed.
+    noise
+        (R, M, N + 1) Gumbel, M draws.
     cost
         (R, N + 1) in temperatures.
     tau, clip
         As in `keep_loss`.
     """
-    soft = torch.softmax((logits + noise) / tau, dim=1)
-    hard = torch.nn.functional.one_hot((logits + noise).argmax(dim=1), logits.shape[1])
-    action = hard + soft - soft.detach()
+    drawn = logits[:, None] + noise
+    soft = torch.softmax(drawn / tau, dim=2)
+    hard = torch.nn.functional.one_hot(drawn.argmax(dim=2), logits.shape[1])
+    action = (hard + soft - soft.detach()).mean(dim=1)
     log = torch.log_softmax(logits, dim=1)
     allowed = log > -torch.inf
     entropy = -(log.exp() * torch.where(allowed, log, 0.0)).sum(dim=1)

@@ -28,7 +28,9 @@ from learners.actors import (
     Turn,
     actor_network,
     actors_of,
+    gumbel_noise,
     keep_logits,
+    logistic,
     pull_logits,
     trained_actors,
 )
@@ -85,8 +87,8 @@ class Config:
         slot is the start. Without, decisions are faster.
     temperature
         Weight of the entropy, in units of saving per byte.
-    tau
-        Of the soft actions.
+    tau, samples
+        Of the soft actions, and how many are drawn of each.
     actor_rate, critic_rate
         Step sizes of Adam at the beginning.
     halving
@@ -118,7 +120,8 @@ class Config:
     rounds: int = 2
     lookahead: bool = False
     temperature: float = 0.05
-    tau: float = 1.0
+    tau: float = 0.25
+    samples: int = 8
     actor_rate: float = 7e-4
     critic_rate: float = 1e-3
     halving: float = 5000.0
@@ -131,6 +134,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "batch", "width", "embedding", "rounds", "replay", "play_every", "rows")
+        at_least(self, 1, "samples")
         at_least(self, 0, "actor_rate", "critic_rate", "target_rate", "discount", "delay_actor")
         at_least(self, 0, "average_rate")
         at_least(self, 1e-6, "temperature", "tau", "clip", "halving")
@@ -304,10 +308,11 @@ class MaasnLearner:
         rows: Rows,
     ) -> Tensor:
         """Return (R, S) G(K) of a slot by a critic; 0 after the last slot."""
-        base = base_costs(slot, look, rows)
+        values = look if self.config.lookahead else None
+        base = base_costs(slot, values, rows)
         if slot.t == slot.slots - 1:
             return torch.zeros_like(base)
-        seen = seen_of(features(critic_view(slot, *sets), None, look), rows)
+        seen = seen_of(features(critic_view(slot, *sets), None, values), rows)
         learnt: Tensor = network(seen)
         return base + learnt
 
@@ -348,8 +353,8 @@ class MaasnLearner:
     def _lessons(
         self, slot: Slot, look: Lookahead, turns: list[Turn], delivery: Delivery, keep: Tensor
     ) -> Lessons | None:
-        """Return what the critic says of the turns, given what the others did."""
-        cached, kept = packed(self.cache), packed(keep)
+        """Return what the critic says of the turns, given what the others had decided."""
+        cached = packed(self.cache)
         rows = Rows.where((delivery.sender != 0) & slot.real)
         cost = torch.zeros((*slot.size.shape, 1 << slot.nodes), device=self.device)
         cost[rows.draw, rows.block] = self._costs(
@@ -357,30 +362,35 @@ class MaasnLearner:
         )
         rent = rents(slot, look)
         after = value_after((rent[:, None] + cost).flatten(0, 1)).reshape(cost.shape)
-        return lessons_of(turns, slot, cached, kept, delivery, cost, after)
+        kept = None if self.config.in_turn else packed(keep)
+        return lessons_of(turns, slot, cached, delivery, cost, after, kept=kept)
 
     def _improve_actors(self, lessons: Lessons) -> dict[str, float]:
         """Move the actors towards what costs less, on some of the lessons."""
         config = self.config
         chosen = lessons.some(config.rows, self.generator)
         scores = self.actor(chosen.seen)
-        keeping = keep_loss(
-            torch.where(chosen.keeping, chosen.start[:, 0], 0.0)
-            + keep_logits(scores, chosen.company),
-            chosen.noise[:, 0],
-            chosen.cost[:, 0] / config.temperature,
-            chosen.cost[:, 1] / config.temperature,
+        keeping, size = chosen.keeping, (len(chosen.weight), config.samples)
+        noise = logistic(size, self.generator).to(self.device)
+        loss = torch.zeros_like(chosen.weight)
+        keep = chosen.start[:, 0] + keep_logits(scores, chosen.company, config.temperature)
+        loss[keeping] = keep_loss(
+            keep[keeping],
+            noise[keeping],
+            chosen.cost[keeping, 0] / config.temperature,
+            chosen.cost[keeping, 1] / config.temperature,
             tau=config.tau,
             clip=config.clip,
         )
-        pulling = pull_loss(
-            chosen.start + pull_logits(scores, chosen.company),
-            chosen.noise,
-            chosen.cost / config.temperature,
+        pull = (chosen.start + pull_logits(scores, chosen.company, config.temperature))[~keeping]
+        gumbel = gumbel_noise((len(pull), config.samples, pull.shape[1]), self.generator)
+        loss[~keeping] = pull_loss(
+            pull,
+            gumbel.to(self.device),
+            chosen.cost[~keeping] / config.temperature,
             tau=config.tau,
             clip=config.clip,
         )
-        loss = torch.where(chosen.keeping, keeping, pulling)
         loss = (chosen.weight * loss).sum() / chosen.weight.sum()
         self.actor_adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -187,3 +187,8 @@ def action_network(
 def over_blocks(state: Tensor, blocks: Tensor) -> Tensor:
     """Return (E, F) of the whole system as it adds to (E, J, F) or (E, N, J, F)."""
     return state.reshape(len(state), *([1] * (blocks.dim() - 2)), state.shape[-1])
+
+
+def near_nodes(nodes: int, device: torch.device) -> Tensor:
+    """Return (N, N - 1) the numbers of the other nodes."""
+    return torch.tensor([[m for m in range(nodes) if m != n] for n in range(nodes)], device=device)

@@ -384,9 +384,15 @@ class PpoLearner:
             advantage = advantages(reward, value, config.discount, config.trace)
             wanted = (advantage + value).flatten(0, 1) - base
             self.critic.follow(wanted)
-            found = [decisions(self.actor, stages, advantage, keep) for keep in (False, True)]
+            found = [
+                decisions(self.actor, stages, advantage, keep, config.temperature)
+                for keep in (False, True)
+            ]
             kinds = [kind for kind in found if kind is not None]
-            before = [chosen(log_chances(self.actor, kind), kind.choice) for kind in kinds]
+            before = [
+                chosen(log_chances(self.actor, kind, self.config.temperature), kind.choice)
+                for kind in kinds
+            ]
         logged: list[dict[str, float]] = []
         for _ in range(config.epochs):
             parts = [self._split(len(kind.choice)) for kind in kinds]
@@ -423,7 +429,7 @@ class PpoLearner:
     def _loss(self, kind: Decisions, before: Tensor, index: Tensor) -> tuple[Tensor, float]:
         """Return the clipped loss less entropy of some rows, and the share of clipped ratios."""
         clip, kind = self.config.clip, kind.select(index)
-        log = log_chances(self.actor, kind)
+        log = log_chances(self.actor, kind, self.config.temperature)
         ratio = (chosen(log, kind.choice) - before[index]).exp()
         advantage, weight = kind.advantage, kind.weight
         gain = torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
@@ -477,7 +483,11 @@ def advantages(reward: Tensor, value: Tensor, discount: float, trace: float) -> 
 
 
 def decisions(
-    actor: nn.Module, stages: Sequence[Stage], advantage: Tensor, keeping: bool
+    actor: nn.Module,
+    stages: Sequence[Stage],
+    advantage: Tensor,
+    keeping: bool,
+    temperature: float,
 ) -> Decisions | None:
     """Return all choices of one kind; None if there are none.
 
@@ -491,6 +501,8 @@ def decisions(
         (S, E, N or 1, J or 1).
     keeping
         Which kind.
+    temperature
+        Units of saving that a logit stands for.
     """
     parts = []
     for stage, of_stage in zip(stages, advantage, strict=True):
@@ -503,13 +515,13 @@ def decisions(
             rows, scores = turn.rows, actor(turn.seen)
             if keeping:  # where all fit there is no choice
                 kept = stage.kept[rows.draw, turn.node, rows.block]
-                logits = turn.start + keep_logits(scores, turn.company) + turn.noise
+                logits = turn.start + keep_logits(scores, turn.company, temperature) + turn.noise
                 margin = margins(logits, kept, rows.draw)
                 over, choice = turn.start - margin, kept.long()
                 start, open_ = torch.stack([torch.zeros_like(over), over], 1), margin.isfinite()
             else:
                 start = turn.start
-                learnt = pull_logits(scores, turn.company)
+                learnt = pull_logits(scores, turn.company, temperature)
                 choice = (start + learnt + turn.noise).argmax(dim=1)
                 open_ = torch.ones_like(choice, dtype=torch.bool)
             seen = [getattr(turn.seen, field.name)[open_] for field in fields(Features)]
@@ -557,14 +569,14 @@ def margins(logits: Tensor, kept: Tensor, draw: Tensor) -> Tensor:
     return torch.where(dropped > 0, margin, torch.inf)
 
 
-def log_chances(actor: nn.Module, kind: Decisions) -> Tensor:
+def log_chances(actor: nn.Module, kind: Decisions, temperature: float) -> Tensor:
     """Return (R, A) log-probabilities of the choices."""
     scores = actor(kind.seen)
     if kind.keeping:
-        keep = keep_logits(scores, kind.company)
+        keep = keep_logits(scores, kind.company, temperature)
         learnt = torch.stack([torch.zeros_like(keep), keep], dim=1)
     else:
-        learnt = pull_logits(scores, kind.company)
+        learnt = pull_logits(scores, kind.company, temperature)
     return torch.log_softmax(kind.start + learnt, dim=1)
 
 

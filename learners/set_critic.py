@@ -5,8 +5,8 @@
 a_n, the effect of keeping on the node's own, comes from the environment branch of an action
 semantics network; b_nm, its effect where node m keeps too, is the inner product of the environment
 embedding of n and the interaction embedding of m. One pass of the network thus gives all 2^N sets.
-`base` are the costs of the dynamic programme on expected tables (`learners.lookahead`), so that the
-critic starts there and learns what that programme does not know.
+`base` are the expected delays of the next slot, or the costs of the dynamic programme on expected
+tables (`learners.lookahead`): where the actors start. What comes after is learned.
 
 Its targets are backups on the requests of the next slot, the same for all sets K of a block, so
 that the chance of the requests cancels where sets are compared:
@@ -30,7 +30,7 @@ from learners.episodes import Slot
 from learners.features import NEIGHBOUR, OWN, STATE, Features
 from learners.lookahead import Lookahead, best_subset
 from learners.mixers import mixer
-from learners.networks import over_blocks, perceptron
+from learners.networks import near_nodes, over_blocks, perceptron
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,19 +123,17 @@ class SetCritic(nn.Module):
         if self.semantic:
             meets = (others @ meets[..., None])[..., 0] / others.shape[-1] ** 0.5
         nodes = alone.shape[1]
-        sets = torch.arange(1 << nodes, device=h.device)
-        member = (sets[:, None] >> torch.arange(nodes, device=h.device) & 1).float()  # (S, N)
-        with_me = _off_diagonal(nodes, h.device)  # (N, N - 1) the others of each node
-        company = torch.einsum("snm,rnm->rsn", member[:, with_me], meets)
+        member = members(nodes, h.device)
+        company = torch.einsum("snm,rnm->rsn", member[:, near_nodes(nodes, h.device)], meets)
         values = member * (alone.transpose(1, 2) + company)
         mixed: Tensor = self.mixer(values, torch.cat([seen.state, seen.own.mean(dim=1)], dim=1))
         return mixed
 
 
-def _off_diagonal(nodes: int, device: torch.device) -> Tensor:
-    numbers = torch.arange(nodes, device=device)
-    others = numbers[:, None] + 1 + torch.arange(nodes - 1, device=device)
-    return (others % nodes).sort(dim=1)[0]
+def members(nodes: int, device: torch.device) -> Tensor:
+    """Return (S, N) float32, 1 for the nodes of every set."""
+    sets = torch.arange(1 << nodes, device=device)
+    return (sets[:, None] >> torch.arange(nodes, device=device) & 1).float()
 
 
 def unit_of(slot: Slot) -> Tensor:
@@ -161,10 +159,21 @@ def critic_view(slot: Slot, cached: Tensor, held: Tensor) -> View:
     return View(slot, cached, held, torch.zeros_like(cached), in_turn=False, keeping=True)
 
 
-def base_costs(slot: Slot, values: Lookahead, rows: Rows) -> Tensor:
-    """Return (R, S) cost of keeping by the lookahead, in units, before rent."""
-    cost = values.cost[rows.draw, slot.kind[rows.draw, rows.block]]
-    return cost.float() / unit_of(slot)[rows.draw, None].float()
+def base_costs(slot: Slot, values: Lookahead | None, rows: Rows) -> Tensor:
+    """Return (R, S) cost of keeping without the network, in units, before rent.
+
+    Parameters
+    ----------
+    slot
+        The slot.
+    values
+        Its lookahead, whose costs they are; None: the expected delays of the next slot.
+    rows
+        The (draw, block) pairs.
+    """
+    table = slot.worth[:, 0] if values is None else values.cost
+    cost = table[rows.draw, rows.of(slot.kind)]
+    return (cost / unit_of(slot)[rows.draw, None]).float()
 
 
 def rents(slot: Slot, values: Lookahead) -> Tensor:

@@ -1,4 +1,4 @@
-"""QMIX and VDN: temporal differences on the values of all node sets that may keep a block.
+"""QMIX, VDN, DCG: temporal differences on the values of all node sets that may keep a block.
 
     G_j(K) = base_j(K) + mix_z([1 in K] q_1, ..., [N in K] q_N)
 
@@ -7,7 +7,13 @@ dynamic programme on expected delays (`learners.lookahead`; without it the expec
 next slot), plus what is learned. q_n < 0 if a copy at node n saves more than the table says; it is
 the value of "keep" in the network of node n. mix is the sum (VDN, Sunehag et al., AAMAS 2018, arXiv
 1706.05296) or monotonic with weights from the state (QMIX, Rashid et al., JMLR 21 (2020), arXiv
-2003.08839). The slot delay is a sum over blocks, so the team's value is one too.
+2003.08839). With a payoff for every pair of nodes that keep the block,
+
+    q_n(K) = a_n + sum over m in K of b_nm,
+
+the inner product of what node n sees and what it sees of node m (DCG: W. Böhmer, V. Kurin and S.
+Whiteson, Deep Coordination Graphs, ICML 2020, arXiv 1910.00091): how copies stand in for one
+another. The slot delay is a sum over blocks, so the team's value is one too.
 
 Backups are for all actions: the requests of the next slot say what every set K of the 2^N would
 have cost there, so all sets of a block learn from one played slot, whichever of them was played:
@@ -48,13 +54,15 @@ from learners.features import OWN, STATE, Features
 from learners.learner import Part, TrainedPolicy, load_module, seeded
 from learners.lookahead import Lookahead
 from learners.mixers import MIXERS, mixer
-from learners.networks import action_network
+from learners.networks import action_network, near_nodes
 from learners.observer import Observer
 from learners.replay import MOST_SETS, Played, Replay
 from learners.set_critic import (
     Rows,
     backup,
+    base_costs,
     critic_view,
+    members,
     rents,
     seen_of,
     unit_of,
@@ -67,12 +75,14 @@ CREDITS = ("block", "team")
 
 @dataclass(frozen=True)
 class Config:
-    """Options of QMIX; VDN differs in the default of `mixing`.
+    """Options of QMIX; VDN and DCG differ in the defaults of `mixing` and `pairs`.
 
     Attributes
     ----------
     mixing
-        "monotonic" (QMIX) or "sum" (VDN), over nodes.
+        "monotonic" (QMIX) or "sum" (VDN, DCG), over nodes.
+    pairs
+        A payoff for every pair of nodes (DCG).
     batch
         Draws that are played in a step.
     updates
@@ -105,6 +115,7 @@ class Config:
     """
 
     mixing: str = "monotonic"
+    pairs: bool = False
     batch: int = 8
     updates: int = 20
     width: int = 64
@@ -194,6 +205,7 @@ class SetValues(nn.Module):
             embedding=config.embedding,
             zero_last=True,
         )
+        self.pairs = config.pairs
         self.mixer = mixer(config.mixing, len(STATE) + len(OWN))
         self.level = nn.Linear(len(STATE), 1)  # of the state, the same for all sets
         nn.init.zeros_(self.level.weight)
@@ -201,19 +213,20 @@ class SetValues(nn.Module):
 
     def forward(self, seen: Features) -> Tensor:
         """Return (R, S) of R (draw, block) pairs, from features (R, N, F) of all nodes."""
-        alone = -self.nodes(seen).keep  # (R, N)
-        nodes = alone.shape[1]
-        sets = torch.arange(1 << nodes, device=alone.device)
-        member = (sets[:, None] >> torch.arange(nodes, device=sets.device) & 1).float()  # (S, N)
+        scores = self.nodes(seen)
+        value = -scores.keep[:, None]  # (R, 1, N), of every set of other nodes
+        nodes = value.shape[2]
+        member = members(nodes, value.device)  # (S, N)
+        if self.pairs:
+            others = member[:, near_nodes(nodes, value.device)]  # (S, N, N - 1)
+            value = value - torch.einsum("snm,rnm->rsn", others, scores.company[..., 1])
         state = torch.cat([seen.state, seen.own.mean(dim=1)], dim=1)
-        mixed: Tensor = self.mixer(member * alone[:, None], state)
+        mixed: Tensor = self.mixer(member * value, state)
         level: Tensor = self.level(seen.state)
         return mixed + level
 
 
-def costs(
-    network: nn.Module, observer: Observer, view: View, rows: Rows, lookahead: bool
-) -> Tensor:
+def costs(network: nn.Module, observer: Observer, view: View, rows: Rows) -> Tensor:
     """Return (R, S) G(K) of some (draw, block) pairs, in units per byte.
 
     Parameters
@@ -221,20 +234,15 @@ def costs(
     network
         What is learned.
     observer
-        Makes the features.
+        Makes the features; its lookahead, if used, is the base.
     view
         As `learners.set_critic.critic_view` returns.
     rows
         The pairs.
-    lookahead
-        Whether the base is the table of the lookahead, else the expected delay of the next slot.
     """
-    slot = view.slot
-    values = observer.values(view)
-    table = values.cost if lookahead and values is not None else slot.worth[:, 0]
-    base: Tensor = table[rows.draw, rows.of(slot.kind)] / unit_of(slot)[rows.draw, None]
+    base = base_costs(view.slot, observer.values(view), rows)
     learnt: Tensor = network(seen_of(observer(view, None), rows))
-    return base.float() + learnt
+    return base + learnt
 
 
 class SetPolicy:
@@ -308,9 +316,7 @@ class SetPolicy:
         rows = Rows.where((view.held != 0) & view.slot.real)
         table = torch.zeros((*view.held.shape, 1 << view.slot.nodes), device=view.held.device)
         with torch.no_grad():
-            table[rows.draw, rows.block] = costs(
-                self.network, self.observer, view, rows, self.lookahead
-            )
+            table[rows.draw, rows.block] = costs(self.network, self.observer, view, rows)
         return table
 
 
@@ -423,11 +429,11 @@ class ValueLearner:
                 later = torch.zeros((len(rows.draw), 1 << slot.nodes), device=self.device)
             else:
                 view = critic_view(coming, kept, next_held)
-                later = costs(self.target, observer, view, rows, config.lookahead)
+                later = costs(self.target, observer, view, rows)
             rent = rents(coming, values.slot(coming.t))[rows.draw]
             wanted = backup(coming, value_after(rent + config.discount * later), rows)
         view = critic_view(slot, cached, held)
-        error = costs(self.network, observer, view, rows, config.lookahead) - wanted
+        error = costs(self.network, observer, view, rows) - wanted
         weight = rows.of(slot.size).float()
         if config.credit == "block":
             error = error - error.mean(dim=1, keepdim=True)

@@ -1,16 +1,14 @@
 """A run that starts from another one's policy: fine-tuning, or actors that begin as imitators.
 
 A policy of the same learner is taken as it is. A policy of `hindsight` can start the actors of
-`maasn-da`, `mappo` and `ippo`: its residuals, in units per byte, become logits.
+`maasn-da`, `mappo` and `ippo`: both say by how much the tables are off, in the same units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from torch.nn import Module
 
 from learners.checkpoints import POLICY, Checkpoint, read_checkpoint
@@ -52,7 +50,6 @@ def start_from(learner: Learner, name: str, options: Any, checkpoint: Path) -> N
     }
     if found.learner == "hindsight" and name in IMITATORS:
         _check_tables(found, options, header)
-        state = as_logits(state, options.temperature)
     elif found.learner != name:
         allowed = "hindsight or its own kind" if name in IMITATORS else "its own kind"
         raise ValueError(
@@ -68,26 +65,6 @@ def start_from(learner: Learner, name: str, options: Any, checkpoint: Path) -> N
     for part in parts.values():
         if isinstance(part, Module) and part.state_dict().keys() == state.keys():
             load_module(part, state, "policy")
-
-
-def as_logits(state: Mapping[str, Tensor], temperature: float) -> dict[str, Tensor]:
-    """Return the state of an `ActionSemanticsNetwork` whose residuals have become logits.
-
-    Logits are a start by the tables plus the network's scores, and stand for saving over
-    temperature; so the residuals, in units, are divided by it. Pulling nothing gets less where a
-    copy is worth more, keeping gets more.
-
-    Parameters
-    ----------
-    state
-        Of a network of `hindsight`.
-    temperature
-        Units of saving per byte that a logit stands for, > 0.
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature: {temperature} is not allowed, must be > 0")
-    scale = {"alone.weight": 1.0 / temperature, "alone.bias": 1.0 / temperature}
-    return {key: tensor * scale.get(key, 1.0) for key, tensor in state.items()}
 
 
 def _check_tables(found: Checkpoint, options: Any, header: Path) -> None:

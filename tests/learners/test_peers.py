@@ -21,7 +21,7 @@ from learners.observer import Observer
 from learners.set_critic import Rows, critic_view, seen_of
 from learners.training import train
 
-PEERS = ("mappo", "ippo", "qmix", "vdn")
+PEERS = ("mappo", "ippo", "qmix", "vdn", "dcg")
 TINY = str(Path(__file__).parent / "tiny-slots.toml")
 SMALL = {"batch": 2, "width": 8, "embedding": 4}
 
@@ -54,6 +54,7 @@ def total(learner: Learner) -> float:
         ("qmix", 6, {}),
         ("qmix", 6, {"lookahead": True}),
         ("vdn", 6, {}),
+        ("dcg", 6, {}),
     ],
 )
 def test_finds_the_optimum_of_the_game(name, steps, options):

@@ -10,10 +10,7 @@ import torch
 
 from learners.checkpoints import read_checkpoint, states
 from learners.config import run_config
-from learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features
-from learners.networks import ActionSemanticsNetwork
 from learners.training import train
-from learners.warm_start import as_logits
 from problem.files import FormatError
 
 TINY = str(Path(__file__).parent / "tiny-slots.toml")
@@ -62,41 +59,17 @@ def policy_at_start(run, folder: Path) -> dict[str, torch.Tensor]:
     return {k: v for k, v in state.tensors.items() if k.startswith(("policy", "actor/"))}
 
 
-def test_residuals_become_logits():
-    """The network then says the same residuals, in units of the temperature."""
-    torch.manual_seed(1)
-    one, other = ActionSemanticsNetwork(16, 8), ActionSemanticsNetwork(16, 8)
-    other.load_state_dict(as_logits(one.state_dict(), 0.25))
-    seen = Features(
-        own=torch.rand(5, 4, 7, len(OWN)),
-        neighbour=torch.rand(5, 4, 7, 3, len(NEIGHBOUR)),
-        cloud=torch.rand(5, 4, 7, len(CLOUD)),
-        state=torch.rand(5, len(STATE)),
-        real=torch.ones(5, 7, dtype=torch.bool),
-        may_pull=torch.ones(5, 4, 7, 5, dtype=torch.bool),
-        may_keep=torch.ones(5, 4, 7, dtype=torch.bool),
-    )
-    with torch.no_grad():
-        mine, logits = one(seen), other(seen)
-    torch.testing.assert_close(logits.keep, 4.0 * mine.keep)
-    torch.testing.assert_close(logits.nothing, 4.0 * mine.nothing)
-    with pytest.raises(ValueError, match="temperature: 0 is not allowed"):
-        as_logits({}, 0)
-
-
 @pytest.mark.parametrize("learner", ["maasn-da", "mappo", "ippo"])
 def test_actors_start_as_imitators(learner, imitator, tmp_path):
-    """The weights at step 0 are those of the hindsight policy, heads over the temperature."""
+    """The weights at step 0 are those of the hindsight policy."""
     run = tiny(learner, warm_start=str(imitator), checkpoint_every=1)
     began = policy_at_start(run, tmp_path)
     theirs = policy_of(read_checkpoint(imitator).tensors)
     assert float(theirs["policy/alone.weight"].abs().max()) > 0
-    scale = 1.0 / run.learner_options.temperature
     for name, tensor in theirs.items():
-        wanted = tensor * (scale if "alone" in name else 1.0)
-        torch.testing.assert_close(began[name], wanted)
+        assert torch.equal(began[name], tensor)
         if learner == "maasn-da":  # the actors and their running average
-            torch.testing.assert_close(began[name.replace("policy", "actor")], wanted)
+            assert torch.equal(began[name.replace("policy", "actor")], tensor)
 
 
 def test_goes_on_from_its_own_kind(imitator, tmp_path):

@@ -89,10 +89,12 @@ class Run:
 
 ECHO = {"augmentation": "echo-state", "refresh": 200}
 
+REAL = {"augmentation": "none"}
+
 HINDSIGHT = {"draws": 8, "passes": 0.5, "decay_steps": 150}
 """The steps over which the step size falls are about those that the budget allows."""
 
-FASTER = {"batch": 8, "play_every": 1, "rows": 2048, "actor_rate": 1e-3, "critic_rate": 1e-3}
+FASTER = {"batch": 8, "play_every": 2, "rows": 2048, "average_rate": 0.005}
 """For a budget of minutes; the defaults are for longer runs."""
 
 FEW = {"draws": 8}
@@ -110,10 +112,11 @@ def _periodic(summary: str, source: Mapping[str, Any], **options: Any) -> Run:
 LEADERS: dict[str, Run] = {
     "maasn-da": _maasn("everything"),
     "hindsight": Run("hindsight", "privileged labels, residual on mpc", HINDSIGHT),
-    "vdn": Run("vdn", "values of node sets, sum"),
+    "dcg": Run("dcg", "values of node sets, sum over nodes and pairs"),
 }
 
 PEERS: dict[str, Run] = {
+    "vdn": Run("vdn", "values of node sets, sum over nodes"),
     "qmix": Run("qmix", "values of node sets, monotonic mixing"),
     "mappo": Run("mappo", "PPO, centralised critic"),
     "ippo": Run("ippo", "PPO, a critic for every node"),
@@ -133,7 +136,7 @@ PEERS: dict[str, Run] = {
 
 ABLATIONS: dict[str, Run] = {
     "no action semantics": _maasn("flat networks", action_semantics=False),
-    "no augmentation": _maasn("real draws alone", {}),
+    "no augmentation": _maasn("real draws alone", REAL),
     "noise": _maasn("copies with noise", {**ECHO, "augmentation": "noise"}),
     "oracle": _maasn("true generator", {**ECHO, "augmentation": "oracle"}),
     "team credit": _maasn("critic from the sum of delays", credit="team"),
@@ -142,14 +145,14 @@ ABLATIONS: dict[str, Run] = {
 
 PERIODIC: dict[str, Run] = {
     "maasn-da periodic": _periodic("everything, 8 real draws", ECHO),
-    "no augmentation periodic": _periodic("8 real draws alone", {}),
+    "no augmentation periodic": _periodic("8 real draws alone", REAL),
     "noise periodic": _periodic("copies with noise", {**ECHO, "augmentation": "noise"}),
     "oracle periodic": _periodic("true generator", {**ECHO, "augmentation": "oracle"}),
     "no action semantics periodic": _periodic("flat networks", ECHO, action_semantics=False),
 }
 
 LONG: dict[str, Run] = {
-    "vdn long": Run("vdn", "as vdn, 128 real draws, a longer budget", {}, {"draws": 128}),
+    "dcg long": Run("dcg", "as dcg, 128 real draws, a longer budget", {}, {"draws": 128}),
     "hindsight long": Run(
         "hindsight",
         "as hindsight, 128 real draws, a longer budget",

@@ -46,7 +46,8 @@ class SourceConfig:
         Subgradient steps for the storage prices of a draw's first slot; half of them in the
         others. With a quarter of this the prices are several times too high.
     augmentation
-        "none", "noise", "echo-state" or "oracle".
+        "none", "noise", "echo-state" or "oracle"; of a run, by default what the learner says
+        (`learners.learner.LearnerKind`).
     synthetic
         Synthetic share of all draws at the beginning, if the predictor had no error.
     refresh
@@ -180,6 +181,7 @@ def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfi
     if isinstance(given.get("learner"), str):
         kind = learner_kind(given["learner"])
         every = dict.fromkeys(("validate_every", "checkpoint_every"), kind.every)
+        source = {"augmentation": kind.augmentation, **source}
         given = {"steps": kind.steps, "log_every": max(1, kind.every // 10), **every, **given}
     run = dataclass_from(
         RunConfig,

@@ -40,7 +40,7 @@ from learners.episodes import Slot
 from learners.feature_basis import time_unit
 from learners.features import Features
 from learners.hindsight_labels import hindsight_of
-from learners.learner import Part, load_module, seeded
+from learners.learner import Part, follow, load_module, seeded
 from learners.lookahead import Lookahead
 from learners.networks import ActionSemanticsNetwork
 from learners.observer import Observer
@@ -265,10 +265,7 @@ class HindsightLearner:
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
-            with torch.no_grad():
-                pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
-                for mean, now in pairs:
-                    mean.lerp_(now, 1.0 - config.averaging)
+            follow(self.average, self.network, 1.0 - config.averaging)
             loss_sum += float(loss.detach())
             start_sum += float((rows_.weight * rows_.target**2).sum() / total)
         self.steps += 1

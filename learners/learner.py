@@ -95,6 +95,8 @@ class LearnerKind:
     steps, every
         Default number of steps, and steps between held-out evaluations and checkpoints: a step of
         one learner is a batch of pairs, of another a batch of whole episodes.
+    augmentation
+        Where its synthetic draws come from by default (`learners.config.SourceConfig`).
     """
 
     name: str
@@ -103,6 +105,7 @@ class LearnerKind:
     reference: str = ""
     steps: int = 20000
     every: int = 1000
+    augmentation: str = "none"
 
     def load(self) -> ModuleType:
         """Import the module."""
@@ -115,6 +118,7 @@ LEARNERS = (
         "learners.maasn",
         "decentralised actors with action semantics, value-decomposition critic, augmentation",
         "Fu et al., arXiv 2509.19341; Wang et al., Action Semantics Network, ICLR 2020",
+        augmentation="echo-state",
     ),
     LearnerKind(
         "hindsight",
@@ -187,6 +191,13 @@ def play(episodes: Episodes, policy: TrainedPolicy) -> Rollout:
     """Play all slots of all draws as the policy wants it, without gradients."""
     with torch.no_grad():
         return roll(episodes, policy, in_turn=policy.in_turn, rounds=policy.rounds)
+
+
+def follow(slow: Module, fast: Module, rate: float) -> None:
+    """Move the weights of one network a share of the way to those of another."""
+    with torch.no_grad():
+        for one, other in zip(slow.parameters(), fast.parameters(), strict=True):
+            one.lerp_(other, rate)
 
 
 def seeded(seed: int, *names: str) -> Generator:

@@ -38,7 +38,7 @@ from learners.config import at_least, one_of
 from learners.environment import Delivery, packed, step
 from learners.episodes import Slot
 from learners.features import features
-from learners.learner import Part, TrainedPolicy, seeded
+from learners.learner import Part, TrainedPolicy, follow, seeded
 from learners.lessons import Lessons, keep_loss, lessons_of, pull_loss
 from learners.lookahead import Lookahead
 from learners.mixers import MIXERS
@@ -122,7 +122,7 @@ class Config:
     temperature: float = 0.05
     tau: float = 0.25
     samples: int = 8
-    actor_rate: float = 7e-4
+    actor_rate: float = 5e-4
     critic_rate: float = 1e-3
     halving: float = 5000.0
     average_rate: float = 0.003
@@ -421,13 +421,6 @@ class MaasnLearner:
         )
         self.before = last.slots[0] if last.slots else None
         self.lessons = Lessons.load(tensors, self.device)
-
-
-def follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
-    """Move the weights of one network a share of the way to those of another."""
-    with torch.no_grad():
-        for one, other in zip(slow.parameters(), fast.parameters(), strict=True):
-            one.lerp_(other, rate)
 
 
 def centred(costs: Tensor) -> Tensor:

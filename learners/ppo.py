@@ -101,7 +101,7 @@ class Config:
     rounds: int = 2
     lookahead: bool = False
     temperature: float = 0.05
-    actor_rate: float = 5e-4
+    actor_rate: float = 5e-5
     critic_rate: float = 1e-3
     epochs: int = 4
     minibatches: int = 4

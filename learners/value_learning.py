@@ -51,7 +51,7 @@ from learners.environment import (
 )
 from learners.environment import rows as rows_of_sets
 from learners.features import OWN, STATE, Features
-from learners.learner import Part, TrainedPolicy, load_module, seeded
+from learners.learner import Part, TrainedPolicy, follow, load_module, seeded
 from learners.lookahead import Lookahead
 from learners.mixers import MIXERS, mixer
 from learners.networks import action_network, near_nodes
@@ -101,7 +101,12 @@ class Config:
         The table of `mpc` is the base, and its marginals are features; else the expected delay of
         the next slot is the base. Without, decisions are faster.
     rate
-        Step size of Adam.
+        Step size of Adam at the beginning.
+    halving
+        Steps after which it is a half, after twice as many a third, and so on.
+    average_rate
+        Share of the network that goes into its running average after every update; the average is
+        the policy.
     target_rate
         Share of the network that goes into the target network after every update.
     discount
@@ -126,6 +131,8 @@ class Config:
     rounds: int = 2
     lookahead: bool = False
     rate: float = 1e-3
+    halving: float = 100.0
+    average_rate: float = 0.01
     target_rate: float = 0.02
     discount: float = 1.0
     replay: int = 400
@@ -134,8 +141,8 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "batch", "updates", "width", "embedding", "rounds", "replay")
-        at_least(self, 0, "rate", "target_rate", "discount", "exploration")
-        at_least(self, 1e-6, "clip")
+        at_least(self, 0, "rate", "average_rate", "target_rate", "discount", "exploration")
+        at_least(self, 1e-6, "clip", "halving")
         one_of("credit", self.credit, CREDITS)
         one_of("mixing", self.mixing, MIXERS)
 
@@ -351,6 +358,7 @@ class ValueLearner:
             torch.manual_seed(int(torch.randint(2**62, (), generator=seeded(seed, "networks"))))
             self.network = SetValues(config, nodes).to(device)
         self.target = copy.deepcopy(self.network)
+        self.average = copy.deepcopy(self.network)
         self.adam = torch.optim.Adam(self.network.parameters(), lr=config.rate)
         self.generator = seeded(seed, "play")
         self.replay = Replay(config.replay)
@@ -359,7 +367,8 @@ class ValueLearner:
     def parts(self) -> Mapping[str, Part]:
         """Return networks, optimiser, generator."""
         return {
-            "policy": self.network,
+            "policy": self.average,
+            "network": self.network,
             "target": self.target,
             "adam": self.adam,
             "generator": self.generator,
@@ -376,12 +385,15 @@ class ValueLearner:
 
     def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
         """Return the policy, without exploration."""
-        return SetPolicy(self.network, self.config, values)
+        return SetPolicy(self.average, self.config, values)
 
     def step(self) -> Mapping[str, float]:
         """Play whole episodes of a batch, then make some updates on past slots."""
         pool = self.source.at(self.steps)
         self.replay.forget_other(pool.number)
+        self.adam.param_groups[0]["lr"] = self.config.rate / (
+            1.0 + self.steps / self.config.halving
+        )
         delay = self._play(pool)
         count = self.config.updates if self.replay.slots else 0
         losses = [self._improve(pool) for _ in range(count)]
@@ -448,8 +460,6 @@ class ValueLearner:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         self.adam.step()
-        with torch.no_grad():
-            pairs = zip(self.target.parameters(), self.network.parameters(), strict=True)
-            for slow, fast in pairs:
-                slow.lerp_(fast, config.target_rate)
+        follow(self.target, self.network, config.target_rate)
+        follow(self.average, self.network, config.average_rate)
         return float(loss.detach())

@@ -48,9 +48,9 @@ def total(learner: Learner) -> float:
 @pytest.mark.parametrize(
     ("name", "steps", "options"),
     [
-        ("mappo", 45, {"temperature": 0.5}),
-        ("mappo", 45, {"temperature": 0.5, "credit": "team"}),
-        ("ippo", 45, {"temperature": 0.5}),
+        ("mappo", 45, {"temperature": 0.5, "actor_rate": 5e-4}),
+        ("mappo", 45, {"temperature": 0.5, "actor_rate": 5e-4, "credit": "team"}),
+        ("ippo", 45, {"temperature": 0.5, "actor_rate": 5e-4}),
         ("qmix", 6, {}),
         ("qmix", 6, {"lookahead": True}),
         ("vdn", 6, {}),

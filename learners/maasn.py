@@ -117,7 +117,7 @@ class Config:
     in_turn: bool = True
     play_every: int = 4
     rows: int = 512
-    rounds: int = 2
+    rounds: int = 3
     lookahead: bool = False
     temperature: float = 0.05
     tau: float = 0.25

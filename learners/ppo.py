@@ -98,7 +98,7 @@ class Config:
     action_semantics: bool = True
     credit: str = "block"
     in_turn: bool = True
-    rounds: int = 2
+    rounds: int = 3
     lookahead: bool = False
     temperature: float = 0.05
     actor_rate: float = 5e-5

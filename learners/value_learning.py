@@ -128,7 +128,7 @@ class Config:
     action_semantics: bool = True
     credit: str = "block"
     in_turn: bool = True
-    rounds: int = 2
+    rounds: int = 3
     lookahead: bool = False
     rate: float = 1e-3
     halving: float = 100.0

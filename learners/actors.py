@@ -24,13 +24,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from learners.environment import View
-from learners.feature_basis import time_unit
 from learners.features import CLOUD, NEIGHBOUR, OWN, Features
 from learners.learner import load_module
 from learners.lookahead import Lookahead
 from learners.networks import Scores, action_network, near_nodes
 from learners.observer import Observer
-from learners.set_critic import Rows
+from learners.set_critic import Rows, unit_of
 
 BEST_LEVEL = 4.0
 """Logit at the start of what the best level of the slot does, over that of anything else."""
@@ -123,7 +122,7 @@ class Actors:
     observer
         Makes the features.
     temperature
-        Units of saving per byte that a logit stands for.
+        Units (`learners.set_critic.unit_of`) of saving per byte that a logit stands for.
     in_turn, rounds
         As in `learners.environment.roll`.
     generator
@@ -213,7 +212,7 @@ class Actors:
         sets = torch.arange(1 << slot.nodes, device=near.device)
         bit = (1 << torch.arange(slot.nodes, device=near.device))[:, None]
         cost = slot.worth[:, 0] if values is None else values.cost
-        scale = time_unit(slot)[..., None] * self.temperature
+        scale = unit_of(slot)[:, None, None] * self.temperature
         of_block = (cost / scale).float()[torch.arange(slot.draws)[:, None], slot.kind]  # (E, J, S)
         saved = of_block[:, :, sets & ~bit] - of_block[:, :, sets | bit]
         start = saved.transpose(1, 2)  # (E, N, J, S)

@@ -37,13 +37,13 @@ from learners.environment import (
     rows,
 )
 from learners.episodes import Slot
-from learners.feature_basis import time_unit
 from learners.features import Features
 from learners.hindsight_labels import hindsight_of
 from learners.learner import Part, follow, load_module, seeded
 from learners.lookahead import Lookahead
 from learners.networks import ActionSemanticsNetwork
 from learners.observer import Observer
+from learners.set_critic import unit_of
 from learners.source import EpisodeSource, Pool
 
 LABEL_DRAWS = 64
@@ -175,7 +175,7 @@ class HindsightPolicy:
         if self.seen is not None:
             self.seen.append(_Seen(features, view.slot, view.keeping))
         residual: Tensor = scores.keep if view.keeping else -scores.nothing
-        return residual.double() * time_unit(view.slot)[..., None]
+        return residual.double() * unit_of(view.slot)[:, None, None]
 
 
 def marginal(table: Tensor, slot: Slot, others: Tensor, n: int) -> Tensor:
@@ -353,7 +353,7 @@ def _rows_of(shown: _Seen, sets: Tensor, label: Lookahead, base: Tensor | None) 
         table = table - base
     nodes = range(slot.nodes)
     target = torch.stack([marginal(table, slot, sets, n) for n in nodes], dim=1)
-    target = target / time_unit(slot)[..., None]
+    target = target / unit_of(slot)[:, None, None]
     weight = slot.size / slot.size.sum(dim=1, keepdim=True) * slot.real.sum(dim=1, keepdim=True)
     use = seen.may_keep if shown.keeping else (slot.needed & slot.real)[:, None].expand_as(target)
     draw, node, block = use.nonzero(as_tuple=True)

@@ -1,11 +1,14 @@
 """What actors learn from: their turns, with the cost of every action given what others decided.
 
-    minimise  y . cost - entropy(logits),   y = one-hot of the action + soft - stop(soft)
+    minimise  y . (cost + stop(log pi)),   y = one-hot of the action + soft - stop(soft)
 
-soft is the Gumbel-Softmax (E. Jang et al., ICLR 2017, arXiv 1611.01144): forwards an action that is
-drawn, backwards its relaxation. The cost of every action is known, so the mean over many draws of
-the noise costs a pass through the loss alone, not through the network. Costs are in temperatures,
-so that the logits of the best policy are (differences of) costs.
+pi are the chances of the actions, and soft is the Gumbel-Softmax (E. Jang et al., ICLR 2017, arXiv
+1611.01144): forwards an action that is drawn, backwards its relaxation. Costs are in temperatures,
+so that the best policy has pi ~ exp(-cost). The entropy, whose gradient is that of the chances
+times -log pi, goes through the relaxation as the cost does. Beside an exact entropy, a relaxed cost
+would have another optimum (at tau = 1, none for savings two temperatures above the margin) and a
+noise that does not vanish there; so both cancel at the optimum, draw by draw, at any tau. The mean
+over some draws of the noise costs no pass of the network.
 
 What is kept is decided by a projection: blocks in falling order of their logits until the storage
 is full. Through it survives what concerns the margin alone: what keeping a block saves against
@@ -14,19 +17,17 @@ what it displaces, the last block that fits. A logit of keeping stands for a sav
     soft = sigmoid((logit + noise - displaced) / tau),   cost = displaced - saved
 
 so that blocks near the margin move most, and that at the optimum logit = saved, whose order is what
-the projection needs. That holds for small tau: the noise that the relaxation is averaged over
-widens it, and at tau = 1 logits more than a temperature above the margin have no optimum, and
-drift. Measuring logits from the margin of the actor's own logits lets them drift at any tau.
+the projection needs. Measuring logits from the margin of the actor's own logits instead lets them
+drift without end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import softplus
 
 from learners.actors import Turn, without_own
 from learners.environment import Delivery, keep_by_score
@@ -74,17 +75,21 @@ class Lessons:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all as tensors."""
-        seen = {f"lesson.seen.{field.name}": getattr(self.seen, field.name) for field in _SEEN}
-        return seen | {f"lesson.{name}": getattr(self, name) for name in _TENSORS}
+        seen = {f"seen.{field.name}": getattr(self.seen, field.name) for field in _SEEN}
+        return seen | {name: getattr(self, name) for name in _TENSORS}
 
     @classmethod
-    def load(cls, tensors: Mapping[str, Tensor], device: torch.device) -> Lessons | None:
-        """Take back what `tensors` returned; None if there is nothing."""
-        if "lesson.weight" not in tensors:
-            return None
-        seen = {field.name: tensors[f"lesson.seen.{field.name}"].to(device) for field in _SEEN}
-        rest = {name: tensors[f"lesson.{name}"].to(device) for name in _TENSORS}
+    def load(cls, tensors: Mapping[str, Tensor], device: torch.device) -> Lessons:
+        """Take back what `tensors` returned."""
+        seen = {field.name: tensors[f"seen.{field.name}"].to(device) for field in _SEEN}
+        rest = {name: tensors[name].to(device) for name in _TENSORS}
         return cls(Features(**seen), **rest)
+
+
+def joined_lessons(parts: Sequence[Lessons]) -> Lessons:
+    """Return the pairs of several slots side by side."""
+    rest = {name: torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS}
+    return Lessons(_map_features([part.seen for part in parts], torch.cat), **rest)
 
 
 _SEEN = fields(Features)
@@ -235,7 +240,7 @@ def pull_costs(turn: Turn, slot: Slot, cached: Tensor, delivery: Delivery, after
 def keep_loss(
     logit: Tensor, noise: Tensor, displaced: Tensor, saved: Tensor, *, tau: float, clip: float
 ) -> Tensor:
-    """Return (R,) cost of keeping less entropy, differentiable in the logits.
+    """Return (R,) whose gradient is that of the cost of keeping less entropy, in the logits.
 
     Parameters
     ----------
@@ -256,13 +261,12 @@ def keep_loss(
     soft = torch.sigmoid((over[:, None] + noise) / tau)
     hard = (over[:, None] + noise > 0).float()
     action = (hard + soft - soft.detach()).mean(dim=1)
-    entropy = softplus(over) - over * torch.sigmoid(over)
-    cost = (margin - saved).clamp(-clip, clip)
-    return torch.where(full, action * cost - entropy, 0.0)
+    cost = (margin - saved).clamp(-clip, clip) + over.detach()  # over: log pi less log (1 - pi)
+    return torch.where(full, action * cost, 0.0)
 
 
 def pull_loss(logits: Tensor, noise: Tensor, cost: Tensor, *, tau: float, clip: float) -> Tensor:
-    """Return (R,) cost of pulling less entropy, differentiable in the logits.
+    """Return (R,) whose gradient is that of the cost of pulling less entropy, in the logits.
 
     Parameters
     ----------
@@ -279,9 +283,8 @@ def pull_loss(logits: Tensor, noise: Tensor, cost: Tensor, *, tau: float, clip: 
     soft = torch.softmax(drawn / tau, dim=2)
     hard = torch.nn.functional.one_hot(drawn.argmax(dim=2), logits.shape[1])
     action = (hard + soft - soft.detach()).mean(dim=1)
-    log = torch.log_softmax(logits, dim=1)
+    log = torch.log_softmax(logits, dim=1).detach()
     allowed = log > -torch.inf
-    entropy = -(log.exp() * torch.where(allowed, log, 0.0)).sum(dim=1)
     least = torch.where(allowed, cost, torch.inf).amin(dim=1, keepdim=True)
-    over = torch.where(allowed, (cost - least).clamp(0.0, clip), 0.0)
-    return (action * over).sum(dim=1) - entropy
+    over = torch.where(allowed, (cost - least).clamp(0.0, clip) + log, 0.0)
+    return (action * over).sum(dim=1)

@@ -8,9 +8,9 @@ so the derivative of the mixed value by one relaxed action is an exact differenc
 price of storage, what one more kept byte displaces, without which every copy would seem worth
 keeping.
 
-A slot of a batch is played with exploration every other step. In every step the critic improves
-on a played slot from the replay, towards backups by a target network, and the actors improve on
-the slot that was played last (`learners.lessons`).
+A slot of a batch is played with exploration every few steps. In every step the critic improves on a
+played slot from the replay, towards backups by a target network, and the actors improve on some of
+the slots that were played last (`learners.lessons`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from learners.environment import Delivery, packed, step
 from learners.episodes import Slot
 from learners.features import features
 from learners.learner import Part, TrainedPolicy, follow, seeded
-from learners.lessons import Lessons, keep_loss, lessons_of, pull_loss
+from learners.lessons import Lessons, joined_lessons, keep_loss, lessons_of, pull_loss
 from learners.lookahead import Lookahead
 from learners.mixers import MIXERS
 from learners.replay import MOST_SETS, Played, Replay
@@ -56,6 +56,9 @@ from learners.set_critic import (
 from learners.source import EpisodeSource
 
 CREDITS = ("block", "team")
+
+MIXED = 4
+"""Slots that an update of the actors draws its pairs from."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,10 @@ class Config:
     play_every
         Steps from one slot that is played to the next.
     rows
-        (node, block) pairs of that slot, and of one from the replay, that a step learns from.
+        (draw, block) pairs of a slot from the replay, and (node, block) pairs of some of the newest
+        slots, that a step learns from.
+    lessons
+        How many slots count as the newest.
     rounds
         How often every node decides what to keep, if in turn.
     lookahead
@@ -117,11 +123,12 @@ class Config:
     in_turn: bool = True
     play_every: int = 4
     rows: int = 512
+    lessons: int = 20
     rounds: int = 3
     lookahead: bool = False
     temperature: float = 0.05
-    tau: float = 0.25
-    samples: int = 8
+    tau: float = 1.0
+    samples: int = 4
     actor_rate: float = 5e-4
     critic_rate: float = 1e-3
     halving: float = 5000.0
@@ -134,7 +141,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "batch", "width", "embedding", "rounds", "replay", "play_every", "rows")
-        at_least(self, 1, "samples")
+        at_least(self, 1, "samples", "lessons")
         at_least(self, 0, "actor_rate", "critic_rate", "target_rate", "discount", "delay_actor")
         at_least(self, 0, "average_rate")
         at_least(self, 1e-6, "temperature", "tau", "clip", "halving")
@@ -225,7 +232,7 @@ class MaasnLearner:
         self.draw = torch.zeros(0, dtype=torch.int64)
         self.cache = torch.zeros(0)
         self.before: Played | None = None
-        self.lessons: Lessons | None = None
+        self.lessons: list[Lessons] = []
 
     def parts(self) -> Mapping[str, Part]:
         """Return networks, optimisers, generator."""
@@ -255,8 +262,8 @@ class MaasnLearner:
             row |= self._play()
         if self.replay.slots:
             row |= self._improve_critic()
-        if self.lessons is not None:
-            row |= self._improve_actors(self.lessons)
+        if self.lessons:
+            row |= self._improve_actors()
         self.steps += 1
         return row
 
@@ -281,7 +288,8 @@ class MaasnLearner:
             )
             self._remember(pool.number, slot, delivery, keep)
             if self.steps >= self.config.delay_actor:
-                self.lessons = self._lessons(slot, look, actors.turns, delivery, keep)
+                new = self._lessons(slot, look, actors.turns, delivery, keep)
+                self.lessons = [*self.lessons, *([new] if new else [])][-self.config.lessons :]
         self.cache = keep
         self.t = (self.t + 1) % slot.slots
         return {"delay": float(delivery.delay.sum(dim=1).mean())}
@@ -365,10 +373,12 @@ class MaasnLearner:
         kept = None if self.config.in_turn else packed(keep)
         return lessons_of(turns, slot, cached, delivery, cost, after, kept=kept)
 
-    def _improve_actors(self, lessons: Lessons) -> dict[str, float]:
+    def _improve_actors(self) -> dict[str, float]:
         """Move the actors towards what costs less, on some of the lessons."""
         config = self.config
-        chosen = lessons.some(config.rows, self.generator)
+        drawn = torch.randint(len(self.lessons), (MIXED,), generator=self.generator).tolist()
+        share = -(-config.rows // MIXED)
+        chosen = joined_lessons([self.lessons[i].some(share, self.generator) for i in drawn])
         scores = self.actor(chosen.seen)
         keeping, size = chosen.keeping, (len(chosen.weight), config.samples)
         noise = logistic(size, self.generator).to(self.device)
@@ -406,8 +416,8 @@ class MaasnLearner:
             last = Replay(1)
             last.add(self.before)
             tensors |= {f"before.{key}": value for key, value in last.tensors().items()}
-        if self.lessons is not None:
-            tensors |= self.lessons.tensors()
+        for i, lessons in enumerate(self.lessons):
+            tensors |= {f"lesson.{i:05d}.{key}": one for key, one in lessons.tensors().items()}
         return tensors, {"steps": self.steps, "t": self.t, "begun": self.begun}
 
     def load_extra(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
@@ -420,7 +430,12 @@ class MaasnLearner:
             {k.removeprefix("before."): v for k, v in tensors.items() if k.startswith("before.")}
         )
         self.before = last.slots[0] if last.slots else None
-        self.lessons = Lessons.load(tensors, self.device)
+        found: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("lesson."):
+                _, index, name = key.split(".", maxsplit=2)
+                found.setdefault(index, {})[name] = value
+        self.lessons = [Lessons.load(found[index], self.device) for index in sorted(found)]
 
 
 def centred(costs: Tensor) -> Tensor:

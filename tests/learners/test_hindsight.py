@@ -120,13 +120,7 @@ def test_the_target_is_the_marginal_in_hindsight_where_there_are_no_tables() -> 
         slot = drawn().slot(t)
         sender = played.cache[:, t] | (played.source[:, t] >= 0)
         for e in range(6):
-            # The unit of a slot: from the cloud, and sent by all nodes, for the mean byte needed.
-            air = [
-                (float(slot.size[e, j]), float(slot.broadcast[e, slot.group[e, j], -1]))
-                for j in slot.needed[e].nonzero()[:, 0].tolist()
-            ]
-            unit = float(slot.link[e, -1].mean())
-            unit += sum(size * time for size, time in air) / sum(size for size, _ in air)
+            unit = float(slot.link[e, -1].mean())  # the mean time from the cloud
             for n in range(slot.nodes):
                 for j in slot.needed[e].nonzero()[:, 0].tolist():
                     without = sum(1 << m for m in range(slot.nodes) if m != n and sender[e, m, j])

@@ -25,7 +25,7 @@ from learners.lookahead import lookahead_of
 from learners.maasn import Config, start
 from learners.networks import ActionSemanticsNetwork
 from learners.observer import Observer
-from learners.set_critic import Rows, backup, rents, unit_of, value_after
+from learners.set_critic import Rows, backup, base_costs, rents, unit_of, value_after
 from learners.source import FixedSource, Pool
 from problem.scenario import read_scenario
 
@@ -146,20 +146,39 @@ def test_keep_values_by_hand(pool):
             assert float(displaced[e]) == pytest.approx(expected)
 
 
-def test_free_logits_end_at_the_savings():
-    """Gumbel noise and the relaxed projection: at a small tau descent finds logit = saved."""
+@pytest.mark.parametrize("tau", [0.25, 1.0, 3.0])
+def test_free_logits_end_at_the_savings(tau):
+    """The optimum is logit = saved at any tau, few draws of the noise suffice, and none is left."""
     saved = torch.tensor([3.0, -1.0, 0.5, 1.5])
     logit = torch.zeros(4, requires_grad=True)
     adam = torch.optim.Adam([logit], lr=0.05)
     generator = torch.Generator().manual_seed(0)
-    for update in range(1500):
-        adam.param_groups[0]["lr"] = 0.05 / (1.0 + update / 100.0)
-        noise = logistic((4, 256), generator)
-        loss = keep_loss(logit, noise, torch.ones(4), saved, tau=0.25, clip=10.0)
+    for _ in range(1500):
+        loss = keep_loss(
+            logit, logistic((4, 8), generator), torch.ones(4), saved, tau=tau, clip=10.0
+        )
         adam.zero_grad()
-        loss.mean().backward()
+        loss.sum().backward()
         adam.step()
-    torch.testing.assert_close(logit.detach(), saved, rtol=0.0, atol=0.25)
+    torch.testing.assert_close(logit.detach(), saved, rtol=0.0, atol=0.05)
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0])
+def test_free_pulls_end_at_the_softmax_of_the_costs(tau):
+    """Chances ~ exp(-cost) among what is allowed, at any tau."""
+    cost = torch.tensor([[0.5, 0.0, 2.0, 1.0]])
+    closed = torch.tensor([[0.0, 0.0, 0.0, -math.inf]])
+    logits = torch.zeros(1, 4, requires_grad=True)
+    adam = torch.optim.Adam([logits], lr=0.05)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(1500):
+        noise = gumbel_noise((1, 8, 4), generator)
+        loss = pull_loss(logits + closed, noise, cost, tau=tau, clip=10.0)
+        adam.zero_grad()
+        loss.sum().backward()
+        adam.step()
+    found = torch.softmax(logits.detach() + closed, dim=1)
+    torch.testing.assert_close(found, torch.softmax(closed - cost, dim=1), rtol=0.0, atol=0.02)
 
 
 def test_the_gradient_tends_to_that_of_the_expected_cost():
@@ -224,6 +243,21 @@ def test_a_copy_is_judged_by_what_its_node_saw(pool, in_turn):
             row += 1
     assert row == len(lessons.weight)
     assert lessons.keeping.any()
+
+
+def test_actors_start_at_what_an_untrained_critic_says(pool):
+    """Its logit of keeping is the saving by the base of the critic, over the temperature."""
+    slot, cached, turns, delivery, _ = played(pool)
+    every = Rows.where(slot.real)
+    cost = torch.zeros((*slot.size.shape, 1 << slot.nodes))
+    cost[every.draw, every.block] = base_costs(slot, None, every)
+    lessons = lessons_of(turns, slot, cached, delivery, cost, cost)
+    keeping = lessons.keeping
+    assert keeping.any()
+    saved = lessons.cost[keeping, 1] / 0.1  # the temperature of `played`
+    torch.testing.assert_close(
+        lessons.start[keeping, 0].clamp(min=1e-4), saved.clamp(min=1e-4), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_lessons_survive_a_checkpoint(pool):

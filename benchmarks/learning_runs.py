@@ -94,7 +94,7 @@ REAL = {"augmentation": "none"}
 HINDSIGHT = {"draws": 8, "passes": 0.5, "decay_steps": 150}
 """The steps over which the step size falls are about those that the budget allows."""
 
-FASTER = {"batch": 8, "play_every": 2, "rows": 2048, "average_rate": 0.005}
+FASTER = {"play_every": 2, "rows": 2048, "actor_rate": 1e-3, "average_rate": 0.01}
 """For a budget of minutes; the defaults are for longer runs."""
 
 FEW = {"draws": 8}
@@ -203,7 +203,10 @@ def trained(
     options = config.learner_options
     learner: Learner = kind.start(options, source, seed=seed, device=torch.device("cpu"))
     if run.warm:
-        start_from(learner, run.learner, options, folder.parent / f"{run.warm}-s{seed}")
+        warm = folder.parent / f"{run.warm}-s{seed}"
+        if not (warm / "done.json").exists():
+            raise FileNotFoundError(f"{warm}: is not done; {name!r} starts from it")
+        start_from(learner, run.learner, options, warm)
     spent, step, mark, best, wall = 0.0, 0, 0, None, time.perf_counter()
     marks: list[dict[str, float]] = []
     with (folder / "log.jsonl").open("w") as log:
@@ -213,7 +216,7 @@ def trained(
                 saved = Checkpoint(
                     run.learner,
                     asdict(config.learner_options),
-                    {**config.as_dict(), "steps": max(step, 1)},
+                    {**config.as_dict(), "steps": max(step, 1), "warm_start": run.warm},
                     step,
                     time.perf_counter() - wall,
                     spent,
@@ -279,7 +282,8 @@ def train_all(folder: Path, names: list[str], seeds: list[int], budget_s: float)
     held: dict[tuple[str, ...], dict[str, Episodes]] = {}
     for name, seed, target in wanted:
         of = RUNS[name].scenarios
-        held.setdefault(of, held_out_draws(of, HELD_OUT))
+        if of not in held:
+            held[of] = held_out_draws(of, HELD_OUT)
         done = trained(name, seed, budget_s, target, held[of])
         shown = [round(100 * sum(list(m.values())[3:]) / (len(m) - 3), 2) for m in done["marks"]]
         yield (

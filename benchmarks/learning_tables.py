@@ -182,7 +182,7 @@ PANELS = (
     ("slow-60", ("ablations",), "MAASN-DA without its parts"),
     ("periodic", ("periodic",), "popularity that takes turns, 8 real episodes"),
 )
-"""Class, groups of runs and title of every panel; MAASN-DA is in all that have its class."""
+"""Class, groups of runs and title of every panel."""
 
 
 def figure(folder: Path, target: Path) -> None:
@@ -197,8 +197,12 @@ def figure(folder: Path, target: Path) -> None:
     size = (4.6 * len(PANELS), 5.2)
     picture, axes = plt.subplots(1, len(PANELS), figsize=size, layout="constrained")
     for axis, (kind, groups, title) in zip(axes, PANELS, strict=True):
+        if (kind, "rolling", None, None) not in gaps:
+            continue
         found = curves(folder, gaps, kind)
-        names = dict.fromkeys(["maasn-da", *(name for g in groups for name in GROUPS[g])])
+        names = [name for g in groups for name in GROUPS[g]]
+        if groups == ("ablations",):
+            names = ["maasn-da", *names]
         for index, name in enumerate(name for name in names if name in found):
             cpu, _, gap = found[name]
             x, colour = cpu.mean(axis=0), f"C{index}"

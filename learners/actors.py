@@ -57,7 +57,8 @@ class Turn:
     seen
         (R, ...) features of them.
     others
-        (E, J) int64 node sets: the other nodes that had decided to keep or to receive each block.
+        (E, J) int64 node sets: the other nodes that had decided to keep or to receive each block;
+        all at once, when they keep, those that have it.
     company
         (R, N - 1) float32, the same as 1 for each of them.
     start
@@ -96,8 +97,8 @@ class Look:
     logits
         The same with the network, of keeping raised so that no noise makes them negative.
     company
-        (E, N, J, N - 1) what the decisions of others add to pulling nothing; of keeping, in units
-        (E, N, J, S).
+        What the decisions of others add: (E, N, J, N - 1) to pulling nothing, and (E, N, J, S) to
+        keeping, where the logits have it already.
     turn
         Turns taken.
     """
@@ -194,12 +195,13 @@ class Actors:
     def _look(self, view: View) -> Look:
         """Return what the network says in the stage of the view."""
         key = view.held if view.keeping else view.cached
-        if self._last is None or key is not self._last.key:
+        last = self._last
+        if last is None or key is not last.key or last.keeping != view.keeping:
             seen = self.observer(replace(view, in_turn=False), None)
             near = near_nodes(view.slot.nodes, key.device)
             make = self._keeping if view.keeping else self._pulling
-            self._last = make(view, seen, self.network(seen), near)
-        return self._last
+            last = self._last = make(view, seen, self.network(seen), near)
+        return last
 
     def _pulling(self, view: View, seen: Features, scores: Scores, near: Tensor) -> Look:
         start = pull_start(seen)
@@ -213,12 +215,14 @@ class Actors:
         bit = (1 << torch.arange(slot.nodes, device=near.device))[:, None]
         cost = slot.worth[:, 0] if values is None else values.cost
         scale = unit_of(slot)[:, None, None] * self.temperature
-        of_block = (cost / scale).float()[torch.arange(slot.draws)[:, None], slot.kind]  # (E, J, S)
+        of_block = (cost / scale).float()[
+            torch.arange(slot.draws, device=near.device)[:, None], slot.kind
+        ]  # (E, J, S)
         saved = of_block[:, :, sets & ~bit] - of_block[:, :, sets | bit]
         start = saved.transpose(1, 2)  # (E, N, J, S)
         company = scores.company[..., 1] @ _in_sets(sets, near[:, None]).transpose(1, 2)
         logits = start + (scores.keep[..., None] + company) / self.temperature
-        logits = logits - logits.amin() + MOST_NOISE
+        logits = logits - logits.amin(dim=(1, 2, 3), keepdim=True) + MOST_NOISE
         return Look(view.held, True, seen, near, start, logits, company)
 
     def _tell(

@@ -264,7 +264,7 @@ def keep_by_score(size: Tensor, storage: Tensor, held: Tensor, score: Tensor) ->
 
 def _keep_of_one(size: Tensor, left: float, wanted: Tensor, score: Tensor) -> Tensor:
     blocks = wanted.cpu().numpy().nonzero()[0]
-    falling = (-score.cpu().numpy()[blocks]).argsort(kind="stable")
+    falling = (-score.detach().cpu().numpy()[blocks]).argsort(kind="stable")
     kept = []
     for block, bytes_ in zip(
         blocks[falling].tolist(), size.cpu().numpy()[blocks[falling]].tolist(), strict=True

@@ -38,6 +38,9 @@ from learners.set_critic import backup, unit_of
 NO_MARGIN = -1e30
 """Displaced by one more byte where everything fits: there is nothing to learn."""
 
+FULL = -1e20
+"""What is displaced is above this where not everything fits, at any temperature."""
+
 
 @dataclass(frozen=True, eq=False)
 class Lessons:
@@ -255,7 +258,7 @@ def keep_loss(
     clip
         Most that a cost counts.
     """
-    full = displaced > 0.5 * NO_MARGIN
+    full = displaced > FULL
     margin = torch.where(full, displaced, 0.0)
     over = logit - margin
     soft = torch.sigmoid((over[:, None] + noise) / tau)

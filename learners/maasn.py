@@ -289,7 +289,9 @@ class MaasnLearner:
             self._remember(pool.number, slot, delivery, keep)
             if self.steps >= self.config.delay_actor:
                 new = self._lessons(slot, look, actors.turns, delivery, keep)
-                self.lessons = [*self.lessons, *([new] if new else [])][-self.config.lessons :]
+                if new is not None:
+                    new = new.some(MIXED * self.config.rows, self.generator)
+                    self.lessons = [*self.lessons, new][-self.config.lessons :]
         self.cache = keep
         self.t = (self.t + 1) % slot.slots
         return {"delay": float(delivery.delay.sum(dim=1).mean())}

@@ -101,11 +101,7 @@ class ActionSemanticsNetwork(nn.Module):
         """Return the scores of all blocks."""
         others = self.neighbour(seen.neighbour)  # (..., J, N - 1, d)
         cloud = self.cloud(seen.cloud)  # (..., J, d)
-        if others.shape[-2]:
-            pooled = torch.cat([others.mean(dim=-2), others.amax(dim=-2)], dim=-1)
-        else:  # a single node has no neighbours
-            pooled = torch.cat([torch.zeros_like(cloud)] * 2, dim=-1)
-        own = self.own(torch.cat([seen.own, pooled, cloud], dim=-1))
+        own = self.own(torch.cat([seen.own, pooled(others), cloud], dim=-1))
         h = torch.relu(self.hidden(torch.relu(own + over_blocks(self.state(seen.state), own))))
         meets = (self.meets(h) / math.sqrt(cloud.shape[-1])).unflatten(-1, (4, -1))
         with_others = others @ meets[..., :3, :].transpose(-1, -2)  # (..., J, N - 1, 3)
@@ -190,5 +186,13 @@ def over_blocks(state: Tensor, blocks: Tensor) -> Tensor:
 
 
 def near_nodes(nodes: int, device: torch.device) -> Tensor:
-    """Return (N, N - 1) the numbers of the other nodes."""
-    return torch.tensor([[m for m in range(nodes) if m != n] for n in range(nodes)], device=device)
+    """Return (N, N - 1) int64, the numbers of the other nodes."""
+    near = [m for n in range(nodes) for m in range(nodes) if m != n]
+    return torch.tensor(near, dtype=torch.int64, device=device).reshape(nodes, nodes - 1)
+
+
+def pooled(others: Tensor) -> Tensor:
+    """Return (..., 2 d) mean and maximum over the other nodes (..., N - 1, d); 0 without any."""
+    if not others.shape[-2]:
+        return others.new_zeros((*others.shape[:-2], 2 * others.shape[-1]))
+    return torch.cat([others.mean(dim=-2), others.amax(dim=-2)], dim=-1)

@@ -76,7 +76,7 @@ class Config:
         The marginals of `mpc` are features, and the start; else the expected saving in the next
         slot is the start. Without, decisions are faster.
     temperature
-        Units of saving per byte that a logit of keeping stands for.
+        Units of saving per byte that a logit stands for.
     actor_rate, critic_rate
         Step sizes of Adam.
     epochs, minibatches

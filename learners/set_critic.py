@@ -30,7 +30,7 @@ from learners.episodes import Slot
 from learners.features import NEIGHBOUR, OWN, STATE, Features
 from learners.lookahead import Lookahead, best_subset
 from learners.mixers import mixer
-from learners.networks import near_nodes, over_blocks, perceptron
+from learners.networks import near_nodes, over_blocks, perceptron, pooled
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ class SetCritic(nn.Module):
         """
         if self.semantic:
             others = self.neighbour(seen.neighbour)  # (R, N, N - 1, d)
-            near = torch.cat([others.mean(dim=2), others.amax(dim=2)], dim=-1)
+            near = pooled(others)
         else:
             near = seen.neighbour.flatten(start_dim=2)
         own = self.own(torch.cat([seen.own, near], dim=-1))

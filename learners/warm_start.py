@@ -15,6 +15,9 @@ from learners.checkpoints import POLICY, Checkpoint, read_checkpoint
 from learners.learner import Learner, load_module
 from problem.files import FormatError
 
+TABLES = {"hindsight": "mpc"}
+"""Options that say whether the tables of `mpc` are the base, where not `lookahead`."""
+
 IMITATORS = ("maasn-da", "mappo", "ippo")
 """Learners whose actors can start from a policy of `hindsight`."""
 
@@ -48,9 +51,8 @@ def start_from(learner: Learner, name: str, options: Any, checkpoint: Path) -> N
         for key, tensor in found.tensors.items()
         if key.startswith("policy/")
     }
-    if found.learner == "hindsight" and name in IMITATORS:
-        _check_tables(found, options, header)
-    elif found.learner != name:
+    imitated = found.learner == "hindsight" and name in IMITATORS
+    if found.learner != name and not imitated:
         allowed = "hindsight or its own kind" if name in IMITATORS else "its own kind"
         raise ValueError(
             f"warm_start: {header} is of {found.learner!r}; {name!r} starts from {allowed}"
@@ -67,11 +69,12 @@ def start_from(learner: Learner, name: str, options: Any, checkpoint: Path) -> N
             load_module(part, state, "policy")
 
 
-def _check_tables(found: Checkpoint, options: Any, header: Path) -> None:
-    """Refuse residuals on other tables than the learner's start."""
-    mpc = bool(found.options.get("mpc", True))
-    if mpc != options.lookahead:
+def _check_tables(found: Checkpoint, name: str, options: Any, header: Path) -> None:
+    """Refuse what was learned over other tables than those that the learner starts at."""
+    theirs, mine = (TABLES.get(one, "lookahead") for one in (found.learner, name))
+    used = found.options.get(theirs)
+    if used != getattr(options, mine):
+        known = str(used).lower()
         raise ValueError(
-            f"warm_start: {header} has mpc = {str(mpc).lower()}, so options.lookahead must be "
-            f"{str(mpc).lower()} too"
+            f"warm_start: {header} has {theirs} = {known}, so options.{mine} must be {known} too"
         )

@@ -1,4 +1,4 @@
-"""MAPPO, IPPO, QMIX, VDN: a game whose optimum is known, seeds, resume, other J and N, formulas."""
+"""PPO and values of node sets: a game of known optimum, seeds, resume, other J and N, formulas."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from learners import ppo, value_learning
 from learners.baselines import Rolling
 from learners.checkpoints import read_checkpoint, states
 from learners.config import run_config
+from learners.draws import surrogate_episodes
 from learners.environment import packed, roll
 from learners.learner import Learner, learner_kind, load_tensors, play, tensors_of
 from learners.lookahead import lookahead_of
 from learners.observer import Observer
 from learners.set_critic import Rows, critic_view, seen_of
+from learners.source import FixedSource, Pool
 from learners.training import train
+from problem.scenario import read_scenario
 
 PEERS = ("mappo", "ippo", "qmix", "vdn", "dcg")
 TINY = str(Path(__file__).parent / "tiny-slots.toml")
@@ -48,9 +51,9 @@ def total(learner: Learner) -> float:
 @pytest.mark.parametrize(
     ("name", "steps", "options"),
     [
-        ("mappo", 45, {"temperature": 0.5, "actor_rate": 5e-4}),
-        ("mappo", 45, {"temperature": 0.5, "actor_rate": 5e-4, "credit": "team"}),
-        ("ippo", 45, {"temperature": 0.5, "actor_rate": 5e-4}),
+        ("mappo", 45, {"temperature": 0.5, "actor_rate": 1e-3}),
+        ("mappo", 45, {"temperature": 0.5, "actor_rate": 1e-3, "credit": "team"}),
+        ("ippo", 45, {"temperature": 0.5, "actor_rate": 1e-3}),
         ("qmix", 6, {}),
         ("qmix", 6, {"lookahead": True}),
         ("vdn", 6, {}),
@@ -77,6 +80,21 @@ def test_a_seed_gives_the_same_weights_and_others_do_not(name):
     assert_same(found[0], found[1])
     policy = [key for key in found[0] if key.startswith("policy")]
     assert any(not torch.equal(found[0][key], found[2][key]) for key in policy)
+
+
+@pytest.mark.parametrize("name", [*PEERS, "maasn-da", "hindsight"])
+def test_a_single_node_is_served(name):
+    """There are no neighbours to see and no copies beside one's own."""
+    scenario = read_scenario(TINY)
+    nodes = scenario.nodes.model_copy(update={"count": 1})
+    draws = surrogate_episodes(scenario.model_copy(update={"nodes": nodes}), range(3))
+    pool = Pool(0, draws, lookahead_of(draws, steps=2)[0], 3)
+    kind = learner_kind(name).load()
+    config = kind.Config(width=8, embedding=4)
+    learner = kind.start(config, FixedSource(pool), seed=0, device=torch.device("cpu"))
+    for _ in range(3):
+        learner.step()
+    assert play(draws, learner.policy()).total.isfinite().all()
 
 
 @pytest.mark.parametrize("name", PEERS)

@@ -29,7 +29,7 @@ from learners.episodes import Episodes
 from learners.held_out import FIRST_SEED as HELD_OUT_SEED
 from learners.learner import Learner, learner_kind, play, tensors_of
 from learners.source import ScenarioSource
-from learners.warm_start import start_from
+from learners.warm_start import read_start, start_from
 from problem.files import write_atomically
 from problem.scenario import read_scenario
 
@@ -206,7 +206,7 @@ def trained(
         warm = folder.parent / f"{run.warm}-s{seed}"
         if not (warm / "done.json").exists():
             raise FileNotFoundError(f"{warm}: is not done; {name!r} starts from it")
-        start_from(learner, run.learner, options, warm)
+        start_from(learner, read_start(warm, run.learner, options))
     spent, step, mark, best, wall = 0.0, 0, 0, None, time.perf_counter()
     marks: list[dict[str, float]] = []
     with (folder / "log.jsonl").open("w") as log:

@@ -23,11 +23,11 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from learners.environment import View
+from learners.environment import View, near_nodes
 from learners.features import CLOUD, NEIGHBOUR, OWN, Features
 from learners.learner import load_module
 from learners.lookahead import Lookahead
-from learners.networks import Scores, action_network, near_nodes
+from learners.networks import Scores, action_network
 from learners.observer import Observer
 from learners.set_critic import Rows, unit_of
 

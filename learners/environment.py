@@ -441,6 +441,12 @@ def unpacked(sets: Tensor, nodes: int) -> Tensor:
     return (sets[:, None] >> torch.arange(nodes, device=sets.device)[:, None] & 1).bool()
 
 
+def near_nodes(nodes: int, device: torch.device) -> Tensor:
+    """Return (N, N - 1) int64, the numbers of the other nodes."""
+    near = [m for n in range(nodes) for m in range(nodes) if m != n]
+    return torch.tensor(near, dtype=torch.int64, device=device).reshape(nodes, nodes - 1)
+
+
 def _allowed_of(view: View, source: Tensor, n: int) -> Tensor:
     """Return (E, J) 0 or 1: node n receives the block from the source it names."""
     slot = view.slot

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learners.environment import View, lookup, rows
+from learners.environment import View, lookup, near_nodes, rows
 from learners.episodes import Slot
 from learners.lookahead import Lookahead
 
@@ -153,8 +153,7 @@ def basis_of(view: View, values: Lookahead | None = None) -> Basis:
     nodes, device = slot.nodes, slot.size.device
     numbers = torch.arange(nodes, device=device)
     bit = (1 << numbers)[:, None]
-    near = (numbers[:, None] + 1 + torch.arange(nodes - 1, device=device)) % nodes
-    near = near.sort(dim=1)[0]
+    near = near_nodes(nodes, device)
     unit = time_unit(slot)
     had = (view.cached[:, None] & bit) != 0
     member = slot.member.float()

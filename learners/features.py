@@ -12,7 +12,8 @@ first in every list of names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -100,6 +101,16 @@ class Features:
     real: Tensor
     may_pull: Tensor
     may_keep: Tensor
+
+    def select(self, index: Tensor) -> Features:
+        """Return some of the rows along the first axis."""
+        return Features(*(getattr(self, one.name)[index] for one in fields(self)))
+
+
+def joined_features(parts: Sequence[Features]) -> Features:
+    """Return the rows of all parts along the first axis."""
+    columns = (torch.cat([getattr(part, one.name) for part in parts]) for one in fields(Features))
+    return Features(*columns)
 
 
 def features(

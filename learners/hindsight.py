@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ from learners.environment import (
     rows,
 )
 from learners.episodes import Slot
-from learners.features import Features
+from learners.features import Features, joined_features
 from learners.hindsight_labels import hindsight_of
 from learners.learner import Part, follow, load_module, seeded
 from learners.lookahead import Lookahead
@@ -203,7 +203,7 @@ class _Rows:
     weight: Tensor
 
     def select(self, index: Tensor) -> _Rows:
-        seen = Features(*(getattr(self.features, f.name)[index] for f in fields(Features)))
+        seen = self.features.select(index)
         return _Rows(seen, self.keeping[index], self.target[index], self.weight[index])
 
 
@@ -327,9 +327,7 @@ class HindsightLearner:
             t = shown.slot.t
             sets = final[t][shown.keeping]
             parts.append(_rows_of(shown, sets, labels.slot(t), self._base(shown, values)))
-        joined = Features(
-            *(torch.cat([getattr(p.features, f.name) for p in parts]) for f in fields(Features))
-        )
+        joined = joined_features([part.features for part in parts])
         rest = (torch.cat([getattr(p, name) for p in parts]) for name in _ROWS)
         return _Rows(joined, *rest), float(played.total.mean())
 

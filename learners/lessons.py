@@ -23,7 +23,7 @@ drift without end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -32,7 +32,7 @@ from torch import Generator, Tensor
 from learners.actors import Turn, without_own
 from learners.environment import Delivery, keep_by_score
 from learners.episodes import Slot
-from learners.features import Features
+from learners.features import Features, joined_features
 from learners.set_critic import backup, unit_of
 
 NO_MARGIN = -1e30
@@ -74,7 +74,7 @@ class Lessons:
         chosen = torch.randperm(len(self.weight), generator=generator)[:count]
         chosen = chosen.to(self.weight.device)
         rest = {name: getattr(self, name)[chosen] for name in _TENSORS}
-        return Lessons(_map_features([self.seen], lambda parts: parts[0][chosen]), **rest)
+        return Lessons(self.seen.select(chosen), **rest)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all as tensors."""
@@ -92,17 +92,11 @@ class Lessons:
 def joined_lessons(parts: Sequence[Lessons]) -> Lessons:
     """Return the pairs of several slots side by side."""
     rest = {name: torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS}
-    return Lessons(_map_features([part.seen for part in parts], torch.cat), **rest)
+    return Lessons(joined_features([part.seen for part in parts]), **rest)
 
 
 _SEEN = fields(Features)
 _TENSORS = tuple(field.name for field in fields(Lessons) if field.name != "seen")
-
-
-def _map_features(parts: list[Features], function: Callable[[list[Tensor]], Tensor]) -> Features:
-    return Features(
-        **{field.name: function([getattr(part, field.name) for part in parts]) for field in _SEEN}
-    )
 
 
 def lessons_of(
@@ -151,7 +145,7 @@ def lessons_of(
             starts.append(turn.start)
         keeping.append(torch.full_like(turn.rows.draw, turn.keeping, dtype=torch.bool))
     return Lessons(
-        seen=_map_features([turn.seen for turn in turns], torch.cat),
+        seen=joined_features([turn.seen for turn in turns]),
         keeping=torch.cat(keeping),
         company=torch.cat([turn.company for turn in turns]),
         start=torch.cat(starts),

@@ -185,12 +185,6 @@ def over_blocks(state: Tensor, blocks: Tensor) -> Tensor:
     return state.reshape(len(state), *([1] * (blocks.dim() - 2)), state.shape[-1])
 
 
-def near_nodes(nodes: int, device: torch.device) -> Tensor:
-    """Return (N, N - 1) int64, the numbers of the other nodes."""
-    near = [m for n in range(nodes) for m in range(nodes) if m != n]
-    return torch.tensor(near, dtype=torch.int64, device=device).reshape(nodes, nodes - 1)
-
-
 def pooled(others: Tensor) -> Tensor:
     """Return (..., 2 d) mean and maximum over the other nodes (..., N - 1, d); 0 without any."""
     if not others.shape[-2]:

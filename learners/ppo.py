@@ -42,7 +42,7 @@ from learners.config import at_least, one_of
 from learners.environment import View, deliver, keep_turns, lookup, packed, pull_turns
 from learners.environment import rows as rows_of_sets
 from learners.episodes import Episodes, Slot
-from learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features
+from learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, joined_features
 from learners.learner import Part, TrainedPolicy, seeded
 from learners.lookahead import Lookahead
 from learners.networks import over_blocks, perceptron
@@ -257,9 +257,9 @@ class Decisions:
 
     def select(self, index: Tensor) -> Decisions:
         """Return some of the rows."""
-        seen = Features(*(getattr(self.seen, f.name)[index] for f in fields(Features)))
         names = ("company", "start", "choice", "advantage", "weight")
-        return Decisions(self.keeping, seen, *(getattr(self, name)[index] for name in names))
+        rest = (getattr(self, name)[index] for name in names)
+        return Decisions(self.keeping, self.seen.select(index), *rest)
 
 
 class PpoLearner:
@@ -356,9 +356,7 @@ class PpoLearner:
         """Make the epochs of updates."""
         config, device = self.config, self.device
         team = config.credit == "team"
-        seen = Features(
-            *(torch.cat([getattr(st.seen, f.name) for st in stages]) for f in fields(Features))
-        )
+        seen = joined_features([stage.seen for stage in stages])
         base, share = (
             torch.cat([getattr(stage, name) for stage in stages])[:, None]
             for name in ("base", "share")
@@ -366,8 +364,7 @@ class PpoLearner:
 
         def values_of(some: Tensor) -> Tensor:
             """Return values over the base: (P, N or 1, J), of a team (P, N or 1, 1)."""
-            shown = Features(*(getattr(seen, f.name)[some] for f in fields(Features)))
-            found: Tensor = self.critic(shown) * self.critic.spread + self.critic.mean
+            found: Tensor = self.critic(seen.select(some)) * self.critic.spread + self.critic.mean
             return (found * share[some]).sum(dim=2, keepdim=True) if team else found
 
         every = torch.arange(len(base), device=device)

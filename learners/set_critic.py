@@ -25,12 +25,12 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from learners.environment import View
+from learners.environment import View, near_nodes
 from learners.episodes import Slot
 from learners.features import NEIGHBOUR, OWN, STATE, Features
 from learners.lookahead import Lookahead, best_subset
 from learners.mixers import mixer
-from learners.networks import near_nodes, over_blocks, perceptron, pooled
+from learners.networks import over_blocks, perceptron, pooled
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,7 @@ from learners.held_out import held_out, measured
 from learners.learner import Learner, learner_kind, load_tensors, tensors_of
 from learners.log import Log
 from learners.source import ScenarioSource
-from learners.warm_start import start_from
+from learners.warm_start import read_start, start_from
 from problem.files import FormatError
 from problem.scenario import read_scenario
 from solvers.result import Callback, Progress
@@ -128,10 +128,13 @@ def train(
     found = _newest(run, target, resume)
     clock = _Clock(found)
     torch.set_num_threads(run.threads)
+    start = None
+    if found is None and run.warm_start:  # read before the draws are made: it may be bad
+        start = read_start(Path(locate(run.warm_start)), run.learner, run.learner_options)
     learner, measure = _prepared(run, callback, locate)
     step, best, last = 0, _Best(), "none was written"
-    if found is None and run.warm_start:
-        start_from(learner, run.learner, run.learner_options, Path(locate(run.warm_start)))
+    if start is not None:
+        start_from(learner, start)
     if found is not None:
         try:
             load_tensors(learner.parts(), found.tensors)

@@ -46,6 +46,7 @@ from learners.environment import (
     fastest_sources,
     keep_turns,
     lookup,
+    near_nodes,
     packed,
     pull_turns,
 )
@@ -54,7 +55,7 @@ from learners.features import OWN, STATE, Features
 from learners.learner import Part, TrainedPolicy, follow, load_module, seeded
 from learners.lookahead import Lookahead
 from learners.mixers import MIXERS, mixer
-from learners.networks import action_network, near_nodes
+from learners.networks import action_network
 from learners.observer import Observer
 from learners.replay import MOST_SETS, Played, Replay
 from learners.set_critic import (

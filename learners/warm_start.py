@@ -6,9 +6,12 @@ A policy of the same learner is taken as it is. A policy of `hindsight` can star
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.nn import Module
 
 from learners.checkpoints import POLICY, Checkpoint, read_checkpoint
@@ -22,51 +25,77 @@ IMITATORS = ("maasn-da", "mappo", "ippo")
 """Learners whose actors can start from a policy of `hindsight`."""
 
 
-def start_from(learner: Learner, name: str, options: Any, checkpoint: Path) -> None:
-    """Load the policy of a checkpoint into a learner at step 0.
+@dataclass(frozen=True, eq=False)
+class Start:
+    """A policy to start from.
 
-    Every network of the learner that is built as its policy starts there: target networks and
-    running averages too.
+    Attributes
+    ----------
+    header
+        Path of its checkpoint's header.
+    state
+        Tensors of its network.
+    """
+
+    header: Path
+    state: Mapping[str, Tensor]
+
+
+def read_start(checkpoint: Path, name: str, options: Any) -> Start:
+    """Return the policy of a checkpoint that a learner may start from.
 
     Parameters
     ----------
-    learner
-        At step 0.
-    name, options
-        Its registered name and its Config.
     checkpoint
         The folder of a run (its best policy), or a header in it.
+    name, options
+        Registered name and Config of the learner that is to start.
 
     Raises
     ------
     FormatError
-        The checkpoint is bad, or of another architecture.
+        The checkpoint is bad.
     ValueError
-        It is of a learner that this one cannot start from.
+        It is of a learner, or over tables, that this one cannot start from.
     """
     header = checkpoint / f"{POLICY}.json" if checkpoint.is_dir() else checkpoint
     found = read_checkpoint(header)
-    state = {
-        key.removeprefix("policy/"): tensor
-        for key, tensor in found.tensors.items()
-        if key.startswith("policy/")
-    }
     imitated = found.learner == "hindsight" and name in IMITATORS
     if found.learner != name and not imitated:
         allowed = "hindsight or its own kind" if name in IMITATORS else "its own kind"
         raise ValueError(
             f"warm_start: {header} is of {found.learner!r}; {name!r} starts from {allowed}"
         )
+    _check_tables(found, name, options, header)
+    state = {
+        key.removeprefix("policy/"): tensor
+        for key, tensor in found.tensors.items()
+        if key.startswith("policy/")
+    }
+    return Start(header, state)
+
+
+def start_from(learner: Learner, start: Start) -> None:
+    """Load a policy into a learner at step 0.
+
+    Every network of the learner that is built as its policy starts there: target networks and
+    running averages too.
+
+    Raises
+    ------
+    FormatError
+        It is of another architecture.
+    """
     parts = learner.parts()
     policy = parts["policy"]
     assert isinstance(policy, Module)
     try:
-        load_module(policy, state, "policy")
+        load_module(policy, start.state, "policy")
     except ValueError as error:
-        raise FormatError(header, str(error)) from None
+        raise FormatError(start.header, str(error)) from None
     for part in parts.values():
-        if isinstance(part, Module) and part.state_dict().keys() == state.keys():
-            load_module(part, state, "policy")
+        if isinstance(part, Module) and part.state_dict().keys() == start.state.keys():
+            load_module(part, start.state, "policy")
 
 
 def _check_tables(found: Checkpoint, name: str, options: Any, header: Path) -> None:

@@ -94,6 +94,9 @@ def test_what_cannot_be_started_from_is_refused(imitator, tmp_path):
     ahead = tiny("maasn-da", {"lookahead": True}, warm_start=str(imitator))
     with pytest.raises(ValueError, match=r"mpc = false, so options\.lookahead must be false"):
         train(ahead, tmp_path / "b")
+    other = tiny("hindsight", {"mpc": True}, warm_start=str(imitator))
+    with pytest.raises(ValueError, match=r"mpc = false, so options\.mpc must be false"):
+        train(other, tmp_path / "e")
     with pytest.raises(FormatError, match="another architecture"):
         train(tiny("maasn-da", {"width": 16}, warm_start=str(imitator)), tmp_path / "c")
     damaged = tmp_path / "damaged"

@@ -40,7 +40,11 @@ def main() -> None:
     parser.add_argument("--runs", default=",".join(GROUPS), help="runs or groups of them")
     parser.add_argument("--seeds", default="0-2", help="of training, FIRST-LAST")
     parser.add_argument("--budget", type=float, default=60.0, help="CPU seconds of every run")
-    parser.add_argument("--methods", default="baselines,runs", help="what to play")
+    parser.add_argument(
+        "--methods",
+        default="baselines,runs",
+        help="what to play: names, baselines, runs, shipped; and curves for the marks of the runs",
+    )
     parser.add_argument("--figure", type=Path, help="file for the curves, SVG")
     parser.add_argument("--json", action="store_true", help="of `table`: everything as JSON")
     given = parser.parse_args()

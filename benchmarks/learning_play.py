@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from learning_draws import CLASSES, FIRST_SEED, HORIZON, prepared
+from learning_draws import CLASSES, FIRST_SEED, HORIZON, ROOT, prepared
 from torch import Tensor
 
 from learners.baselines import Replacement, Rolling, Static
@@ -51,6 +51,12 @@ HINDSIGHT = "values in hindsight"
 """No method but a yardstick: `rolling` on values that know all slots."""
 
 BASELINES = (*PLACEMENTS, *GAMES, *HORIZONS, HINDSIGHT)
+
+SHIPPED = {
+    f"{header.parent.name}, shipped": header
+    for header in sorted((ROOT / "data" / "checkpoints").glob("*/policy.json"))
+}
+"""Checkpoints that ship with finecast."""
 
 TIMED_DRAWS = 8
 
@@ -131,9 +137,12 @@ def wanted(
     for name in BASELINES:
         if name in methods or "baselines" in methods:
             yield name, None, None, None
+    for name, header in SHIPPED.items():
+        if name in methods or "shipped" in methods:
+            yield name, None, None, header
     for done in sorted(folder.glob("runs/*/done.json")):
         run = json.loads(done.read_text())
-        if run["run"] in methods or "runs" in methods or "curves" in methods:
+        if run["run"] in methods or "runs" in methods:
             yield run["run"], run["seed"], None, done.parent / "policy.json"
             if "curves" in methods:
                 for mark in range(len(run["marks"])):
@@ -147,7 +156,7 @@ def decision_times(folder: Path, kind: str, runs: list[str]) -> Iterator[dict[st
     expected tables of the slot, which every method but LRU and LFU needs alike. The whole episode
     is timed and divided by its slots, since reading the clock of the process takes a while.
     """
-    for name in (*GAMES, *HORIZONS, *runs):
+    for name in (*GAMES, *HORIZONS, *SHIPPED, *runs):
         draws = prepared(folder, kind, HORIZONS.get(name, 3), TIMED_DRAWS)
         spent = []
         for draw in (0, *range(draws.draws)):  # the first one twice: once to warm up
@@ -170,7 +179,7 @@ def decision_times(folder: Path, kind: str, runs: list[str]) -> Iterator[dict[st
 def _game(folder: Path, name: str) -> tuple[NodePolicy, bool, int]:
     if name in GAMES:
         return GAMES[name]
-    policy = policy_of(folder / "runs" / f"{name}-s0" / "policy.json")
+    policy = policy_of(SHIPPED.get(name, folder / "runs" / f"{name}-s0" / "policy.json"))
     return policy, policy.in_turn, policy.rounds
 
 

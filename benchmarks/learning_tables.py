@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from learning_draws import CLASSES
-from learning_play import BASELINES, CURVE_DRAWS, described
+from learning_play import BASELINES, CURVE_DRAWS, SHIPPED, described
 from learning_runs import GROUPS, RUNS
 
 from compare.statistics import Estimate, interquartile_mean, stratified_bootstrap
@@ -37,7 +37,7 @@ def tables(folder: Path, made_with: Mapping[str, Any]) -> str:
     """Return all tables as Markdown."""
     gaps = measured(folder)
     classes = [c for c in CLASSES if any(key[0] == c for key in gaps)]
-    methods = [m for m in (*BASELINES, *RUNS) if any(key[1] == m for key in gaps)]
+    methods = [m for m in (*BASELINES, *RUNS, *SHIPPED) if any(key[1] == m for key in gaps)]
     counts = {c: max(len(v) for key, v in gaps.items() if key[0] == c) for c in classes}
     parts = [
         "\n".join(f"{key}: {value}" for key, value in made_with.items()),

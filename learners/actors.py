@@ -303,11 +303,6 @@ def keep_logits(scores: Scores, company: Tensor, temperature: float) -> Tensor:
     return (scores.keep + (scores.company[..., 1] * company).sum(dim=-1)) / temperature
 
 
-def without_own(by_number: Tensor, n: int) -> Tensor:
-    """Return (..., N - 1 + ...) from (..., N + ...) by number of the node, without node n."""
-    return torch.cat([by_number[..., :n], by_number[..., n + 1 :]], dim=-1)
-
-
 class ActorConfig(Protocol):
     """Options that actors have in common, whoever trains them."""
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Generator, Tensor
 
-from learners.actors import Turn, without_own
+from learners.actors import Turn
 from learners.environment import Delivery, keep_by_score
 from learners.episodes import Slot
 from learners.features import Features, joined_features
@@ -158,6 +158,11 @@ def _widened(columns: list[Tensor], width: int) -> Tensor:
     """Return (R, width) of some columns (R,), the rest 0."""
     table = torch.stack(columns, dim=1)
     return torch.nn.functional.pad(table, (0, width - table.shape[1]))
+
+
+def without_own(by_number: Tensor, n: int) -> Tensor:
+    """Return (..., N - 1 + ...) from (..., N + ...) by number of the node, without node n."""
+    return torch.cat([by_number[..., :n], by_number[..., n + 1 :]], dim=-1)
 
 
 def keep_values(

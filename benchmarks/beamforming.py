@@ -29,13 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from problem.channel import draw_channels
-from problem.network import dbm_to_w, drop_users, hexagonal_positions, thermal_noise_w
-from solvers.beamforming.multicast import certify, solve_multicast
-from solvers.beamforming.sca import solve_sca
-from solvers.beamforming.sdr import solve_relaxation, solve_sdr
-from solvers.beamforming.worst_case import normal_form
-from solvers.solve import versions
+from finecast.problem.channel import draw_channels
+from finecast.problem.network import dbm_to_w, drop_users, hexagonal_positions, thermal_noise_w
+from finecast.solvers.beamforming.multicast import certify, solve_multicast
+from finecast.solvers.beamforming.sca import solve_sca
+from finecast.solvers.beamforming.sdr import solve_relaxation, solve_sdr
+from finecast.solvers.beamforming.worst_case import normal_form
+from finecast.solvers.solve import versions
 
 GRID = {
     "nodes": (2, 4, 6),

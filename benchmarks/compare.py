@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 PLUG_IN = """
 import time
-from solvers.registry import Method
-from solvers.result import Answer, BoundKind, Termination
+from finecast.solvers.registry import Method
+from finecast.solvers.result import Answer, BoundKind, Termination
 
 METHOD = Method("pause", "pause_plugin:solve", "offline", "does nothing for a while")
 
@@ -76,9 +76,9 @@ def measure(folder: Path, runs: int, seconds: float, workers: int, busy: bool) -
     (folder / "plugin" / "pause_plugin.py").write_text(PLUG_IN)
     sys.path[:0] = [str(ROOT), str(folder / "plugin")]
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    from compare.runner import compare, plan
-    from compare.store import open_folder, read_records
-    from compare.suite import Suite
+    from finecast.compare.runner import compare, plan
+    from finecast.compare.store import open_folder, read_records
+    from finecast.compare.suite import Suite
 
     suite = Suite.model_validate(
         {

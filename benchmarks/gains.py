@@ -30,18 +30,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from problem.arrays import ComplexArray
-from problem.channel import draw_true_channel
-from problem.evaluation import evaluate
-from problem.families import VISION, FamilySpec, build_family
-from problem.instance import Instance
-from problem.library import ModelLibrary, combine
-from problem.scenario import FamilySection, LibrarySection, read_scenario
-from problem.sinr import rate, worst_case_sinr
-from problem.solution import Solution
-from solvers.restrictions import restricted_instance
-from solvers.result import relative_gap
-from solvers.solve import solve, versions
+from finecast.problem.arrays import ComplexArray
+from finecast.problem.channel import draw_true_channel
+from finecast.problem.evaluation import evaluate
+from finecast.problem.families import VISION, FamilySpec, build_family
+from finecast.problem.instance import Instance
+from finecast.problem.library import ModelLibrary, combine
+from finecast.problem.scenario import FamilySection, LibrarySection, read_scenario
+from finecast.problem.sinr import rate, worst_case_sinr
+from finecast.problem.solution import Solution
+from finecast.solvers.restrictions import restricted_instance
+from finecast.solvers.result import relative_gap
+from finecast.solvers.solve import solve, versions
 
 SCENARIOS = Path(__file__).resolve().parents[1] / "data" / "scenarios"
 CAP = 7.4063

@@ -26,8 +26,8 @@ from learning_play import decision_times, described, evaluated
 from learning_runs import GROUPS, named, train_all
 from learning_tables import figure, tables
 
-from compare.machine import machine
-from solvers.solve import versions
+from finecast.compare.machine import machine
+from finecast.solvers.solve import versions
 
 
 def main() -> None:

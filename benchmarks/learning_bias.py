@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from learning_draws import FIRST_SEED, scenario_file
 
-from learners.augmentation import requests_and_reach
-from learners.augmentation_error import held_out_error, measured_bias
-from learners.baselines import Rolling
-from learners.predictor import fit_predictor
-from problem.scenario import read_scenario
+from finecast.learners.augmentation import requests_and_reach
+from finecast.learners.augmentation_error import held_out_error, measured_bias
+from finecast.learners.baselines import Rolling
+from finecast.learners.predictor import fit_predictor
+from finecast.problem.scenario import read_scenario
 
 EXPONENT = 0.5
 """c of the closed form, on both sides."""

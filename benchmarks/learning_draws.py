@@ -12,10 +12,10 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from learners.draws import episodes_of
-from learners.episodes import EPISODE_TENSORS, Episodes, joined_episodes
-from problem.instance import Instance
-from problem.scenario import read_scenario
+from finecast.learners.draws import episodes_of
+from finecast.learners.episodes import EPISODE_TENSORS, Episodes, joined_episodes
+from finecast.problem.instance import Instance
+from finecast.problem.scenario import read_scenario
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENARIOS = ROOT / "data" / "scenarios"

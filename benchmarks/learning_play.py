@@ -13,19 +13,19 @@ import torch
 from learning_draws import CLASSES, FIRST_SEED, HORIZON, ROOT, prepared
 from torch import Tensor
 
-from learners.baselines import Replacement, Rolling, Static
-from learners.checkpoints import read_checkpoint
-from learners.config import dataclass_from
-from learners.environment import NodePolicy, roll, step
-from learners.hindsight_labels import hindsight_of
-from learners.learner import TrainedPolicy, learner_kind, play
-from learners.lookahead import Planned, lookahead_of
-from problem.arrays import BoolArray
-from solvers.online import Prior, prior_of
-from solvers.placement.greedy_online import greedy_by_popularity
-from solvers.placement.popularity import most_popular
-from solvers.placement.trimcaching import generic_greedy, successive_programme
-from solvers.placement.trimcaching_methods import hit_problem
+from finecast.learners.baselines import Replacement, Rolling, Static
+from finecast.learners.checkpoints import read_checkpoint
+from finecast.learners.config import dataclass_from
+from finecast.learners.environment import NodePolicy, roll, step
+from finecast.learners.hindsight_labels import hindsight_of
+from finecast.learners.learner import TrainedPolicy, learner_kind, play
+from finecast.learners.lookahead import Planned, lookahead_of
+from finecast.problem.arrays import BoolArray
+from finecast.solvers.online import Prior, prior_of
+from finecast.solvers.placement.greedy_online import greedy_by_popularity
+from finecast.solvers.placement.popularity import most_popular
+from finecast.solvers.placement.trimcaching import generic_greedy, successive_programme
+from finecast.solvers.placement.trimcaching_methods import hit_problem
 
 PLACEMENTS: dict[str, Callable[[Prior], BoolArray]] = {
     "popular blocks": most_popular,

@@ -20,18 +20,18 @@ from typing import Any
 import torch
 from learning_draws import ROOT, scenario_file
 
-from learners.baselines import Rolling
-from learners.checkpoints import POLICY, Checkpoint, write_checkpoint
-from learners.config import RunConfig, run_config
-from learners.draws import surrogate_episodes
-from learners.environment import roll
-from learners.episodes import Episodes
-from learners.held_out import FIRST_SEED as HELD_OUT_SEED
-from learners.learner import Learner, learner_kind, play, tensors_of
-from learners.source import ScenarioSource
-from learners.warm_start import read_start, start_from
-from problem.files import write_atomically
-from problem.scenario import read_scenario
+from finecast.learners.baselines import Rolling
+from finecast.learners.checkpoints import POLICY, Checkpoint, write_checkpoint
+from finecast.learners.config import RunConfig, run_config
+from finecast.learners.draws import surrogate_episodes
+from finecast.learners.environment import roll
+from finecast.learners.episodes import Episodes
+from finecast.learners.held_out import FIRST_SEED as HELD_OUT_SEED
+from finecast.learners.learner import Learner, learner_kind, play, tensors_of
+from finecast.learners.source import ScenarioSource
+from finecast.learners.warm_start import read_start, start_from
+from finecast.problem.files import write_atomically
+from finecast.problem.scenario import read_scenario
 
 MARKS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Shares of the budget after which the policy is kept."""

@@ -22,15 +22,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from learners.baselines import Replacement, Rolling
-from learners.draws import episodes_of, surrogate_episodes
-from learners.environment import View, roll
-from learners.episodes import Episodes
-from learners.feature_basis import basis_of
-from learners.features import features
-from learners.lookahead import Lookahead, Planned, lookahead_of
-from problem.scenario import Scenario, read_scenario
-from solvers.solve import versions
+from finecast.learners.baselines import Replacement, Rolling
+from finecast.learners.draws import episodes_of, surrogate_episodes
+from finecast.learners.environment import View, roll
+from finecast.learners.episodes import Episodes
+from finecast.learners.feature_basis import basis_of
+from finecast.learners.features import features
+from finecast.learners.lookahead import Lookahead, Planned, lookahead_of
+from finecast.problem.scenario import Scenario, read_scenario
+from finecast.solvers.solve import versions
 
 PERSIST = Path(__file__).resolve().parents[1] / "data" / "scenarios" / "persist.toml"
 

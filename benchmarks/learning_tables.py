@@ -12,8 +12,8 @@ from learning_draws import CLASSES
 from learning_play import BASELINES, CURVE_DRAWS, SHIPPED, described
 from learning_runs import GROUPS, RUNS
 
-from compare.statistics import Estimate, interquartile_mean, stratified_bootstrap
-from problem.arrays import FloatArray
+from finecast.compare.statistics import Estimate, interquartile_mean, stratified_bootstrap
+from finecast.problem.arrays import FloatArray
 
 REACHED = 0.5
 """Percentage points below `rolling` that make the level of the steps-to-reach column."""

@@ -21,12 +21,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from problem.scenario import Scenario
-from solvers.joint import prepare
-from solvers.placement.lagrangian import solve_lagrangian
-from solvers.placement.problem import PlacementProblem
-from solvers.placement.state_flow import solve_state_flow
-from solvers.solve import versions
+from finecast.problem.scenario import Scenario
+from finecast.solvers.joint import prepare
+from finecast.solvers.placement.lagrangian import solve_lagrangian
+from finecast.solvers.placement.problem import PlacementProblem
+from finecast.solvers.placement.state_flow import solve_state_flow
+from finecast.solvers.solve import versions
 
 METHODS = {"lagrangian": solve_lagrangian, "exact": solve_state_flow}
 

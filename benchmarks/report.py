@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "compare")]
 
 from synthetic_records import SYSTEMS, synthetic_records  # noqa: E402
 
-from compare.store import open_folder  # noqa: E402
+from finecast.compare.store import open_folder  # noqa: E402
 
 
 def main() -> None:

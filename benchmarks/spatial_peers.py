@@ -8,12 +8,18 @@ import numpy as np
 import torch
 
 from benchmarks.beamforming import BANDWIDTH_HZ
-from solvers.beamforming.group_ascent import listened, value_and_gradient
-from solvers.beamforming.group_pricing import price_modes
-from solvers.beamforming.group_starts import combined, regularised_zero_forcing
-from solvers.beamforming.methods import solve_messages
-from solvers.beamforming.multigroup import MultiGroup, Scaled, full_power, guaranteed_rates, square
-from solvers.spatial import least_time
+from finecast.solvers.beamforming.group_ascent import listened, value_and_gradient
+from finecast.solvers.beamforming.group_pricing import price_modes
+from finecast.solvers.beamforming.group_starts import combined, regularised_zero_forcing
+from finecast.solvers.beamforming.methods import solve_messages
+from finecast.solvers.beamforming.multigroup import (
+    MultiGroup,
+    Scaled,
+    full_power,
+    guaranteed_rates,
+    square,
+)
+from finecast.solvers.spatial import least_time
 
 WMMSE_ALONE = 60
 """Steps of WMMSE in a round where it searches alone: about as long as 12 and 50 of Adam."""

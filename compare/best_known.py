@@ -12,12 +12,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from compare.records import Record
-from compare.store import instance_path, read_records, result_folder
-from problem.evaluation import evaluate
-from problem.files import FormatError, read_json, write_atomically
-from problem.instance import read_instance
-from problem.solution import read_solution
+from finecast.compare.records import Record
+from finecast.compare.store import instance_path, read_records, result_folder
+from finecast.problem.evaluation import evaluate
+from finecast.problem.files import FormatError, read_json, write_atomically
+from finecast.problem.instance import read_instance
+from finecast.problem.solution import read_solution
 
 FORMAT = "finecast-best-known"
 IMPROVES = 1e-9

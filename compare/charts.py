@@ -8,9 +8,9 @@ from html import escape
 
 import numpy as np
 
-from compare.claims import ALL_CLASSES, Gain
-from compare.comparison import Comparison
-from compare.curves import (
+from finecast.compare.claims import ALL_CLASSES, Gain
+from finecast.compare.comparison import Comparison
+from finecast.compare.curves import (
     DEFAULT_TOLERANCE,
     ProfileData,
     anytime_curves,
@@ -20,7 +20,7 @@ from compare.curves import (
     time_ratios,
     times_to_target,
 )
-from compare.plots import (
+from finecast.compare.plots import (
     Axis,
     Bar,
     Interval,
@@ -32,10 +32,10 @@ from compare.plots import (
     step_chart,
     ticks,
 )
-from compare.profiles import Steps
-from compare.statistics import Estimate
-from compare.tables import Table, shown
-from problem.arrays import FloatArray
+from finecast.compare.profiles import Steps
+from finecast.compare.statistics import Estimate
+from finecast.compare.tables import Table, shown
+from finecast.problem.arrays import FloatArray
 
 SMALLEST_GAP = 1e-4
 """Where logarithmic axes of gaps end: 0.01%."""

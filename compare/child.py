@@ -1,4 +1,4 @@
-"""The process that runs methods: one run after another, as `compare.supervisor` asks.
+"""The process that runs methods: one run after another, as `finecast.compare.supervisor` asks.
 
 Frames go over stdin and stdout: a line of JSON, and after it as many raw bytes as its `bytes`
 says. A run is asked for by one frame; the answers are `ready` once at the start, `solving` when
@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from compare.records import METRICS, Status, canonical_json
-from problem.instance import Instance
+from finecast.compare.records import METRICS, Status, canonical_json
+from finecast.problem.instance import Instance
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -39,7 +39,7 @@ def main() -> None:
     die_with_parent()
     from threadpoolctl import threadpool_limits
 
-    from compare.machine import machine
+    from finecast.compare.machine import machine
 
     runs = _Runs(lambda event: write_frame(answers, event))
     threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))
@@ -118,8 +118,8 @@ def one_line(error: BaseException) -> str:
 
 def _warm_up(task: dict[str, Any]) -> None:
     """Solve a tiny instance, so that no run is charged for imports and first calls."""
-    from problem.scenario import Scenario
-    from solvers.solve import solve
+    from finecast.problem.scenario import Scenario
+    from finecast.solvers.solve import solve
 
     tiny = Scenario.model_validate(
         {
@@ -137,9 +137,9 @@ def _warm_up(task: dict[str, Any]) -> None:
 
 
 def _solve(instance: Instance, task: dict[str, Any], tell: Tell) -> tuple[dict[str, Any], bytes]:
-    from problem.solution import write_solution
-    from solvers.registry import method_of
-    from solvers.solve import solve
+    from finecast.problem.solution import write_solution
+    from finecast.solvers.registry import method_of
+    from finecast.solvers.solve import solve
 
     method = method_of(task["method"])
     options = dict(task["options"])
@@ -180,9 +180,9 @@ def _prepare_rates(
     They are the same for all methods (with the same beams, restrictions and seed), which are timed
     without them. An online method has those of every slot made from that slot alone.
     """
-    from solvers.joint import prepare
-    from solvers.online import prepare_slots
-    from solvers.restrictions import check_restrictions
+    from finecast.solvers.joint import prepare
+    from finecast.solvers.online import prepare_slots
+    from finecast.solvers.restrictions import check_restrictions
 
     chosen = {name: options[name] for name in ("beamforming", "restrict") if name in options}
     # Rates do not depend on delivery, schedule, or where blocks may come from.
@@ -276,7 +276,7 @@ def _number(value: Any) -> Any:
 
 
 def _instance_from(content: bytes) -> Instance:
-    from problem.instance import read_instance
+    from finecast.problem.instance import read_instance
 
     with tempfile.NamedTemporaryFile(prefix="finecast-", suffix=".npz", dir=IN_MEMORY) as file:
         file.write(content)

@@ -13,12 +13,12 @@ from typing import Literal
 
 import numpy as np
 
-from compare.comparison import Comparison
-from compare.records import Record
-from compare.statistics import Estimate, stratified_bootstrap
-from compare.tables import Column, Table, Value, shown
-from problem.arrays import FloatArray
-from solvers.registry import methods
+from finecast.compare.comparison import Comparison
+from finecast.compare.records import Record
+from finecast.compare.statistics import Estimate, stratified_bootstrap
+from finecast.compare.tables import Column, Table, Value, shown
+from finecast.problem.arrays import FloatArray
+from finecast.solvers.registry import methods
 
 Verdict = Literal[
     "reached", "agrees", "smaller here", "holds", "not shown", "the opposite", "too few instances"

@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from compare.records import Record, Status
-from compare.statistics import gap_to_bound
-from problem.arrays import FloatArray
+from finecast.compare.records import Record, Status
+from finecast.compare.statistics import gap_to_bound
+from finecast.problem.arrays import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from compare.comparison import Comparison
-from compare.profiles import (
+from finecast.compare.comparison import Comparison
+from finecast.compare.profiles import (
     Steps,
     convergence_target,
     excess,
@@ -19,8 +19,8 @@ from compare.profiles import (
     profile,
     shortfall,
 )
-from compare.records import Record
-from problem.arrays import FloatArray
+from finecast.compare.records import Record
+from finecast.problem.arrays import FloatArray
 
 TOLERANCES = (0.1, 0.01, 0.001)
 """tau of the convergence test, first to last as the page offers them."""

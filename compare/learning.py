@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from compare.charts import figure, values_table
-from compare.plots import Axis, Line, step_chart
-from compare.profiles import Steps
-from problem.arrays import FloatArray
-from problem.files import FormatError, read_bytes
+from finecast.compare.charts import figure, values_table
+from finecast.compare.plots import Axis, Line, step_chart
+from finecast.compare.profiles import Steps
+from finecast.problem.arrays import FloatArray
+from finecast.problem.files import FormatError, read_bytes
 
 LEARNING_METRICS = ("held_out_gap", "delay", "mean_delay", "evaluation_delay", "return", "reward")
 """What a training log may say of the policy at a step; `finecast train` says the first."""

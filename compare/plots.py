@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from problem.arrays import FloatArray
+from finecast.problem.arrays import FloatArray
 
 COLOURS = 8
 """Then the lines are dashed, then dotted."""

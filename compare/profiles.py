@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from problem.arrays import FloatArray
+from finecast.problem.arrays import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,7 +56,9 @@ METRICS = (
     "transmit_energy",
     "outages",
 )
-"""Fields of a record that are numbers of `problem.evaluation.Evaluation`, by the same names."""
+"""Fields of a record that are numbers of `finecast.problem.evaluation.Evaluation`, by the same
+names.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +110,12 @@ class Record:
     gap, beamforming_gap, placement_gap
         delay / lower_bound - 1, and its two factors: (1 + a)(1 + b) = 1 + gap.
     mean_slot_delay to outages
-        The judge's metrics, as in `problem.evaluation.Evaluation`.
+        The judge's metrics, as in `finecast.problem.evaluation.Evaluation`.
     slot_delay
         (T,) s.
     termination
-        Why the method stopped, as in `solvers.result.Termination`; empty when it did not return.
+        Why the method stopped, as in `finecast.solvers.result.Termination`; empty when it did not
+        return.
     wall_s, cpu_s, train_s
         Seconds of the method itself, of all its threads, and of training before. For a run killed
         from outside, seconds until then.

@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from compare import charts
-from compare.claims import Gain, gain_sentences, gains, gains_table
-from compare.comparison import Comparison
-from compare.curves import DEFAULT_TOLERANCE, TOLERANCES, ProfileData, profile_data
-from compare.learning import Learning, learning_figures
-from compare.plots import COLOURS, DASHES
-from compare.results import (
+from finecast.compare import charts
+from finecast.compare.claims import Gain, gain_sentences, gains, gains_table
+from finecast.compare.comparison import Comparison
+from finecast.compare.curves import DEFAULT_TOLERANCE, TOLERANCES, ProfileData, profile_data
+from finecast.compare.learning import Learning, learning_figures
+from finecast.compare.plots import COLOURS, DASHES
+from finecast.compare.results import (
     Command,
     classes_table,
     failures_table,
@@ -30,9 +30,9 @@ from compare.results import (
     pairs_table,
     runs_table,
 )
-from compare.summary import sentences, solve_command
-from compare.tables import Column, Table, to_csv, to_html, to_latex, to_markdown
-from problem.version import FINECAST_VERSION
+from finecast.compare.summary import sentences, solve_command
+from finecast.compare.tables import Column, Table, to_csv, to_html, to_latex, to_markdown
+from finecast.problem.version import FINECAST_VERSION
 
 Format = Literal["html", "csv", "markdown", "latex"]
 TABLES = ("methods", "classes", "pairs", "gains", "failures", "runs")
@@ -329,7 +329,7 @@ def _meta(c: Comparison) -> str:
 
 
 def _template(name: str) -> str:
-    return (files("compare") / "templates" / name).read_text(encoding="utf-8")
+    return (files("finecast.compare") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _sha256(text: str) -> str:

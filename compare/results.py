@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from compare.comparison import Comparison, failed
-from compare.records import Record
-from compare.statistics import (
+from finecast.compare.comparison import Comparison, failed
+from finecast.compare.records import Record
+from finecast.compare.statistics import (
     TIME_SHIFT_S,
     Estimate,
     estimate,
@@ -22,8 +22,8 @@ from compare.statistics import (
     shifted_geometric_mean,
     stratified_bootstrap,
 )
-from compare.tables import Column, Table, Value
-from problem.arrays import BoolArray, FloatArray
+from finecast.compare.tables import Column, Table, Value
+from finecast.problem.arrays import BoolArray, FloatArray
 
 SIGNIFICANCE = 0.05
 

@@ -1,14 +1,14 @@
 """Run what is missing: every method of a suite on every instance, one record a run.
 
 Runs go through joblib, with loky on one machine or Dask on many; each is watched from outside
-(`compare.supervisor`). Only the calling process writes to the result folder, a record as soon as
-its run ends: a crash, `kill -9` or a full disk loses the runs in flight and nothing else, and the
-next call goes on from there.
+(`finecast.compare.supervisor`). Only the calling process writes to the result folder, a record as
+soon as its run ends: a crash, `kill -9` or a full disk loses the runs in flight and nothing else,
+and the next call goes on from there.
 
 Methods are timed under the same conditions: a process that has loaded its libraries and solved a
 tiny instance by the same method, a fixed number of threads, and the rates of the messages prepared
 beforehand (their time is a field of its own). Online methods get their slots one at a time from
-`solvers.online`, whatever runs them.
+`finecast.solvers.online`, whatever runs them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from compare.records import Record, Status, canonical_json, run_key
-from compare.store import (
+from finecast.compare.records import Record, Status, canonical_json, run_key
+from finecast.compare.store import (
     collect,
     instance_path,
     known_keys,
@@ -32,13 +32,13 @@ from compare.store import (
     solution_path,
     write_record,
 )
-from compare.suite import InstanceClass, MethodEntry, Suite, draw_all
-from compare.supervisor import close, run_supervised
-from problem.files import FormatError, write_atomically
-from problem.instance import write_instance
-from solvers.registry import method_of
-from solvers.restrictions import check_restrictions
-from solvers.solve import versions
+from finecast.compare.suite import InstanceClass, MethodEntry, Suite, draw_all
+from finecast.compare.supervisor import close, run_supervised
+from finecast.problem.files import FormatError, write_atomically
+from finecast.problem.instance import write_instance
+from finecast.solvers.registry import method_of
+from finecast.solvers.restrictions import check_restrictions
+from finecast.solvers.solve import versions
 
 RESTARTS = 3
 """Times that the pool is started anew after one of its processes was killed."""
@@ -47,7 +47,7 @@ SCHEDULER_TIMEOUT_S = 10
 """For the first answer of a Dask scheduler."""
 
 OF_SOLVE = ("gap", "spatial_time")
-"""Options that `solvers.solve.solve` takes for every method."""
+"""Options that `finecast.solvers.solve.solve` takes for every method."""
 
 Engine = Literal["local", "dask"]
 Tell = Callable[[int, int, Record | None], None]
@@ -55,7 +55,7 @@ Tell = Callable[[int, int, Record | None], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one run is asked; fields as in `compare.records.Record`."""
+    """What one run is asked; fields as in `finecast.compare.records.Record`."""
 
     suite: str
     suite_version: int
@@ -269,7 +269,7 @@ def execute(
         Process of the caller, with which a process of its pool dies; None elsewhere.
     """
     if caller is not None and caller == os.getppid():
-        from compare.child import die_with_parent
+        from finecast.compare.child import die_with_parent
 
         die_with_parent()  # or a killed comparison would leave its runs behind
     started = datetime.now(UTC).isoformat(timespec="seconds")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from problem.arrays import FloatArray
+from finecast.problem.arrays import FloatArray
 
 REPETITIONS = 2000
 """Bootstrap samples, as in Agarwal et al. (2021)."""

@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from compare.records import Record, Status, field_kinds, record_from_json
-from problem.files import FormatError, read_bytes, write_atomically
+from finecast.compare.records import Record, Status, field_kinds, record_from_json
+from finecast.problem.files import FormatError, read_bytes, write_atomically
 
 PARQUET = "runs.parquet"
 FOLDERS = ("records", "solutions", "instances", "suites")

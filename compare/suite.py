@@ -30,9 +30,9 @@ from pydantic import (
     model_validator,
 )
 
-from problem.files import FormatError, read_bytes, read_json, write_atomically
-from problem.instance import Instance
-from problem.scenario import Scenario
+from finecast.problem.files import FormatError, read_bytes, read_json, write_atomically
+from finecast.problem.instance import Instance
+from finecast.problem.scenario import Scenario
 
 SIGNIFICANT = 1e5
 """Real numbers enter an instance's hash to one part in so many."""

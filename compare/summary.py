@@ -8,11 +8,11 @@ from collections import Counter
 
 import numpy as np
 
-from compare.comparison import Comparison, failed
-from compare.records import Record, Status
-from compare.statistics import Estimate
-from compare.tables import Table, shown
-from solvers.registry import methods
+from finecast.compare.comparison import Comparison, failed
+from finecast.compare.records import Record, Status
+from finecast.compare.statistics import Estimate
+from finecast.compare.tables import Table, shown
+from finecast.solvers.registry import methods
 
 
 def sentences(comparison: Comparison, by_method: Table, by_pair: Table) -> list[str]:

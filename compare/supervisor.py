@@ -1,7 +1,8 @@
 """Limits from outside: every run in a process that is watched, and killed when it oversteps.
 
-The process (`compare.child`) loads finecast once and serves run after run; only one that hangs,
-takes too much memory or dies is replaced. Each thread that supervises has a process of its own.
+The process (`finecast.compare.child`) loads finecast once and serves run after run; only one that
+hangs, takes too much memory or dies is replaced. Each thread that supervises has a process of its
+own.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import threading
 import time
 from typing import IO, Any
 
-from compare.child import read_frame, write_frame
-from compare.records import Status
+from finecast.compare.child import read_frame, write_frame
+from finecast.compare.records import Status
 
 POLL_S = 0.05
 """Between two looks at a run's memory and clock."""
@@ -47,7 +48,7 @@ class _Process:
         self.threads = threads
         self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "compare.child"],
+            [sys.executable, "-P", "-m", "finecast.compare.child"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr,
             env={**os.environ, **limits, "PYTHONPATH": path},
         )  # fmt: skip

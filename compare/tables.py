@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-from compare.statistics import Estimate
+from finecast.compare.statistics import Estimate
 
 Value = str | float | int | Estimate | None
 Kind = Literal["text", "percent", "seconds", "number", "count", "p", "code"]

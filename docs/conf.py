@@ -15,8 +15,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from problem.version import FINECAST_VERSION  # noqa: E402
-from solvers.registry import BUILT_IN  # noqa: E402
+from finecast.problem.version import FINECAST_VERSION  # noqa: E402
+from finecast.solvers.registry import BUILT_IN  # noqa: E402
 
 project = "finecast"
 author = "The finecast developers"

@@ -15,10 +15,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import finecast
-from problem.channel import draw_channels
-from problem.checkpoints import library_from_checkpoints
-from problem.demand import Demand, sample
-from problem.network import Network, dbm_to_w, thermal_noise_w
+from finecast.problem.channel import draw_channels
+from finecast.problem.checkpoints import library_from_checkpoints
+from finecast.problem.demand import Demand, sample
+from finecast.problem.network import Network, dbm_to_w, thermal_noise_w
 
 rng = np.random.default_rng(0)
 

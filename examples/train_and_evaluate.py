@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 import finecast
-from learners.config import run_config
-from learners.training import train
+from finecast.learners.config import run_config
+from finecast.learners.training import train
 
 SCENARIO = """
 name = "small"

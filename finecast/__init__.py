@@ -8,42 +8,42 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from problem.version import FINECAST_VERSION
+from finecast.problem.version import FINECAST_VERSION
 
 if TYPE_CHECKING:
-    from problem.evaluation import Evaluation, evaluate
-    from problem.instance import Instance, read_instance, write_instance
-    from problem.library import ModelLibrary, read_library, write_library
-    from problem.scenario import Scenario, read_scenario
-    from problem.solution import Broadcast, Solution, read_solution, write_solution
-    from solvers.optimise import certified_lower_bound
-    from solvers.registry import Method, methods
-    from solvers.result import Progress, Result
-    from solvers.solve import solve
+    from finecast.problem.evaluation import Evaluation, evaluate
+    from finecast.problem.instance import Instance, read_instance, write_instance
+    from finecast.problem.library import ModelLibrary, read_library, write_library
+    from finecast.problem.scenario import Scenario, read_scenario
+    from finecast.problem.solution import Broadcast, Solution, read_solution, write_solution
+    from finecast.solvers.optimise import certified_lower_bound
+    from finecast.solvers.registry import Method, methods
+    from finecast.solvers.result import Progress, Result
+    from finecast.solvers.solve import solve
 
 __version__ = FINECAST_VERSION
 
 _HOME = {
-    "Broadcast": "problem.solution",
-    "Evaluation": "problem.evaluation",
-    "Instance": "problem.instance",
-    "Method": "solvers.registry",
-    "ModelLibrary": "problem.library",
-    "Progress": "solvers.result",
-    "Result": "solvers.result",
-    "Scenario": "problem.scenario",
-    "Solution": "problem.solution",
-    "certified_lower_bound": "solvers.optimise",
-    "evaluate": "problem.evaluation",
-    "methods": "solvers.registry",
-    "read_instance": "problem.instance",
-    "read_library": "problem.library",
-    "read_scenario": "problem.scenario",
-    "read_solution": "problem.solution",
-    "solve": "solvers.solve",
-    "write_instance": "problem.instance",
-    "write_library": "problem.library",
-    "write_solution": "problem.solution",
+    "Broadcast": "finecast.problem.solution",
+    "Evaluation": "finecast.problem.evaluation",
+    "Instance": "finecast.problem.instance",
+    "Method": "finecast.solvers.registry",
+    "ModelLibrary": "finecast.problem.library",
+    "Progress": "finecast.solvers.result",
+    "Result": "finecast.solvers.result",
+    "Scenario": "finecast.problem.scenario",
+    "Solution": "finecast.problem.solution",
+    "certified_lower_bound": "finecast.solvers.optimise",
+    "evaluate": "finecast.problem.evaluation",
+    "methods": "finecast.solvers.registry",
+    "read_instance": "finecast.problem.instance",
+    "read_library": "finecast.problem.library",
+    "read_scenario": "finecast.problem.scenario",
+    "read_solution": "finecast.problem.solution",
+    "solve": "finecast.solvers.solve",
+    "write_instance": "finecast.problem.instance",
+    "write_library": "finecast.problem.library",
+    "write_solution": "finecast.problem.solution",
 }
 
 __all__ = [

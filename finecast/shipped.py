@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from problem.files import FormatError
+from finecast.problem.files import FormatError
 
 _HERE = Path(__file__).resolve().parent
 FOLDERS = (_HERE.parent / "data", _HERE / "data")

@@ -23,13 +23,13 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from learners.environment import View, near_nodes
-from learners.features import CLOUD, NEIGHBOUR, OWN, Features
-from learners.learner import load_module
-from learners.lookahead import Lookahead
-from learners.networks import Scores, action_network
-from learners.observer import Observer
-from learners.set_critic import Rows, unit_of
+from finecast.learners.environment import View, near_nodes
+from finecast.learners.features import CLOUD, NEIGHBOUR, OWN, Features
+from finecast.learners.learner import load_module
+from finecast.learners.lookahead import Lookahead
+from finecast.learners.networks import Scores, action_network
+from finecast.learners.observer import Observer
+from finecast.learners.set_critic import Rows, unit_of
 
 BEST_LEVEL = 4.0
 """Logit at the start of what the best level of the slot does, over that of anything else."""
@@ -123,9 +123,9 @@ class Actors:
     observer
         Makes the features.
     temperature
-        Units (`learners.set_critic.unit_of`) of saving per byte that a logit stands for.
+        Units (`finecast.learners.set_critic.unit_of`) of saving per byte that a logit stands for.
     in_turn, rounds
-        As in `learners.environment.roll`.
+        As in `finecast.learners.environment.roll`.
     generator
         For exploration, of which `turns` then tells: the pulls and the last round of keeping. None:
         the best actions.

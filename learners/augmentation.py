@@ -9,7 +9,8 @@ One switch, `Source`, says where they come from:
 
 Only what is random is made up: requests and reach. Library, links and storage are those of the
 real episode; caches, delays and expected tables are computed by the environment as for any draw,
-with rates in closed form (`learners.draws`), since beams of an imagined channel do not exist.
+with rates in closed form (`finecast.learners.draws`), since beams of an imagined channel do not
+exist.
 
 What each is told. `noise` and `echo-state` see the requests and the reach of the real episodes
 that they are given, and nothing of the scenario or of its demand model. `oracle` is the scenario:
@@ -38,13 +39,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learners.draws import surrogate_of
-from learners.episodes import Episodes, joined_episodes
-from learners.predictor import Predictor, imagine
-from problem.arrays import FloatArray, checked_number
-from problem.demand import Demand
-from problem.instance import Instance
-from problem.scenario import Scenario
+from finecast.learners.draws import surrogate_of
+from finecast.learners.episodes import Episodes, joined_episodes
+from finecast.learners.predictor import Predictor, imagine
+from finecast.problem.arrays import FloatArray, checked_number
+from finecast.problem.demand import Demand
+from finecast.problem.instance import Instance
+from finecast.problem.scenario import Scenario
 
 Source = Literal["none", "noise", "echo-state", "oracle"]
 
@@ -64,7 +65,7 @@ def share(error: float, progress: float, *, highest: float = 0.5, tolerance: flo
     ----------
     error
         Held-out error of the predictor, at least 0, such as
-        `learners.augmentation_error.HeldOutError.relative`.
+        `finecast.learners.augmentation_error.HeldOutError.relative`.
     progress
         Part of the training that is over, in [0, 1].
     highest
@@ -182,9 +183,10 @@ def synthetic_episodes(
     instances
         At least one, of equal N, K and T.
     exponent
-        c of the closed form, such as from `learners.draws.fitted_exponent` of a real instance.
+        c of the closed form, such as from `finecast.learners.draws.fitted_exponent` of a real
+        instance.
     horizon, dtype
-        As in `learners.draws.episodes_of`.
+        As in `finecast.learners.draws.episodes_of`.
     """
     return joined_episodes(
         [surrogate_of(one, exponent, horizon=horizon, dtype=dtype) for one in instances]

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learners.augmentation import (
+from finecast.learners.augmentation import (
     DECIBEL,
     requests_and_reach,
     synthetic_episodes,
     with_observations,
 )
-from learners.environment import NodePolicy, roll
-from learners.predictor import (
+from finecast.learners.environment import NodePolicy, roll
+from finecast.learners.predictor import (
     LEAST_REACH,
     Predictor,
     imagine,
@@ -29,9 +29,9 @@ from learners.predictor import (
     persistence_of,
     repeat_requests,
 )
-from problem.arrays import FloatArray, checked_number
-from problem.demand import forecast
-from problem.instance import Instance
+from finecast.problem.arrays import FloatArray, checked_number
+from finecast.problem.demand import forecast
+from finecast.problem.instance import Instance
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class HeldOutError:
         That of predicting no change, dB.
     reward
         Error of the reward: where delays are predicted, the root mean square error over their
-        deviation (`learners.reward_prediction.reward_error`); where they are computed, how far the
-        mean delay of imagined episodes is off, such as |reward| of `measured_bias`.
+        deviation (`finecast.learners.reward_prediction.reward_error`); where they are computed, how
+        far the mean delay of imagined episodes is off, such as |reward| of `measured_bias`.
     """
 
     request: float

@@ -1,7 +1,7 @@
 """Fixed node policies: yardsticks of training, and what the environment's speed is measured with.
 
-Played by `learners.environment.roll` they give what the methods of the same names give
-(`solvers.placement`), many draws at once.
+Played by `finecast.learners.environment.roll` they give what the methods of the same names give
+(`finecast.solvers.placement`), many draws at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learners.environment import View, lookup
+from finecast.learners.environment import View, lookup
 
 KEEP_ANYWAY = 1e-30
 """Score of a block that saves nothing: kept if there is room when all else has been placed."""

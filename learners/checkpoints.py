@@ -21,15 +21,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from problem.files import FormatError, read_bytes, read_json, write_atomically
-from problem.version import FINECAST_VERSION
+from finecast.problem.files import FormatError, read_bytes, read_json, write_atomically
+from finecast.problem.version import FINECAST_VERSION
 
 FORMAT = "finecast-checkpoint"
 VERSION = 1
 LARGEST_BYTES = 4 * 2**30
 
 POLICY = "policy"
-"""Name of the best policy so far; `learners.policy` plays it."""
+"""Name of the best policy so far; `finecast.learners.policy` plays it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Checkpoint:
     options
         The learner's options, as its Config takes them.
     run
-        The run's options, as `learners.training.RunConfig` takes them; JSON.
+        The run's options, as `finecast.learners.training.RunConfig` takes them; JSON.
     step
         Updates made.
     train_s, cpu_s

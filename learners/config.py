@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from learners.learner import learner_kind
-from problem.files import FormatError, read_bytes
+from finecast.learners.learner import learner_kind
+from finecast.problem.files import FormatError, read_bytes
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class SourceConfig:
         others. With a quarter of this the prices are several times too high.
     augmentation
         "none", "noise", "echo-state" or "oracle"; of a run, by default what the learner says
-        (`learners.learner.LearnerKind`).
+        (`finecast.learners.learner.LearnerKind`).
     synthetic
         Synthetic share of all draws at the beginning, if the predictor had no error.
     refresh
@@ -102,8 +102,8 @@ class RunConfig:
     tensorboard
         Write TensorBoard events too.
     warm_start
-        Folder of a run whose best policy this one starts from (`learners.warm_start`); empty: from
-        the tables.
+        Folder of a run whose best policy this one starts from (`finecast.learners.warm_start`);
+        empty: from the tables.
     source
         Where training episodes come from.
     options

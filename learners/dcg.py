@@ -1,18 +1,18 @@
-"""DCG: `learners.value_learning` with a payoff for every pair of nodes, summed."""
+"""DCG: `finecast.learners.value_learning` with a payoff for every pair of nodes, summed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from learners import value_learning
-from learners.value_learning import policy, start
+from finecast.learners import value_learning
+from finecast.learners.value_learning import policy, start
 
 __all__ = ["Config", "policy", "start"]
 
 
 @dataclass(frozen=True)
 class Config(value_learning.Config):
-    """Options: those of `learners.value_learning`.
+    """Options: those of `finecast.learners.value_learning`.
 
     Attributes
     ----------

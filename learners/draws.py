@@ -1,8 +1,8 @@
 """Making episodes: from instances with their true rates, or from a closed form of the rates.
 
 `episodes_of` computes every slot's rates from that slot alone by the machinery of the online
-methods (`solvers.online`). That takes seconds per draw. `surrogate_episodes` replaces beamforming
-by the closed form of `solvers.placement.expected`,
+methods (`finecast.solvers.online`). That takes seconds per draw. `surrogate_episodes` replaces
+beamforming by the closed form of `finecast.solvers.placement.expected`,
 
     snr_U(Q) = |U|^c / sum_{k in U} 1 / snr_k(Q),    snr_k(Q) = (sum_{n in Q} reach_kn)^2,
 
@@ -19,8 +19,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from learners.episodes import MOST_NODES, Episodes, Slot, joined_episodes
-from learners.slot_tables import (
+from finecast.learners.episodes import MOST_NODES, Episodes, Slot, joined_episodes
+from finecast.learners.slot_tables import (
     Arrays,
     grown,
     history_scores,
@@ -32,15 +32,15 @@ from learners.slot_tables import (
     tables_now,
     tensors_of,
 )
-from problem.arrays import FloatArray, IntArray
-from problem.demand import Demand
-from problem.instance import Instance, user_groups
-from problem.scenario import Scenario
-from problem.sinr import rate
-from problem.tolerances import LOWEST_SNR
-from solvers.bounds import price_bound
-from solvers.joint import prepare
-from solvers.online import (
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.problem.demand import Demand
+from finecast.problem.instance import Instance, user_groups
+from finecast.problem.scenario import Scenario
+from finecast.problem.sinr import rate
+from finecast.problem.tolerances import LOWEST_SNR
+from finecast.solvers.bounds import price_bound
+from finecast.solvers.joint import prepare
+from finecast.solvers.online import (
     Observation,
     Prior,
     joined,
@@ -49,14 +49,14 @@ from solvers.online import (
     prior_of,
     slot_alone,
 )
-from solvers.placement.chains import Chains, chains
-from solvers.placement.expected import (
+from finecast.solvers.placement.chains import Chains, chains
+from finecast.solvers.placement.expected import (
     group_exponent,
     user_reach,
 )
-from solvers.placement.greedy_online import greedy_by_popularity
-from solvers.restrictions import check_restrictions, restricted_instance
-from solvers.result import Callback, Progress
+from finecast.solvers.placement.greedy_online import greedy_by_popularity
+from finecast.solvers.restrictions import check_restrictions, restricted_instance
+from finecast.solvers.result import Callback, Progress
 
 HORIZON = 3
 """Coming slots in the expected tables."""
@@ -87,10 +87,10 @@ def episodes_of(
     horizon
         H, coming slots in the expected tables.
     beamforming, restrict, seed, rate_cache
-        As in `solvers.online.prepare_slots`.
+        As in `finecast.solvers.online.prepare_slots`.
     bound
         Compute the certified lower bounds of the total delays: about a second per draw, as good as
-        the machine gets within `solvers.bounds.BOUND_TIME_S`.
+        the machine gets within `finecast.solvers.bounds.BOUND_TIME_S`.
     dtype
         Of the expected tables.
     callback
@@ -359,7 +359,7 @@ def surrogate_of(
 
 
 def _forecasts(demand: Demand, requests: IntArray, horizon: int) -> FloatArray:
-    """Return (T, H, K, M), `problem.demand.forecast` after every slot; 0 after the end."""
+    """Return (T, H, K, M), `finecast.problem.demand.forecast` after every slot; 0 after the end."""
     slots, users, models = demand.preference.shape
     last = np.zeros((slots, users, models))
     known = np.full(users, -1)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from problem.arrays import checked_number
+from finecast.problem.arrays import checked_number
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ In slot t, with the caches X of every block (docs/formulation.md sections 2, 3 a
 
 Nodes decide all at once, or in turn, each seeing what those before it chose. All functions are
 pure: tensors in, tensors out; nothing is random. Only the sequential schedule: in a pipelined one
-the delay is no sum over blocks (`learners.draws` refuses it).
+the delay is no sum over blocks (`finecast.learners.draws` refuses it).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from learners.episodes import Episodes, Slot
-from solvers.placement.problem import Placement
+from finecast.learners.episodes import Episodes, Slot
+from finecast.solvers.placement.problem import Placement
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,8 +4,8 @@ E draws of equal N, K and T lie side by side; blocks, kinds and user groups are 
 longest draw (a padded block has size 0 and is never needed). Blocks that the same models contain
 are of one kind: they share all expected tables. A node set is a bit mask, bit n for node n, and
 S = 2^N is the number of node sets. `Episodes.slot(t)` gives the `Slot`, which holds what an online
-method may know in slot t and nothing of a later one; `learners.draws.slot_of` makes the same of an
-`Observation`, so that a policy trained on episodes acts on it unchanged.
+method may know in slot t and nothing of a later one; `finecast.learners.draws.slot_of` makes the
+same of an `Observation`, so that a policy trained on episodes acts on it unchanged.
 
 Times are seconds per byte. Delays are float64 throughout, exactly those of the judge
 (docs/formulation.md section 3); expected tables are float32 unless asked for otherwise.
@@ -43,7 +43,7 @@ class Static:
         where there is no link and on the diagonal.
     chain_sender, chain_time
         (E, S, N + 1) int64 and float64: the nested sets Q_l(X) and their migration times
-        (`solvers.placement.chains`).
+        (`finecast.solvers.placement.chains`).
     reach_time
         (E, S, N) float64 d_n(X), seconds per byte to node n from the nearest holder or the cloud.
     fastest

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learners.environment import View, lookup, near_nodes, rows
-from learners.episodes import Slot
-from learners.lookahead import Lookahead
+from finecast.learners.environment import View, lookup, near_nodes, rows
+from finecast.learners.episodes import Slot
+from finecast.learners.lookahead import Lookahead
 
 HORIZON = 3
 """Coming slots that have features of their own."""

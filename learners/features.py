@@ -6,8 +6,8 @@ the whole system. All are float32 of order one; their names are OWN, NEIGHBOUR, 
 
 Times are in units of what a byte costs now: its mean time from the cloud and, sent by all nodes, on
 the air. Times and counts that have no upper limit are compressed by log(1 + x). What does not
-depend on the decisions of the slot is computed once per slot (`learners.feature_basis`); it comes
-first in every list of names.
+depend on the decisions of the slot is computed once per slot (`finecast.learners.feature_basis`);
+it comes first in every list of names.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from learners.environment import View
-from learners.feature_basis import (
+from finecast.learners.environment import View
+from finecast.learners.feature_basis import (
     CLOUD_FIXED,
     NEIGHBOUR_FIXED,
     OWN_FIXED,
@@ -27,7 +27,7 @@ from learners.feature_basis import (
     Basis,
     basis_of,
 )
-from learners.lookahead import Lookahead
+from finecast.learners.lookahead import Lookahead
 
 OWN = (
     *OWN_FIXED,

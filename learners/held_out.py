@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learners.baselines import Replacement, Rolling
-from learners.draws import episodes_of, surrogate_episodes
-from learners.environment import roll
-from learners.episodes import Episodes, joined_episodes
-from learners.learner import TrainedPolicy, play
-from learners.lookahead import Lookahead, lookahead_of
-from problem.scenario import Scenario
-from solvers.placement.lagrangian import solve_lagrangian
-from solvers.placement.problem import PlacementProblem
-from solvers.result import Callback, Progress
+from finecast.learners.baselines import Replacement, Rolling
+from finecast.learners.draws import episodes_of, surrogate_episodes
+from finecast.learners.environment import roll
+from finecast.learners.episodes import Episodes, joined_episodes
+from finecast.learners.learner import TrainedPolicy, play
+from finecast.learners.lookahead import Lookahead, lookahead_of
+from finecast.problem.scenario import Scenario
+from finecast.solvers.placement.lagrangian import solve_lagrangian
+from finecast.solvers.placement.problem import PlacementProblem
+from finecast.solvers.result import Callback, Progress
 
 FIRST_SEED = 1_000_000
 """Seed of the first held-out draw; training draws have smaller ones."""
@@ -39,7 +39,7 @@ class HeldOut:
     episodes
         The draws, with lower bounds of their delays at their rates.
     values
-        Lookahead of all slots, as in `learners.source.Pool`.
+        Lookahead of all slots, as in `finecast.learners.source.Pool`.
     reference
         (E,) float64 total delays of the methods `lru` and `rolling`, s.
     """

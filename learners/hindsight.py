@@ -1,9 +1,10 @@
 """Hindsight value regression: what copies are worth, learned from what they would have been worth.
 
 Imitation with *privileged labels*: on every training episode a Lagrangian dynamic programme that
-knows all slots (`learners.hindsight_labels`) says what every set of copies would have been worth.
-The network learns, on the states that its own policy comes to (DAgger: Ross, Gordon and Bagnell,
-AISTATS 2011, arXiv 1011.0686), by how much the marginal values of the known tables are wrong:
+knows all slots (`finecast.learners.hindsight_labels`) says what every set of copies would have been
+worth. The network learns, on the states that its own policy comes to (DAgger: Ross, Gordon and
+Bagnell, AISTATS 2011, arXiv 1011.0686), by how much the marginal values of the known tables are
+wrong:
 
     r_nj = [V(Q - n) - V(Q + n)] - [v(Q - n) - v(Q + n)]
 
@@ -25,9 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learners.baselines import KEEP_ANYWAY
-from learners.config import at_least
-from learners.environment import (
+from finecast.learners.baselines import KEEP_ANYWAY
+from finecast.learners.config import at_least
+from finecast.learners.environment import (
     Delivery,
     View,
     fastest_sources,
@@ -36,15 +37,15 @@ from learners.environment import (
     roll,
     rows,
 )
-from learners.episodes import Slot
-from learners.features import Features, joined_features
-from learners.hindsight_labels import hindsight_of
-from learners.learner import Part, follow, load_module, seeded
-from learners.lookahead import Lookahead
-from learners.networks import ActionSemanticsNetwork
-from learners.observer import Observer
-from learners.set_critic import unit_of
-from learners.source import EpisodeSource, Pool
+from finecast.learners.episodes import Slot
+from finecast.learners.features import Features, joined_features
+from finecast.learners.hindsight_labels import hindsight_of
+from finecast.learners.learner import Part, follow, load_module, seeded
+from finecast.learners.lookahead import Lookahead
+from finecast.learners.networks import ActionSemanticsNetwork
+from finecast.learners.observer import Observer
+from finecast.learners.set_critic import unit_of
+from finecast.learners.source import EpisodeSource, Pool
 
 LABEL_DRAWS = 64
 """Draws whose values in hindsight are computed at once."""

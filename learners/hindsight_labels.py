@@ -9,8 +9,8 @@ whose caches are given. The prices come from subgradient steps on the Lagrangian
     sum_j size_j W_0(X_j) - sum over t >= 1 of lambda_t . storage    <= any feasible total delay
 
 of all episodes at once. These are *privileged labels*: they know the requests and channels to come,
-which no policy does. They serve to train one, and as a yardstick (`learners.lookahead.Planned` on
-them is the greedy method at hindsight prices).
+which no policy does. They serve to train one, and as a yardstick
+(`finecast.learners.lookahead.Planned` on them is the greedy method at hindsight prices).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learners.environment import lookup, packed
-from learners.episodes import Episodes
-from learners.lookahead import Lookahead, best_subset, chosen_senders
+from finecast.learners.environment import lookup, packed
+from finecast.learners.episodes import Episodes
+from finecast.learners.lookahead import Lookahead, best_subset, chosen_senders
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,18 +1,18 @@
-"""IPPO: `learners.ppo` with a critic for every node, which sees what the node sees."""
+"""IPPO: `finecast.learners.ppo` with a critic for every node, which sees what the node sees."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from learners import ppo
-from learners.ppo import policy, start
+from finecast.learners import ppo
+from finecast.learners.ppo import policy, start
 
 __all__ = ["Config", "policy", "start"]
 
 
 @dataclass(frozen=True)
 class Config(ppo.Config):
-    """Options: those of `learners.ppo`.
+    """Options: those of `finecast.learners.ppo`.
 
     Attributes
     ----------

@@ -6,7 +6,8 @@ A learner is a module with three names, found by `LEARNERS` and imported when as
     start(config, source, *, seed, device)  -> Learner, at step 0
     policy(config, tensors, values=None)    -> TrainedPolicy of the tensors of a checkpoint
 
-`learners.training.train` does the rest: steps, log, held-out evaluation, checkpoints, resume.
+`finecast.learners.training.train` does the rest: steps, log, held-out evaluation, checkpoints,
+resume.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from torch import Generator, Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from learners.environment import NodePolicy, Rollout, roll
-from learners.episodes import Episodes
-from learners.lookahead import Lookahead
+from finecast.learners.environment import NodePolicy, Rollout, roll
+from finecast.learners.episodes import Episodes
+from finecast.learners.lookahead import Lookahead
 
 Part = Module | Optimizer | Generator
 
@@ -37,7 +38,7 @@ class TrainedPolicy(NodePolicy, Protocol):
     Attributes
     ----------
     in_turn, rounds
-        As in `learners.environment.roll`.
+        As in `finecast.learners.environment.roll`.
     """
 
     @property
@@ -50,7 +51,7 @@ class TrainedPolicy(NodePolicy, Protocol):
 
 
 class Learner(Protocol):
-    """What `learners.training.train` drives."""
+    """What `finecast.learners.training.train` drives."""
 
     def step(self) -> Mapping[str, float]:
         """Make one update; return what to log. A `loss` that is not finite stops the run."""
@@ -96,7 +97,7 @@ class LearnerKind:
         Default number of steps, and steps between held-out evaluations and checkpoints: a step of
         one learner is a batch of pairs, of another a batch of whole episodes.
     augmentation
-        Where its synthetic draws come from by default (`learners.config.SourceConfig`).
+        Where its synthetic draws come from by default (`finecast.learners.config.SourceConfig`).
     """
 
     name: str
@@ -115,14 +116,14 @@ class LearnerKind:
 LEARNERS = (
     LearnerKind(
         "maasn-da",
-        "learners.maasn",
+        "finecast.learners.maasn",
         "decentralised actors with action semantics, value-decomposition critic, augmentation",
         "Fu et al., arXiv 2509.19341; Wang et al., Action Semantics Network, ICLR 2020",
         augmentation="echo-state",
     ),
     LearnerKind(
         "hindsight",
-        "learners.hindsight",
+        "finecast.learners.hindsight",
         "regression of marginal values in hindsight (privileged labels), added to those of mpc",
         "imitation on the learner's own states: Ross, Gordon, Bagnell, AISTATS 2011",
         steps=300,
@@ -130,7 +131,7 @@ LEARNERS = (
     ),
     LearnerKind(
         "mappo",
-        "learners.ppo",
+        "finecast.learners.ppo",
         "PPO, centralised critic",
         "Yu et al., arXiv 2103.01955",
         steps=100,
@@ -138,7 +139,7 @@ LEARNERS = (
     ),
     LearnerKind(
         "ippo",
-        "learners.ippo",
+        "finecast.learners.ippo",
         "PPO, a critic for every node",
         "de Witt et al., arXiv 2011.09533",
         steps=100,
@@ -146,7 +147,7 @@ LEARNERS = (
     ),
     LearnerKind(
         "qmix",
-        "learners.value_learning",
+        "finecast.learners.value_learning",
         "values of node sets, monotonic mixing",
         "Rashid et al., arXiv 2003.08839",
         steps=200,
@@ -154,7 +155,7 @@ LEARNERS = (
     ),
     LearnerKind(
         "vdn",
-        "learners.vdn",
+        "finecast.learners.vdn",
         "values of node sets, summed over nodes",
         "Sunehag et al., arXiv 1706.05296",
         steps=200,
@@ -162,7 +163,7 @@ LEARNERS = (
     ),
     LearnerKind(
         "dcg",
-        "learners.dcg",
+        "finecast.learners.dcg",
         "values of node sets, summed over nodes and pairs of nodes: a coordination graph",
         "Boehmer, Kurin, Whiteson, ICML 2020, arXiv 1910.00091",
         steps=200,

@@ -29,11 +29,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Generator, Tensor
 
-from learners.actors import Turn
-from learners.environment import Delivery, keep_by_score
-from learners.episodes import Slot
-from learners.features import Features, joined_features
-from learners.set_critic import backup, unit_of
+from finecast.learners.actors import Turn
+from finecast.learners.environment import Delivery, keep_by_score
+from finecast.learners.episodes import Slot
+from finecast.learners.features import Features, joined_features
+from finecast.learners.set_critic import backup, unit_of
 
 NO_MARGIN = -1e30
 """Displaced by one more byte where everything fits: there is nothing to learn."""

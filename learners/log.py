@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from problem.files import FormatError, read_bytes, write_atomically
+from finecast.problem.files import FormatError, read_bytes, write_atomically
 
 LOG = "log.jsonl"
 

@@ -1,4 +1,4 @@
-"""The dynamic programme of `solvers.placement.mpc` on many draws at once.
+"""The dynamic programme of `finecast.solvers.placement.mpc` on many draws at once.
 
     W_s(X) = lambda_s . X + P_s min over l of [tau_l(X) + b_s(Q_l(X)) + A_s(Q_l(X))]
                           + (1 - P_s) A_s(X),      A_s(Q) = min over X within Q of W_{s+1}(X)
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learners.baselines import saving
-from learners.environment import (
+from finecast.learners.baselines import saving
+from finecast.learners.environment import (
     Rollout,
     View,
     deliver,
@@ -28,8 +28,8 @@ from learners.environment import (
     pull_by_level,
     rows,
 )
-from learners.episodes import Episodes, Slot
-from solvers.placement.mpc import ROUNDS, STEPS
+from finecast.learners.episodes import Episodes, Slot
+from finecast.solvers.placement.mpc import ROUNDS, STEPS
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,9 @@ def _saving(view: View, cost: Tensor, n: int | None) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Programme:
-    """Values, and decisions for the expected bytes: fields as in `solvers.placement.mpc.Values`."""
+    """Values, and decisions for the expected bytes: fields as in
+    `finecast.solvers.placement.mpc.Values`.
+    """
 
     cost: tuple[Tensor, ...]
     after: Tensor

@@ -2,15 +2,15 @@
 
 After Fu et al. (arXiv 2509.19341), of whose learner only the parts are known: agents are the edge
 nodes; action semantics networks; Gumbel-Softmax; a critic that decomposes values over agents; data
-augmentation. What is ours, and why: the critic (`learners.set_critic`) decomposes over blocks too,
-since the slot delay is a sum over blocks, and gives the cost of a block under every set of nodes;
-so the derivative of the mixed value by one relaxed action is an exact difference. It charges the
-price of storage, what one more kept byte displaces, without which every copy would seem worth
-keeping.
+augmentation. What is ours, and why: the critic (`finecast.learners.set_critic`) decomposes over
+blocks too, since the slot delay is a sum over blocks, and gives the cost of a block under every set
+of nodes; so the derivative of the mixed value by one relaxed action is an exact difference. It
+charges the price of storage, what one more kept byte displaces, without which every copy would seem
+worth keeping.
 
 A slot of a batch is played with exploration every few steps. In every step the critic improves on a
 played slot from the replay, towards backups by a target network, and the actors improve on some of
-the slots that were played last (`learners.lessons`).
+the slots that were played last (`finecast.learners.lessons`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
-from learners.actors import (
+from finecast.learners.actors import (
     Turn,
     actor_network,
     actors_of,
@@ -34,16 +34,16 @@ from learners.actors import (
     pull_logits,
     trained_actors,
 )
-from learners.config import at_least, one_of
-from learners.environment import Delivery, packed, step
-from learners.episodes import Slot
-from learners.features import features
-from learners.learner import Part, TrainedPolicy, follow, seeded
-from learners.lessons import Lessons, joined_lessons, keep_loss, lessons_of, pull_loss
-from learners.lookahead import Lookahead
-from learners.mixers import MIXERS
-from learners.replay import MOST_SETS, Played, Replay
-from learners.set_critic import (
+from finecast.learners.config import at_least, one_of
+from finecast.learners.environment import Delivery, packed, step
+from finecast.learners.episodes import Slot
+from finecast.learners.features import features
+from finecast.learners.learner import Part, TrainedPolicy, follow, seeded
+from finecast.learners.lessons import Lessons, joined_lessons, keep_loss, lessons_of, pull_loss
+from finecast.learners.lookahead import Lookahead
+from finecast.learners.mixers import MIXERS
+from finecast.learners.replay import MOST_SETS, Played, Replay
+from finecast.learners.set_critic import (
     Rows,
     SetCritic,
     backup,
@@ -53,7 +53,7 @@ from learners.set_critic import (
     seen_of,
     value_after,
 )
-from learners.source import EpisodeSource
+from finecast.learners.source import EpisodeSource
 
 CREDITS = ("block", "team")
 

@@ -23,7 +23,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features
+from finecast.learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features
 
 
 @dataclass(frozen=True, eq=False)

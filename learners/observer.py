@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from learners.environment import View
-from learners.feature_basis import Basis, basis_of
-from learners.features import Features, features
-from learners.lookahead import Lookahead, mpc_marginals
+from finecast.learners.environment import View
+from finecast.learners.feature_basis import Basis, basis_of
+from finecast.learners.features import Features, features
+from finecast.learners.lookahead import Lookahead, mpc_marginals
 
 
 class Observer:

@@ -6,8 +6,8 @@ cloud), then for every block whether to keep it (0 or 1). What does not fit is d
 of what a copy is expected to save in the next slot (docs/formulation.md section 6). The reward of
 every agent is minus the slot delay in seconds.
 
-Observations are the features of `learners.features`, with a mask of the actions that have an
-effect; see J. Terry et al., PettingZoo, NeurIPS 2021, for the interface.
+Observations are the features of `finecast.learners.features`, with a mask of the actions that have
+an effect; see J. Terry et al., PettingZoo, NeurIPS 2021, for the interface.
 
 Raises
 ------
@@ -22,24 +22,24 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from learners.baselines import saving
-from learners.draws import check_instance, episodes_of, fitted_exponent, surrogate_of
-from learners.environment import (
+from finecast.learners.baselines import saving
+from finecast.learners.draws import check_instance, episodes_of, fitted_exponent, surrogate_of
+from finecast.learners.environment import (
     View,
     deliver,
     keep_turns,
     packed,
 )
-from learners.episodes import Episodes
-from learners.extras import MissingExtra
-from learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, features
-from problem.scenario import Scenario
+from finecast.learners.episodes import Episodes
+from finecast.learners.extras import MissingExtra
+from finecast.learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, features
+from finecast.problem.scenario import Scenario
 
 try:
     from gymnasium import spaces
     from pettingzoo import ParallelEnv
 except ModuleNotFoundError as error:
-    raise MissingExtra("learners.parallel_env", "pettingzoo") from error
+    raise MissingExtra("finecast.learners.parallel_env", "pettingzoo") from error
 
 LARGEST_SEED = 2**31
 """Seeds of the instances that resets without a seed draw lie below it."""
@@ -58,7 +58,7 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
     seed
         Of the instances that resets without a seed draw.
     rate_cache
-        As in `solvers.joint.prepare`, for true rates.
+        As in `finecast.solvers.joint.prepare`, for true rates.
 
     Raises
     ------

@@ -10,18 +10,18 @@ from statistics import median
 
 import torch
 
-from learners.checkpoints import POLICY, Checkpoint, read_checkpoint
-from learners.config import dataclass_from
-from learners.draws import check_instance, slot_of
-from learners.environment import step
-from learners.learner import TrainedPolicy, learner_kind
-from problem.arrays import BoolArray, IntArray
-from problem.files import FormatError
-from problem.instance import Instance
-from problem.solution import Solution
-from solvers.online import Observation, Prior, solve_by_policy
-from solvers.placement.greedy_online import greedy_by_popularity
-from solvers.result import Answer, Callback
+from finecast.learners.checkpoints import POLICY, Checkpoint, read_checkpoint
+from finecast.learners.config import dataclass_from
+from finecast.learners.draws import check_instance, slot_of
+from finecast.learners.environment import step
+from finecast.learners.learner import TrainedPolicy, learner_kind
+from finecast.problem.arrays import BoolArray, IntArray
+from finecast.problem.files import FormatError
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.online import Observation, Prior, solve_by_policy
+from finecast.solvers.placement.greedy_online import greedy_by_popularity
+from finecast.solvers.result import Answer, Callback
 
 
 @dataclass
@@ -104,17 +104,17 @@ def solve_policy(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     checkpoint
         Folder of a training run.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
 
     Raises
     ------
     ValueError
         No checkpoint is named, it does not fit, or the instance is not of the sort that learners
-        serve (`learners.draws.check_instance`).
+        serve (`finecast.learners.draws.check_instance`).
     """
     if not checkpoint:
         raise ValueError(

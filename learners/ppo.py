@@ -16,8 +16,9 @@ A slot has two stages with rewards of their own, per byte of block j, in units:
 Without the rent every copy would seem worth keeping: what it displaces is another block's loss.
 Credit by block: every block has its own rewards, values and advantages. By team: all share the sum
 over blocks, without rent, since the sum has the losses of all. Values are learned as a residual on
-those of the dynamic programme on expected tables (`learners.lookahead`), and actors start at its
-scores, or at the expected saving of the next slot (`learners.actors`): at a sane policy.
+those of the dynamic programme on expected tables (`finecast.learners.lookahead`), and actors start
+at its scores, or at the expected saving of the next slot (`finecast.learners.actors`): at a sane
+policy.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
-from learners.actors import (
+from finecast.learners.actors import (
     Turn,
     actor_network,
     actors_of,
@@ -38,16 +39,16 @@ from learners.actors import (
     pull_logits,
     trained_actors,
 )
-from learners.config import at_least, one_of
-from learners.environment import View, deliver, keep_turns, lookup, packed, pull_turns
-from learners.environment import rows as rows_of_sets
-from learners.episodes import Episodes, Slot
-from learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, joined_features
-from learners.learner import Part, TrainedPolicy, seeded
-from learners.lookahead import Lookahead
-from learners.networks import over_blocks, perceptron
-from learners.set_critic import rents, unit_of
-from learners.source import EpisodeSource
+from finecast.learners.config import at_least, one_of
+from finecast.learners.environment import View, deliver, keep_turns, lookup, packed, pull_turns
+from finecast.learners.environment import rows as rows_of_sets
+from finecast.learners.episodes import Episodes, Slot
+from finecast.learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, joined_features
+from finecast.learners.learner import Part, TrainedPolicy, seeded
+from finecast.learners.lookahead import Lookahead
+from finecast.learners.networks import over_blocks, perceptron
+from finecast.learners.set_critic import rents, unit_of
+from finecast.learners.source import EpisodeSource
 
 CREDITS = ("block", "team")
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from learners.echo_state import (
+from finecast.learners.echo_state import (
     Reservoir,
     draw_reservoir,
     normal_equations,

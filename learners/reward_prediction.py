@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learners.echo_state import (
+from finecast.learners.echo_state import (
     Reservoir,
     draw_reservoir,
     normal_equations,
@@ -23,8 +23,8 @@ from learners.echo_state import (
     reservoir_states,
     ridge_readout,
 )
-from learners.environment import Rollout
-from learners.episodes import Episodes
+from finecast.learners.environment import Rollout
+from finecast.learners.episodes import Episodes
 
 GIGABYTE = 1e9
 

@@ -6,7 +6,7 @@ a_n, the effect of keeping on the node's own, comes from the environment branch 
 semantics network; b_nm, its effect where node m keeps too, is the inner product of the environment
 embedding of n and the interaction embedding of m. One pass of the network thus gives all 2^N sets.
 `base` are the expected delays of the next slot, or the costs of the dynamic programme on expected
-tables (`learners.lookahead`): where the actors start. What comes after is learned.
+tables (`finecast.learners.lookahead`): where the actors start. What comes after is learned.
 
 Its targets are backups on the requests of the next slot, the same for all sets K of a block, so
 that the chance of the requests cancels where sets are compared:
@@ -25,12 +25,12 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from learners.environment import View, near_nodes
-from learners.episodes import Slot
-from learners.features import NEIGHBOUR, OWN, STATE, Features
-from learners.lookahead import Lookahead, best_subset
-from learners.mixers import mixer
-from learners.networks import over_blocks, perceptron, pooled
+from finecast.learners.environment import View, near_nodes
+from finecast.learners.episodes import Slot
+from finecast.learners.features import NEIGHBOUR, OWN, STATE, Features
+from finecast.learners.lookahead import Lookahead, best_subset
+from finecast.learners.mixers import mixer
+from finecast.learners.networks import over_blocks, perceptron, pooled
 
 
 @dataclass(frozen=True, eq=False)

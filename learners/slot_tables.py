@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from problem.arrays import FloatArray, IntArray
-from problem.instance import user_groups
-from solvers.online import Observation, Prior
-from solvers.placement.chains import Chains, chains, reach_times, source_times
-from solvers.placement.expected import coming_tables, kinds, user_reach
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.problem.instance import user_groups
+from finecast.solvers.online import Observation, Prior
+from finecast.solvers.placement.chains import Chains, chains, reach_times, source_times
+from finecast.solvers.placement.expected import coming_tables, kinds, user_reach
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -2,8 +2,8 @@
 
 `source.at(step)` returns the whole pool that is in force in that step; a learner draws from it with
 its own generator. So a resumed run finds the same episodes without their being saved. Real draws
-come first and stay; synthetic ones (`learners.augmentation`) are made anew from time to time, fewer
-as the training goes on.
+come first and stay; synthetic ones (`finecast.learners.augmentation`) are made anew from time to
+time, fewer as the training goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from learners.augmentation import (
+from finecast.learners.augmentation import (
     Source,
     requests_and_reach,
     share,
@@ -24,17 +24,17 @@ from learners.augmentation import (
     synthetic_episodes,
     synthetic_instances,
 )
-from learners.augmentation_error import held_out_error
-from learners.config import SourceConfig
-from learners.draws import episodes_of, fitted_exponent, surrogate_episodes
-from learners.episodes import Episodes, joined_episodes
-from learners.held_out import FIRST_SEED, lookahead_to
-from learners.learner import seeded
-from learners.lookahead import Lookahead, lookahead_of
-from learners.predictor import Predictor, fit_predictor
-from problem.instance import Instance
-from problem.scenario import Scenario
-from solvers.result import Callback
+from finecast.learners.augmentation_error import held_out_error
+from finecast.learners.config import SourceConfig
+from finecast.learners.draws import episodes_of, fitted_exponent, surrogate_episodes
+from finecast.learners.episodes import Episodes, joined_episodes
+from finecast.learners.held_out import FIRST_SEED, lookahead_to
+from finecast.learners.learner import seeded
+from finecast.learners.lookahead import Lookahead, lookahead_of
+from finecast.learners.predictor import Predictor, fit_predictor
+from finecast.problem.instance import Instance
+from finecast.problem.scenario import Scenario
+from finecast.solvers.result import Callback
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from learners.checkpoints import (
+from finecast.learners.checkpoints import (
     POLICY,
     Checkpoint,
     read_checkpoint,
@@ -28,15 +28,15 @@ from learners.checkpoints import (
     states,
     write_checkpoint,
 )
-from learners.config import RunConfig
-from learners.held_out import held_out, measured
-from learners.learner import Learner, learner_kind, load_tensors, tensors_of
-from learners.log import Log
-from learners.source import ScenarioSource
-from learners.warm_start import read_start, start_from
-from problem.files import FormatError
-from problem.scenario import read_scenario
-from solvers.result import Callback, Progress
+from finecast.learners.config import RunConfig
+from finecast.learners.held_out import held_out, measured
+from finecast.learners.learner import Learner, learner_kind, load_tensors, tensors_of
+from finecast.learners.log import Log
+from finecast.learners.source import ScenarioSource
+from finecast.learners.warm_start import read_start, start_from
+from finecast.problem.files import FormatError
+from finecast.problem.scenario import read_scenario
+from finecast.solvers.result import Callback, Progress
 
 
 class LossNotFiniteError(ValueError):

@@ -3,11 +3,11 @@
     G_j(K) = base_j(K) + mix_z([1 in K] q_1, ..., [N in K] q_N)
 
 is what the time after a slot costs, per byte of block j, if the nodes K keep it: the table of the
-dynamic programme on expected delays (`learners.lookahead`; without it the expected delay of the
-next slot), plus what is learned. q_n < 0 if a copy at node n saves more than the table says; it is
-the value of "keep" in the network of node n. mix is the sum (VDN, Sunehag et al., AAMAS 2018, arXiv
-1706.05296) or monotonic with weights from the state (QMIX, Rashid et al., JMLR 21 (2020), arXiv
-2003.08839). With a payoff for every pair of nodes that keep the block,
+dynamic programme on expected delays (`finecast.learners.lookahead`; without it the expected delay
+of the next slot), plus what is learned. q_n < 0 if a copy at node n saves more than the table says;
+it is the value of "keep" in the network of node n. mix is the sum (VDN, Sunehag et al., AAMAS 2018,
+arXiv 1706.05296) or monotonic with weights from the state (QMIX, Rashid et al., JMLR 21 (2020),
+arXiv 2003.08839). With a payoff for every pair of nodes that keep the block,
 
     q_n(K) = a_n + sum over m in K of b_nm,
 
@@ -38,9 +38,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import huber_loss
 
-from learners.baselines import KEEP_ANYWAY
-from learners.config import at_least, one_of
-from learners.environment import (
+from finecast.learners.baselines import KEEP_ANYWAY
+from finecast.learners.config import at_least, one_of
+from finecast.learners.environment import (
     View,
     deliver,
     fastest_sources,
@@ -50,15 +50,15 @@ from learners.environment import (
     packed,
     pull_turns,
 )
-from learners.environment import rows as rows_of_sets
-from learners.features import OWN, STATE, Features
-from learners.learner import Part, TrainedPolicy, follow, load_module, seeded
-from learners.lookahead import Lookahead
-from learners.mixers import MIXERS, mixer
-from learners.networks import action_network
-from learners.observer import Observer
-from learners.replay import MOST_SETS, Played, Replay
-from learners.set_critic import (
+from finecast.learners.environment import rows as rows_of_sets
+from finecast.learners.features import OWN, STATE, Features
+from finecast.learners.learner import Part, TrainedPolicy, follow, load_module, seeded
+from finecast.learners.lookahead import Lookahead
+from finecast.learners.mixers import MIXERS, mixer
+from finecast.learners.networks import action_network
+from finecast.learners.observer import Observer
+from finecast.learners.replay import MOST_SETS, Played, Replay
+from finecast.learners.set_critic import (
     Rows,
     backup,
     base_costs,
@@ -69,7 +69,7 @@ from learners.set_critic import (
     unit_of,
     value_after,
 )
-from learners.source import EpisodeSource, Pool
+from finecast.learners.source import EpisodeSource, Pool
 
 CREDITS = ("block", "team")
 
@@ -244,7 +244,7 @@ def costs(network: nn.Module, observer: Observer, view: View, rows: Rows) -> Ten
     observer
         Makes the features; its lookahead, if used, is the base.
     view
-        As `learners.set_critic.critic_view` returns.
+        As `finecast.learners.set_critic.critic_view` returns.
     rows
         The pairs.
     """

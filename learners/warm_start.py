@@ -14,9 +14,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
-from learners.checkpoints import POLICY, Checkpoint, read_checkpoint
-from learners.learner import Learner, load_module
-from problem.files import FormatError
+from finecast.learners.checkpoints import POLICY, Checkpoint, read_checkpoint
+from finecast.learners.learner import Learner, load_module
+from finecast.problem.files import FormatError
 
 TABLES = {"hindsight": "mpc"}
 """Options that say whether the tables of `mpc` are the base, where not `lookahead`."""

@@ -1,1 +1,5 @@
 """What is solved, and the judge: libraries, networks, channels, demand, instances, solutions."""
+
+# The folder stands at the top of the checkout too. Under that name its classes would be others.
+if __name__ != "finecast.problem":
+    raise ModuleNotFoundError(f"No module named {__name__!r}", name=__name__)

@@ -12,9 +12,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from problem.arrays import BoolArray, ComplexArray, FloatArray, checked, checked_number
-from problem.network import checked_positions, db_to_linear
-from problem.pathloss import (
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, checked, checked_number
+from finecast.problem.network import checked_positions, db_to_linear
+from finecast.problem.pathloss import (
     ENVIRONMENTS,
     SHORTEST_DISTANCE_M,
     Environment,

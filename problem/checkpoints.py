@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from problem.files import FormatError
-from problem.library import ModelLibrary
+from finecast.problem.files import FormatError
+from finecast.problem.library import ModelLibrary
 
 SUFFIX = ".safetensors"
 

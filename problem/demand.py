@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from problem.arrays import FloatArray, IntArray, checked, checked_number
-from problem.tolerances import PROBABILITY
+from finecast.problem.arrays import FloatArray, IntArray, checked, checked_number
+from finecast.problem.tolerances import PROBABILITY
 
 
 @dataclass(frozen=True, eq=False)

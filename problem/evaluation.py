@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import BoolArray, FloatArray, IntArray
-from problem.instance import Instance
-from problem.schedule import (
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.instance import Instance
+from finecast.problem.schedule import (
     johnson_order,
     migration_by_message,
     pipelined_ends,
     sequential_ends,
     summed,
 )
-from problem.sinr import rate, worst_case_sinr
-from problem.solution import Broadcast, Solution
-from problem.tolerances import LOWEST_SNR, RATE_RELATIVE
-from problem.violations import Violation, broadcast_violations, cache_violations
+from finecast.problem.sinr import rate, worst_case_sinr
+from finecast.problem.solution import Broadcast, Solution
+from finecast.problem.tolerances import LOWEST_SNR, RATE_RELATIVE
+from finecast.problem.violations import Violation, broadcast_violations, cache_violations
 
 
 @dataclass(frozen=True, eq=False)

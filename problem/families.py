@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
 
-from problem.library import ModelLibrary, library_of
+from finecast.problem.library import ModelLibrary, library_of
 
 FAMILY_NAMES = {
     "resnet-50": "ResNet-50",

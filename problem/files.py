@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from problem.version import FINECAST_VERSION
+from finecast.problem.version import FINECAST_VERSION
 
 LARGEST_FILE_BYTES = 16 * 2**30
 """An archive that declares more than this is refused before anything is allocated."""

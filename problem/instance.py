@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
-from problem.demand import Demand, popularity
-from problem.files import FormatError, content_hash, read_archive, write_archive
-from problem.library import ModelLibrary
-from problem.network import Network
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
+from finecast.problem.demand import Demand, popularity
+from finecast.problem.files import FormatError, content_hash, read_archive, write_archive
+from finecast.problem.library import ModelLibrary
+from finecast.problem.network import Network
 
 Delivery = Literal["sequential", "spatial"]
 Schedule = Literal["sequential", "pipelined"]

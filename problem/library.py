@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from problem.arrays import BoolArray, IntArray, checked
-from problem.files import FormatError, content_hash, read_json, write_atomically
-from problem.version import FINECAST_VERSION
+from finecast.problem.arrays import BoolArray, IntArray, checked
+from finecast.problem.files import FormatError, content_hash, read_json, write_atomically
+from finecast.problem.version import FINECAST_VERSION
 
 FORMAT = "finecast-library"
 VERSION = 1

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from problem.arrays import ComplexArray, FloatArray, checked
-from problem.files import FormatError, read_arrays, read_bytes
+from finecast.problem.arrays import ComplexArray, FloatArray, checked
+from finecast.problem.files import FormatError, read_arrays, read_bytes
 
 Shape = tuple[int, int, int, int]
 NAMES = ("channel", "channel_real", "channel_imag")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from problem.arrays import FloatArray, IntArray, checked, checked_number
+from finecast.problem.arrays import FloatArray, IntArray, checked, checked_number
 
 THERMAL_NOISE_DBM_PER_HZ = -174.0
 """Thermal noise density at 290 K."""

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from problem.arrays import FloatArray, checked, checked_number
+from finecast.problem.arrays import FloatArray, checked, checked_number
 
 EnvironmentName = Literal["umi", "uma", "simple"]
 

@@ -16,15 +16,15 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from problem.arrays import FloatArray, IntArray
-from problem.channel import draw_channels, draw_true_channel
-from problem.demand import draw_demand, sample
-from problem.families import FamilySpec, build_family
-from problem.files import FormatError, read_bytes
-from problem.instance import Instance
-from problem.library import ModelLibrary, combine, read_library
-from problem.measured import read_channels
-from problem.network import (
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.problem.channel import draw_channels, draw_true_channel
+from finecast.problem.demand import draw_demand, sample
+from finecast.problem.families import FamilySpec, build_family
+from finecast.problem.files import FormatError, read_bytes
+from finecast.problem.instance import Instance
+from finecast.problem.library import ModelLibrary, combine, read_library
+from finecast.problem.measured import read_channels
+from finecast.problem.network import (
     Network,
     dbm_to_w,
     drop_users,
@@ -32,8 +32,8 @@ from problem.network import (
     square_positions,
     thermal_noise_w,
 )
-from problem.synthetic import synthetic_library
-from problem.trace import read_trace
+from finecast.problem.synthetic import synthetic_library
+from finecast.problem.trace import read_trace
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -48,7 +48,7 @@ class _Section(BaseModel):
 
 
 class FamilySection(_Section):
-    """One set of task variants of a backbone; see `problem.families.FamilySpec`."""
+    """One set of task variants of a backbone; see `finecast.problem.families.FamilySpec`."""
 
     backbone: str
     variants: Count = 4
@@ -61,7 +61,7 @@ class FamilySection(_Section):
 
 
 class SyntheticSection(_Section):
-    """A library made up for studies of size; see `problem.synthetic`."""
+    """A library made up for studies of size; see `finecast.problem.synthetic`."""
 
     models: Count
     blocks: Count

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from problem.arrays import FloatArray, IntArray
+from finecast.problem.arrays import FloatArray, IntArray
 
 
 def migration_by_message(

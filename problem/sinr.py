@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from problem.arrays import BoolArray, ComplexArray, FloatArray
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
 
 
 def worst_case_sinr(

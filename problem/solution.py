@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
-from problem.files import FormatError, read_archive, write_archive
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
+from finecast.problem.files import FormatError, read_archive, write_archive
 
 FORMAT = "finecast-solution"
 VERSION = 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from problem.arrays import checked_number
-from problem.library import ModelLibrary
+from finecast.problem.arrays import checked_number
+from finecast.problem.library import ModelLibrary
 
 BLOCK_SIZE_SPREAD = 0.7
 """Standard deviation of the logarithm of block sizes."""

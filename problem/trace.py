@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from problem.arrays import IntArray
-from problem.files import FormatError, read_bytes
+from finecast.problem.arrays import IntArray
+from finecast.problem.files import FormatError, read_bytes
 
 COLUMNS = ("slot", "user", "model")
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import BoolArray, FloatArray, IntArray
-from problem.instance import Instance
-from problem.solution import Broadcast, Solution
-from problem.tolerances import POWER_RELATIVE, RATE_RELATIVE
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Broadcast, Solution
+from finecast.problem.tolerances import POWER_RELATIVE, RATE_RELATIVE
 
 
 @dataclass(frozen=True)

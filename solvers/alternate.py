@@ -1,8 +1,8 @@
 """Spatial delivery of any method's answer, and its placement in turn with it.
 
-The messages of an answer share the air (`solvers.spatial_delivery`). Where the method can place
-again, it does so at the prices of that air (`solvers.shared_prices`), the new messages share the
-air, and so on; the best is kept, by the judge.
+The messages of an answer share the air (`finecast.solvers.spatial_delivery`). Where the method can
+place again, it does so at the prices of that air (`finecast.solvers.shared_prices`), the new
+messages share the air, and so on; the best is kept, by the judge.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from signal import SIG_IGN, SIGINT, signal
 
 import numpy as np
 
-from problem.evaluation import evaluate
-from problem.instance import Instance
-from problem.solution import Solution
-from solvers.result import Answer, Callback, Termination, TracePoint
-from solvers.spatial_delivery import SharedAir, share_the_air
+from finecast.problem.evaluation import evaluate
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.result import Answer, Callback, Termination, TracePoint
+from finecast.solvers.spatial_delivery import SharedAir, share_the_air
 
 ALTERNATIONS = 2
 """Placements at new prices, at most."""
@@ -57,7 +57,7 @@ def on_shared_air(
         Seconds for everything here; None for no limit. Where the method can place again, half of
         what is left goes to each placement and to each delivery.
     slot_time, seed, callback
-        As in `solvers.spatial_delivery.share_the_air`.
+        As in `finecast.solvers.spatial_delivery.share_the_air`.
     gap
         Place no more once the delay is within this of the bound.
     workers

@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from problem.arrays import IntArray
-from problem.instance import Instance
-from problem.sinr import rate, worst_case_sinr
-from problem.solution import Broadcast, Solution, silence
-from solvers.placement.problem import Placement
-from solvers.rates import SlotRates
-from solvers.restrictions import Messages
+from finecast.problem.arrays import IntArray
+from finecast.problem.instance import Instance
+from finecast.problem.sinr import rate, worst_case_sinr
+from finecast.problem.solution import Broadcast, Solution, silence
+from finecast.solvers.placement.problem import Placement
+from finecast.solvers.rates import SlotRates
+from finecast.solvers.restrictions import Messages
 
 
 def deliver(

@@ -9,24 +9,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from problem.arrays import FloatArray
-from problem.instance import Instance
-from problem.solution import Solution
-from solvers.bounds import everywhere_bound, price_bound
-from solvers.delivery import deliver
-from solvers.on_demand import Table, whole_set
-from solvers.placement.greedy import greedy_placement
-from solvers.placement.problem import Placement, PlacementProblem, placement_delay
-from solvers.rates import SlotRates, node_sets_to_solve, rate_table, same_for_all
-from solvers.restrictions import (
+from finecast.problem.arrays import FloatArray
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.bounds import everywhere_bound, price_bound
+from finecast.solvers.delivery import deliver
+from finecast.solvers.on_demand import Table, whole_set
+from finecast.solvers.placement.greedy import greedy_placement
+from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
+from finecast.solvers.rates import SlotRates, node_sets_to_solve, rate_table, same_for_all
+from finecast.solvers.restrictions import (
     Messages,
     check_restrictions,
     messages,
     restricted_instance,
     restricted_links,
 )
-from solvers.result import Answer, BoundKind, Callback, Termination, TracePoint
-from solvers.shared_prices import replanner
+from finecast.solvers.result import Answer, BoundKind, Callback, Termination, TracePoint
+from finecast.solvers.shared_prices import replanner
 
 NOMINAL = (
     "a nominal plan guarantees nothing: compare its realised delay; the bound printed is for the "
@@ -83,9 +83,9 @@ def prepare(
     instance
         The problem.
     beamforming
-        Beamforming method; see `solvers.beamforming.methods`.
+        Beamforming method; see `finecast.solvers.beamforming.methods`.
     restrict
-        Restrictions; see `solvers.restrictions`.
+        Restrictions; see `finecast.solvers.restrictions`.
     seed
         Seed of the beamforming method's random starts.
     callback
@@ -279,7 +279,7 @@ def solve_greedy(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     beamforming, restrict, rate_cache
         As in `prepare`.
     """

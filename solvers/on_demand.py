@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from problem.arrays import IntArray
+from finecast.problem.arrays import IntArray
 
 FULL_TABLES = 8
 """Up to so many nodes tables are arrays over all node sets."""

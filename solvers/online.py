@@ -18,22 +18,22 @@ from typing import Protocol
 
 import numpy as np
 
-from problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
-from problem.demand import Demand, forecast, popularity
-from problem.instance import Delivery, Instance, Schedule
-from problem.library import ModelLibrary
-from problem.network import Network
-from solvers.bounds import price_bound
-from solvers.joint import Prepared, answer, prepare, unserved, with_problems
-from solvers.placement.problem import Placement, PlacementProblem, placement_delay
-from solvers.rates import SlotRates
-from solvers.restrictions import (
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
+from finecast.problem.demand import Demand, forecast, popularity
+from finecast.problem.instance import Delivery, Instance, Schedule
+from finecast.problem.library import ModelLibrary
+from finecast.problem.network import Network
+from finecast.solvers.bounds import price_bound
+from finecast.solvers.joint import Prepared, answer, prepare, unserved, with_problems
+from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
+from finecast.solvers.rates import SlotRates
+from finecast.solvers.restrictions import (
     Messages,
     check_restrictions,
     restricted_instance,
     restricted_links,
 )
-from solvers.result import Answer, Callback, Progress, Termination, TracePoint
+from finecast.solvers.result import Answer, Callback, Progress, Termination, TracePoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Prior:
     delivery, schedule
         As in `Instance`.
     restrictions
-        Names of the restrictions in force; see `solvers.restrictions`.
+        Names of the restrictions in force; see `finecast.solvers.restrictions`.
     """
 
     library: ModelLibrary
@@ -245,7 +245,7 @@ def prepare_slots(
     Parameters
     ----------
     instance, beamforming, restrict, seed, callback, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
 
     Raises
     ------
@@ -312,7 +312,7 @@ def solve_by_policy(
     method
         Name to leave in the solution.
     instance, seed, callback, beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     """
     began = time.perf_counter()
     restrictions = check_restrictions(restrict)

@@ -6,20 +6,20 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from problem.instance import Instance
-from problem.solution import Solution
-from solvers.bounds import BOUND_TIME_S, ROUNDING, everywhere_bound, price_bound
-from solvers.joint import Prepared, answer, prepare, unserved
-from solvers.on_demand import FULL_TABLES
-from solvers.placement.bound import Prices, dual_point
-from solvers.placement.greedy import greedy_placement
-from solvers.placement.lagrangian import solve_lagrangian as place_by_prices
-from solvers.placement.problem import Placement, PlacementProblem, placement_delay
-from solvers.placement.result import PlacementResult
-from solvers.placement.state_flow import solve_state_flow
-from solvers.placement.units import UNITS, relaxed_classes
-from solvers.polish import polished
-from solvers.result import (
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.bounds import BOUND_TIME_S, ROUNDING, everywhere_bound, price_bound
+from finecast.solvers.joint import Prepared, answer, prepare, unserved
+from finecast.solvers.on_demand import FULL_TABLES
+from finecast.solvers.placement.bound import Prices, dual_point
+from finecast.solvers.placement.greedy import greedy_placement
+from finecast.solvers.placement.lagrangian import solve_lagrangian as place_by_prices
+from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
+from finecast.solvers.placement.result import PlacementResult
+from finecast.solvers.placement.state_flow import solve_state_flow
+from finecast.solvers.placement.units import UNITS, relaxed_classes
+from finecast.solvers.polish import polished
+from finecast.solvers.result import (
     Answer,
     BoundKind,
     Callback,
@@ -28,7 +28,7 @@ from solvers.result import (
     TracePoint,
     relative_gap,
 )
-from solvers.shared_prices import replanner
+from finecast.solvers.shared_prices import replanner
 
 Place = Callable[..., PlacementResult]
 
@@ -74,9 +74,9 @@ def solve_lagrangian(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`.
+        As in `finecast.solvers.solve.solve`.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     """
     began = time.perf_counter()
     prepared = prepare(
@@ -142,9 +142,9 @@ def solve_exact(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`.
+        As in `finecast.solvers.solve.solve`.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     """
     return place_twice(
         solve_state_flow,
@@ -187,9 +187,9 @@ def place_twice(
     method
         Name to leave in the solution.
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`.
+        As in `finecast.solvers.solve.solve`.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     done
         Told of the placement problem, at achieved rates, that the decisions are for.
     """

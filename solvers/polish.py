@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from problem.arrays import IntArray
-from solvers.beamforming.methods import KERNEL, solve_messages
-from solvers.delivery import sent_messages
-from solvers.joint import Prepared, with_problems
-from solvers.on_demand import FULL_TABLES, members
-from solvers.placement.problem import Placement, placement_delay
-from solvers.rates import SlotRates, improved, with_node_sets
+from finecast.problem.arrays import IntArray
+from finecast.solvers.beamforming.methods import KERNEL, solve_messages
+from finecast.solvers.delivery import sent_messages
+from finecast.solvers.joint import Prepared, with_problems
+from finecast.solvers.on_demand import FULL_TABLES, members
+from finecast.solvers.placement.problem import Placement, placement_delay
+from finecast.solvers.rates import SlotRates, improved, with_node_sets
 
 STARTS = 32
 """Starts for a message whose beam is not yet within the tolerance of its bound."""

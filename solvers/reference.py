@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from problem.instance import Instance
-from problem.solution import Solution
-from solvers.optimise import place_twice
-from solvers.placement.problem import PlacementProblem
-from solvers.placement.pyomo_model import check_suffix, write_model
-from solvers.placement.reference import solve_lp as place_by_lp
-from solvers.placement.reference import solve_milp as place_by_milp
-from solvers.result import Answer, Callback
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.optimise import place_twice
+from finecast.solvers.placement.problem import PlacementProblem
+from finecast.solvers.placement.pyomo_model import check_suffix, write_model
+from finecast.solvers.placement.reference import solve_lp as place_by_lp
+from finecast.solvers.placement.reference import solve_milp as place_by_milp
+from finecast.solvers.result import Answer, Callback
 
 
 def solve_milp(
@@ -33,9 +33,9 @@ def solve_milp(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`.
+        As in `finecast.solvers.solve.solve`.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     write
         File, .lp or .mps, for the model at the rates of the answer; None for none.
 

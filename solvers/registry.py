@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from solvers.result import Answer
+from finecast.solvers.result import Answer
 
 ENTRY_POINT_GROUP = "finecast.methods"
 
@@ -70,7 +70,7 @@ class Method:
 BUILT_IN = (
     Method(
         "lagrangian",
-        "solvers.optimise:solve_lagrangian",
+        "finecast.solvers.optimise:solve_lagrangian",
         "offline",
         "storage prices, path columns and priced best responses; the default",
         warm_starts=True,
@@ -78,7 +78,7 @@ BUILT_IN = (
     ),
     Method(
         "exact",
-        "solvers.optimise:solve_exact",
+        "finecast.solvers.optimise:solve_exact",
         "offline",
         "state-flow MILP by HiGHS, to a proof on small instances",
         warm_starts=True,
@@ -86,7 +86,7 @@ BUILT_IN = (
     ),
     Method(
         "milp",
-        "solvers.reference:solve_milp",
+        "finecast.solvers.reference:solve_milp",
         "offline",
         "the model of the formulation in Pyomo, solved by HiGHS; a slow, readable check",
         warm_starts=True,
@@ -94,7 +94,7 @@ BUILT_IN = (
     ),
     Method(
         "lp",
-        "solvers.reference:solve_lp",
+        "finecast.solvers.reference:solve_lp",
         "offline",
         "the linear relaxation of milp, rounded",
         warm_starts=True,
@@ -102,84 +102,84 @@ BUILT_IN = (
     ),
     Method(
         "greedy",
-        "solvers.joint:solve_greedy",
+        "finecast.solvers.joint:solve_greedy",
         "offline",
         "caches where delay saved per byte is largest; knows all requests",
         reference="greedy for a sum of monotone savings under knapsack constraints",
     ),
     Method(
         "whole-model",
-        "solvers.placement.whole_model:solve_whole_model",
+        "finecast.solvers.placement.whole_model:solve_whole_model",
         "offline",
         "caches whole models by delay saved per byte; knows all requests",
         reference="greedy under knapsack constraints; the usual coarse-grained caching",
     ),
     Method(
         "greedy-online",
-        "solvers.placement.greedy_online:solve_greedy_online",
+        "finecast.solvers.placement.greedy_online:solve_greedy_online",
         "online",
         "the greedy on popularity alone; static",
         reference="as greedy",
     ),
     Method(
         "trimcaching-gen",
-        "solvers.placement.trimcaching_methods:solve_trimcaching_gen",
+        "finecast.solvers.placement.trimcaching_methods:solve_trimcaching_gen",
         "online",
         "whole models by expected hits, shared blocks stored once; static",
         reference="Qu et al., TrimCaching, ICDCS 2024, arXiv 2405.03990, 2404.14204",
     ),
     Method(
         "trimcaching-spec",
-        "solvers.placement.trimcaching_methods:solve_trimcaching_spec",
+        "finecast.solvers.placement.trimcaching_methods:solve_trimcaching_spec",
         "online",
         "the same, nodes in turn by dynamic programme; (1 - eps)/2 of the best hits; static",
         reference="Qu et al., TrimCaching, ICDCS 2024, arXiv 2405.03990, 2404.14204",
     ),
     Method(
         "popular",
-        "solvers.placement.popularity:solve_popular",
+        "finecast.solvers.placement.popularity:solve_popular",
         "online",
         "the most popular blocks (or models) at every node; static",
         reference="classical",
     ),
     Method(
         "random",
-        "solvers.placement.random_placement:solve_random",
+        "finecast.solvers.placement.random_placement:solve_random",
         "online",
         "random blocks at every node; static",
         reference="classical",
     ),
     Method(
         "lru",
-        "solvers.placement.replacement:solve_lru",
+        "finecast.solvers.placement.replacement:solve_lru",
         "online",
         "every node keeps the blocks used last",
         reference="classical",
     ),
     Method(
         "lfu",
-        "solvers.placement.replacement:solve_lfu",
+        "finecast.solvers.placement.replacement:solve_lfu",
         "online",
         "every node keeps the blocks used most often, older uses counting less",
         reference="classical",
     ),
     Method(
         "rolling",
-        "solvers.placement.rolling:solve_rolling",
+        "finecast.solvers.placement.rolling:solve_rolling",
         "online",
         "keeps what saves most expected delay in the next slot, nodes in turn",
         reference="myopic control; best response in turn",
     ),
     Method(
         "mpc",
-        "solvers.placement.mpc:solve_mpc",
+        "finecast.solvers.placement.mpc:solve_mpc",
         "online",
         "dynamic programme over the expected slots to come, solved anew in every slot",
         reference="receding horizon control with a Lagrangian of the storage",
     ),
     Method(
         "policy",
-        "learners.policy:solve_policy",
+        "finecast.learners.policy:solve_policy",
         "online",
         "a trained policy: --set checkpoint=FOLDER of `finecast train`",
         needs_training=True,

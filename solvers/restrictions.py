@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from problem.arrays import BoolArray, FloatArray, IntArray
-from problem.instance import Instance, user_groups
-from problem.library import coarse_grained
-from solvers.on_demand import OnDemand, Table
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.instance import Instance, user_groups
+from finecast.problem.library import coarse_grained
+from finecast.solvers.on_demand import OnDemand, Table
 
 RESTRICTIONS = {
     "coarse": "a model is cached and sent whole, shared blocks once per model",

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from problem.arrays import FloatArray
-from problem.evaluation import Evaluation
-from problem.instance import Instance
-from problem.solution import Solution
+from finecast.problem.arrays import FloatArray
+from finecast.problem.evaluation import Evaluation
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
 
 
 class Termination(StrEnum):

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from problem.arrays import FloatArray, IntArray
-from problem.instance import Instance
-from problem.solution import Broadcast, Solution
-from solvers.delivery import deliver
-from solvers.on_demand import OnDemand, Table
-from solvers.placement.problem import Placement, PlacementProblem
-from solvers.result import Replan
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Broadcast, Solution
+from finecast.solvers.delivery import deliver
+from finecast.solvers.on_demand import OnDemand, Table
+from finecast.solvers.placement.problem import Placement, PlacementProblem
+from finecast.solvers.result import Replan
 
 if TYPE_CHECKING:
-    from solvers.joint import Prepared
+    from finecast.solvers.joint import Prepared
 
 LEAST_SHARE = 0.02
 """A message that another lets through for free has the price 0; more of it would cost something."""
@@ -34,7 +34,7 @@ def replanner(
     place: Callable[[PlacementProblem, Placement, float | None], Placement],
     method: str,
 ) -> Replan:
-    """Return what places again at the prices of shared air; see `solvers.result.Replan`.
+    """Return what places again at the prices of shared air; see `finecast.solvers.result.Replan`.
 
     Parameters
     ----------

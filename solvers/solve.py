@@ -10,12 +10,12 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import Any
 
-from problem.evaluation import evaluate
-from problem.instance import Instance
-from problem.solution import Solution
-from problem.version import FINECAST_VERSION
-from solvers.registry import method_of
-from solvers.result import Callback, Result, Termination
+from finecast.problem.evaluation import evaluate
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.problem.version import FINECAST_VERSION
+from finecast.solvers.registry import method_of
+from finecast.solvers.result import Callback, Result, Termination
 
 PLACEMENT_SHARE = 0.5
 """Share of the time limit for the method, the rest being for the modes of spatial delivery."""
@@ -43,7 +43,7 @@ def solve(
     instance
         The problem.
     method
-        Registered name; see `solvers.registry.methods`.
+        Registered name; see `finecast.solvers.registry.methods`.
     time_limit
         Seconds, >= 0; None for the method's own end.
     gap
@@ -65,7 +65,7 @@ def solve(
 
     Returns
     -------
-    Judged by `problem.evaluation`; an answer that breaks a rule has termination `failed`.
+    Judged by `finecast.problem.evaluation`; an answer that breaks a rule has termination `failed`.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def solve(
         **options,
     )
     if spatial and answer.termination is not Termination.INTERRUPTED:
-        from solvers.alternate import on_shared_air
+        from finecast.solvers.alternate import on_shared_air
 
         left = None if time_limit is None else time_limit - (time.perf_counter() - wall)
         answer = on_shared_air(

@@ -19,12 +19,12 @@ import highspy
 import numpy as np
 import torch
 
-from problem.arrays import ComplexArray, FloatArray, IntArray
-from solvers.beamforming.group_pricing import WMMSE_STEPS, price_modes
-from solvers.beamforming.methods import one_thread
-from solvers.beamforming.multigroup import MultiGroup, guaranteed_rates
-from solvers.placement.quiet import QuietHighs
-from solvers.result import Termination
+from finecast.problem.arrays import ComplexArray, FloatArray, IntArray
+from finecast.solvers.beamforming.group_pricing import WMMSE_STEPS, price_modes
+from finecast.solvers.beamforming.methods import one_thread
+from finecast.solvers.beamforming.multigroup import MultiGroup, guaranteed_rates
+from finecast.solvers.placement.quiet import QuietHighs
+from finecast.solvers.result import Termination
 
 ROUNDS = 40
 """Rounds of pricing, at most."""

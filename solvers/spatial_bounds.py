@@ -1,6 +1,6 @@
 """Certified lower bounds on the time on the air of the slots of an instance, spatial delivery.
 
-The bounds and their certificates are in `solvers.spatial_certificate`, the proofs in
+The bounds and their certificates are in `finecast.solvers.spatial_certificate`, the proofs in
 docs/methods.md, "Spatial bounds". Nothing depends on the placement, nor on how blocks are grouped
 into messages: a user's needs count every block of its model once, and the condition of a
 message for fewer users or from fewer nodes follows from that of a user group that contains them.
@@ -15,11 +15,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from problem.arrays import BoolArray, ComplexArray, FloatArray, checked
-from problem.instance import Instance
-from solvers.restrictions import Messages, messages
-from solvers.spatial_certificate import UNIT, Downlink, time_bound, user_bound
-from solvers.spatial_dual import ACTIVE, search
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, checked
+from finecast.problem.instance import Instance
+from finecast.solvers.restrictions import Messages, messages
+from finecast.solvers.spatial_certificate import UNIT, Downlink, time_bound, user_bound
+from finecast.solvers.spatial_dual import ACTIVE, search
 
 STEPS = (20, 200)
 """Fewest and most Adam steps; 60 end within a few per cent of the best point, 200 per mille."""

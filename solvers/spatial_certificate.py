@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from problem.arrays import BoolArray, ComplexArray, FloatArray
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
 
 UNIT = float(np.finfo(np.float64).eps)
 """2^-52, twice the unit roundoff u."""
@@ -310,12 +310,12 @@ def largest_signed_eigenvalue_bound(
 ) -> float:
     """Upper bound on max(0, lambda_max(sum_k a_gk x_k x_k^H - diag(f_g))) over g, exactly valid.
 
-    As `solvers.beamforming.dual_bound.largest_eigenvalue_bound`, for coefficients of both signs:
-    the trace is replaced by sum_k max_g |a_gk| norm(x_k)^2 and the largest sum of f, which bound
-    the trace norms. With fewer users than antennas and f = 0 the matrices are taken in the basis of
-    a QR factorisation: R comes with an exactly unitary Q for columns within gamma_(cmn) norm(x_k)
-    of x_k (Higham, *Accuracy and stability of numerical algorithms*, 2002, theorem 19.4), which
-    the pad includes.
+    As `finecast.solvers.beamforming.dual_bound.largest_eigenvalue_bound`, for coefficients of both
+    signs: the trace is replaced by sum_k max_g |a_gk| norm(x_k)^2 and the largest sum of f, which
+    bound the trace norms. With fewer users than antennas and f = 0 the matrices are taken in the
+    basis of a QR factorisation: R comes with an exactly unitary Q for columns within gamma_(cmn)
+    norm(x_k) of x_k (Higham, *Accuracy and stability of numerical algorithms*, 2002, theorem 19.4),
+    which the pad includes.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """From one message at a time to shared air: the spatial step after any method's placement.
 
 Caches and sources stay; every slot's messages are bundled by users and senders and carried by the
-modes of `solvers.spatial`. A slot keeps its one-after-another plan where that is no worse by the
-judge, under the schedule of the instance.
+modes of `finecast.solvers.spatial`. A slot keeps its one-after-another plan where that is no worse
+by the judge, under the schedule of the instance.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from problem.arrays import BoolArray, FloatArray, IntArray
-from problem.evaluation import evaluate, migration_delay
-from problem.instance import Instance
-from problem.solution import Broadcast, Solution
-from solvers.beamforming.multigroup import MultiGroup
-from solvers.result import Callback, Progress, Termination
-from solvers.shared_prices import alone_price
-from solvers.spatial import Modes, least_time
-from solvers.spatial_schedule import pipelined_broadcast
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.evaluation import evaluate, migration_delay
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Broadcast, Solution
+from finecast.solvers.beamforming.multigroup import MultiGroup
+from finecast.solvers.result import Callback, Progress, Termination
+from finecast.solvers.shared_prices import alone_price
+from finecast.solvers.spatial import Modes, least_time
+from finecast.solvers.spatial_schedule import pipelined_broadcast
 
 
 @dataclass(frozen=True, eq=False)

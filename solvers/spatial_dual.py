@@ -1,8 +1,8 @@
 """Search for good dual points of the bound on the broadcast time of spatial delivery.
 
-Any point proves a bound (`solvers.spatial_certificate`), so that nothing here need be exact. The
-points are found by Adam on the logarithm of the bound, the boxes of all slots side by side; then
-the boxes that decide the bound are split where that helps most, and so on.
+Any point proves a bound (`finecast.solvers.spatial_certificate`), so that nothing here need be
+exact. The points are found by Adam on the logarithm of the bound, the boxes of all slots side by
+side; then the boxes that decide the bound are split where that helps most, and so on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.spatial_certificate import Downlink, DualPoint, floors, strongest
+from finecast.solvers.spatial_certificate import Downlink, DualPoint, floors, strongest
 
 LEARNING_RATE = (0.1, 0.05)
 """Of the first search, and after splits."""
@@ -263,7 +263,7 @@ def _psi(s: Tensor) -> Tensor:
 
 
 def _most(slots: _Slots, boxes: _Boxes, slope: Tensor, charge: Tensor, power: Tensor) -> Tensor:
-    """Return (L, K) as `solvers.spatial_certificate.most_over_prices`, not rounded.
+    """Return (L, K) as `finecast.solvers.spatial_certificate.most_over_prices`, not rounded.
 
     At the best e the derivative vanishes, so that none is taken through it.
     """

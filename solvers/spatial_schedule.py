@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from problem.arrays import FloatArray, IntArray
-from problem.schedule import johnson_order, migration_by_message
-from problem.solution import Broadcast
-from solvers.spatial import Modes
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.problem.schedule import johnson_order, migration_by_message
+from finecast.problem.solution import Broadcast
+from finecast.solvers.spatial import Modes
 
 DONE = 1e-11
 """A message that lacks less than this share of its bits is done: rounding of the pieces."""

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from finecast.problem.files import FormatError
+from finecast.problem.instance import Instance
 from finecast.shipped import find
-from problem.files import FormatError
-from problem.instance import Instance
 
 if TYPE_CHECKING:
-    from solvers.result import Progress
+    from finecast.solvers.result import Progress
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 seed_option = click.option(
@@ -46,7 +46,7 @@ def load_instance(path: str, seed: int) -> Instance:
     """
     found = find(path)
     if found.suffix == ".toml":
-        from problem.scenario import read_scenario
+        from finecast.problem.scenario import read_scenario
 
         try:
             return read_scenario(found).generate(seed)
@@ -54,7 +54,7 @@ def load_instance(path: str, seed: int) -> Instance:
             raise
         except ValueError as error:
             raise FormatError(found, str(error)) from None
-    from problem.instance import read_instance
+    from finecast.problem.instance import read_instance
 
     return read_instance(found)
 
@@ -94,7 +94,7 @@ def instance_for(path: str, seed: int, settings: Iterable[str]) -> Instance:
     ValueError
         Another setting, or an unknown restriction.
     """
-    from solvers.restrictions import check_restrictions, restricted_instance
+    from finecast.solvers.restrictions import check_restrictions, restricted_instance
 
     instance, rest = with_settings(load_instance(path, seed), parse_settings(settings))
     restrict = rest.pop("restrict", "")

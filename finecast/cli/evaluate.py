@@ -27,9 +27,9 @@ def command(
     instance: str, solution: str, seed: int, settings: tuple[str, ...], as_json: bool
 ) -> None:
     """Judge SOLUTION on INSTANCE; exit code 1 and the list of violations if it breaks a rule."""
-    from problem.evaluation import evaluate
-    from problem.files import FormatError
-    from problem.solution import read_solution
+    from finecast.problem.evaluation import evaluate
+    from finecast.problem.files import FormatError
+    from finecast.problem.solution import read_solution
 
     problem = instance_for(instance, seed, settings)
     decisions = read_solution(solution)

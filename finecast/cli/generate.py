@@ -21,8 +21,8 @@ from finecast.cli.common import json_option, load_instance, print_json, refuse_o
 @json_option
 def command(scenario: str, output: str, seed: int, count: int, as_json: bool) -> None:
     """Draw instances from SCENARIO, a TOML file; the same seed gives the same instance."""
-    from problem.files import FormatError
-    from problem.instance import write_instance
+    from finecast.problem.files import FormatError
+    from finecast.problem.instance import write_instance
 
     target = refuse_overwriting_folder(output, ".npz")
     if not scenario.endswith(".toml"):

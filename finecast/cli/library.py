@@ -59,14 +59,14 @@ def command(
     as_json: bool,
 ) -> None:
     """Build a library from FAMILY..., such as `vit-b-16 resnet-101`, or from checkpoints."""
-    from problem.library import combine, write_library
+    from finecast.problem.library import combine, write_library
 
     if bool(family) == (from_checkpoints is not None):
         raise click.UsageError("give either families or --from-checkpoints")
     target = refuse_overwriting_folder(output, ".json")
     if from_checkpoints is not None:
-        from problem.checkpoints import library_from_checkpoints
-        from solvers.result import Progress
+        from finecast.problem.checkpoints import library_from_checkpoints
+        from finecast.solvers.result import Progress
 
         with progress_bar() as tell:
             library = library_from_checkpoints(
@@ -74,7 +74,7 @@ def command(
                 progress=lambda done, total: tell(Progress("bytes read", done, total)),
             )
     else:
-        from problem.families import FamilySpec, build_family
+        from finecast.problem.families import FamilySpec, build_family
 
         library = combine(
             [
@@ -103,7 +103,7 @@ def command(
 
 def describe_library(library: Any) -> dict[str, Any]:
     """Return the counts and sharing statistics of a library."""
-    from problem.library import sharing_statistics
+    from finecast.problem.library import sharing_statistics
 
     return {
         "models": library.models,

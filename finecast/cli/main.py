@@ -8,7 +8,7 @@ from importlib import import_module
 
 import click
 
-from problem.version import FINECAST_VERSION
+from finecast.problem.version import FINECAST_VERSION
 
 COMMANDS = {
     "generate": "Draw instances from a scenario.",

@@ -13,7 +13,7 @@ from finecast.cli.common import json_option, print_json
 @json_option
 def command(as_json: bool) -> None:
     """List the registered methods with their capabilities and sources."""
-    from solvers.registry import methods
+    from finecast.solvers.registry import methods
 
     table = methods()
     if as_json:

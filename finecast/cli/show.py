@@ -18,8 +18,8 @@ from finecast.cli.common import (
     set_option,
 )
 from finecast.cli.library import describe_library, library_rows
+from finecast.problem.files import FormatError
 from finecast.shipped import find
-from problem.files import FormatError
 
 
 @click.command("show")
@@ -53,7 +53,7 @@ def command(
     if solution and not plot:
         raise click.UsageError("--solution is for the picture, give --plot too")
     if kind == "library":
-        from problem.library import read_library
+        from finecast.problem.library import read_library
 
         described = describe_library(read_library(found))
         rows = library_rows(described)
@@ -83,7 +83,7 @@ def _kind(path: Any) -> str:
         raise FormatError(path, "is a directory, expected a file")
     if not zipfile.is_zipfile(path):
         raise FormatError(path, "is no .toml, .json or .npz file of finecast")
-    from problem.files import archive_format
+    from finecast.problem.files import archive_format
 
     kind = archive_format(path).removeprefix("finecast-")
     if kind not in ("instance", "solution"):
@@ -92,7 +92,7 @@ def _kind(path: Any) -> str:
 
 
 def _describe_solution(path: Any) -> dict[str, Any]:
-    from problem.solution import read_solution
+    from finecast.problem.solution import read_solution
 
     solution = read_solution(path)
     slots, nodes, blocks = solution.cache.shape
@@ -184,7 +184,7 @@ def _span(values: Any) -> str:
 
 def _draw(instance: Any, solution: str | None, slot: int, plot: str) -> None:
     from finecast.pictures import overview, save_picture
-    from problem.solution import read_solution
+    from finecast.problem.solution import read_solution
 
     target = refuse_overwriting_folder(plot)
     decisions = None if solution is None else read_solution(solution)

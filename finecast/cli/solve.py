@@ -57,7 +57,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Solve INSTANCE (.npz, or a TOML scenario drawn with --seed)."""
-    from solvers.solve import solve
+    from finecast.solvers.solve import solve
 
     target = None if output is None else refuse_overwriting_folder(output)
     problem, options = with_settings(load_instance(instance, seed), parse_settings(settings))
@@ -78,7 +78,7 @@ def command(
             **options,
         )
     if target is not None and result.solution is not None:
-        from problem.solution import write_solution
+        from finecast.problem.solution import write_solution
 
         write_solution(target, result.solution)
     if as_json:

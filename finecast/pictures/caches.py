@@ -29,10 +29,10 @@ from finecast.pictures.style import (
     text_width,
     title,
 )
-from problem.arrays import FloatArray
-from problem.instance import Instance
-from problem.library import ModelLibrary
-from problem.solution import Solution
+from finecast.problem.arrays import FloatArray
+from finecast.problem.instance import Instance
+from finecast.problem.library import ModelLibrary
+from finecast.problem.solution import Solution
 
 HATCH = "////"
 BAR = 0.62

@@ -35,11 +35,11 @@ from finecast.pictures.style import (
     title,
 )
 from finecast.pictures.timeline import Timeline, timeline
-from problem.arrays import BoolArray, FloatArray, IntArray
-from problem.evaluation import Evaluation, evaluate
-from problem.instance import Instance
-from problem.library import MIXED_FAMILY
-from problem.solution import Broadcast, Solution
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.evaluation import Evaluation, evaluate
+from finecast.problem.instance import Instance
+from finecast.problem.library import MIXED_FAMILY
+from finecast.problem.solution import Broadcast, Solution
 
 LEFT_IN, RIGHT_IN, BOTTOM_IN, GAP_IN = 1.2, 0.25, 0.5, 0.1
 RECEIVER_ROW_IN, SENDER_ROW_IN, ROWS_IN, AIR_IN = 0.24, 0.18, 2.4, 2.6

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from finecast.pictures.style import INK, text_size
-from problem.arrays import FloatArray
+from finecast.problem.arrays import FloatArray
 
 Box = tuple[float, ...]
 """Left, bottom, right and top, pt on the page."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import FloatArray, IntArray
-from problem.instance import Instance
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.problem.instance import Instance
 
 
 @dataclass(frozen=True, eq=False)

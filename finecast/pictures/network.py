@@ -31,8 +31,8 @@ from finecast.pictures.style import (
     slot_of,
     title,
 )
-from problem.arrays import FloatArray
-from problem.instance import Instance
+from finecast.problem.arrays import FloatArray
+from finecast.problem.instance import Instance
 
 MARKERS = "osDvPX<>p*dh"
 """Tell the models of a family apart; the upward triangle is kept for nodes."""

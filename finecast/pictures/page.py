@@ -8,8 +8,8 @@ from finecast.pictures.caches import draw_caches
 from finecast.pictures.gantt import draw_gantt, gantt_height_in
 from finecast.pictures.network import draw_network, network_picture
 from finecast.pictures.style import new_figure
-from problem.instance import Instance
-from problem.solution import Solution
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
 
 WIDTH_IN, DPI = 16.0, 100
 

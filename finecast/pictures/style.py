@@ -16,10 +16,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import TextPath
 
-from problem.files import write_atomically
-from problem.instance import Instance
-from problem.library import MIXED_FAMILY, ModelLibrary
-from problem.solution import Solution
+from finecast.problem.files import write_atomically
+from finecast.problem.instance import Instance
+from finecast.problem.library import MIXED_FAMILY, ModelLibrary
+from finecast.problem.solution import Solution
 
 Container = Figure | SubFigure
 """What a picture is drawn into."""

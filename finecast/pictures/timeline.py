@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import FloatArray, IntArray
-from problem.instance import Schedule
-from problem.schedule import (
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.problem.instance import Schedule
+from finecast.problem.schedule import (
     johnson_order,
     migration_by_message,
     pipelined_ends,
     sequential_ends,
     summed,
 )
-from problem.solution import Broadcast
+from finecast.problem.solution import Broadcast
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from finecast.problem.instance import Instance
 from finecast.testing.checks import (
     check_bound,
     check_checkpoint,
@@ -37,7 +38,6 @@ from finecast.testing.checks import (
     check_true_channel,
 )
 from finecast.testing.instances import another_future, another_truth, small_instance
-from problem.instance import Instance
 
 CHECKS: tuple[Callable[..., None], ...] = (
     check_declaration,
@@ -90,7 +90,7 @@ def check_method(name: str, /, instance: Instance | None = None, **options: Any)
     Parameters
     ----------
     name
-        Registered name; see `solvers.registry.methods`.
+        Registered name; see `finecast.solvers.registry.methods`.
     instance
         Where to check it; None for `small_instance()`. Keep it small: some checks solve it ten
         times.

@@ -22,14 +22,14 @@ import numpy as np
 
 from finecast.cli.common import json_text
 from finecast.cli.solve import as_dict
+from finecast.problem.evaluation import Evaluation, evaluate
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution, read_solution, write_solution
+from finecast.solvers.registry import method_of
+from finecast.solvers.restrictions import RESTRICTIONS, restricted_instance
+from finecast.solvers.result import BoundKind, Progress, Result, Termination
+from finecast.solvers.solve import solve
 from finecast.testing.instances import another_future, another_truth, small_instance
-from problem.evaluation import Evaluation, evaluate
-from problem.instance import Instance
-from problem.solution import Solution, read_solution, write_solution
-from solvers.registry import method_of
-from solvers.restrictions import RESTRICTIONS, restricted_instance
-from solvers.result import BoundKind, Progress, Result, Termination
-from solvers.solve import solve
 
 ROUNDING = 1e-9
 """Delays and bounds are compared up to this share; both are sums of float64."""

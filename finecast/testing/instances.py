@@ -7,11 +7,11 @@ from functools import cache
 
 import numpy as np
 
+from finecast.problem.arrays import ComplexArray
+from finecast.problem.channel import draw_true_channel
+from finecast.problem.instance import Instance
+from finecast.problem.scenario import read_scenario
 from finecast.shipped import find
-from problem.arrays import ComplexArray
-from problem.channel import draw_true_channel
-from problem.instance import Instance
-from problem.scenario import read_scenario
 
 
 @cache

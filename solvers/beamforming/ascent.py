@@ -25,9 +25,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvers.beamforming.candidates import Beams, Iterate
-from solvers.beamforming.group import Group
-from solvers.beamforming.schedule import TINY
+from finecast.solvers.beamforming.candidates import Beams, Iterate
+from finecast.solvers.beamforming.group import Group
+from finecast.solvers.beamforming.schedule import TINY
 
 
 def ascend(

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvers.beamforming.certificate import DualPoint
-from solvers.beamforming.group import Group
-from solvers.beamforming.interior_point import refine
+from finecast.solvers.beamforming.certificate import DualPoint
+from finecast.solvers.beamforming.group import Group
+from finecast.solvers.beamforming.interior_point import refine
 
 WIDTH = 4
 """Boxes of a problem that are split per round: a little best-first order for a lot of batching."""

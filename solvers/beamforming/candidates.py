@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.beamforming.group import Group, real_of
-from solvers.beamforming.schedule import TINY
+from finecast.solvers.beamforming.group import Group, real_of
+from finecast.solvers.beamforming.schedule import TINY
 
 
 @dataclass

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.beamforming.group import Group
+from finecast.solvers.beamforming.group import Group
 
 UNIT = 2.0**-53
 SMALLEST = 1e-12

@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import nnls
 
-from problem.arrays import ComplexArray, FloatArray, checked
-from solvers.beamforming.worst_case import (
+from finecast.problem.arrays import ComplexArray, FloatArray, checked
+from finecast.solvers.beamforming.worst_case import (
     check_problem,
     margins,
     mrt_sum,
@@ -135,7 +135,7 @@ def dual_sdp(channel: ArrayLike, error: ArrayLike, power: ArrayLike) -> Dual | N
     ValueError
         Names the argument that is wrong.
     """
-    from solvers.beamforming.sdr import solve_relaxation  # imports cvxpy
+    from finecast.solvers.beamforming.sdr import solve_relaxation  # imports cvxpy
 
     g, eps, limits = check_problem(channel, error, power)
     form = normal_form(g, eps, limits)

@@ -1,7 +1,7 @@
 """Projected Adam on the price of modes, many at once, with the gradient by hand.
 
-The price sum_i pi_i min_k R_ik (rates as in `solvers.beamforming.multigroup`) is smoothed by a soft
-minimum over the users of a message, whose sharpness grows.
+The price sum_i pi_i min_k R_ik (rates as in `finecast.solvers.beamforming.multigroup`) is smoothed
+by a soft minimum over the users of a message, whose sharpness grows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvers.beamforming.multigroup import TINY, Scaled, full_power, square
+from finecast.solvers.beamforming.multigroup import TINY, Scaled, full_power, square
 
 SHARPNESS = (6.0, 40.0)
 """First and last sharpness of the soft minimum over a message's users, 1/nat."""

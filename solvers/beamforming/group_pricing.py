@@ -1,9 +1,9 @@
 """Pricing of modes: beams of several messages on the air at once, many starts in one batch.
 
 The price of a mode is sum_i pi_i min(cap, min_{k in U_i} R_ik), the rates being those of
-`solvers.beamforming.multigroup`. A few WMMSE steps (`group_wmmse`) sort out which messages share
-the air; projected Adam (`group_ascent`) finishes. The search is in complex64; its beams are judged
-in complex128.
+`finecast.solvers.beamforming.multigroup`. A few WMMSE steps (`group_wmmse`) sort out which messages
+share the air; projected Adam (`group_ascent`) finishes. The search is in complex64; its beams are
+judged in complex128.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from problem.arrays import ComplexArray, FloatArray
-from solvers.beamforming.group_ascent import ascend
-from solvers.beamforming.group_starts import fresh_starts, regularised_zero_forcing, revived
-from solvers.beamforming.group_wmmse import wmmse_steps
-from solvers.beamforming.multigroup import (
+from finecast.problem.arrays import ComplexArray, FloatArray
+from finecast.solvers.beamforming.group_ascent import ascend
+from finecast.solvers.beamforming.group_starts import (
+    fresh_starts,
+    regularised_zero_forcing,
+    revived,
+)
+from finecast.solvers.beamforming.group_wmmse import wmmse_steps
+from finecast.solvers.beamforming.multigroup import (
     MultiGroup,
     Scaled,
     full_power,

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from problem.arrays import ComplexArray, FloatArray
-from solvers.beamforming.multigroup import TINY, Scaled, by_nodes
+from finecast.problem.arrays import ComplexArray, FloatArray
+from finecast.solvers.beamforming.multigroup import TINY, Scaled, by_nodes
 
 REVIVED = (0.1, 0.2)
 """Amplitude at which a silent message of a warm start comes back, share of a full beam."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvers.beamforming.multigroup import TINY, Scaled, by_nodes, square
+from finecast.solvers.beamforming.multigroup import TINY, Scaled, by_nodes, square
 
 MULTIPLICATIVE = 1.5
 """Exponent of the weights of a message's users, 1/nat."""

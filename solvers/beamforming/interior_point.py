@@ -32,14 +32,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvers.beamforming.certificate import (
+from finecast.solvers.beamforming.certificate import (
     DualPoint,
     closed,
     coupling,
     dual_value,
     largest_eigenvalue,
 )
-from solvers.beamforming.group import Group
+from finecast.solvers.beamforming.group import Group
 
 CUT = 0.2
 """The barrier parameter shrinks by this factor once an iterate is centred: a faster cut jams."""

@@ -23,8 +23,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from problem.arrays import BoolArray, ComplexArray, FloatArray, checked, checked_number
-from solvers.beamforming.worst_case import (
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, checked, checked_number
+from finecast.solvers.beamforming.worst_case import (
     Multicast,
     check_problem,
     margins,

@@ -10,19 +10,19 @@ from importlib import import_module
 import numpy as np
 import torch
 
-from problem.arrays import BoolArray, ComplexArray, FloatArray
-from solvers.beamforming.multicast import solve_multicast
-from solvers.beamforming.worst_case import Multicast
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
+from finecast.solvers.beamforming.multicast import solve_multicast
+from finecast.solvers.beamforming.worst_case import Multicast
 
 KERNEL = "multicast"
 """The batched kernel, the default; the others solve one message at a time."""
 
 _ONE_BY_ONE = {
-    "sca": "solvers.beamforming.sca:solve_sca",
-    "sdr": "solvers.beamforming.sdr:solve_sdr",
-    "sprocedure": "solvers.beamforming.sprocedure:solve_sprocedure",
-    "wmmse": "solvers.beamforming.wmmse:solve_wmmse_single",
-    "matched": "solvers.beamforming.matched:solve_matched",
+    "sca": "finecast.solvers.beamforming.sca:solve_sca",
+    "sdr": "finecast.solvers.beamforming.sdr:solve_sdr",
+    "sprocedure": "finecast.solvers.beamforming.sprocedure:solve_sprocedure",
+    "wmmse": "finecast.solvers.beamforming.wmmse:solve_wmmse_single",
+    "matched": "finecast.solvers.beamforming.matched:solve_matched",
 }
 
 TOLERANCE = 1e-3

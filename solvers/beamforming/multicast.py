@@ -17,14 +17,19 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from solvers.beamforming.branching import branch
-from solvers.beamforming.candidates import Beams
-from solvers.beamforming.certificate import Certificate, DualPoint, closed, guess_from_beams
-from solvers.beamforming.group import Scaled, scaled
-from solvers.beamforming.inputs import Inputs, checked_inputs
-from solvers.beamforming.interior_point import refine
-from solvers.beamforming.search import search, search_again
-from solvers.beamforming.single import solve_few
+from finecast.solvers.beamforming.branching import branch
+from finecast.solvers.beamforming.candidates import Beams
+from finecast.solvers.beamforming.certificate import (
+    Certificate,
+    DualPoint,
+    closed,
+    guess_from_beams,
+)
+from finecast.solvers.beamforming.group import Scaled, scaled
+from finecast.solvers.beamforming.inputs import Inputs, checked_inputs
+from finecast.solvers.beamforming.interior_point import refine
+from finecast.solvers.beamforming.search import search, search_again
+from finecast.solvers.beamforming.single import solve_few
 
 AGAIN = 4
 """How many times `starts` are tried again, with a tolerance, where the bound stays away."""

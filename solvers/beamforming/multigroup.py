@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from problem.arrays import BoolArray, ComplexArray, FloatArray
-from problem.sinr import worst_case_sinr
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
+from finecast.problem.sinr import worst_case_sinr
 
 TINY = 1e-30
 

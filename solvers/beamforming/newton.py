@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import torch
 
-from solvers.beamforming.ascent import better_beams, within
-from solvers.beamforming.candidates import Beams, Iterate
-from solvers.beamforming.group import Group
-from solvers.beamforming.schedule import COUPLING, TURN
+from finecast.solvers.beamforming.ascent import better_beams, within
+from finecast.solvers.beamforming.candidates import Beams, Iterate
+from finecast.solvers.beamforming.group import Group
+from finecast.solvers.beamforming.schedule import COUPLING, TURN
 
 
 def settle(

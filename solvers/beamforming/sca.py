@@ -21,9 +21,9 @@ import cvxpy as cp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from problem.arrays import ComplexArray, FloatArray, checked
-from solvers.beamforming.conic import TOLERANCES, solve_conic
-from solvers.beamforming.worst_case import (
+from finecast.problem.arrays import ComplexArray, FloatArray, checked
+from finecast.solvers.beamforming.conic import TOLERANCES, solve_conic
+from finecast.solvers.beamforming.worst_case import (
     Multicast,
     NormalForm,
     check_problem,

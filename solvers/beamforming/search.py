@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.beamforming.ascent import ascend
-from solvers.beamforming.candidates import Beams, initial_phases, start
-from solvers.beamforming.certificate import DualPoint, closed, coupling, guess_from_beams
-from solvers.beamforming.group import Group
-from solvers.beamforming.newton import settle
-from solvers.beamforming.schedule import (
+from finecast.solvers.beamforming.ascent import ascend
+from finecast.solvers.beamforming.candidates import Beams, initial_phases, start
+from finecast.solvers.beamforming.certificate import DualPoint, closed, coupling, guess_from_beams
+from finecast.solvers.beamforming.group import Group
+from finecast.solvers.beamforming.newton import settle
+from finecast.solvers.beamforming.schedule import (
     CLOSED,
     FIRST,
     FIRST_TEMPERATURE,
@@ -22,7 +22,7 @@ from solvers.beamforming.schedule import (
     SMALL,
     STAGES,
 )
-from solvers.beamforming.small import search_one
+from finecast.solvers.beamforming.small import search_one
 
 
 def search(

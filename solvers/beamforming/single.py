@@ -12,11 +12,11 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from problem.arrays import ComplexArray, FloatArray
-from solvers.beamforming.certificate import UNIT
-from solvers.beamforming.group import MUTE, STRONGEST
-from solvers.beamforming.schedule import SMALL
-from solvers.beamforming.small import search_one
+from finecast.problem.arrays import ComplexArray, FloatArray
+from finecast.solvers.beamforming.certificate import UNIT
+from finecast.solvers.beamforming.group import MUTE, STRONGEST
+from finecast.solvers.beamforming.schedule import SMALL
+from finecast.solvers.beamforming.small import search_one
 
 HUGE = 1e100
 """Amplitudes beyond this, or below its inverse, are not for squaring as they are."""

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dgesv
 
-from problem.arrays import ComplexArray, FloatArray
-from solvers.beamforming.certificate import UNIT
-from solvers.beamforming.schedule import (
+from finecast.problem.arrays import ComplexArray, FloatArray
+from finecast.solvers.beamforming.certificate import UNIT
+from finecast.solvers.beamforming.schedule import (
     CLOSED,
     COUPLING,
     FIRST,

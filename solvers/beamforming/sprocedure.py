@@ -48,11 +48,11 @@ import cvxpy as cp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from problem.arrays import ComplexArray, FloatArray
-from solvers.beamforming.conic import TOLERANCES, solve_conic
-from solvers.beamforming.matched import solve_matched
-from solvers.beamforming.sdr import randomised
-from solvers.beamforming.worst_case import (
+from finecast.problem.arrays import ComplexArray, FloatArray
+from finecast.solvers.beamforming.conic import TOLERANCES, solve_conic
+from finecast.solvers.beamforming.matched import solve_matched
+from finecast.solvers.beamforming.sdr import randomised
+from finecast.solvers.beamforming.worst_case import (
     Multicast,
     check_problem,
     margins,

@@ -39,10 +39,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from problem.arrays import BoolArray, ComplexArray, FloatArray, checked, checked_number
-from problem.sinr import worst_case_sinr
-from solvers.beamforming.matched import check_groups, solve_matched, zero_forcing
-from solvers.beamforming.worst_case import (
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, checked, checked_number
+from finecast.problem.sinr import worst_case_sinr
+from finecast.solvers.beamforming.matched import check_groups, solve_matched, zero_forcing
+from finecast.solvers.beamforming.worst_case import (
     Multicast,
     check_problem,
     mrt_sum,

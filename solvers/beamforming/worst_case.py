@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from problem.arrays import ComplexArray, FloatArray, IntArray, checked
+from finecast.problem.arrays import ComplexArray, FloatArray, IntArray, checked
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import FloatArray
-from solvers.placement.chains import Classes
-from solvers.placement.dynamic_programme import (
+from finecast.problem.arrays import FloatArray
+from finecast.solvers.placement.chains import Classes
+from finecast.solvers.placement.dynamic_programme import (
     Paths,
     Weights,
     cheapest_paths,
     cost_to_go,
     sequential_weights,
 )
-from solvers.placement.problem import PlacementProblem
+from finecast.solvers.placement.problem import PlacementProblem
 
 
 @dataclass(frozen=True)

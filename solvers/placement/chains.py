@@ -11,7 +11,7 @@ slot have the same times per byte; they form a class if they also fit into the s
 larger than a storage is never cached there: the bound must know, since it cuts blocks up).
 
 Node sets are bit masks over the units of a class. Up to 10 nodes the units are the nodes; beyond,
-`solvers.placement.units` gives every class units of its own.
+`finecast.solvers.placement.units` gives every class units of its own.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import BoolArray, FloatArray, IntArray
-from solvers.on_demand import MOST_NODES, members
-from solvers.placement.problem import Placement, PlacementProblem
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.solvers.on_demand import MOST_NODES, members
+from finecast.solvers.placement.problem import Placement, PlacementProblem
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from typing import Any
 import highspy
 import numpy as np
 
-from problem.arrays import FloatArray, IntArray
-from solvers.placement.bound import Prices, no_prices
-from solvers.placement.chains import Classes
-from solvers.placement.dynamic_programme import Paths, cheapest_paths, cost_to_go
-from solvers.placement.problem import PlacementProblem
-from solvers.placement.quiet import QuietHighs
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.placement.bound import Prices, no_prices
+from finecast.solvers.placement.chains import Classes
+from finecast.solvers.placement.dynamic_programme import Paths, cheapest_paths, cost_to_go
+from finecast.solvers.placement.problem import PlacementProblem
+from finecast.solvers.placement.quiet import QuietHighs
 
 
 class Master:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import FloatArray
-from solvers.placement.bound import DualPoint, Prices, dual_point
-from solvers.placement.chains import Classes
-from solvers.placement.columns import Master, smoothed
-from solvers.placement.problem import PlacementProblem
+from finecast.problem.arrays import FloatArray
+from finecast.solvers.placement.bound import DualPoint, Prices, dual_point
+from finecast.solvers.placement.chains import Classes
+from finecast.solvers.placement.columns import Master, smoothed
+from finecast.solvers.placement.problem import PlacementProblem
 
 SUBGRADIENT_STEPS = 60
 SMOOTHING = 0.7

@@ -7,7 +7,7 @@ With prices lambda on the bytes of every cache, the cheapest path of one block i
 
 per byte; where nobody needs the block W_t(X) = lambda_t . X + A_t(X). The weights alpha, beta
 are 1 for the sequential schedule. Minima over subsets take U passes, one for each of the U units
-(up to 10 nodes the nodes themselves, N = U; see `solvers.placement.units`).
+(up to 10 nodes the nodes themselves, N = U; see `finecast.solvers.placement.units`).
 
 In the pipelined schedule a slot lasts (to a lower bound) as long as the larger of its two sums.
 With all other blocks as they are, m_t and o_t seconds per byte of this block, its own part is
@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from problem.arrays import FloatArray, IntArray
-from solvers.placement.chains import Classes
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.placement.chains import Classes
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import FloatArray
-from solvers.placement.bound import DualPoint
-from solvers.placement.chains import Classes
-from solvers.placement.dynamic_programme import cost_to_go, set_prices, weighted
+from finecast.problem.arrays import FloatArray
+from finecast.solvers.placement.bound import DualPoint
+from finecast.solvers.placement.chains import Classes
+from finecast.solvers.placement.dynamic_programme import cost_to_go, set_prices, weighted
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import BoolArray, FloatArray, IntArray
-from problem.sinr import rate
-from problem.tolerances import LOWEST_SNR
-from solvers.online import Observation, Prior
-from solvers.placement.chains import Chains, chains
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.sinr import rate
+from finecast.problem.tolerances import LOWEST_SNR
+from finecast.solvers.online import Observation, Prior
+from finecast.solvers.placement.chains import Chains, chains
 
 HOME_EFFICIENCY = 4.0
 """bit/s/Hz at which a typical message goes out when the home nodes of its users send it, and ..."""
@@ -183,7 +183,7 @@ def message_parts(observation: Observation) -> list[tuple[BoolArray, BoolArray]]
     """Return the listeners (K,) and senders (N,) of the messages that a block may need.
 
     One of all users by all nodes in the full system; one for each node's own users without CoMP,
-    one for each user in unicast, as in `solvers.restrictions.messages`.
+    one for each user in unicast, as in `finecast.solvers.restrictions.messages`.
     """
     restrictions, network = observation.prior.restrictions, observation.prior.network
     strength = np.linalg.norm(observation.channel_estimate[-1], axis=2) * np.sqrt(network.power)

@@ -14,10 +14,10 @@ import heapq
 
 import numpy as np
 
-from problem.arrays import FloatArray, IntArray
-from solvers.on_demand import OnDemand, Table, members, table_of
-from solvers.placement.chains import grouped, nested, placement_of_paths, reach_times
-from solvers.placement.problem import Placement, PlacementProblem
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.on_demand import OnDemand, Table, members, table_of
+from finecast.solvers.placement.chains import grouped, nested, placement_of_paths, reach_times
+from finecast.solvers.placement.problem import Placement, PlacementProblem
 
 
 def greedy_placement(problem: PlacementProblem) -> Placement:

@@ -1,21 +1,21 @@
 """Greedy with statistics: a static placement by expected delay saved per byte.
 
-The greedy of `solvers.placement.greedy` on expected tables: what it knows of the requests is
-their popularity over all slots, and of the channels nothing (`expected.prior_tables`).
+The greedy of `finecast.solvers.placement.greedy` on expected tables: what it knows of the requests
+is their popularity over all slots, and of the channels nothing (`expected.prior_tables`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from problem.arrays import BoolArray
-from problem.instance import Instance
-from problem.solution import Solution
-from solvers.online import Prior, solve_by_policy
-from solvers.placement.expected import prior_tables
-from solvers.placement.greedy import greedy_sets
-from solvers.placement.rules import Static, members
-from solvers.result import Answer, Callback
+from finecast.problem.arrays import BoolArray
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.online import Prior, solve_by_policy
+from finecast.solvers.placement.expected import prior_tables
+from finecast.solvers.placement.greedy import greedy_sets
+from finecast.solvers.placement.rules import Static, members
+from finecast.solvers.result import Answer, Callback
 
 
 def greedy_by_popularity(prior: Prior, slots: int | None = None) -> BoolArray:
@@ -50,9 +50,9 @@ def solve_greedy_online(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     """
     return solve_by_policy(
         Static(greedy_by_popularity),

@@ -14,19 +14,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from problem.arrays import IntArray
-from solvers.placement.bound import DualPoint, dual_point, no_prices
-from solvers.placement.chains import Classes, paths_of_placement
-from solvers.placement.columns import empty_paths
-from solvers.placement.dual_ascent import Ascent, ascend
-from solvers.placement.dynamic_programme import Paths
-from solvers.placement.path_milp import choose_paths
-from solvers.placement.problem import Placement, PlacementProblem, placement_delay
-from solvers.placement.result import PlacementResult, Progress
-from solvers.placement.ruin import ruin_and_recreate
-from solvers.placement.sweeps import Assignment, assignment_of, rounded, sweep
-from solvers.placement.units import UNITS, relaxed_classes, restricted_classes
-from solvers.result import TracePoint
+from finecast.problem.arrays import IntArray
+from finecast.solvers.placement.bound import DualPoint, dual_point, no_prices
+from finecast.solvers.placement.chains import Classes, paths_of_placement
+from finecast.solvers.placement.columns import empty_paths
+from finecast.solvers.placement.dual_ascent import Ascent, ascend
+from finecast.solvers.placement.dynamic_programme import Paths
+from finecast.solvers.placement.path_milp import choose_paths
+from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
+from finecast.solvers.placement.result import PlacementResult, Progress
+from finecast.solvers.placement.ruin import ruin_and_recreate
+from finecast.solvers.placement.sweeps import Assignment, assignment_of, rounded, sweep
+from finecast.solvers.placement.units import UNITS, relaxed_classes, restricted_classes
+from finecast.solvers.result import TracePoint
 
 BOUND_TOLERANCE = 1e-4
 BOUND_TIME_SHARE = 0.5

@@ -24,15 +24,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import BoolArray, FloatArray, IntArray
-from problem.instance import Instance
-from problem.solution import Solution
-from solvers.online import Observation, Prior, solve_by_policy
-from solvers.placement.expected import Expected, coming_tables
-from solvers.placement.greedy_online import greedy_by_popularity
-from solvers.placement.problem import PlacementProblem
-from solvers.placement.rules import keep_by_cost, members, node_sets, pull, sources
-from solvers.result import Answer, Callback
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.online import Observation, Prior, solve_by_policy
+from finecast.solvers.placement.expected import Expected, coming_tables
+from finecast.solvers.placement.greedy_online import greedy_by_popularity
+from finecast.solvers.placement.problem import PlacementProblem
+from finecast.solvers.placement.rules import keep_by_cost, members, node_sets, pull, sources
+from finecast.solvers.result import Answer, Callback
 
 STEPS = 40
 """Subgradient steps in every slot."""
@@ -250,11 +250,11 @@ def solve_mpc(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     horizon
         Coming slots that count, at least 1.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     """
     return solve_by_policy(
         ModelPredictive(horizon),

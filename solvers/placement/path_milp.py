@@ -10,10 +10,10 @@ from __future__ import annotations
 import highspy
 import numpy as np
 
-from problem.arrays import FloatArray, IntArray
-from solvers.placement.dynamic_programme import Paths
-from solvers.placement.problem import PlacementProblem
-from solvers.placement.quiet import QuietHighs
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.placement.dynamic_programme import Paths
+from finecast.solvers.placement.problem import PlacementProblem
+from finecast.solvers.placement.quiet import QuietHighs
 
 
 def choose_paths(

@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
-from problem.arrays import BoolArray
-from problem.instance import Instance
-from problem.solution import Solution
-from solvers.online import Prior, solve_by_policy
-from solvers.placement.rules import Static, fill
-from solvers.result import Answer, Callback
+from finecast.problem.arrays import BoolArray
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.online import Prior, solve_by_policy
+from finecast.solvers.placement.rules import Static, fill
+from finecast.solvers.result import Answer, Callback
 
 Unit = Literal["block", "model"]
 
@@ -80,11 +80,11 @@ def solve_popular(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     unit
         "block" or "model": what popularity is counted of.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     """
     check_unit(unit)
     return solve_by_policy(

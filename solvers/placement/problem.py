@@ -17,8 +17,8 @@ from typing import Literal
 
 import numpy as np
 
-from problem.arrays import BoolArray, FloatArray, IntArray, checked
-from solvers.on_demand import OnDemand, Table
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray, checked
+from finecast.solvers.on_demand import OnDemand, Table
 
 Schedule = Literal["sequential", "pipelined"]
 

@@ -41,9 +41,9 @@ from typing import Any
 import numpy as np
 import pyomo.environ as pyo
 
-from problem.arrays import IntArray
-from problem.files import write_atomically
-from solvers.placement.problem import Placement, PlacementProblem, placement_delay
+from finecast.problem.arrays import IntArray
+from finecast.problem.files import write_atomically
+from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 
 
 def placement_model(problem: PlacementProblem, *, relaxed: bool = False) -> Any:

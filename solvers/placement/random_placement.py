@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from problem.arrays import BoolArray
-from problem.instance import Instance
-from problem.solution import Solution
-from solvers.online import Prior, solve_by_policy
-from solvers.placement.rules import Static, fill
-from solvers.result import Answer, Callback
+from finecast.problem.arrays import BoolArray
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.online import Prior, solve_by_policy
+from finecast.solvers.placement.rules import Static, fill
+from finecast.solvers.result import Answer, Callback
 
 
 def random_blocks(prior: Prior, rng: np.random.Generator) -> BoolArray:
@@ -50,9 +50,9 @@ def solve_random(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     """
     return solve_by_policy(
         Static(lambda prior: random_blocks(prior, np.random.default_rng(seed))),

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from pyomo.contrib.solver.solvers.highs import Highs
 
-from problem.arrays import BoolArray, FloatArray, IntArray
-from solvers.placement.chains import classes, placement_of_paths
-from solvers.placement.problem import Placement, PlacementProblem
-from solvers.placement.pyomo_model import everything_from_the_cloud, placement_model
-from solvers.placement.result import PlacementResult, Progress
-from solvers.placement.rules import keep_by_score
-from solvers.placement.state_flow import PROOF_GAP, best_senders
-from solvers.result import BoundKind, TracePoint
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.solvers.placement.chains import classes, placement_of_paths
+from finecast.solvers.placement.problem import Placement, PlacementProblem
+from finecast.solvers.placement.pyomo_model import everything_from_the_cloud, placement_model
+from finecast.solvers.placement.result import PlacementResult, Progress
+from finecast.solvers.placement.rules import keep_by_score
+from finecast.solvers.placement.state_flow import PROOF_GAP, best_senders
+from finecast.solvers.result import BoundKind, TracePoint
 
 ROUNDING = 1e-12
 """The bound that all nodes send everything is lowered by this share: rounding of its sum."""

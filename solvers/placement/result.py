@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from solvers.placement.bound import Prices
-from solvers.placement.problem import Placement, PlacementProblem, placement_delay
-from solvers.result import BoundKind, Termination, TracePoint, relative_gap
+from finecast.solvers.placement.bound import Prices
+from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
+from finecast.solvers.result import BoundKind, Termination, TracePoint, relative_gap
 
 OPTIMAL_GAP = 1e-9
 """Relative gap at which a placement counts as optimal: rounding of the sums of seconds."""

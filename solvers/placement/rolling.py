@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import BoolArray, IntArray
-from problem.instance import Instance
-from problem.solution import Solution
-from solvers.online import Observation, Prior, solve_by_policy
-from solvers.placement.expected import coming_tables
-from solvers.placement.greedy_online import greedy_by_popularity
-from solvers.placement.rules import keep_by_cost, node_sets, pull
-from solvers.result import Answer, Callback
+from finecast.problem.arrays import BoolArray, IntArray
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.online import Observation, Prior, solve_by_policy
+from finecast.solvers.placement.expected import coming_tables
+from finecast.solvers.placement.greedy_online import greedy_by_popularity
+from finecast.solvers.placement.rules import keep_by_cost, node_sets, pull
+from finecast.solvers.result import Answer, Callback
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ def solve_rolling(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     rounds
         How often every node decides what to keep in a slot, at least 1.
     simultaneous
         The nodes decide what to keep all at once instead of in turn.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     """
     return solve_by_policy(
         Rolling(rounds, in_turn=not simultaneous),

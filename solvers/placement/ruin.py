@@ -12,14 +12,14 @@ import time
 
 import numpy as np
 
-from problem.arrays import FloatArray, IntArray
-from solvers.placement.dynamic_programme import (
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.placement.dynamic_programme import (
     Paths,
     cheapest_paths,
     cost_to_go,
     sequential_weights,
 )
-from solvers.placement.sweeps import Assignment
+from finecast.solvers.placement.sweeps import Assignment
 
 SEARCHES = 64
 LARGEST_RUIN = 5

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import BoolArray, FloatArray, IntArray
-from solvers.online import Observation, Prior
-from solvers.placement.chains import placement_of_paths
-from solvers.placement.greedy import best_levels
-from solvers.placement.problem import PlacementProblem
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.solvers.online import Observation, Prior
+from finecast.solvers.placement.chains import placement_of_paths
+from finecast.solvers.placement.greedy import best_levels
+from finecast.solvers.placement.problem import PlacementProblem
 
 
 @dataclass(frozen=True)

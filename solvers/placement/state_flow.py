@@ -9,17 +9,17 @@ from typing import Any
 import highspy
 import numpy as np
 
-from problem.arrays import FloatArray, IntArray
-from solvers.placement.bound import dual_point
-from solvers.placement.chains import Classes, placement_of_paths
-from solvers.placement.chains import classes as classes_of
-from solvers.placement.elimination import excess
-from solvers.placement.lagrangian import solve_lagrangian
-from solvers.placement.problem import Placement, PlacementProblem
-from solvers.placement.quiet import QuietHighs
-from solvers.placement.result import PlacementResult, Progress
-from solvers.placement.state_flow_model import Model, model
-from solvers.result import BoundKind, Termination, TracePoint
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.placement.bound import dual_point
+from finecast.solvers.placement.chains import Classes, placement_of_paths
+from finecast.solvers.placement.chains import classes as classes_of
+from finecast.solvers.placement.elimination import excess
+from finecast.solvers.placement.lagrangian import solve_lagrangian
+from finecast.solvers.placement.problem import Placement, PlacementProblem
+from finecast.solvers.placement.quiet import QuietHighs
+from finecast.solvers.placement.result import PlacementResult, Progress
+from finecast.solvers.placement.state_flow_model import Model, model
+from finecast.solvers.result import BoundKind, Termination, TracePoint
 
 LAGRANGIAN_TIME_SHARE = 0.2
 LAGRANGIAN_PATIENCE = 2

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from problem.arrays import BoolArray, FloatArray, IntArray
-from solvers.placement.chains import Classes
-from solvers.placement.elimination import Useful
-from solvers.placement.problem import PlacementProblem
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.solvers.placement.chains import Classes
+from finecast.solvers.placement.elimination import Useful
+from finecast.solvers.placement.problem import PlacementProblem
 
 
 @dataclass(frozen=True)

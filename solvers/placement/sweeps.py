@@ -12,16 +12,16 @@ import time
 
 import numpy as np
 
-from problem.arrays import FloatArray, IntArray
-from solvers.placement.chains import Classes, placement_of_paths
-from solvers.placement.columns import Master
-from solvers.placement.dynamic_programme import (
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.placement.chains import Classes, placement_of_paths
+from finecast.solvers.placement.columns import Master
+from finecast.solvers.placement.dynamic_programme import (
     Paths,
     cheapest_paths,
     cost_to_go,
     sequential_weights,
 )
-from solvers.placement.problem import Placement, PlacementProblem
+from finecast.solvers.placement.problem import Placement, PlacementProblem
 
 BATCH = 64
 

@@ -7,19 +7,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from problem.arrays import BoolArray
-from problem.instance import Instance
-from problem.solution import Solution
-from solvers.online import Prior, solve_by_policy
-from solvers.placement.expected import prior_tables
-from solvers.placement.rules import Static
-from solvers.placement.trimcaching import (
+from finecast.problem.arrays import BoolArray
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.online import Prior, solve_by_policy
+from finecast.solvers.placement.expected import prior_tables
+from finecast.solvers.placement.rules import Static
+from finecast.solvers.placement.trimcaching import (
     HitProblem,
     check_spec,
     generic_greedy,
     successive_programme,
 )
-from solvers.result import Answer, Callback
+from finecast.solvers.result import Answer, Callback
 
 
 def hit_problem(prior: Prior, max_latency: float | None = None) -> HitProblem:
@@ -79,11 +79,11 @@ def solve_trimcaching_gen(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     max_latency
         As in `hit_problem`.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     """
     check_latency(max_latency)
     return solve_by_policy(
@@ -118,13 +118,13 @@ def solve_trimcaching_spec(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     eps, max_combinations
         As in `trimcaching.successive_programme`.
     max_latency
         As in `hit_problem`.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     """
     check_latency(max_latency)
     check_spec(eps, max_combinations)

@@ -27,9 +27,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from problem.arrays import BoolArray, IntArray
-from solvers.on_demand import members
-from solvers.placement.chains import (
+from finecast.problem.arrays import BoolArray, IntArray
+from finecast.solvers.on_demand import members
+from finecast.solvers.placement.chains import (
     Classes,
     broadcast_times,
     chains_of,
@@ -38,7 +38,7 @@ from solvers.placement.chains import (
     nested,
     reach_times,
 )
-from solvers.placement.problem import PlacementProblem
+from finecast.solvers.placement.problem import PlacementProblem
 
 UNITS = 10
 """Units of a class; up to so many nodes nothing is restricted or relaxed."""

@@ -10,16 +10,16 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from problem.arrays import BoolArray, IntArray
-from problem.instance import Instance
-from problem.solution import Solution
-from solvers.joint import solve_by_placement
-from solvers.on_demand import Table
-from solvers.placement.greedy import static_placement, total_cost
-from solvers.placement.problem import Placement, PlacementProblem
-from solvers.placement.rules import node_sets
-from solvers.restrictions import check_restrictions
-from solvers.result import Answer, Callback
+from finecast.problem.arrays import BoolArray, IntArray
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.joint import solve_by_placement
+from finecast.solvers.on_demand import Table
+from finecast.solvers.placement.greedy import static_placement, total_cost
+from finecast.solvers.placement.problem import Placement, PlacementProblem
+from finecast.solvers.placement.rules import node_sets
+from finecast.solvers.restrictions import check_restrictions
+from finecast.solvers.result import Answer, Callback
 
 
 def whole_model_placement(
@@ -114,11 +114,11 @@ def solve_whole_model(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     shared_once
         A node stores a block of several of its models once; else once for each of them.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     """
     names = check_restrictions(restrict)
 

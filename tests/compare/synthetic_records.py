@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from compare.records import Record, Status
+from finecast.compare.records import Record, Status
 
 SYSTEMS = {
     # label: (method, restrict, delivery, factor on the delay, seconds, gives a bound)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compare.profiles import (
+from finecast.compare.profiles import (
     Steps,
     convergence_target,
     data_profile_values,

@@ -19,9 +19,9 @@ import pytest
 from chromium import Chromium
 from synthetic_records import synthetic_records
 
-from compare.claims import gain_sentences, gains, verdict
-from compare.comparison import Comparison, compare_runs
-from compare.curves import (
+from finecast.compare.claims import gain_sentences, gains, verdict
+from finecast.compare.comparison import Comparison, compare_runs
+from finecast.compare.curves import (
     anytime_curves,
     delay_ratios,
     falling,
@@ -29,19 +29,19 @@ from compare.curves import (
     profiles,
     times_to_target,
 )
-from compare.learning import read_learning
-from compare.records import Record, Status
-from compare.report import Contents, contents, html_report, text_report
-from compare.results import methods_table, pairs_table
-from compare.statistics import Estimate
-from compare.store import instance_path, open_folder, solution_path, write_record
-from compare.summary import sentences, solve_command
-from compare.tables import Column, Table, shown, to_csv, to_html, to_latex, to_markdown
-from problem.files import FormatError
-from problem.instance import write_instance
-from problem.scenario import read_scenario
-from problem.solution import write_solution
-from solvers.solve import solve
+from finecast.compare.learning import read_learning
+from finecast.compare.records import Record, Status
+from finecast.compare.report import Contents, contents, html_report, text_report
+from finecast.compare.results import methods_table, pairs_table
+from finecast.compare.statistics import Estimate
+from finecast.compare.store import instance_path, open_folder, solution_path, write_record
+from finecast.compare.summary import sentences, solve_command
+from finecast.compare.tables import Column, Table, shown, to_csv, to_html, to_latex, to_markdown
+from finecast.problem.files import FormatError
+from finecast.problem.instance import write_instance
+from finecast.problem.scenario import read_scenario
+from finecast.problem.solution import write_solution
+from finecast.solvers.solve import solve
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE = synthetic_records(1)[0]

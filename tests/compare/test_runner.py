@@ -16,18 +16,18 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-import compare.runner
-from compare.best_known import read_best_known, update
-from compare.records import Record, Status
-from compare.runner import compare as run_all
-from compare.runner import plan
-from compare.store import instance_path, known_keys, open_folder, read_records
-from compare.suite import MethodEntry, Suite, read_suite
-from problem.evaluation import evaluate
-from problem.files import FormatError
-from problem.instance import read_instance
-from problem.solution import read_solution
-from solvers.registry import methods
+from finecast.compare import runner
+from finecast.compare.best_known import read_best_known, update
+from finecast.compare.records import Record, Status
+from finecast.compare.runner import compare as run_all
+from finecast.compare.runner import plan
+from finecast.compare.store import instance_path, known_keys, open_folder, read_records
+from finecast.compare.suite import MethodEntry, Suite, read_suite
+from finecast.problem.evaluation import evaluate
+from finecast.problem.files import FormatError
+from finecast.problem.instance import read_instance
+from finecast.problem.solution import read_solution
+from finecast.solvers.registry import methods
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = {
@@ -40,8 +40,8 @@ PLUG_IN = """
 import os, signal, time
 from dataclasses import replace
 import numpy as np
-from solvers.registry import Method
-from solvers.result import Answer, BoundKind, Termination
+from finecast.solvers.registry import Method
+from finecast.solvers.result import Answer, BoundKind, Termination
 
 METHOD = Method("probe", "probe_plugin:solve", "offline", "does what it is told")
 
@@ -70,7 +70,7 @@ def solve(instance, *, time_limit=None, gap=None, seed=0, start=None, callback=N
         print("not a frame")
         os.write(1, b"nor this\\n")
     if what == "cheat":
-        from solvers.joint import solve_greedy
+        from finecast.solvers.joint import solve_greedy
 
         answer = solve_greedy(instance, seed=seed)
         full = np.ones_like(answer.solution.cache)
@@ -237,7 +237,7 @@ def test_a_full_disk_loses_the_run_in_flight_alone(
     suite = suite_of([{"method": "probe", "options": {"log": str(probe)}}], seeds="0-4")
     folder = open_folder(tmp_path / "r")
     asked = plan(suite, folder)
-    write, count = compare.runner.write_record, 0
+    write, count = runner.write_record, 0
 
     def fails_later(*arguments: Any) -> None:
         nonlocal count
@@ -250,7 +250,7 @@ def test_a_full_disk_loses_the_run_in_flight_alone(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(compare.runner, "write_record", fails_later)
+        patch.setattr(runner, "write_record", fails_later)
         with pytest.raises(FormatError, match="No space left"):
             run_all(asked, folder)
         monkeypatch.undo()
@@ -299,7 +299,7 @@ def left_behind(folder: Path) -> list[str]:
                 found.append((entry / "cmdline").read_text().replace("\0", " "))
         except OSError:
             continue
-    return [line for line in found if "compare.child" in line or "loky" in line]
+    return [line for line in found if "finecast.compare.child" in line or "loky" in line]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill-9", "ctrl-c"])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from compare.statistics import (
+from finecast.compare.statistics import (
     gap_to_bound,
     holm,
     interquartile_mean,

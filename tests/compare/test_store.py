@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compare.records import METRICS, Record, Status, record_from_json, run_key
-from compare.store import (
+from finecast.compare.records import METRICS, Record, Status, record_from_json, run_key
+from finecast.compare.store import (
     PARQUET,
     collect,
     known_keys,
@@ -26,8 +26,8 @@ from compare.store import (
     solution_path,
     write_record,
 )
-from problem.evaluation import Evaluation
-from problem.files import FormatError
+from finecast.problem.evaluation import Evaluation
+from finecast.problem.files import FormatError
 
 ASKED: dict[str, Any] = {
     "instance_hash": "i" * 64,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compare.suite import (
+from finecast.compare.suite import (
     draw,
     draw_all,
     freeze,
@@ -22,7 +22,7 @@ from compare.suite import (
     read_suite,
     scenario_of,
 )
-from problem.files import FormatError
+from finecast.problem.files import FormatError
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "data" / "suites").glob("*.toml"))
@@ -160,7 +160,7 @@ def test_hash_sees_content_and_not_rounding(tmp_path: Path) -> None:
 def test_hash_is_the_same_on_another_processor() -> None:
     """Without AVX-512 and AVX2, numpy ends in other bits; the frozen hashes hold all the same."""
     script = (
-        "from compare.suite import *\n"
+        "from finecast.compare.suite import *\n"
         f"suite = read_suite({str(ROOT / 'data' / 'suites' / 'mid.toml')!r})\n"
         "print([d.hash for d in draw_all(suite)][-1], end='')\n"
     )
@@ -182,7 +182,7 @@ def test_hash_is_the_same_on_another_processor() -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_suites_draw_what_was_frozen(path: Path) -> None:
     """Every shipped instance is frozen and still drawn; methods and options exist."""
-    from compare.runner import check_entry
+    from finecast.compare.runner import check_entry
 
     suite = read_suite(path)
     assert suite.name == path.stem

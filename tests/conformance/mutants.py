@@ -10,14 +10,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from problem.evaluation import evaluate
-from problem.files import FormatError, read_json
-from solvers.joint import solve_greedy
-from solvers.optimise import solve_lagrangian
-from solvers.placement.random_placement import solve_random
-from solvers.placement.replacement import solve_lru
-from solvers.restrictions import check_restrictions
-from solvers.result import BoundKind, Progress, Termination, TracePoint
+from finecast.problem.evaluation import evaluate
+from finecast.problem.files import FormatError, read_json
+from finecast.solvers.joint import solve_greedy
+from finecast.solvers.optimise import solve_lagrangian
+from finecast.solvers.placement.random_placement import solve_random
+from finecast.solvers.placement.replacement import solve_lru
+from finecast.solvers.restrictions import check_restrictions
+from finecast.solvers.result import BoundKind, Progress, Termination, TracePoint
 
 
 def undocumented_option(instance, *, time_limit, gap, seed, start, callback, depth=3):

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from finecast import testing
+from finecast.solvers.registry import Method, methods
 from finecast.testing import CHECKS, check_method
-from solvers.registry import Method, methods
 
 MUTANTS = [
     ("check_declaration", "undocumented_option", "option 'depth' does not stand in the docstring"),

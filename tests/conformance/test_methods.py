@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from finecast.shipped import find
+from finecast.solvers.registry import methods
 from finecast.testing import CHECKS
-from solvers.registry import methods
 
 ALL = sorted(name for name, method in methods().items() if not method.needs_training)
 

@@ -117,8 +117,8 @@ def test_generate_repeats_itself(tmp_path):
 
 def test_evaluate_says_no(tmp_path):
     """A solution that breaks rules: exit code 1 and the violations, by name."""
-    from problem.instance import read_instance
-    from problem.solution import Solution, read_solution, write_solution
+    from finecast.problem.instance import read_instance
+    from finecast.problem.solution import Solution, read_solution, write_solution
 
     instance, solution = tmp_path / "a.npz", tmp_path / "s.npz"
     finecast("generate", SCENARIOS / "tiny.toml", "-o", instance)

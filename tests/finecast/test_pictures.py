@@ -28,12 +28,12 @@ from finecast.pictures import (
 from finecast.pictures.layout import layout_of, voronoi_cells
 from finecast.pictures.style import family_colours
 from finecast.pictures.timeline import timeline
-from problem.evaluation import evaluate
-from problem.files import FormatError
-from problem.instance import Instance
-from problem.scenario import Scenario
-from problem.solution import Broadcast, Solution, silence
-from solvers.solve import solve
+from finecast.problem.evaluation import evaluate
+from finecast.problem.files import FormatError
+from finecast.problem.instance import Instance
+from finecast.problem.scenario import Scenario
+from finecast.problem.solution import Broadcast, Solution, silence
+from finecast.solvers.solve import solve
 
 LIBRARY = str(Path(__file__).parents[2] / "data" / "libraries" / "tiny.json")
 

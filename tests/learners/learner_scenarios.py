@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learners.draws import episodes_of
-from learners.environment import View
-from learners.episodes import Episodes
-from problem.instance import Instance
-from problem.scenario import Scenario
-from solvers.joint import Prepared
-from solvers.online import joined, prepare_slots
+from finecast.learners.draws import episodes_of
+from finecast.learners.environment import View
+from finecast.learners.episodes import Episodes
+from finecast.problem.instance import Instance
+from finecast.problem.scenario import Scenario
+from finecast.solvers.joint import Prepared
+from finecast.solvers.online import joined, prepare_slots
 
 
 def scenario(**changes: Any) -> Scenario:

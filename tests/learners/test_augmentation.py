@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learners.augmentation import (
+from finecast.learners.augmentation import (
     SOURCES,
     perturbed,
     requests_and_reach,
@@ -19,18 +19,18 @@ from learners.augmentation import (
     told_persistence,
     with_observations,
 )
-from learners.augmentation_error import held_out_error, measured_bias, true_forecasts
-from learners.baselines import Replacement
-from learners.environment import roll
-from learners.predictor import fit_predictor
-from learners.reward_prediction import (
+from finecast.learners.augmentation_error import held_out_error, measured_bias, true_forecasts
+from finecast.learners.baselines import Replacement
+from finecast.learners.environment import roll
+from finecast.learners.predictor import fit_predictor
+from finecast.learners.reward_prediction import (
     fit_reward,
     predicted_delay,
     reward_error,
     reward_inputs,
 )
-from problem.demand import forecast
-from problem.scenario import Scenario, read_scenario
+from finecast.problem.demand import forecast
+from finecast.problem.scenario import Scenario, read_scenario
 
 SCENARIO = Scenario.model_validate(
     {

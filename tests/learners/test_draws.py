@@ -9,7 +9,7 @@ import pytest
 import torch
 from learner_scenarios import episodes, instance, prepared, scenario
 
-from learners.draws import (
+from finecast.learners.draws import (
     _forecasts,
     episodes_of,
     fitted_exponent,
@@ -17,11 +17,11 @@ from learners.draws import (
     surrogate_episodes,
     surrogate_of,
 )
-from learners.episodes import SLOT_TENSORS, Episodes, Slot, joined_episodes
-from problem.demand import forecast
-from problem.instance import user_groups
-from solvers.online import observation_of, prepare_slots, prior_of
-from solvers.placement.expected import group_exponent, kinds, user_reach
+from finecast.learners.episodes import SLOT_TENSORS, Episodes, Slot, joined_episodes
+from finecast.problem.demand import forecast
+from finecast.problem.instance import user_groups
+from finecast.solvers.online import observation_of, prepare_slots, prior_of
+from finecast.solvers.placement.expected import group_exponent, kinds, user_reach
 
 
 def test_a_slot_is_what_the_online_method_observes() -> None:
@@ -76,7 +76,9 @@ def test_expected_tables_are_those_of_the_methods() -> None:
 
 
 def test_forecasts_of_all_slots_are_the_demand_model_s() -> None:
-    """Against `problem.demand.forecast`, slot by slot, with users that are not always active."""
+    """Against `finecast.problem.demand.forecast`, slot by slot, with users that are not always
+    active.
+    """
     demand, requests = instance().demand, instance().requests
     coming = _forecasts(demand, requests, 3)
     for t in range(4):

@@ -9,7 +9,7 @@ from reservoirpy.datasets import mackey_glass
 from reservoirpy.nodes import Reservoir as OracleReservoir
 from reservoirpy.nodes import Ridge
 
-from learners.echo_state import (
+from finecast.learners.echo_state import (
     Reservoir,
     draw_reservoir,
     normal_equations,

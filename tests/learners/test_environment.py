@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from learner_scenarios import Dice, episodes, instance, prepared, scenario
 
-from learners.baselines import Replacement, Rolling, Static
-from learners.draws import episodes_of, surrogate_episodes
-from learners.environment import (
+from finecast.learners.baselines import Replacement, Rolling, Static
+from finecast.learners.draws import episodes_of, surrogate_episodes
+from finecast.learners.environment import (
     Rollout,
     allowed_sources,
     deliver,
@@ -24,16 +24,16 @@ from learners.environment import (
     roll,
     unpacked,
 )
-from learners.episodes import Episodes, joined_episodes
-from problem.evaluation import evaluate
-from problem.instance import Instance
-from solvers.joint import Prepared, answer
-from solvers.online import joined, observation_of, prepare_slots, prior_of, run_online
-from solvers.placement import replacement, rolling
-from solvers.placement.problem import slot_times
-from solvers.placement.rules import fill, pull
-from solvers.restrictions import restricted_instance
-from solvers.result import Termination
+from finecast.learners.episodes import Episodes, joined_episodes
+from finecast.problem.evaluation import evaluate
+from finecast.problem.instance import Instance
+from finecast.solvers.joint import Prepared, answer
+from finecast.solvers.online import joined, observation_of, prepare_slots, prior_of, run_online
+from finecast.solvers.placement import replacement, rolling
+from finecast.solvers.placement.problem import slot_times
+from finecast.solvers.placement.rules import fill, pull
+from finecast.solvers.restrictions import restricted_instance
+from finecast.solvers.result import Termination
 
 
 def judged(
@@ -188,7 +188,9 @@ def test_what_is_kept_by_hand() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 9))
 def test_keeping_is_the_rule_of_the_methods(seed: int, rows: int, blocks: int) -> None:
-    """Row by row `solvers.placement.rules.fill` on the positive scores; equal scores occur."""
+    """Row by row `finecast.solvers.placement.rules.fill` on the positive scores; equal scores
+    occur.
+    """
     rng = np.random.default_rng(seed)
     size = rng.integers(1, 6, (rows, blocks))
     storage = rng.integers(0, 15, rows)

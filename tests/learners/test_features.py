@@ -10,13 +10,13 @@ import pytest
 import torch
 from learner_scenarios import Dice, episodes, instance, scenario
 
-from learners.draws import surrogate_episodes, surrogate_of
-from learners.environment import View, allowed_sources, packed, roll
-from learners.episodes import Episodes, joined_episodes
-from learners.feature_basis import basis_of
-from learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, features
-from learners.lookahead import lookahead_of
-from problem.instance import Instance
+from finecast.learners.draws import surrogate_episodes, surrogate_of
+from finecast.learners.environment import View, allowed_sources, packed, roll
+from finecast.learners.episodes import Episodes, joined_episodes
+from finecast.learners.feature_basis import basis_of
+from finecast.learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, features
+from finecast.learners.lookahead import lookahead_of
+from finecast.problem.instance import Instance
 
 
 def views(draws: Episodes, **options: Any) -> list[tuple[View, int | None]]:

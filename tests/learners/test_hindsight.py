@@ -9,15 +9,15 @@ import pytest
 import torch
 from learner_scenarios import episodes, scenario
 
-from learners.baselines import Replacement, Rolling
-from learners.draws import surrogate_episodes
-from learners.environment import roll
-from learners.episodes import Episodes
-from learners.hindsight import Config, HindsightLearner, policy, start
-from learners.hindsight_labels import Hindsight, hindsight_of
-from learners.learner import learner_kind, load_tensors, play, tensors_of
-from learners.lookahead import Lookahead, Planned, lookahead_of
-from learners.source import FixedSource, Pool
+from finecast.learners.baselines import Replacement, Rolling
+from finecast.learners.draws import surrogate_episodes
+from finecast.learners.environment import roll
+from finecast.learners.episodes import Episodes
+from finecast.learners.hindsight import Config, HindsightLearner, policy, start
+from finecast.learners.hindsight_labels import Hindsight, hindsight_of
+from finecast.learners.learner import learner_kind, load_tensors, play, tensors_of
+from finecast.learners.lookahead import Lookahead, Planned, lookahead_of
+from finecast.learners.source import FixedSource, Pool
 
 CPU = torch.device("cpu")
 SMALL = {"width": 16, "embedding": 8, "draws": 4, "batch": 256, "decay_steps": 20}

@@ -8,8 +8,14 @@ import os
 import pytest
 import torch
 
-from learners.checkpoints import Checkpoint, read_checkpoint, remove_state, states, write_checkpoint
-from problem.files import FormatError
+from finecast.learners.checkpoints import (
+    Checkpoint,
+    read_checkpoint,
+    remove_state,
+    states,
+    write_checkpoint,
+)
+from finecast.problem.files import FormatError
 
 
 def checkpoint(step: int = 3, value: float = 1.0) -> Checkpoint:

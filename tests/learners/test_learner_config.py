@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from learners.config import read_config, run_config
-from problem.files import FormatError
+from finecast.learners.config import read_config, run_config
+from finecast.problem.files import FormatError
 
 GOOD = {"learner": "maasn-da", "scenarios": ["x.toml"]}
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from learner_scenarios import episodes, instance
 
-from learners.environment import packed, roll
-from learners.lookahead import Planned, best_subset, lookahead_of, mpc_marginals, programme
-from solvers.online import observation_of, prepare_slots, prior_of
-from solvers.placement import mpc
-from solvers.placement.expected import coming_tables
-from solvers.placement.rules import node_sets
+from finecast.learners.environment import packed, roll
+from finecast.learners.lookahead import Planned, best_subset, lookahead_of, mpc_marginals, programme
+from finecast.solvers.online import observation_of, prepare_slots, prior_of
+from finecast.solvers.placement import mpc
+from finecast.solvers.placement.expected import coming_tables
+from finecast.solvers.placement.rules import node_sets
 
 
 @pytest.mark.parametrize("t", [0, 2])

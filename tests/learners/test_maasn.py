@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from learners.actors import Actors, gumbel_noise, logistic
-from learners.draws import surrogate_episodes
-from learners.environment import deliver, packed, step
-from learners.lessons import (
+from finecast.learners.actors import Actors, gumbel_noise, logistic
+from finecast.learners.draws import surrogate_episodes
+from finecast.learners.environment import deliver, packed, step
+from finecast.learners.lessons import (
     NO_MARGIN,
     keep_loss,
     keep_values,
@@ -21,13 +21,13 @@ from learners.lessons import (
     pull_costs,
     pull_loss,
 )
-from learners.lookahead import lookahead_of
-from learners.maasn import Config, start
-from learners.networks import ActionSemanticsNetwork
-from learners.observer import Observer
-from learners.set_critic import Rows, backup, base_costs, rents, unit_of, value_after
-from learners.source import FixedSource, Pool
-from problem.scenario import read_scenario
+from finecast.learners.lookahead import lookahead_of
+from finecast.learners.maasn import Config, start
+from finecast.learners.networks import ActionSemanticsNetwork
+from finecast.learners.observer import Observer
+from finecast.learners.set_critic import Rows, backup, base_costs, rents, unit_of, value_after
+from finecast.learners.source import FixedSource, Pool
+from finecast.problem.scenario import read_scenario
 
 TINY = Path(__file__).parent / "tiny-slots.toml"
 

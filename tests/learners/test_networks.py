@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features
-from learners.mixers import MonotonicMixer
-from learners.networks import ActionSemanticsNetwork, FlatNetwork
-from learners.set_critic import SetCritic
+from finecast.learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features
+from finecast.learners.mixers import MonotonicMixer
+from finecast.learners.networks import ActionSemanticsNetwork, FlatNetwork
+from finecast.learners.set_critic import SetCritic
 
 
 def seen(nodes: int, rows: int = 5, seed: int = 0) -> Features:

@@ -13,9 +13,9 @@ import torch
 from learner_scenarios import scenario
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
-from learners.environment import View, roll
-from learners.extras import MissingExtra
-from learners.parallel_env import DownloadingEnv
+from finecast.learners.environment import View, roll
+from finecast.learners.extras import MissingExtra
+from finecast.learners.parallel_env import DownloadingEnv
 
 
 def environment(**options: Any) -> DownloadingEnv:
@@ -140,8 +140,8 @@ def test_without_the_extra_the_import_says_what_to_install(
 ) -> None:
     """One line that names the extra."""
     monkeypatch.setitem(sys.modules, "pettingzoo", None)
-    monkeypatch.delitem(sys.modules, "learners.parallel_env")
+    monkeypatch.delitem(sys.modules, "finecast.learners.parallel_env")
     with pytest.raises(MissingExtra, match=r"pip install 'finecast\[pettingzoo\]'") as caught:
-        importlib.import_module("learners.parallel_env")
+        importlib.import_module("finecast.learners.parallel_env")
     assert caught.value.extra == "pettingzoo"
     assert "\n" not in str(caught.value)

@@ -10,19 +10,19 @@ import torch
 from learner_scenarios import episodes
 from two_slots import OPTIMUM, START, game, source
 
-from learners import ppo, value_learning
-from learners.baselines import Rolling
-from learners.checkpoints import read_checkpoint, states
-from learners.config import run_config
-from learners.draws import surrogate_episodes
-from learners.environment import packed, roll
-from learners.learner import Learner, learner_kind, load_tensors, play, tensors_of
-from learners.lookahead import lookahead_of
-from learners.observer import Observer
-from learners.set_critic import Rows, critic_view, seen_of
-from learners.source import FixedSource, Pool
-from learners.training import train
-from problem.scenario import read_scenario
+from finecast.learners import ppo, value_learning
+from finecast.learners.baselines import Rolling
+from finecast.learners.checkpoints import read_checkpoint, states
+from finecast.learners.config import run_config
+from finecast.learners.draws import surrogate_episodes
+from finecast.learners.environment import packed, roll
+from finecast.learners.learner import Learner, learner_kind, load_tensors, play, tensors_of
+from finecast.learners.lookahead import lookahead_of
+from finecast.learners.observer import Observer
+from finecast.learners.set_critic import Rows, critic_view, seen_of
+from finecast.learners.source import FixedSource, Pool
+from finecast.learners.training import train
+from finecast.problem.scenario import read_scenario
 
 PEERS = ("mappo", "ippo", "qmix", "vdn", "dcg")
 TINY = str(Path(__file__).parent / "tiny-slots.toml")

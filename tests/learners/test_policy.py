@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from learners.config import run_config
-from learners.held_out import FIRST_SEED
-from learners.policy import Learned, load_policy
-from learners.training import train
-from problem.evaluation import evaluate
-from problem.files import FormatError
-from problem.scenario import read_scenario
-from solvers.solve import solve
+from finecast.learners.config import run_config
+from finecast.learners.held_out import FIRST_SEED
+from finecast.learners.policy import Learned, load_policy
+from finecast.learners.training import train
+from finecast.problem.evaluation import evaluate
+from finecast.problem.files import FormatError
+from finecast.problem.scenario import read_scenario
+from finecast.solvers.solve import solve
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "learners" / "tiny-slots.toml"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learners.predictor import (
+from finecast.learners.predictor import (
     fit_predictor,
     imagine,
     last_requests,
@@ -17,7 +17,7 @@ from learners.predictor import (
     repeat_requests,
     request_inputs,
 )
-from problem.demand import draw_demand, sample
+from finecast.problem.demand import draw_demand, sample
 
 MODELS, USERS, NODES = 8, 6, 3
 

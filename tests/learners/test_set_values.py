@@ -7,9 +7,9 @@ import itertools
 import pytest
 import torch
 
-from learners import dcg, value_learning, vdn
-from learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features
-from learners.value_learning import SetValues
+from finecast.learners import dcg, value_learning, vdn
+from finecast.learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features
+from finecast.learners.value_learning import SetValues
 
 
 def some_features(nodes: int = 4, rows: int = 6) -> Features:

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import learners.maasn
-from learners.checkpoints import read_checkpoint, states
-from learners.config import run_config
-from learners.log import read_log
-from learners.training import LossNotFiniteError, train
-from problem.files import FormatError
+from finecast.learners import maasn
+from finecast.learners.checkpoints import read_checkpoint, states
+from finecast.learners.config import run_config
+from finecast.learners.log import read_log
+from finecast.learners.training import LossNotFiniteError, train
+from finecast.problem.files import FormatError
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = str(ROOT / "tests" / "learners" / "tiny-slots.toml")
@@ -76,7 +76,7 @@ def test_killed_and_resumed_is_the_same(whole, tmp_path):
     """kill -9 in a process of its own after the first states; resumed, all tensors are equal."""
     script = (
         f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]\n"
-        "import test_training as t, learners.maasn as m, os, signal\n"
+        "import test_training as t, finecast.learners.maasn as m, os, signal\n"
         "step = m.MaasnLearner.step\n"
         "def killed(self):\n"
         "    if self.steps == 10: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -113,13 +113,13 @@ def test_seeds_differ(whole, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops(tmp_path, monkeypatch):
     """The run stops, names the last good checkpoint, and that one still reads."""
-    real = learners.maasn.MaasnLearner.step
+    real = maasn.MaasnLearner.step
 
     def broken(self):
         row = dict(real(self))
         return {**row, "critic_loss": float("nan")} if self.steps == 7 else row
 
-    monkeypatch.setattr(learners.maasn.MaasnLearner, "step", broken)
+    monkeypatch.setattr(maasn.MaasnLearner, "step", broken)
     with pytest.raises(LossNotFiniteError, match=r"step 7: .*state-00000004\.json") as error:
         train(tiny(), tmp_path)
     assert "\n" not in str(error.value)
@@ -180,19 +180,19 @@ def test_augmented_runs_resume_too(tmp_path, source):
 
 def train_until(run, folder: Path, stop: int) -> None:
     """Train until a step and lose what came after the last state, as a killed run does."""
-    real = learners.maasn.MaasnLearner.step
+    real = maasn.MaasnLearner.step
 
     def stopped(self):
         if self.steps == stop:
             raise RuntimeError("killed")
         return real(self)
 
-    learners.maasn.MaasnLearner.step = stopped
+    maasn.MaasnLearner.step = stopped
     try:
         with pytest.raises(RuntimeError, match="killed"):
             train(run, folder)
     finally:
-        learners.maasn.MaasnLearner.step = real
+        maasn.MaasnLearner.step = real
 
 
 def test_interrupted_from_the_command_line(tmp_path):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from learners.checkpoints import read_checkpoint, states
-from learners.config import run_config
-from learners.training import train
-from problem.files import FormatError
+from finecast.learners.checkpoints import read_checkpoint, states
+from finecast.learners.config import run_config
+from finecast.learners.training import train
+from finecast.problem.files import FormatError
 
 TINY = str(Path(__file__).parent / "tiny-slots.toml")
 SMALL = {"width": 8, "embedding": 4}

@@ -14,11 +14,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from learners.episodes import Episodes
-from learners.lookahead import lookahead_of
-from learners.slot_tables import history_scores, tables_coming, tables_now, tensors_of
-from learners.source import FixedSource, Pool
-from solvers.placement.chains import chains, reach_times, source_times
+from finecast.learners.episodes import Episodes
+from finecast.learners.lookahead import lookahead_of
+from finecast.learners.slot_tables import history_scores, tables_coming, tables_now, tensors_of
+from finecast.learners.source import FixedSource, Pool
+from finecast.solvers.placement.chains import chains, reach_times, source_times
 
 START = 3.3
 OPTIMUM = 2.3

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from slow_judge import shannon
 
-from problem.demand import Demand
-from problem.evaluation import Evaluation, evaluate
-from problem.instance import Instance
-from problem.library import ModelLibrary
-from problem.network import Network
-from problem.solution import Broadcast, Solution, silence
+from finecast.problem.demand import Demand
+from finecast.problem.evaluation import Evaluation, evaluate
+from finecast.problem.instance import Instance
+from finecast.problem.library import ModelLibrary
+from finecast.problem.network import Network
+from finecast.problem.solution import Broadcast, Solution, silence
 
 MEGABIT_IN_BYTES = 125_000
 CLOUD = 2  # the source value that means the cloud, with two nodes

@@ -1,7 +1,7 @@
 """A second judge, slow and plain: docs/formulation.md sections 2 and 3 read aloud, in loops.
 
-It shares no formula with `problem.evaluation`: no array operation, only Python numbers, `math` and
-sets. What it returns is compared with the fast judge on random solutions.
+It shares no formula with `finecast.problem.evaluation`: no array operation, only Python numbers,
+`math` and sets. What it returns is compared with the fast judge on random solutions.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from problem.instance import Instance
-from problem.solution import Solution
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
 
 TOLERANCE = 1e-9
 Place = tuple[str, int, int | None, int | None, int | None, int | None, int | None]
@@ -18,7 +18,7 @@ Place = tuple[str, int, int | None, int | None, int | None, int | None, int | No
 
 @dataclass
 class SlowVerdict:
-    """As `problem.evaluation.Evaluation`, in lists; a violation is a `Place`."""
+    """As `finecast.problem.evaluation.Evaluation`, in lists; a violation is a `Place`."""
 
     violations: set[Place]
     guaranteed: bool

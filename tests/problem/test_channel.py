@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from problem.channel import Channels, draw_channels, draw_true_channel
-from problem.network import db_to_linear, dbm_to_w, thermal_noise_w
-from problem.pathloss import los_probability
+from finecast.problem.channel import Channels, draw_channels, draw_true_channel
+from finecast.problem.network import db_to_linear, dbm_to_w, thermal_noise_w
+from finecast.problem.pathloss import los_probability
 
 NODES = np.array([[0.0, 0.0], [200.0, 0.0], [100.0, 173.2]])
 USERS = np.array([[50.0, 20.0], [120.0, 60.0], [-40.0, 70.0], [90.0, 100.0]])

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
-from problem import checkpoints
-from problem.checkpoints import library_from_checkpoints
-from problem.files import FormatError
-from problem.library import ModelLibrary, coarse_grained, sharing_statistics
+from finecast.problem import checkpoints
+from finecast.problem.checkpoints import library_from_checkpoints
+from finecast.problem.files import FormatError
+from finecast.problem.library import ModelLibrary, coarse_grained, sharing_statistics
 
 PARTS = ("stem", "norm", "trunk", "neck", "head")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problem.demand import Demand, draw_demand, forecast, popularity, sample
+from finecast.problem.demand import Demand, draw_demand, forecast, popularity, sample
 
 
 def some_demand(seed, slots, users, models, persistence, activity=None):

@@ -31,9 +31,9 @@ from judge_cases import (
 )
 from slow_judge import place, slow_evaluate
 
-from problem.evaluation import Evaluation, evaluate
-from problem.instance import Instance
-from problem.solution import Solution, silence
+from finecast.problem.evaluation import Evaluation, evaluate
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution, silence
 
 NODE_1_CACHES_NOTHING = [[(0, 1), ()]]
 BOTH_FROM_CLOUD = [(0, 0, 2, CLOUD), (0, 1, 2, CLOUD)]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from problem.families import (
+from finecast.problem.families import (
     BACKBONES,
     LLM,
     VISION,
@@ -22,7 +22,7 @@ from problem.families import (
     parameters,
     units,
 )
-from problem.library import combine, read_library, sharing_statistics
+from finecast.problem.library import combine, read_library, sharing_statistics
 
 LIBRARIES = Path(__file__).parents[2] / "data" / "libraries"
 

@@ -32,9 +32,9 @@ from judge_cases import (
     rules,
 )
 
-from problem import files
-from problem.evaluation import evaluate
-from problem.files import (
+from finecast.problem import files
+from finecast.problem.evaluation import evaluate
+from finecast.problem.files import (
     FormatError,
     archive_format,
     content_hash,
@@ -45,8 +45,8 @@ from problem.files import (
     write_archive,
     write_atomically,
 )
-from problem.instance import read_instance, write_instance
-from problem.solution import Solution, read_solution, write_solution
+from finecast.problem.instance import read_instance, write_instance
+from finecast.problem.solution import Solution, read_solution, write_solution
 
 INSTANCE = hand_instance()
 SOLUTION = hand_solution(hand_broadcast(SHARED, FIRST, SECOND))

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from judge_cases import hand_instance, random_instance
 
-from problem.demand import Demand
-from problem.files import FormatError, read_archive, write_archive
-from problem.instance import (
+from finecast.problem.demand import Demand
+from finecast.problem.files import FormatError, read_archive, write_archive
+from finecast.problem.instance import (
     FORMAT,
     VERSION,
     Instance,
@@ -23,7 +23,7 @@ from problem.instance import (
     user_groups,
     write_instance,
 )
-from problem.network import Network
+from finecast.problem.network import Network
 
 
 def assert_identical(a: Any, b: Any) -> None:

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from judge_cases import random_instance, random_mutation, random_solution
 
-from problem.demand import Demand
-from problem.evaluation import Evaluation, evaluate
-from problem.instance import Instance
-from problem.library import ModelLibrary
-from problem.solution import Broadcast, Solution
+from finecast.problem.demand import Demand
+from finecast.problem.evaluation import Evaluation, evaluate
+from finecast.problem.instance import Instance
+from finecast.problem.library import ModelLibrary
+from finecast.problem.solution import Broadcast, Solution
 
 Case = tuple[Instance, Solution]
 

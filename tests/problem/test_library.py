@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from problem import library as library_module
-from problem.files import FormatError
-from problem.library import (
+from finecast.problem import library as library_module
+from finecast.problem.files import FormatError
+from finecast.problem.library import (
     ModelLibrary,
     coarse_grained,
     combine,

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from problem.files import FormatError
-from problem.measured import read_channels
+from finecast.problem.files import FormatError
+from finecast.problem.measured import read_channels
 
 SHAPE = (2, 3, 2, 4)
 

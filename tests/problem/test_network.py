@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problem.network import (
+from finecast.problem.network import (
     Network,
     db_to_linear,
     dbm_to_w,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from problem.pathloss import (
+from finecast.problem.pathloss import (
     ENVIRONMENTS,
     breakpoint_distance_m,
     environment_of,

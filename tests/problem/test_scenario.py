@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from problem.files import FormatError
-from problem.instance import read_instance, write_instance
-from problem.scenario import Scenario, read_scenario
+from finecast.problem.files import FormatError
+from finecast.problem.instance import read_instance, write_instance
+from finecast.problem.scenario import Scenario, read_scenario
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "data" / "scenarios").glob("*.toml"))
@@ -61,7 +61,7 @@ def test_shipped_scenarios_are_those_named():
 def test_same_draw_in_another_process():
     """Bit for bit the same instance on every run: nothing depends on hash order or global state."""
     code = (
-        "from problem.scenario import read_scenario\n"
+        "from finecast.problem.scenario import read_scenario\n"
         f"print(read_scenario({str(SHIPPED[-1])!r}).generate(7).content_hash)\n"
     )
     hashes = {

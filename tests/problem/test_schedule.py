@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from problem.schedule import (
+from finecast.problem.schedule import (
     johnson_order,
     migration_by_message,
     pipelined_ends,

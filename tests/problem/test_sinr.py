@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from problem.sinr import rate, worst_case_sinr
+from finecast.problem.sinr import rate, worst_case_sinr
 
 ALONE = np.ones((1, 1), dtype=bool)
 

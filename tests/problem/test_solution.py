@@ -20,8 +20,8 @@ from judge_cases import (
     random_solution,
 )
 
-from problem.files import FormatError, read_archive, write_archive
-from problem.solution import (
+from finecast.problem.files import FormatError, read_archive, write_archive
+from finecast.problem.solution import (
     FORMAT,
     VERSION,
     Broadcast,

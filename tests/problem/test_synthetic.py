@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problem.synthetic import synthetic_library
+from finecast.problem.synthetic import synthetic_library
 
 
 @given(st.integers(1, 5), st.integers(0, 20), st.integers(0, 80), st.floats(0, 1))

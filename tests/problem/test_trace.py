@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from problem.files import FormatError
-from problem.trace import read_trace
+from finecast.problem.files import FormatError
+from finecast.problem.trace import read_trace
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from judge_cases import (
     rules,
 )
 
-from problem.evaluation import evaluate
-from problem.solution import Broadcast
-from problem.violations import Violation
+from finecast.problem.evaluation import evaluate
+from finecast.problem.solution import Broadcast
+from finecast.problem.violations import Violation
 
 PLAN = hand_broadcast(SHARED, FIRST, SECOND)
 

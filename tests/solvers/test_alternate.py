@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from problem.evaluation import evaluate
-from problem.scenario import read_scenario
-from solvers import alternate
-from solvers.joint import prepare, solve_greedy
-from solvers.registry import methods
-from solvers.result import Termination
-from solvers.shared_prices import LEAST_SHARE, alone_price, at_shared_prices
-from solvers.solve import solve
-from solvers.spatial_delivery import share_the_air
+from finecast.problem.evaluation import evaluate
+from finecast.problem.scenario import read_scenario
+from finecast.solvers import alternate
+from finecast.solvers.joint import prepare, solve_greedy
+from finecast.solvers.registry import methods
+from finecast.solvers.result import Termination
+from finecast.solvers.shared_prices import LEAST_SHARE, alone_price, at_shared_prices
+from finecast.solvers.solve import solve
+from finecast.solvers.spatial_delivery import share_the_air
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "data" / "scenarios"
 OFFLINE = sorted(

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from problem.evaluation import evaluate
-from problem.instance import Instance, user_groups
-from problem.scenario import read_scenario
-from solvers.joint import prepare
-from solvers.optimise import certified_lower_bound
-from solvers.placement.problem import Placement, PlacementProblem
-from solvers.placement.quiet import QuietHighs
-from solvers.polish import polished
-from solvers.result import BoundKind, Progress, Termination, relative_gap
-from solvers.solve import solve
+from finecast.problem.evaluation import evaluate
+from finecast.problem.instance import Instance, user_groups
+from finecast.problem.scenario import read_scenario
+from finecast.solvers.joint import prepare
+from finecast.solvers.optimise import certified_lower_bound
+from finecast.solvers.placement.problem import Placement, PlacementProblem
+from finecast.solvers.placement.quiet import QuietHighs
+from finecast.solvers.polish import polished
+from finecast.solvers.result import BoundKind, Progress, Termination, relative_gap
+from finecast.solvers.solve import solve
 
 TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 

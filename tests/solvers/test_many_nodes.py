@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from problem.instance import Instance, user_groups
-from problem.scenario import Scenario
-from solvers import on_demand
-from solvers.joint import prepare
-from solvers.on_demand import OnDemand, whole_set
-from solvers.optimise import certified_lower_bound
-from solvers.rates import group_family, node_sets_to_solve, rate_table
-from solvers.solve import solve
+from finecast.problem.instance import Instance, user_groups
+from finecast.problem.scenario import Scenario
+from finecast.solvers import on_demand
+from finecast.solvers.joint import prepare
+from finecast.solvers.on_demand import OnDemand, whole_set
+from finecast.solvers.optimise import certified_lower_bound
+from finecast.solvers.rates import group_family, node_sets_to_solve, rate_table
+from finecast.solvers.solve import solve
 
 TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 

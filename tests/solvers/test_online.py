@@ -14,11 +14,11 @@ from types import FunctionType, ModuleType
 import numpy as np
 import pytest
 
-from problem.demand import forecast, popularity
-from problem.instance import Instance
-from problem.scenario import read_scenario
-from solvers.joint import prepare
-from solvers.online import (
+from finecast.problem.demand import forecast, popularity
+from finecast.problem.instance import Instance
+from finecast.problem.scenario import read_scenario
+from finecast.solvers.joint import prepare
+from finecast.solvers.online import (
     Observation,
     joined,
     observation_of,
@@ -27,10 +27,10 @@ from solvers.online import (
     run_online,
     slot_alone,
 )
-from solvers.placement.rules import Static
-from solvers.registry import methods
-from solvers.result import Termination
-from solvers.solve import solve
+from finecast.solvers.placement.rules import Static
+from finecast.solvers.registry import methods
+from finecast.solvers.result import Termination
+from finecast.solvers.solve import solve
 
 TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 ONLINE = sorted(

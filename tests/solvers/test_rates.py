@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from problem.instance import Instance, user_groups
-from problem.scenario import Scenario, read_scenario
-from solvers.beamforming.worst_case import worst_case_snr
-from solvers.rates import SlotRates, node_set_family, node_sets_to_solve, rate_table
+from finecast.problem.instance import Instance, user_groups
+from finecast.problem.scenario import Scenario, read_scenario
+from finecast.solvers.beamforming.worst_case import worst_case_snr
+from finecast.solvers.rates import SlotRates, node_set_family, node_sets_to_solve, rate_table
 
 TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 

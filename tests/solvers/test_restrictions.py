@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from problem.instance import Instance
-from problem.scenario import read_scenario
-from solvers.joint import prepare
-from solvers.restrictions import RESTRICTIONS, messages
-from solvers.solve import solve
+from finecast.problem.instance import Instance
+from finecast.problem.scenario import read_scenario
+from finecast.solvers.joint import prepare
+from finecast.solvers.restrictions import RESTRICTIONS, messages
+from finecast.solvers.solve import solve
 
 TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 INSTANCE = read_scenario(TINY).generate(2)

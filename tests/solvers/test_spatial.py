@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from problem.evaluation import evaluate
-from problem.scenario import read_scenario
-from problem.schedule import pipelined_ends
-from problem.solution import Broadcast
-from solvers.beamforming.methods import solve_messages
-from solvers.beamforming.multigroup import MultiGroup, guaranteed_rates
-from solvers.result import Termination
-from solvers.shared_prices import alone_price
-from solvers.solve import solve
-from solvers.spatial import Modes, least_time
-from solvers.spatial_delivery import share_the_air
-from solvers.spatial_schedule import pipelined_broadcast
+from finecast.problem.evaluation import evaluate
+from finecast.problem.scenario import read_scenario
+from finecast.problem.schedule import pipelined_ends
+from finecast.problem.solution import Broadcast
+from finecast.solvers.beamforming.methods import solve_messages
+from finecast.solvers.beamforming.multigroup import MultiGroup, guaranteed_rates
+from finecast.solvers.result import Termination
+from finecast.solvers.shared_prices import alone_price
+from finecast.solvers.solve import solve
+from finecast.solvers.spatial import Modes, least_time
+from finecast.solvers.spatial_delivery import share_the_air
+from finecast.solvers.spatial_schedule import pipelined_broadcast
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "data" / "scenarios"
 BANDWIDTH = 1e6

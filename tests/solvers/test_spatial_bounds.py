@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from problem.scenario import read_scenario
-from problem.sinr import worst_case_sinr
-from solvers.optimise import certified_lower_bound
-from solvers.solve import solve
-from solvers.spatial_bounds import (
+from finecast.problem.scenario import read_scenario
+from finecast.problem.sinr import worst_case_sinr
+from finecast.solvers.optimise import certified_lower_bound
+from finecast.solvers.solve import solve
+from finecast.solvers.spatial_bounds import (
     broadcast_bounds,
     downlink,
     shrunken,
@@ -25,7 +25,7 @@ from solvers.spatial_bounds import (
     slot_bounds,
     without_dominated,
 )
-from solvers.spatial_certificate import (
+from finecast.solvers.spatial_certificate import (
     DualPoint,
     boxes,
     floors,
@@ -36,7 +36,7 @@ from solvers.spatial_certificate import (
     time_bound,
     user_bound,
 )
-from solvers.spatial_dual import search
+from finecast.solvers.spatial_dual import search
 
 TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 

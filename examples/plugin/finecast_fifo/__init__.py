@@ -1,6 +1,6 @@
 """First in, first out: an example of a plug-in for finecast."""
 
-from solvers.registry import Method
+from finecast.solvers.registry import Method
 
 METHOD = Method(
     name="fifo",

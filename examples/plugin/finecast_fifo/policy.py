@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from problem.arrays import BoolArray, IntArray
-from problem.instance import Instance
-from problem.solution import Solution
-from solvers.online import Observation, Prior, solve_by_policy
-from solvers.placement.popularity import most_popular
-from solvers.placement.rules import keep_by_score, pull
-from solvers.result import Answer, Callback
+from finecast.problem.arrays import BoolArray, IntArray
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.online import Observation, Prior, solve_by_policy
+from finecast.solvers.placement.popularity import most_popular
+from finecast.solvers.placement.rules import keep_by_score, pull
+from finecast.solvers.result import Answer, Callback
 
 
 class FirstInFirstOut:
@@ -51,9 +51,9 @@ def solve_fifo(
     Parameters
     ----------
     instance, time_limit, gap, seed, start, callback
-        As in `solvers.solve.solve`; there is nothing to stop early or to start from.
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     beamforming, restrict, rate_cache
-        As in `solvers.joint.prepare`.
+        As in `finecast.solvers.joint.prepare`.
     """
     return solve_by_policy(
         FirstInFirstOut(),

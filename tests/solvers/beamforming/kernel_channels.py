@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from problem.arrays import ComplexArray, FloatArray
+from finecast.problem.arrays import ComplexArray, FloatArray
 
 
 def rayleigh(

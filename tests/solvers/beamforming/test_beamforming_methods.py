@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from solvers.beamforming.methods import NAMES, check_name, solve_messages
+from finecast.solvers.beamforming.methods import NAMES, check_name, solve_messages
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from kernel_channels import rayleigh, relative, spread
 
-from problem.arrays import ComplexArray, FloatArray
-from solvers.beamforming.certificate import Certificate, DualPoint, closed
-from solvers.beamforming.group import scaled
-from solvers.beamforming.multicast import certify
+from finecast.problem.arrays import ComplexArray, FloatArray
+from finecast.solvers.beamforming.certificate import Certificate, DualPoint, closed
+from finecast.solvers.beamforming.group import scaled
+from finecast.solvers.beamforming.multicast import certify
 
 
 def exact_bound(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multicast_problems import draw_problem, problems, relaxation_value
 
-from solvers.beamforming.dual_bound import (
+from finecast.solvers.beamforming.dual_bound import (
     FLOORS,
     Dual,
     certified_bound,
@@ -15,9 +15,9 @@ from solvers.beamforming.dual_bound import (
     dual_sdp,
     largest_eigenvalue_bound,
 )
-from solvers.beamforming.sca import solve_sca
-from solvers.beamforming.sdr import solve_sdr
-from solvers.beamforming.worst_case import mrt_sum, scale_to_power, worst_case_snr
+from finecast.solvers.beamforming.sca import solve_sca
+from finecast.solvers.beamforming.sdr import solve_sdr
+from finecast.solvers.beamforming.worst_case import mrt_sum, scale_to_power, worst_case_snr
 
 
 def _random_beam(rng, channel, power):
@@ -138,7 +138,7 @@ def test_no_power_anywhere():
 
 def test_bound_without_the_solver(monkeypatch):
     """When the cone solver has no point, the MRT sum's multipliers still give a finite bound."""
-    monkeypatch.setattr("solvers.beamforming.sdr.solve_conic", lambda *_, **__: False)
+    monkeypatch.setattr("finecast.solvers.beamforming.sdr.solve_conic", lambda *_, **__: False)
     problem = draw_problem("rayleigh", 3, 2, 2, 0.1, 3)
     assert dual_sdp(*problem) is None
     assert solve_sca(*problem).snr <= certified_bound(*problem).snr < np.inf

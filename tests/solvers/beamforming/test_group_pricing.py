@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from solvers.beamforming.group_ascent import listened, value_and_gradient
-from solvers.beamforming.group_pricing import price_modes
-from solvers.beamforming.group_starts import regularised_zero_forcing
-from solvers.beamforming.group_wmmse import wmmse_steps
-from solvers.beamforming.multigroup import MultiGroup, Scaled, full_power, guaranteed_rates
+from finecast.solvers.beamforming.group_ascent import listened, value_and_gradient
+from finecast.solvers.beamforming.group_pricing import price_modes
+from finecast.solvers.beamforming.group_starts import regularised_zero_forcing
+from finecast.solvers.beamforming.group_wmmse import wmmse_steps
+from finecast.solvers.beamforming.multigroup import MultiGroup, Scaled, full_power, guaranteed_rates
 
 
 def drawn(seed=0, *, users=5, nodes=3, antennas=2, messages=3, error=0.0, strength=3.0):

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from kernel_channels import relative, spread
 
-from solvers.beamforming.certificate import DualPoint
-from solvers.beamforming.group import Group, scaled
-from solvers.beamforming.interior_point import _barrier, _interior, _newton, refine
+from finecast.solvers.beamforming.certificate import DualPoint
+from finecast.solvers.beamforming.group import Group, scaled
+from finecast.solvers.beamforming.interior_point import _barrier, _interior, _newton, refine
 
 
 def group_of(seed: int, batch: int, users: int, nodes: int, antennas: int, share: float) -> Group:

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from multicast_problems import draw_problem, problems
 
-from solvers.beamforming.dual_bound import certified_bound
-from solvers.beamforming.matched import matched_beam, solve_matched, zero_forcing
-from solvers.beamforming.worst_case import mrt_sum, worst_case_snr
+from finecast.solvers.beamforming.dual_bound import certified_bound
+from finecast.solvers.beamforming.matched import matched_beam, solve_matched, zero_forcing
+from finecast.solvers.beamforming.worst_case import mrt_sum, worst_case_snr
 
 
 @given(problems())

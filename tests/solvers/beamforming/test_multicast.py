@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_channels import rayleigh, relative, snr_of, spread
 
-from solvers.beamforming.multicast import MulticastBatch, solve_multicast
+from finecast.solvers.beamforming.multicast import MulticastBatch, solve_multicast
 
 POWER = 1e-12
 """Relative tolerance on the power limit that the beams promise."""

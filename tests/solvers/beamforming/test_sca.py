@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from multicast_problems import draw_problem, problems
 
-from solvers.beamforming.sca import sca_iterates, solve_sca
-from solvers.beamforming.worst_case import margins, mrt_sum, worst_case_snr
+from finecast.solvers.beamforming.sca import sca_iterates, solve_sca
+from finecast.solvers.beamforming.worst_case import margins, mrt_sum, worst_case_snr
 
 
 @given(problems())

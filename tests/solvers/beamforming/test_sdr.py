@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from multicast_problems import draw_problem, problems, relaxation_value
 
-from solvers.beamforming import sdr
-from solvers.beamforming.sdr import solve_relaxation, solve_sdr
-from solvers.beamforming.worst_case import mrt_sum, normal_form, worst_case_snr
+from finecast.solvers.beamforming import sdr
+from finecast.solvers.beamforming.sdr import solve_relaxation, solve_sdr
+from finecast.solvers.beamforming.worst_case import mrt_sum, normal_form, worst_case_snr
 
 
 @given(problems())

@@ -7,11 +7,11 @@ import pytest
 import torch
 from kernel_channels import rayleigh, relative, snr_of, spread
 
-from solvers.beamforming.certificate import closed, guess_from_beams
-from solvers.beamforming.group import Group
-from solvers.beamforming.multicast import solve_multicast
-from solvers.beamforming.single import solve_few
-from solvers.beamforming.small import free_bound
+from finecast.solvers.beamforming.certificate import closed, guess_from_beams
+from finecast.solvers.beamforming.group import Group
+from finecast.solvers.beamforming.multicast import solve_multicast
+from finecast.solvers.beamforming.single import solve_few
+from finecast.solvers.beamforming.small import free_bound
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from multicast_problems import draw_problem, problems
 
-from solvers.beamforming import sprocedure
-from solvers.beamforming.dual_bound import certified_bound
-from solvers.beamforming.matched import solve_matched
-from solvers.beamforming.sprocedure import (
+from finecast.solvers.beamforming import sprocedure
+from finecast.solvers.beamforming.dual_bound import certified_bound
+from finecast.solvers.beamforming.matched import solve_matched
+from finecast.solvers.beamforming.sprocedure import (
     penalised_covariances,
     solve_sprocedure,
     stacked_ball,
     worst_errors,
 )
-from solvers.beamforming.worst_case import normal_form, worst_case_snr
+from finecast.solvers.beamforming.worst_case import normal_form, worst_case_snr
 
 
 @given(problems(max_users=3))

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multicast_problems import draw_problem, problems
 
-from problem.sinr import worst_case_sinr
-from solvers.beamforming.dual_bound import certified_bound
-from solvers.beamforming.matched import solve_matched, zero_forcing
-from solvers.beamforming.sca import solve_sca
-from solvers.beamforming.wmmse import (
+from finecast.problem.sinr import worst_case_sinr
+from finecast.solvers.beamforming.dual_bound import certified_bound
+from finecast.solvers.beamforming.matched import solve_matched, zero_forcing
+from finecast.solvers.beamforming.sca import solve_sca
+from finecast.solvers.beamforming.wmmse import (
     _ascend,
     _hear,
     _minorant,
@@ -20,7 +20,7 @@ from solvers.beamforming.wmmse import (
     solve_wmmse,
     solve_wmmse_single,
 )
-from solvers.beamforming.worst_case import worst_case_snr
+from finecast.solvers.beamforming.worst_case import worst_case_snr
 
 
 def judged(channel, error, beams, groups, weights, objective):

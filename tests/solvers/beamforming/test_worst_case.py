@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from multicast_problems import problems
 
-from solvers.beamforming.worst_case import (
+from finecast.solvers.beamforming.worst_case import (
     check_problem,
     margins,
     mrt_sum,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from problem.demand import Demand
-from problem.instance import Instance
-from problem.library import ModelLibrary
-from problem.network import Network
+from finecast.problem.demand import Demand
+from finecast.problem.instance import Instance
+from finecast.problem.library import ModelLibrary
+from finecast.problem.network import Network
 
 
 def separate_models(

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from solvers.placement.problem import (
+from finecast.solvers.placement.problem import (
     Placement,
     PlacementProblem,
     johnson_makespan,

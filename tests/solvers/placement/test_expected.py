@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from by_hand import separate_models
 
-from problem.scenario import read_scenario
-from solvers.online import observation_of, prepare_slots, prior_of
-from solvers.placement.expected import (
+from finecast.problem.scenario import read_scenario
+from finecast.solvers.online import observation_of, prepare_slots, prior_of
+from finecast.solvers.placement.expected import (
     coming_tables,
     group_exponent,
     kinds,
@@ -20,7 +20,7 @@ from solvers.placement.expected import (
     prior_tables,
     user_reach,
 )
-from solvers.placement.greedy import total_cost
+from finecast.solvers.placement.greedy import total_cost
 
 TINY = Path(__file__).resolve().parents[3] / "data" / "scenarios" / "tiny.toml"
 

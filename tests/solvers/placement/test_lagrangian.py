@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from placement_oracle import optimum, random_problem
 
-from solvers.placement.bound import Prices, dual_point
-from solvers.placement.chains import classes, paths_of_placement, placement_of_paths
-from solvers.placement.lagrangian import solve_lagrangian
-from solvers.placement.problem import Placement, PlacementProblem, placement_delay
-from solvers.placement.result import PlacementResult
-from solvers.placement.state_flow import solve_state_flow
+from finecast.solvers.placement.bound import Prices, dual_point
+from finecast.solvers.placement.chains import classes, paths_of_placement, placement_of_paths
+from finecast.solvers.placement.lagrangian import solve_lagrangian
+from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
+from finecast.solvers.placement.result import PlacementResult
+from finecast.solvers.placement.state_flow import solve_state_flow
 
 Solver = Callable[..., PlacementResult]
 SOLVERS: list[Solver] = [solve_lagrangian, solve_state_flow]

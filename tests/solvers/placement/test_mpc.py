@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from problem.scenario import read_scenario
-from solvers.online import observation_of, prepare_slots, prior_of
-from solvers.placement.expected import coming_tables
-from solvers.placement.mpc import (
+from finecast.problem.scenario import read_scenario
+from finecast.solvers.online import observation_of, prepare_slots, prior_of
+from finecast.solvers.placement.expected import coming_tables
+from finecast.solvers.placement.mpc import (
     ModelPredictive,
     best_subset,
     expected_bytes,
@@ -20,7 +20,7 @@ from solvers.placement.mpc import (
     programme,
     storage_prices,
 )
-from solvers.placement.rules import node_sets
+from finecast.solvers.placement.rules import node_sets
 
 TINY = Path(__file__).resolve().parents[3] / "data" / "scenarios" / "tiny.toml"
 

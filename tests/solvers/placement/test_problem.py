@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from placement_oracle import optimum, optimum_by_judge, random_problem
 
-from solvers.placement.problem import (
+from finecast.solvers.placement.problem import (
     Placement,
     PlacementProblem,
     johnson_makespan,

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from placement_oracle import optimum, random_problem
 
-from problem.files import FormatError
-from solvers.placement.problem import Placement, PlacementProblem, placement_delay
-from solvers.placement.pyomo_model import everything_from_the_cloud, write_model
-from solvers.placement.quiet import QuietHighs
-from solvers.placement.reference import everywhere, solve_lp, solve_milp
-from solvers.placement.result import PlacementResult
-from solvers.placement.state_flow import solve_state_flow
-from solvers.result import BoundKind, Termination
+from finecast.problem.files import FormatError
+from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
+from finecast.solvers.placement.pyomo_model import everything_from_the_cloud, write_model
+from finecast.solvers.placement.quiet import QuietHighs
+from finecast.solvers.placement.reference import everywhere, solve_lp, solve_milp
+from finecast.solvers.placement.result import PlacementResult
+from finecast.solvers.placement.state_flow import solve_state_flow
+from finecast.solvers.result import BoundKind, Termination
 
 SOLVER_TOLERANCE = 1e-7
 """Relative: HiGHS proves to half of 1e-6 and keeps rows to 1e-9."""

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from by_hand import separate_models
 
-from problem.library import ModelLibrary
-from solvers.online import observation_of, prepare_slots, prior_of, run_online
-from solvers.placement.popularity import most_popular
-from solvers.placement.random_placement import random_blocks
-from solvers.placement.replacement import LeastFrequentlyUsed, LeastRecentlyUsed
-from solvers.placement.rules import fill, keep_by_cost, keep_by_score, members, node_sets
-from solvers.solve import solve
+from finecast.problem.library import ModelLibrary
+from finecast.solvers.online import observation_of, prepare_slots, prior_of, run_online
+from finecast.solvers.placement.popularity import most_popular
+from finecast.solvers.placement.random_placement import random_blocks
+from finecast.solvers.placement.replacement import LeastFrequentlyUsed, LeastRecentlyUsed
+from finecast.solvers.placement.rules import fill, keep_by_cost, keep_by_score, members, node_sets
+from finecast.solvers.solve import solve
 
 
 def rolled(instance, policy):

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from problem.scenario import read_scenario
-from solvers.online import prior_of
-from solvers.placement.trimcaching import (
+from finecast.problem.scenario import read_scenario
+from finecast.solvers.online import prior_of
+from finecast.solvers.placement.trimcaching import (
     HitProblem,
     expected_hits,
     generic_greedy,
     rounded_knapsack,
     successive_programme,
 )
-from solvers.placement.trimcaching_methods import hit_problem
-from solvers.solve import solve
+from finecast.solvers.placement.trimcaching_methods import hit_problem
+from finecast.solvers.solve import solve
 
 
 def everyone(nodes: int, weight: np.ndarray) -> np.ndarray:

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from placement_oracle import optimum, random_problem
 
-from solvers.on_demand import OnDemand, members
-from solvers.placement import lagrangian
-from solvers.placement.bound import Prices, dual_point
-from solvers.placement.chains import Classes, chains, classes
-from solvers.placement.greedy import best_levels, greedy_placement, total_cost
-from solvers.placement.lagrangian import solve_lagrangian
-from solvers.placement.problem import PlacementProblem, placement_delay
-from solvers.placement.units import (
+from finecast.solvers.on_demand import OnDemand, members
+from finecast.solvers.placement import lagrangian
+from finecast.solvers.placement.bound import Prices, dual_point
+from finecast.solvers.placement.chains import Classes, chains, classes
+from finecast.solvers.placement.greedy import best_levels, greedy_placement, total_cost
+from finecast.solvers.placement.lagrangian import solve_lagrangian
+from finecast.solvers.placement.problem import PlacementProblem, placement_delay
+from finecast.solvers.placement.units import (
     classes_of_units,
     nodes_by_importance,
     relaxed_classes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from solvers.placement.whole_model import whole_model_caches
+from finecast.solvers.placement.whole_model import whole_model_caches
 
 MODELS = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]], dtype=bool)
 SIZE = np.array([4, 1, 2, 5])

@@ -31,7 +31,7 @@ import torch
 
 from finecast.problem.channel import draw_channels
 from finecast.problem.network import dbm_to_w, drop_users, hexagonal_positions, thermal_noise_w
-from finecast.solvers.beamforming.multicast import certify, solve_multicast
+from finecast.solvers.beamforming.kernel.multicast import certify, solve_multicast
 from finecast.solvers.beamforming.sca import solve_sca
 from finecast.solvers.beamforming.sdr import solve_relaxation, solve_sdr
 from finecast.solvers.beamforming.worst_case import normal_form

@@ -76,9 +76,9 @@ def measure(folder: Path, runs: int, seconds: float, workers: int, busy: bool) -
     (folder / "plugin" / "pause_plugin.py").write_text(PLUG_IN)
     sys.path[:0] = [str(ROOT), str(folder / "plugin")]
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    from finecast.compare.runner import compare, plan
-    from finecast.compare.store import open_folder, read_records
-    from finecast.compare.suite import Suite
+    from finecast.compare.runs.runner import compare, plan
+    from finecast.compare.runs.store import open_folder, read_records
+    from finecast.compare.runs.suite import Suite
 
     suite = Suite.model_validate(
         {

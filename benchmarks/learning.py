@@ -26,7 +26,7 @@ from learning_play import decision_times, described, evaluated
 from learning_runs import GROUPS, named, train_all
 from learning_tables import figure, tables
 
-from finecast.compare.machine import machine
+from finecast.compare.runs.machine import machine
 from finecast.solvers.solve import versions
 
 

@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from learning_draws import FIRST_SEED, scenario_file
 
-from finecast.learners.augmentation import requests_and_reach
-from finecast.learners.augmentation_error import held_out_error, measured_bias
-from finecast.learners.baselines import Rolling
-from finecast.learners.predictor import fit_predictor
+from finecast.learners.augmentation.error import held_out_error, measured_bias
+from finecast.learners.augmentation.predictor import fit_predictor
+from finecast.learners.augmentation.synthetic import requests_and_reach
+from finecast.learners.world.baselines import Rolling
 from finecast.problem.scenario import read_scenario
 
 EXPONENT = 0.5

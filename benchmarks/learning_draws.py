@@ -12,8 +12,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from finecast.learners.draws import episodes_of
-from finecast.learners.episodes import EPISODE_TENSORS, Episodes, joined_episodes
+from finecast.learners.world.draws import episodes_of
+from finecast.learners.world.episodes import EPISODE_TENSORS, Episodes, joined_episodes
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import read_scenario
 

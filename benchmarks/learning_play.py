@@ -13,19 +13,19 @@ import torch
 from learning_draws import CLASSES, FIRST_SEED, HORIZON, ROOT, prepared
 from torch import Tensor
 
-from finecast.learners.baselines import Replacement, Rolling, Static
-from finecast.learners.checkpoints import read_checkpoint
-from finecast.learners.config import dataclass_from
-from finecast.learners.environment import NodePolicy, roll, step
-from finecast.learners.hindsight_labels import hindsight_of
+from finecast.learners.algorithms.hindsight_labels import hindsight_of
 from finecast.learners.learner import TrainedPolicy, learner_kind, play
-from finecast.learners.lookahead import Planned, lookahead_of
+from finecast.learners.runs.checkpoints import read_checkpoint
+from finecast.learners.runs.config import dataclass_from
+from finecast.learners.world.baselines import Replacement, Rolling, Static
+from finecast.learners.world.environment import NodePolicy, roll, step
+from finecast.learners.world.lookahead import Planned, lookahead_of
 from finecast.problem.arrays import BoolArray
+from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
+from finecast.solvers.heuristics.popularity import most_popular
+from finecast.solvers.heuristics.trimcaching import hit_problem
+from finecast.solvers.heuristics.trimcaching_hits import generic_greedy, successive_programme
 from finecast.solvers.online import Prior, prior_of
-from finecast.solvers.placement.greedy_online import greedy_by_popularity
-from finecast.solvers.placement.popularity import most_popular
-from finecast.solvers.placement.trimcaching import generic_greedy, successive_programme
-from finecast.solvers.placement.trimcaching_methods import hit_problem
 
 PLACEMENTS: dict[str, Callable[[Prior], BoolArray]] = {
     "popular blocks": most_popular,

@@ -22,13 +22,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from finecast.learners.baselines import Replacement, Rolling
-from finecast.learners.draws import episodes_of, surrogate_episodes
-from finecast.learners.environment import View, roll
-from finecast.learners.episodes import Episodes
-from finecast.learners.feature_basis import basis_of
-from finecast.learners.features import features
-from finecast.learners.lookahead import Lookahead, Planned, lookahead_of
+from finecast.learners.networks.feature_basis import basis_of
+from finecast.learners.networks.features import features
+from finecast.learners.world.baselines import Replacement, Rolling
+from finecast.learners.world.draws import episodes_of, surrogate_episodes
+from finecast.learners.world.environment import View, roll
+from finecast.learners.world.episodes import Episodes
+from finecast.learners.world.lookahead import Lookahead, Planned, lookahead_of
 from finecast.problem.scenario import Scenario, read_scenario
 from finecast.solvers.solve import versions
 

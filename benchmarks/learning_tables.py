@@ -12,7 +12,7 @@ from learning_draws import CLASSES
 from learning_play import BASELINES, CURVE_DRAWS, SHIPPED, described
 from learning_runs import GROUPS, RUNS
 
-from finecast.compare.statistics import Estimate, interquartile_mean, stratified_bootstrap
+from finecast.compare.report.statistics import Estimate, interquartile_mean, stratified_bootstrap
 from finecast.problem.arrays import FloatArray
 
 REACHED = 0.5

@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from finecast.problem.scenario import Scenario
 from finecast.solvers.joint import prepare
-from finecast.solvers.placement.lagrangian import solve_lagrangian
+from finecast.solvers.placement.exact.state_flow import solve_state_flow
 from finecast.solvers.placement.problem import PlacementProblem
-from finecast.solvers.placement.state_flow import solve_state_flow
+from finecast.solvers.placement.search.lagrangian import solve_lagrangian
 from finecast.solvers.solve import versions
 
 METHODS = {"lagrangian": solve_lagrangian, "exact": solve_state_flow}

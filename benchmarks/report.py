@@ -3,7 +3,7 @@
     python benchmarks/report.py --json
     python benchmarks/report.py --runs 10000 --one-system
 
-The records have traces of eight points and are those of tests/compare/synthetic_records.py; with
+The records have traces of eight points and are those of tests/helpers/synthetic_records.py; with
 `--one-system` all methods solve the full system, so that all of their pairs are tested.
 """
 
@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "compare")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
 from synthetic_records import SYSTEMS, synthetic_records  # noqa: E402
 
-from finecast.compare.store import open_folder  # noqa: E402
+from finecast.compare.runs.store import open_folder  # noqa: E402
 
 
 def main() -> None:

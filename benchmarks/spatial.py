@@ -47,10 +47,10 @@ from benchmarks.beamforming import (
 from benchmarks.spatial_peers import PEERS, beams_alone
 from finecast.problem.channel import draw_channels
 from finecast.problem.network import dbm_to_w, drop_users, hexagonal_positions, thermal_noise_w
-from finecast.solvers.beamforming.multigroup import MultiGroup
 from finecast.solvers.solve import versions
-from finecast.solvers.spatial import Modes, least_time
-from finecast.solvers.spatial_bounds import broadcast_bounds, downlink
+from finecast.solvers.spatial.bounds import broadcast_bounds, downlink
+from finecast.solvers.spatial.modes import Modes, least_time
+from finecast.solvers.spatial.multigroup import MultiGroup
 
 SIZES = ((4, 12, 6), (4, 12, 8), (6, 24, 13), (6, 24, 20))
 """Nodes, users, messages."""

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 
 from benchmarks.beamforming import BANDWIDTH_HZ
-from finecast.solvers.beamforming.group_ascent import listened, value_and_gradient
-from finecast.solvers.beamforming.group_pricing import price_modes
-from finecast.solvers.beamforming.group_starts import combined, regularised_zero_forcing
-from finecast.solvers.beamforming.methods import solve_messages
-from finecast.solvers.beamforming.multigroup import (
+from finecast.solvers.beamforming.by_name import solve_messages
+from finecast.solvers.spatial.modes import least_time
+from finecast.solvers.spatial.multigroup import (
     MultiGroup,
     Scaled,
     full_power,
     guaranteed_rates,
     square,
 )
-from finecast.solvers.spatial import least_time
+from finecast.solvers.spatial.pricing import price_modes
+from finecast.solvers.spatial.pricing_ascent import listened, value_and_gradient
+from finecast.solvers.spatial.pricing_starts import combined, regularised_zero_forcing
 
 WMMSE_ALONE = 60
 """Steps of WMMSE in a round where it searches alone: about as long as 12 and 50 of Adam."""

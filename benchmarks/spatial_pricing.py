@@ -29,9 +29,9 @@ import torch
 
 from benchmarks.spatial import problem_of
 from benchmarks.spatial_peers import beams_alone
-from finecast.solvers.beamforming.group_pricing import price_modes
-from finecast.solvers.beamforming.multigroup import MultiGroup, guaranteed_rates
 from finecast.solvers.solve import versions
+from finecast.solvers.spatial.multigroup import MultiGroup, guaranteed_rates
+from finecast.solvers.spatial.pricing import price_modes
 
 SIZES = ((2, 2, 4, 3, 8), (4, 2, 8, 5, 5), (4, 4, 12, 8, 2))
 """Nodes, antennas, users, messages, draws: SCA takes 20 s for one of the last."""

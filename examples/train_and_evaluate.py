@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 import finecast
-from finecast.learners.config import run_config
-from finecast.learners.training import train
+from finecast.learners.runs.config import run_config
+from finecast.learners.runs.training import train
 
 SCENARIO = """
 name = "small"

@@ -6,7 +6,7 @@ A learner is a module with three names, found by `LEARNERS` and imported when as
     start(config, source, *, seed, device)  -> Learner, at step 0
     policy(config, tensors, values=None)    -> TrainedPolicy of the tensors of a checkpoint
 
-`finecast.learners.training.train` does the rest: steps, log, held-out evaluation, checkpoints,
+`finecast.learners.runs.training.train` does the rest: steps, log, held-out evaluation, checkpoints,
 resume.
 """
 
@@ -25,9 +25,9 @@ from torch import Generator, Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from finecast.learners.environment import NodePolicy, Rollout, roll
-from finecast.learners.episodes import Episodes
-from finecast.learners.lookahead import Lookahead
+from finecast.learners.world.environment import NodePolicy, Rollout, roll
+from finecast.learners.world.episodes import Episodes
+from finecast.learners.world.lookahead import Lookahead
 
 Part = Module | Optimizer | Generator
 
@@ -38,7 +38,7 @@ class TrainedPolicy(NodePolicy, Protocol):
     Attributes
     ----------
     in_turn, rounds
-        As in `finecast.learners.environment.roll`.
+        As in `finecast.learners.world.environment.roll`.
     """
 
     @property
@@ -51,7 +51,7 @@ class TrainedPolicy(NodePolicy, Protocol):
 
 
 class Learner(Protocol):
-    """What `finecast.learners.training.train` drives."""
+    """What `finecast.learners.runs.training.train` drives."""
 
     def step(self) -> Mapping[str, float]:
         """Make one update; return what to log. A `loss` that is not finite stops the run."""
@@ -97,7 +97,8 @@ class LearnerKind:
         Default number of steps, and steps between held-out evaluations and checkpoints: a step of
         one learner is a batch of pairs, of another a batch of whole episodes.
     augmentation
-        Where its synthetic draws come from by default (`finecast.learners.config.SourceConfig`).
+        Where its synthetic draws come from by default
+        (`finecast.learners.runs.config.SourceConfig`).
     """
 
     name: str
@@ -116,14 +117,14 @@ class LearnerKind:
 LEARNERS = (
     LearnerKind(
         "maasn-da",
-        "finecast.learners.maasn",
+        "finecast.learners.algorithms.maasn",
         "decentralised actors with action semantics, value-decomposition critic, augmentation",
         "Fu et al., arXiv 2509.19341; Wang et al., Action Semantics Network, ICLR 2020",
         augmentation="echo-state",
     ),
     LearnerKind(
         "hindsight",
-        "finecast.learners.hindsight",
+        "finecast.learners.algorithms.hindsight",
         "regression of marginal values in hindsight (privileged labels), added to those of mpc",
         "imitation on the learner's own states: Ross, Gordon, Bagnell, AISTATS 2011",
         steps=300,
@@ -131,7 +132,7 @@ LEARNERS = (
     ),
     LearnerKind(
         "mappo",
-        "finecast.learners.ppo",
+        "finecast.learners.algorithms.ppo",
         "PPO, centralised critic",
         "Yu et al., arXiv 2103.01955",
         steps=100,
@@ -139,7 +140,7 @@ LEARNERS = (
     ),
     LearnerKind(
         "ippo",
-        "finecast.learners.ippo",
+        "finecast.learners.algorithms.ippo",
         "PPO, a critic for every node",
         "de Witt et al., arXiv 2011.09533",
         steps=100,
@@ -147,7 +148,7 @@ LEARNERS = (
     ),
     LearnerKind(
         "qmix",
-        "finecast.learners.value_learning",
+        "finecast.learners.algorithms.qmix",
         "values of node sets, monotonic mixing",
         "Rashid et al., arXiv 2003.08839",
         steps=200,
@@ -155,7 +156,7 @@ LEARNERS = (
     ),
     LearnerKind(
         "vdn",
-        "finecast.learners.vdn",
+        "finecast.learners.algorithms.vdn",
         "values of node sets, summed over nodes",
         "Sunehag et al., arXiv 1706.05296",
         steps=200,
@@ -163,7 +164,7 @@ LEARNERS = (
     ),
     LearnerKind(
         "dcg",
-        "finecast.learners.dcg",
+        "finecast.learners.algorithms.dcg",
         "values of node sets, summed over nodes and pairs of nodes: a coordination graph",
         "Boehmer, Kurin, Whiteson, ICML 2020, arXiv 1910.00091",
         steps=200,

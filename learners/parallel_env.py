@@ -6,8 +6,8 @@ cloud), then for every block whether to keep it (0 or 1). What does not fit is d
 of what a copy is expected to save in the next slot (docs/formulation.md section 6). The reward of
 every agent is minus the slot delay in seconds.
 
-Observations are the features of `finecast.learners.features`, with a mask of the actions that have
-an effect; see J. Terry et al., PettingZoo, NeurIPS 2021, for the interface.
+Observations are the features of `finecast.learners.networks.features`, with a mask of the actions
+that have an effect; see J. Terry et al., PettingZoo, NeurIPS 2021, for the interface.
 
 Raises
 ------
@@ -22,17 +22,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from finecast.learners.baselines import saving
-from finecast.learners.draws import check_instance, episodes_of, fitted_exponent, surrogate_of
-from finecast.learners.environment import (
+from finecast.learners.extras import MissingExtra
+from finecast.learners.networks.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, features
+from finecast.learners.world.baselines import saving
+from finecast.learners.world.draws import check_instance, episodes_of, fitted_exponent, surrogate_of
+from finecast.learners.world.environment import (
     View,
     deliver,
     keep_turns,
     packed,
 )
-from finecast.learners.episodes import Episodes
-from finecast.learners.extras import MissingExtra
-from finecast.learners.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, features
+from finecast.learners.world.episodes import Episodes
 from finecast.problem.scenario import Scenario
 
 try:

@@ -10,17 +10,17 @@ from statistics import median
 
 import torch
 
-from finecast.learners.checkpoints import POLICY, Checkpoint, read_checkpoint
-from finecast.learners.config import dataclass_from
-from finecast.learners.draws import check_instance, slot_of
-from finecast.learners.environment import step
 from finecast.learners.learner import TrainedPolicy, learner_kind
+from finecast.learners.runs.checkpoints import POLICY, Checkpoint, read_checkpoint
+from finecast.learners.runs.config import dataclass_from
+from finecast.learners.world.draws import check_instance, slot_of
+from finecast.learners.world.environment import step
 from finecast.problem.arrays import BoolArray, IntArray
 from finecast.problem.files import FormatError
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
+from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
 from finecast.solvers.online import Observation, Prior, solve_by_policy
-from finecast.solvers.placement.greedy_online import greedy_by_popularity
 from finecast.solvers.result import Answer, Callback
 
 
@@ -114,7 +114,7 @@ def solve_policy(
     ------
     ValueError
         No checkpoint is named, it does not fit, or the instance is not of the sort that learners
-        serve (`finecast.learners.draws.check_instance`).
+        serve (`finecast.learners.world.draws.check_instance`).
     """
     if not checkpoint:
         raise ValueError(

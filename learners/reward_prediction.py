@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finecast.learners.echo_state import (
+from finecast.learners.augmentation.echo_state import (
     Reservoir,
     draw_reservoir,
     normal_equations,
@@ -23,8 +23,8 @@ from finecast.learners.echo_state import (
     reservoir_states,
     ridge_readout,
 )
-from finecast.learners.environment import Rollout
-from finecast.learners.episodes import Episodes
+from finecast.learners.world.environment import Rollout
+from finecast.learners.world.episodes import Episodes
 
 GIGABYTE = 1e9
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finecast.solvers.on_demand import whole_set
-from finecast.solvers.placement.lagrangian import solve_lagrangian
-from finecast.solvers.spatial_bounds import slot_bounds
+from finecast.solvers.node_set_tables import whole_set
+from finecast.solvers.placement.search.lagrangian import solve_lagrangian
+from finecast.solvers.spatial.bounds import slot_bounds
 
 if TYPE_CHECKING:
     from finecast.solvers.joint import Prepared
@@ -46,7 +46,7 @@ def everywhere_bound(prepared: Prepared, time_limit: float | None = None) -> flo
     Sequential delivery: every needed block is sent once to all its users, at no more than the
     rate of its messages with all nodes: D >= sum_t sum_j s_j table_up[t](group_j, all).
     Spatial delivery: the sum of the least times on the air of the slots, from below
-    (`finecast.solvers.spatial_bounds`).
+    (`finecast.solvers.spatial.bounds`).
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
 from finecast.solvers.bounds import everywhere_bound, price_bound
 from finecast.solvers.delivery import deliver
-from finecast.solvers.on_demand import Table, whole_set
+from finecast.solvers.node_set_tables import Table, whole_set
 from finecast.solvers.placement.greedy import greedy_placement
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from finecast.solvers.rates import SlotRates, node_sets_to_solve, rate_table, same_for_all
@@ -26,7 +26,7 @@ from finecast.solvers.restrictions import (
     restricted_links,
 )
 from finecast.solvers.result import Answer, BoundKind, Callback, Termination, TracePoint
-from finecast.solvers.shared_prices import replanner
+from finecast.solvers.spatial.replan import replanner
 
 NOMINAL = (
     "a nominal plan guarantees nothing: compare its realised delay; the bound printed is for the "
@@ -83,7 +83,7 @@ def prepare(
     instance
         The problem.
     beamforming
-        Beamforming method; see `finecast.solvers.beamforming.methods`.
+        Beamforming method; see `finecast.solvers.beamforming.by_name`.
     restrict
         Restrictions; see `finecast.solvers.restrictions`.
     seed

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from finecast.problem.arrays import IntArray
-from finecast.solvers.beamforming.methods import KERNEL, solve_messages
+from finecast.solvers.beamforming.by_name import KERNEL, solve_messages
 from finecast.solvers.delivery import sent_messages
 from finecast.solvers.joint import Prepared, with_problems
-from finecast.solvers.on_demand import FULL_TABLES, members
+from finecast.solvers.node_set_tables import FULL_TABLES, members
 from finecast.solvers.placement.problem import Placement, placement_delay
 from finecast.solvers.rates import SlotRates, improved, with_node_sets
 

@@ -22,8 +22,8 @@ from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArra
 from finecast.problem.files import FormatError, content_hash, read_archive, write_archive
 from finecast.problem.instance import Instance
 from finecast.problem.sinr import rate
-from finecast.solvers.beamforming.methods import Beams, check_name, solve_messages
-from finecast.solvers.on_demand import FULL_TABLES, Table, members, table_of
+from finecast.solvers.beamforming.by_name import Beams, check_name, solve_messages
+from finecast.solvers.node_set_tables import FULL_TABLES, Table, members, table_of
 from finecast.solvers.result import Callback, Progress
 
 FULL_FAMILY_NODES = 6
@@ -183,7 +183,7 @@ def rate_table(
     node_sets
         Per slot (G, F) bit masks of the node sets to solve.
     beamforming
-        Name of the beamforming method; see `finecast.solvers.beamforming.methods`.
+        Name of the beamforming method; see `finecast.solvers.beamforming.by_name`.
     robust
         Plan for the error balls; else as if the estimated channels were true.
     seed

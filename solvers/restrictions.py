@@ -14,7 +14,7 @@ import numpy as np
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.instance import Instance, user_groups
 from finecast.problem.library import coarse_grained
-from finecast.solvers.on_demand import OnDemand, Table
+from finecast.solvers.node_set_tables import OnDemand, Table
 
 RESTRICTIONS = {
     "coarse": "a model is cached and sent whole, shared blocks once per model",

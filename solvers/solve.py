@@ -107,7 +107,7 @@ def solve(
         **options,
     )
     if spatial and answer.termination is not Termination.INTERRUPTED:
-        from finecast.solvers.alternate import on_shared_air
+        from finecast.solvers.spatial.alternate import on_shared_air
 
         left = None if time_limit is None else time_limit - (time.perf_counter() - wall)
         answer = on_shared_air(

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 from finecast.testing import CHECKS
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 
 

@@ -12,8 +12,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 FINECAST = "from finecast.cli.main import main; main()"
 

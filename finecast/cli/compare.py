@@ -15,9 +15,9 @@ from finecast.cli.common import json_option, parse_settings, print_json
 from finecast.shipped import find
 
 if TYPE_CHECKING:
-    from finecast.compare.records import Record
-    from finecast.compare.runner import Tell
-    from finecast.compare.suite import MethodEntry, Suite
+    from finecast.compare.runs.records import Record
+    from finecast.compare.runs.runner import Tell
+    from finecast.compare.runs.suite import MethodEntry, Suite
 
 MODES = ("--freeze", "--merge", "--update-best-known")
 
@@ -105,9 +105,9 @@ def command(
     if scheduler is not None and engine != "dask":
         raise ValueError("--scheduler: is for --engine dask")
 
-    from finecast.compare.runner import compare, plan
-    from finecast.compare.store import PARQUET, open_folder
-    from finecast.compare.suite import parse_seeds, read_suite
+    from finecast.compare.runs.runner import compare, plan
+    from finecast.compare.runs.store import PARQUET, open_folder
+    from finecast.compare.runs.suite import parse_seeds, read_suite
 
     suite = read_suite(_find(sources[0]))
     entries = _entries(suite, methods, settings)
@@ -164,7 +164,7 @@ def _entries(
     suite: Suite, methods: str | None, settings: tuple[str, ...]
 ) -> list[MethodEntry] | None:
     """Return the methods asked for, with the settings of the command line; None for the suite's."""
-    from finecast.compare.suite import MethodEntry
+    from finecast.compare.runs.suite import MethodEntry
 
     if methods is None and not settings:
         return None
@@ -197,7 +197,7 @@ def _tell(
     parquet: Path,
     as_json: bool,
 ) -> None:
-    from finecast.compare.store import read_records
+    from finecast.compare.runs.store import read_records
 
     asked = {run.key for run in runs}
     records = [record for record in read_records(folder) if record.key in asked]
@@ -256,7 +256,7 @@ def _print_table(records: list[Record]) -> None:
 
 
 def _freeze(source: str, as_json: bool) -> None:
-    from finecast.compare.suite import freeze, read_suite
+    from finecast.compare.runs.suite import freeze, read_suite
 
     suite = read_suite(_find(source))
     path = freeze(suite)
@@ -269,7 +269,7 @@ def _freeze(source: str, as_json: bool) -> None:
 
 
 def _merge(sources: tuple[str, ...], output: str, as_json: bool) -> None:
-    from finecast.compare.store import PARQUET, merge, read_records
+    from finecast.compare.runs.store import PARQUET, merge, read_records
 
     folder = merge(sources, output)
     count = len(read_records(folder))
@@ -280,7 +280,7 @@ def _merge(sources: tuple[str, ...], output: str, as_json: bool) -> None:
 
 
 def _update_best_known(source: str, best_known: str, as_json: bool) -> None:
-    from finecast.compare.best_known import update
+    from finecast.compare.runs.best_known import update
 
     path = Path(best_known)
     if not path.exists() and not path.parent.is_dir():

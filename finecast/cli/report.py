@@ -13,9 +13,9 @@ from finecast.cli.common import json_option, print_json, refuse_overwriting_fold
 from finecast.shipped import find
 
 if TYPE_CHECKING:
-    from finecast.compare.comparison import Comparison
-    from finecast.compare.records import Record
-    from finecast.compare.report import Picture
+    from finecast.compare.report.comparison import Comparison
+    from finecast.compare.report.page import Picture
+    from finecast.compare.runs.records import Record
 
 BEST_KNOWN = "data/best_known.json"
 FORMATS = ("html", "csv", "markdown", "latex")
@@ -75,10 +75,10 @@ def command(
         raise ValueError("--table: is for --format csv, markdown or latex")
     target = None if output is None else refuse_overwriting_folder(output)
 
-    from finecast.compare.comparison import compare_runs
-    from finecast.compare.report import contents, html_report, text_report
-    from finecast.compare.store import read_records
-    from finecast.compare.summary import solve_command
+    from finecast.compare.report.comparison import compare_runs
+    from finecast.compare.report.page import contents, html_report, text_report
+    from finecast.compare.report.sentences import solve_command
+    from finecast.compare.runs.store import read_records
     from finecast.problem.files import FormatError, write_atomically
 
     records = read_records(folder)
@@ -121,7 +121,7 @@ def command(
 
 
 def _known_bounds(path: str | None) -> dict[str, float]:
-    from finecast.compare.best_known import read_best_known
+    from finecast.compare.runs.best_known import read_best_known
     from finecast.problem.files import FormatError
 
     try:
@@ -156,7 +156,7 @@ def _commands(
 
 
 def _learning(folder: Path, given: tuple[str, ...]) -> list[Any]:
-    from finecast.compare.learning import read_learning
+    from finecast.compare.report.learning import read_learning
 
     there = sorted((folder / "learning").glob("*.jsonl"))
     return [read_learning(path) for path in [*there, *map(Path, given)]]
@@ -164,8 +164,8 @@ def _learning(folder: Path, given: tuple[str, ...]) -> list[Any]:
 
 def _pictures(comparison: Comparison, folder: Path, wanted: str | None) -> list[Picture]:
     """Draw network, caches and delivery of the best solution of one instance."""
-    from finecast.compare.comparison import cost
-    from finecast.compare.store import instance_path
+    from finecast.compare.report.comparison import cost
+    from finecast.compare.runs.store import instance_path
 
     solved = [r for r in comparison.records if r.solution and (folder / r.solution).is_file()]
     if wanted is not None:
@@ -184,7 +184,7 @@ def _pictures(comparison: Comparison, folder: Path, wanted: str | None) -> list[
 def _drawn(run: Record, instance_file: Path, solution_file: Path) -> list[Picture]:
     import dataclasses
 
-    from finecast.compare.report import Picture
+    from finecast.compare.report.page import Picture
     from finecast.pictures import cache_picture, network_picture, slot_gantt
     from finecast.problem.instance import read_instance
     from finecast.problem.solution import read_solution

@@ -55,8 +55,8 @@ def command(
 
     Example: finecast train data/scenarios/persist.toml --learner maasn-da -o runs/x
     """
-    from finecast.learners.config import read_config, run_config
     from finecast.learners.learner import LEARNERS
+    from finecast.learners.runs.config import read_config, run_config
 
     if as_list:
         _list(LEARNERS, as_json)
@@ -75,7 +75,7 @@ def command(
         raise ValueError("--output: is missing, must be a folder for checkpoints and log")
     run = run_config(table, None if config is None else find(config).parent)
 
-    from finecast.learners.training import train
+    from finecast.learners.runs.training import train
 
     with progress_bar() as tell:
         trained = train(run, output, resume=resume, callback=tell, locate=find)

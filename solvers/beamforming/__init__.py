@@ -1,1 +1,1 @@
-"""Beams for one message and for several, and upper bounds on their rates."""
+"""Beams for one message alone on the air, and upper bounds on its rate."""

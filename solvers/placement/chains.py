@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
-from finecast.solvers.on_demand import MOST_NODES, members
+from finecast.solvers.node_set_tables import MOST_NODES, members
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 
 

@@ -15,7 +15,7 @@ import heapq
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
-from finecast.solvers.on_demand import OnDemand, Table, members, table_of
+from finecast.solvers.node_set_tables import OnDemand, Table, members, table_of
 from finecast.solvers.placement.chains import grouped, nested, placement_of_paths, reach_times
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 

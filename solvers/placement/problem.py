@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray, checked
-from finecast.solvers.on_demand import OnDemand, Table
+from finecast.solvers.node_set_tables import OnDemand, Table
 
 Schedule = Literal["sequential", "pipelined"]
 

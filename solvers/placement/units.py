@@ -28,7 +28,7 @@ from __future__ import annotations
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, IntArray
-from finecast.solvers.on_demand import members
+from finecast.solvers.node_set_tables import members
 from finecast.solvers.placement.chains import (
     Classes,
     broadcast_times,

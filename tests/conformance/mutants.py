@@ -12,10 +12,10 @@ from safetensors.numpy import load_file
 
 from finecast.problem.evaluation import evaluate
 from finecast.problem.files import FormatError, read_json
+from finecast.solvers.heuristics.random import solve_random
+from finecast.solvers.heuristics.replacement import solve_lru
 from finecast.solvers.joint import solve_greedy
-from finecast.solvers.optimise import solve_lagrangian
-from finecast.solvers.placement.random_placement import solve_random
-from finecast.solvers.placement.replacement import solve_lru
+from finecast.solvers.offline import solve_lagrangian
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import BoundKind, Progress, Termination, TracePoint
 

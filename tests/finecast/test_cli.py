@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = ROOT / "data" / "scenarios"
 
 

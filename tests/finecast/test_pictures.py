@@ -17,6 +17,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from repository import DATA, ROOT
 
 from finecast.pictures import (
     cache_picture,
@@ -35,7 +36,7 @@ from finecast.problem.scenario import Scenario
 from finecast.problem.solution import Broadcast, Solution, silence
 from finecast.solvers.solve import solve
 
-LIBRARY = str(Path(__file__).parents[2] / "data" / "libraries" / "tiny.json")
+LIBRARY = str(DATA / "libraries" / "tiny.json")
 
 
 def instance_of(**changes: Any) -> Instance:
@@ -538,4 +539,4 @@ def test_no_pyplot_and_no_global_state() -> None:
         "Figure().savefig(io.BytesIO(), format='png');"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -13,9 +13,9 @@ import torch
 from learner_scenarios import scenario
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
-from finecast.learners.environment import View, roll
 from finecast.learners.extras import MissingExtra
 from finecast.learners.parallel_env import DownloadingEnv
+from finecast.learners.world.environment import View, roll
 
 
 def environment(**options: Any) -> DownloadingEnv:

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from repository import ROOT, TINY_SLOTS
 
-from finecast.learners.config import run_config
-from finecast.learners.held_out import FIRST_SEED
 from finecast.learners.policy import Learned, load_policy
-from finecast.learners.training import train
+from finecast.learners.runs.config import run_config
+from finecast.learners.runs.held_out import FIRST_SEED
+from finecast.learners.runs.training import train
 from finecast.problem.evaluation import evaluate
 from finecast.problem.files import FormatError
 from finecast.problem.scenario import read_scenario
 from finecast.solvers.solve import solve
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = ROOT / "tests" / "learners" / "tiny-slots.toml"
+TINY = TINY_SLOTS
 
 
 def trained(folder: Path, **options) -> Path:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repository import DATA
 
 from finecast.problem.families import (
     BACKBONES,
@@ -24,7 +24,7 @@ from finecast.problem.families import (
 )
 from finecast.problem.library import combine, read_library, sharing_statistics
 
-LIBRARIES = Path(__file__).parents[2] / "data" / "libraries"
+LIBRARIES = DATA / "libraries"
 
 RESNETS = ("resnet-50", "resnet-101", "resnet-152")
 VITS = ("vit-b-16", "vit-l-16", "vit-h-14")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repository import DATA
 
 from finecast.problem import library as library_module
 from finecast.problem.files import FormatError
@@ -25,7 +26,7 @@ from finecast.problem.library import (
     write_library,
 )
 
-LIBRARIES = Path(__file__).parents[2] / "data" / "libraries"
+LIBRARIES = DATA / "libraries"
 
 
 def small() -> ModelLibrary:

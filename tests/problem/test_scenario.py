@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repository import ROOT
 
 from finecast.problem.files import FormatError
 from finecast.problem.instance import read_instance, write_instance
 from finecast.problem.scenario import Scenario, read_scenario
 
-ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "data" / "scenarios").glob("*.toml"))
 TINY = {"library": {"file": "../libraries/tiny.json"}}
 

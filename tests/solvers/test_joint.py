@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
+from repository import TINY
 
 from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance, user_groups
 from finecast.problem.scenario import read_scenario
+from finecast.solvers.highs import QuietHighs
 from finecast.solvers.joint import prepare
-from finecast.solvers.optimise import certified_lower_bound
+from finecast.solvers.offline import certified_lower_bound
 from finecast.solvers.placement.problem import Placement, PlacementProblem
-from finecast.solvers.placement.quiet import QuietHighs
 from finecast.solvers.polish import polished
 from finecast.solvers.result import BoundKind, Progress, Termination, relative_gap
 from finecast.solvers.solve import solve
-
-TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 
 
 def tiny(seed: int, **changes: object) -> Instance:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from repository import TINY
 
 from finecast.problem.instance import Instance, user_groups
 from finecast.problem.scenario import Scenario
-from finecast.solvers import on_demand
+from finecast.solvers import node_set_tables
 from finecast.solvers.joint import prepare
-from finecast.solvers.on_demand import OnDemand, whole_set
-from finecast.solvers.optimise import certified_lower_bound
+from finecast.solvers.node_set_tables import OnDemand, whole_set
+from finecast.solvers.offline import certified_lower_bound
 from finecast.solvers.rates import group_family, node_sets_to_solve, rate_table
 from finecast.solvers.solve import solve
-
-TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 
 
 def wide(nodes: int, users: int = 6, slots: int = 2, antennas: int = 2) -> Instance:
@@ -53,7 +50,7 @@ def test_tables_on_demand_equal_arrays(monkeypatch):
     users = [user_groups(wanted)[0] for wanted in instance.wanted]
     node_sets = node_sets_to_solve(instance, users, True)
     arrays = rate_table(instance, users, node_sets)
-    monkeypatch.setattr(on_demand, "FULL_TABLES", 2)
+    monkeypatch.setattr(node_set_tables, "FULL_TABLES", 2)
     lazy = rate_table(instance, users, node_sets)
     sets = np.arange(1 << 7)
     for slot, same in zip(arrays, lazy, strict=True):

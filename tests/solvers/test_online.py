@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
-from pathlib import Path
 from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
+from repository import TINY
 
 from finecast.problem.demand import forecast, popularity
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import read_scenario
+from finecast.solvers.heuristics.rules import Static
 from finecast.solvers.joint import prepare
 from finecast.solvers.online import (
     Observation,
@@ -27,12 +28,10 @@ from finecast.solvers.online import (
     run_online,
     slot_alone,
 )
-from finecast.solvers.placement.rules import Static
 from finecast.solvers.registry import methods
 from finecast.solvers.result import Termination
 from finecast.solvers.solve import solve
 
-TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 ONLINE = sorted(
     name
     for name, method in methods().items()

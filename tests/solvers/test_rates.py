@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from repository import TINY
 
 from finecast.problem.instance import Instance, user_groups
 from finecast.problem.scenario import Scenario, read_scenario
 from finecast.solvers.beamforming.worst_case import worst_case_snr
 from finecast.solvers.rates import SlotRates, node_set_family, node_sets_to_solve, rate_table
-
-TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 
 
 def table(instance: Instance, **options: object) -> tuple[SlotRates, ...]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from repository import TINY
 
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import read_scenario
@@ -14,7 +14,6 @@ from finecast.solvers.joint import prepare
 from finecast.solvers.restrictions import RESTRICTIONS, messages
 from finecast.solvers.solve import solve
 
-TINY = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "tiny.toml"
 INSTANCE = read_scenario(TINY).generate(2)
 
 

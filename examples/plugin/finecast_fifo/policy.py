@@ -9,9 +9,9 @@ import numpy as np
 from finecast.problem.arrays import BoolArray, IntArray
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
+from finecast.solvers.heuristics.popularity import most_popular
+from finecast.solvers.heuristics.rules import keep_by_score, pull
 from finecast.solvers.online import Observation, Prior, solve_by_policy
-from finecast.solvers.placement.popularity import most_popular
-from finecast.solvers.placement.rules import keep_by_score, pull
 from finecast.solvers.result import Answer, Callback
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from placement_oracle import optimum, random_problem
 
-from finecast.solvers.on_demand import OnDemand, members
-from finecast.solvers.placement import lagrangian
+from finecast.solvers.node_set_tables import OnDemand, members
 from finecast.solvers.placement.bound import Prices, dual_point
 from finecast.solvers.placement.chains import Classes, chains, classes
 from finecast.solvers.placement.greedy import best_levels, greedy_placement, total_cost
-from finecast.solvers.placement.lagrangian import solve_lagrangian
 from finecast.solvers.placement.problem import PlacementProblem, placement_delay
+from finecast.solvers.placement.search import lagrangian
+from finecast.solvers.placement.search.lagrangian import solve_lagrangian
 from finecast.solvers.placement.units import (
     classes_of_units,
     nodes_by_importance,

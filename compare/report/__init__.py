@@ -1,0 +1,1 @@
+"""What runs say: statistics, charts, tables and the page."""

@@ -1,0 +1,425 @@
+"""Run what is missing: every method of a suite on every instance, one record a run.
+
+Runs go through joblib, with loky on one machine or Dask on many; each is watched from outside
+(`finecast.compare.runs.supervisor`). Only the calling process writes to the result folder, a record
+as soon as its run ends: a crash, `kill -9` or a full disk loses the runs in flight and nothing
+else, and the next call goes on from there.
+
+Methods are timed under the same conditions: a process that has loaded its libraries and solved a
+tiny instance by the same method, a fixed number of threads, and the rates of the messages prepared
+beforehand (their time is a field of its own). Online methods get their slots one at a time from
+`finecast.solvers.online`, whatever runs them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from finecast.compare.runs.records import Record, Status, canonical_json, run_key
+from finecast.compare.runs.store import (
+    collect,
+    instance_path,
+    known_keys,
+    remove_rates,
+    sole_writer,
+    solution_path,
+    write_record,
+)
+from finecast.compare.runs.suite import InstanceClass, MethodEntry, Suite, draw_all
+from finecast.compare.runs.supervisor import close, run_supervised
+from finecast.problem.files import FormatError, write_atomically
+from finecast.problem.instance import write_instance
+from finecast.solvers.registry import method_of
+from finecast.solvers.restrictions import check_restrictions
+from finecast.solvers.solve import versions
+
+RESTARTS = 3
+"""Times that the pool is started anew after one of its processes was killed."""
+
+SCHEDULER_TIMEOUT_S = 10
+"""For the first answer of a Dask scheduler."""
+
+OF_SOLVE = ("gap", "spatial_time")
+"""Options that `finecast.solvers.solve.solve` takes for every method."""
+
+Engine = Literal["local", "dask"]
+Tell = Callable[[int, int, Record | None], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one run is asked; fields as in `finecast.compare.runs.records.Record`."""
+
+    suite: str
+    suite_version: int
+    instance_class: str
+    scenario: str
+    instance_seed: int
+    instance_hash: str
+    label: str
+    method: str
+    options: Mapping[str, Any]
+    restrict: str
+    delivery: str
+    schedule: str
+    seed: int
+    time_limit_s: float
+    hard_limit_s: float
+    rates_limit_s: float
+    memory_limit_bytes: int
+
+    @property
+    def key(self) -> str:
+        """Hash of all that can change the answer."""
+        asked = ("instance_hash", "method", "options", "restrict", "delivery", "schedule", "seed",
+                 "time_limit_s", "memory_limit_bytes")  # fmt: skip
+        return run_key(**{name: getattr(self, name) for name in asked})
+
+
+def plan(
+    suite: Suite,
+    folder: Path,
+    *,
+    entries: Iterable[MethodEntry] | None = None,
+    classes: Iterable[str] | None = None,
+    instances: Iterable[int] | None = None,
+    seeds: Iterable[int] | None = None,
+    time_limit_s: float | None = None,
+    drawn: Callable[[int, int], None] | None = None,
+) -> list[Run]:
+    """Return all runs of a suite, instance by instance; keep the instances in the folder.
+
+    Every instance of the suite is drawn and checked against its frozen hash, also those that are
+    not asked for.
+
+    Parameters
+    ----------
+    suite
+        The suite.
+    folder
+        Result folder.
+    entries
+        Methods in place of the suite's, for every class; None for the suite's own.
+    classes
+        Names of the classes to run; None for all.
+    instances
+        Seeds of the instances to run, of those that a class has; None for all.
+    seeds
+        Seeds of the methods in place of the suite's.
+    time_limit_s
+        Time limit in place of the suite's and its classes'.
+    drawn
+        Told how many instances are drawn, of how many.
+
+    Raises
+    ------
+    FormatError
+        The generator has drifted, or the folder cannot be written.
+    ValueError
+        An unknown class, method, option or restriction.
+    """
+    given = None if entries is None else list(entries)
+    for entry in suite.methods if given is None else given:
+        check_entry(entry)
+    names = [one.name for one in suite.classes]
+    chosen = set(names) if classes is None else set(classes)
+    for name in sorted(chosen):
+        if name not in names:
+            raise ValueError(f"class {name!r} is none of {', '.join(names)} of suite {suite.name}")
+    drawn_seeds = {seed for one in suite.classes for seed in one.seeds}
+    of_instances = drawn_seeds if instances is None else set(instances)
+    for seed in sorted(of_instances - drawn_seeds):
+        raise ValueError(
+            f"instances: no class of suite {suite.name} has an instance of seed {seed}"
+        )
+    of_methods = list(suite.seeds if seeds is None else seeds)
+    total = sum(len(one.seeds) for one in suite.classes)
+    runs: dict[str, Run] = {}
+    for count, one in enumerate(draw_all(suite), start=1):
+        if drawn is not None:
+            drawn(count, total)
+        if one.instance_class.name not in chosen or one.seed not in of_instances:
+            continue
+        kept = instance_path(folder, one.hash)
+        if not kept.exists():
+            write_instance(kept, one.instance)
+        for entry in suite.entries(one.instance_class) if given is None else given:
+            for seed in of_methods:
+                limits = _limits(suite, one.instance_class, time_limit_s)
+                run = Run(
+                    suite=suite.name,
+                    suite_version=suite.version,
+                    instance_class=one.instance_class.name,
+                    scenario=one.instance.name,
+                    instance_seed=one.seed,
+                    instance_hash=one.hash,
+                    label=entry.label,
+                    method=entry.method,
+                    options=entry.options,
+                    restrict=",".join(sorted(check_restrictions(entry.restrict))),
+                    delivery=entry.delivery or one.instance.delivery,
+                    schedule=entry.schedule or one.instance.schedule,
+                    seed=seed,
+                    **limits,
+                )
+                same = runs.setdefault(run.key, run)
+                if same is not run:
+                    raise ValueError(
+                        f"methods {same.label!r} and {run.label!r} of suite {suite.name} ask for "
+                        "the same run"
+                    )
+    write_atomically(
+        folder / "suites" / f"{suite.name}.json", suite.model_dump_json(indent=1).encode()
+    )
+    return list(runs.values())
+
+
+def compare(
+    runs: Iterable[Run],
+    folder: Path,
+    *,
+    workers: int = 1,
+    threads: int = 1,
+    engine: Engine = "local",
+    scheduler: str | None = None,
+    retry_failed: bool = False,
+    tell: Tell | None = None,
+) -> dict[str, int]:
+    """Run what has no record yet, and collect all records to Parquet.
+
+    Parameters
+    ----------
+    runs
+        From `plan`.
+    folder
+        Result folder, which this process alone writes to.
+    workers
+        Runs at the same time, for engine `local`; Dask has its own workers.
+    threads
+        Threads that a run may use.
+    engine, scheduler
+        `local`: joblib's loky. `dask`: the Dask cluster with this scheduler's address.
+    retry_failed
+        Run those again that failed, timed out or ran out of memory.
+    tell
+        Told of the runs done, of how many in all, and the last record.
+
+    Returns
+    -------
+    Runs `asked`, `known` before, and `done` now.
+
+    Raises
+    ------
+    FormatError
+        The folder cannot be written.
+    OSError
+        The processes of the pool were killed time and again, or there is no scheduler or worker.
+    """
+    again = (Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY) if retry_failed else ()
+    with sole_writer(folder):
+        everything = list(runs)
+        known = known_keys(folder, but=again)
+        missing = [run for run in everything if run.key not in known]
+        counts = {"asked": len(everything), "known": len(everything) - len(missing), "done": 0}
+        if tell is not None:
+            tell(counts["known"], counts["asked"], None)
+        results = _results(missing, folder, workers, threads, engine, scheduler)
+        try:
+            with closing(results):
+                for record, solution in results:
+                    write_record(folder, record, solution)
+                    counts["done"] += 1
+                    if tell is not None:
+                        tell(counts["known"] + counts["done"], counts["asked"], record)
+            remove_rates(folder)
+        finally:
+            collect(folder)
+    return counts
+
+
+def execute(
+    run: Run,
+    instance: bytes | str,
+    *,
+    rates: str | None,
+    workers: int,
+    threads: int,
+    caller: int | None,
+) -> tuple[Record, bytes | None]:
+    """Run one and return its record and the content of its solution file.
+
+    Parameters
+    ----------
+    run
+        What is asked.
+    instance
+        The instance file, or its content.
+    rates
+        Folder for rate tables that runs share; None for none.
+    workers, threads
+        As in `compare`.
+    caller
+        Process of the caller, with which a process of its pool dies; None elsewhere.
+    """
+    if caller is not None and caller == os.getppid():
+        from finecast.compare.runs.child import die_with_parent
+
+        die_with_parent()  # or a killed comparison would leave its runs behind
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    asked = asdict(run)
+    outcome, solution = run_supervised({**asked, "rates": rates}, instance, threads=threads)
+    del asked["rates_limit_s"]
+    asked["options"] = canonical_json(asked["options"])
+    fields: dict[str, Any] = {
+        **asked,
+        "key": run.key,
+        "solved_hash": "",
+        "versions": outcome.get("versions") or versions(),
+        "workers": workers,
+        "threads": threads,
+        "started_at": started,
+        **outcome,
+    }
+    if solution:
+        fields["solution"] = solution_path(run.key)
+    fields["status"] = str(fields["status"])
+    for name in ("slot_delay", "notes"):
+        fields[name] = tuple(fields.get(name, ()))
+    fields["trace"] = tuple(tuple(point) for point in fields.get("trace", ()))
+    return Record(**fields), solution or None
+
+
+def _results(
+    missing: list[Run],
+    folder: Path,
+    workers: int,
+    threads: int,
+    engine: Engine,
+    scheduler: str | None,
+) -> Generator[tuple[Record, bytes | None]]:
+    """Yield the results as the runs end, in any order."""
+    if not missing:
+        return
+    if engine == "dask":
+        yield from _by_dask(missing, folder, threads, scheduler)
+    elif workers == 1:
+        try:
+            for run in missing:
+                yield execute(run, str(instance_path(folder, run.instance_hash)),
+                              rates=str(folder / "rates"), workers=1, threads=threads,
+                              caller=None)  # fmt: skip
+        finally:
+            close()
+    else:
+        yield from _by_loky(missing, folder, workers, threads)
+
+
+def _by_loky(
+    missing: list[Run], folder: Path, workers: int, threads: int
+) -> Generator[tuple[Record, bytes | None]]:
+    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    left = {run.key: run for run in missing}
+    finished = False
+    try:
+        for attempt in range(RESTARTS + 1):
+            pool = Parallel(
+                workers, backend="loky", batch_size=1, pre_dispatch="2*n_jobs",
+                return_as="generator_unordered",
+            )  # fmt: skip
+            jobs = (
+                delayed(execute)(
+                    run, str(instance_path(folder, run.instance_hash)),
+                    rates=str(folder / "rates"), workers=workers, threads=threads,
+                    caller=os.getpid(),
+                )
+                for run in list(left.values())
+            )  # fmt: skip
+            try:
+                for record, solution in pool(jobs):
+                    del left[record.key]
+                    yield record, solution
+                break
+            except TerminatedWorkerError:
+                if attempt == RESTARTS:
+                    raise ChildProcessError(
+                        f"processes of the pool were killed {attempt + 1} times; "
+                        f"{len(left)} runs are missing"
+                    ) from None
+        finished = True
+    finally:
+        get_reusable_executor().shutdown(wait=finished, kill_workers=not finished)
+
+
+def _by_dask(
+    missing: list[Run], folder: Path, threads: int, scheduler: str | None
+) -> Generator[tuple[Record, bytes | None]]:
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError:
+        raise FormatError(
+            "--engine dask", "needs the extra: pip install 'finecast[dask]'"
+        ) from None
+    from joblib import Parallel, delayed, parallel_config
+
+    if scheduler is None or not re.fullmatch(r"(\w+://)?[^\s/]+:\d{1,5}", scheduler):
+        given = "none is given" if scheduler is None else f"{scheduler!r} is not allowed"
+        raise ValueError(f"scheduler: {given}, expected an address as in tcp://host:8786")
+    try:
+        client = Client(scheduler, timeout=SCHEDULER_TIMEOUT_S, set_as_default=False)
+    except OSError as error:
+        raise ConnectionError(f"no Dask scheduler at {scheduler}: {error}") from None
+    with client:
+        workers = sum(client.nthreads().values())
+        if not workers:
+            raise ConnectionError(f"the Dask scheduler at {scheduler} has no workers")
+        jobs = (
+            delayed(execute)(
+                run, instance_path(folder, run.instance_hash).read_bytes(),
+                rates=None, workers=workers, threads=threads, caller=None,
+            )
+            for run in missing
+        )  # fmt: skip
+        with parallel_config(backend="dask", client=client):
+            pool = Parallel(-1, batch_size=1, pre_dispatch="2*n_jobs",
+                            return_as="generator_unordered")  # fmt: skip
+            try:
+                yield from pool(jobs)
+            except KilledWorker as error:
+                raise ChildProcessError(
+                    f"Dask's workers were killed time and again: {error}"
+                ) from None
+
+
+def check_entry(entry: MethodEntry) -> None:
+    """Refuse what every run of this entry would refuse."""
+    known = method_of(entry.method).options()
+    for name in entry.options:
+        if name not in known and name not in OF_SOLVE:
+            raise ValueError(
+                f"method {entry.label!r}: option {name!r} is unknown to {entry.method!r}; it has "
+                f"{', '.join([*known, *OF_SOLVE])}"
+            )
+    check_restrictions(entry.restrict)
+    if entry.restrict and "restrict" not in known:
+        raise ValueError(f"method {entry.label!r}: {entry.method!r} has no restricted systems")
+
+
+def _limits(suite: Suite, one: InstanceClass, time_limit_s: float | None) -> dict[str, Any]:
+    limit = time_limit_s or one.time_limit_s or suite.time_limit_s
+    memory_gb = one.memory_limit_gb or suite.memory_limit_gb
+    return {
+        "time_limit_s": limit,
+        "hard_limit_s": limit + suite.grace_s,
+        "rates_limit_s": suite.rates_limit_s,
+        "memory_limit_bytes": round(1e9 * memory_gb),
+    }

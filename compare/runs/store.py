@@ -1,0 +1,269 @@
+"""Result folders: one record file for each run, solutions, instances, and the Parquet of it all.
+
+    DIR/records/KEY.json       one line of JSON for each run, written when it ends
+    DIR/solutions/KEY.npz      its solution
+    DIR/instances/HASH.npz     the instances, by their hash in the suite
+    DIR/suites/NAME.json       the suites as they were run
+    DIR/runs.parquet           all records, collected; can be made again from the records
+
+Every file is written beside its place and renamed, so that a killed writer or a full disk leaves
+the old state: a run counts when its record is there, and its solution is there before that.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from finecast.compare.runs.records import Record, Status, field_kinds, record_from_json
+from finecast.problem.files import FormatError, read_bytes, write_atomically
+
+PARQUET = "runs.parquet"
+FOLDERS = ("records", "solutions", "instances", "suites")
+MARK = "finecast-results.txt"
+MARK_TEXT = "A result folder of finecast, version 1; see docs/comparing.md.\n"
+
+
+def open_folder(path: str | os.PathLike[str]) -> Path:
+    """Return a result folder, made if there is none, cleared of what a killed writer left.
+
+    Raises
+    ------
+    FormatError
+        The path is a file, a folder of something else, or cannot be written.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise FormatError(folder, "is a file, expected a result folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise FormatError(folder, "is a folder of something else, expected a result folder")
+    try:
+        for name in FOLDERS:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for left in (folder / name).glob(".*.json.*" if name != "solutions" else ".*.npz.*"):
+                left.unlink(missing_ok=True)
+    except OSError as error:
+        raise FormatError(folder, f"cannot be written: {error.strerror}") from None
+    if not (folder / MARK).exists():
+        write_atomically(folder / MARK, MARK_TEXT.encode())
+    return folder
+
+
+def result_folder(path: str | os.PathLike[str]) -> Path:
+    """Return an existing result folder.
+
+    Raises
+    ------
+    FormatError
+        There is none.
+    """
+    folder = Path(path)
+    if not (folder / MARK).is_file():
+        what = "is not a result folder" if folder.exists() else "no such folder"
+        raise FormatError(folder, f"{what}, expected one that `finecast compare` made")
+    return folder
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold a result folder alone; the operating system lets go of it when the process dies.
+
+    Raises
+    ------
+    FormatError
+        Another process is writing to it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    with (folder / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise FormatError(folder, "another comparison is writing to it") from None
+        yield
+
+
+def write_record(folder: Path, record: Record, solution: bytes | None) -> None:
+    """Write what a run came to: first its solution, then its record.
+
+    Parameters
+    ----------
+    folder
+        Result folder.
+    record
+        Its `solution` names the file that `solution` is written to.
+    solution
+        Content of that file; None without one.
+
+    Raises
+    ------
+    FormatError
+        The folder cannot be written, as when the disk is full; nothing half-written is left.
+    """
+    if solution is not None:
+        write_atomically(folder / record.solution, solution)
+    write_atomically(folder / "records" / f"{record.key}.json", f"{record.to_json()}\n".encode())
+
+
+def known_keys(folder: Path, *, but: Iterable[str] = ()) -> set[str]:
+    """Return the keys of the runs that have a record.
+
+    Parameters
+    ----------
+    folder
+        Result folder.
+    but
+        Leave out runs that ended with one of these values of `Status`.
+    """
+    left_out = set(but)
+    if left_out:
+        return {record.key for record in read_records(folder) if record.status not in left_out}
+    return {path.stem for path in (folder / "records").glob("*.json")}
+
+
+def read_records(path: str | os.PathLike[str]) -> list[Record]:
+    """Return all records of a result folder, by suite, class, instance, method and seed.
+
+    Raises
+    ------
+    FormatError
+        It is no result folder, or a record is damaged; says which.
+    """
+    folder = result_folder(path)
+    records = []
+    for file in (folder / "records").glob("*.json"):
+        try:
+            record = record_from_json(read_bytes(file))
+        except FormatError:
+            raise
+        except (ValueError, TypeError, RecursionError) as error:
+            raise FormatError(file, f"not a record: {error}") from None
+        if record.key != file.stem:
+            raise FormatError(file, f"holds the record {record.key!r} of another run")
+        if record.solution not in ("", solution_path(record.key)):
+            raise FormatError(file, f"solution: {record.solution!r} is not in the folder")
+        records.append(record)
+    return sorted(records, key=_order)
+
+
+def collect(folder: Path) -> Path:
+    """Write all records to one Parquet file and return where it is.
+
+    Raises
+    ------
+    FormatError
+        A record is damaged, or the file cannot be written.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    records = read_records(folder)
+    columns = {
+        name: pyarrow.array(
+            [_column_value(getattr(record, name)) for record in records], _arrow_type(kind)
+        )
+        for name, kind in field_kinds().items()
+    }
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), buffer, compression="zstd")
+    write_atomically(folder / PARQUET, buffer.getvalue())
+    return folder / PARQUET
+
+
+def merge(sources: Iterable[str | os.PathLike[str]], target: str | os.PathLike[str]) -> Path:
+    """Return a result folder with the runs of several.
+
+    A run that several have is taken from the first in which it was completed, or else from the
+    first.
+
+    Parameters
+    ----------
+    sources
+        Result folders, left as they are.
+    target
+        Result folder, made if there is none; runs that it has count as those of the first.
+
+    Raises
+    ------
+    FormatError
+        A source is no result folder or holds a damaged record, or the target cannot be written.
+    """
+    given = [result_folder(source) for source in sources]
+    found = [(folder, read_records(folder)) for folder in given]
+    folder = open_folder(target)
+    with sole_writer(folder):
+        kept = {record.key: record for record in read_records(folder)}
+        for source, records in found:
+            for name in ("instances", "suites"):
+                for file in (source / name).iterdir():
+                    if not file.name.startswith(".") and not (folder / name / file.name).exists():
+                        write_atomically(folder / name / file.name, read_bytes(file))
+            for record in records:
+                held = kept.get(record.key)
+                if held is not None and not (
+                    held.status != Status.COMPLETED and record.status == Status.COMPLETED
+                ):
+                    continue
+                solution = read_bytes(source / record.solution) if record.solution else None
+                write_record(folder, record, solution)
+                kept[record.key] = record
+        collect(folder)
+    return folder
+
+
+def solution_path(key: str) -> str:
+    """Return where a run's solution is, within the result folder."""
+    return f"solutions/{key}.npz"
+
+
+def instance_path(folder: Path, instance_hash: str) -> Path:
+    """Return where an instance is."""
+    return folder / "instances" / f"{instance_hash}.npz"
+
+
+def remove_rates(folder: Path) -> None:
+    """Delete the rate tables kept for runs to come."""
+    shutil.rmtree(folder / "rates", ignore_errors=True)
+
+
+def _order(record: Record) -> tuple[Any, ...]:
+    return (
+        record.suite, record.suite_version, record.instance_class, record.instance_seed,
+        record.label, record.method, record.options, record.seed, record.key,
+    )  # fmt: skip
+
+
+def _column_value(value: Any) -> Any:
+    return list(value.items()) if isinstance(value, dict) else value
+
+
+def _arrow_type(kind: Any) -> Any:
+    import pyarrow
+
+    if isinstance(kind, types.UnionType):
+        return _arrow_type(next(k for k in typing.get_args(kind) if k is not types.NoneType))
+    plain = {
+        bool: pyarrow.bool_(),
+        int: pyarrow.int64(),
+        float: pyarrow.float64(),
+        str: pyarrow.string(),
+    }
+    if kind in plain:
+        return plain[kind]
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is not tuple:
+        return pyarrow.map_(pyarrow.string(), pyarrow.string())
+    inner = parts[0]
+    if typing.get_origin(inner) is tuple:  # a point of the trace: time, delay, bound
+        return pyarrow.list_(pyarrow.list_(pyarrow.float64()))
+    return pyarrow.list_(_arrow_type(inner))

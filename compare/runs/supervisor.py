@@ -1,0 +1,219 @@
+"""Limits from outside: every run in a process that is watched, and killed when it oversteps.
+
+The process (`finecast.compare.runs.child`) loads finecast once and serves run after run; only one
+that hangs, takes too much memory or dies is replaced. Each thread that supervises has a process of
+its own.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import IO, Any
+
+from finecast.compare.runs.child import read_frame, write_frame
+from finecast.compare.runs.records import Status
+
+POLL_S = 0.05
+"""Between two looks at a run's memory and clock."""
+
+START_LIMIT_S = 300.0
+"""For a process to load its libraries."""
+
+RENEW_SHARE = 0.5
+"""A process that holds this share of the memory limit when a run begins is replaced."""
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+_own = threading.local()
+
+
+class _Process:
+    """A child process, its answers in a queue."""
+
+    def __init__(self, threads: int) -> None:
+        limits = dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        self.threads = threads
+        self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "finecast.compare.runs.child"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr,
+            env={**os.environ, **limits, "PYTHONPATH": path},
+        )  # fmt: skip
+        self.held = ""
+        self.events: queue.SimpleQueue[tuple[dict[str, Any], bytes] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+        self.machine = self._wait_until_ready()
+        import psutil
+
+        self.watched = psutil.Process(self.process.pid)
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        try:
+            while (frame := read_frame(self.process.stdout)) is not None:
+                self.events.put(frame)
+        except (OSError, ValueError):
+            pass
+        self.events.put(None)
+
+    def _wait_until_ready(self) -> dict[str, Any]:
+        try:
+            frame = self.events.get(timeout=START_LIMIT_S)
+        except queue.Empty:
+            frame = None
+        if frame is None:
+            said = self.last_words()
+            self.kill()
+            raise ChildProcessError(f"a process for runs did not start: {said}")
+        event = frame[0]
+        del event["event"]
+        return event
+
+    def resident(self) -> int:
+        """Return the resident memory, bytes; 0 when the process is gone."""
+        import psutil
+
+        try:
+            return int(self.watched.memory_info().rss)
+        except psutil.Error:
+            return 0
+
+    def last_words(self) -> str:
+        """Return the last line on stderr."""
+        self.stderr.seek(0, os.SEEK_END)
+        self.stderr.seek(max(0, self.stderr.tell() - 4096))
+        lines = self.stderr.read().decode(errors="replace").strip().splitlines()
+        return " ".join(lines[-1].split())[:300] if lines else "it said nothing"
+
+    def kill(self) -> None:
+        """End the process and everything that belongs to it."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.stderr):
+            try:
+                if stream is not None:
+                    stream.close()
+            except OSError:  # unsent bytes for a process that is gone
+                pass
+
+
+def run_supervised(
+    task: dict[str, Any], instance: bytes | os.PathLike[str] | str, *, threads: int
+) -> tuple[dict[str, Any], bytes]:
+    """Return the fields of a record that a run makes, and the content of its solution file.
+
+    Parameters
+    ----------
+    task
+        `instance_hash`, `method`, `options`, `restrict`, `delivery`, `schedule`, `seed`,
+        `time_limit_s`; `rates`, a folder for rate tables or None; `rates_limit_s`,
+        `hard_limit_s` and `memory_limit_bytes`, enforced from outside.
+    instance
+        The instance file, or its content.
+    threads
+        Threads that the run may use.
+    """
+    process = _ready(threads, task["memory_limit_bytes"])
+    content = b""
+    if process.held != task["instance_hash"]:
+        content = instance if isinstance(instance, bytes) else _content(instance)
+    done = False
+    try:
+        outcome, solution = _watch(process, task, content)
+        done = outcome.pop("alive")
+    finally:  # also when Ctrl-C comes while a run is on
+        if not done:
+            _own.process = None
+            process.kill()
+    return {**outcome, **process.machine}, solution
+
+
+def close() -> None:
+    """End the calling thread's process, if it has one."""
+    process = getattr(_own, "process", None)
+    if process is not None:
+        _own.process = None
+        process.kill()
+
+
+def _ready(threads: int, memory_limit: int | None) -> _Process:
+    """Return this thread's process, a new one where that is gone, grown large, or of other kind."""
+    process: _Process | None = getattr(_own, "process", None)
+    if process is not None:
+        grown = memory_limit is not None and process.resident() > RENEW_SHARE * memory_limit
+        if process.process.poll() is not None or process.threads != threads or grown:
+            close()
+            process = None
+    if process is None:
+        process = _own.process = _Process(threads)
+    return process
+
+
+def _content(path: os.PathLike[str] | str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _watch(process: _Process, task: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
+    began = time.monotonic()
+    deadline, phase = began + task["rates_limit_s"], "preparing the rates"
+    peak = 0
+    known: dict[str, Any] = {}
+    memory_limit = task["memory_limit_bytes"]
+
+    def killed(status: Status, error: str) -> tuple[dict[str, Any], bytes]:
+        wall_s = time.monotonic() - began if phase == "solving" else 0.0
+        return {
+            "alive": False, "status": status, "error": error, "wall_s": wall_s,
+            "peak_memory_bytes": peak or None, **known,
+        }, b""  # fmt: skip
+
+    assert process.process.stdin is not None
+    process.stderr.seek(0)
+    process.stderr.truncate()
+    try:
+        write_frame(process.process.stdin, task, content)
+    except OSError:
+        return killed(Status.FAILED, f"the process died: {process.last_words()}")
+    process.held = task["instance_hash"]
+    while True:
+        try:
+            frame = process.events.get(timeout=POLL_S)
+        except queue.Empty:
+            resident = process.resident()
+            peak = max(peak, resident)
+            if memory_limit is not None and resident > memory_limit:
+                said = f"{resident / 1e9:.2f} GB in use, the limit is {memory_limit / 1e9:.2f} GB"
+                return killed(Status.OUT_OF_MEMORY, f"killed while {phase}: {said}")
+            if time.monotonic() > deadline:
+                limit = task["hard_limit_s" if phase == "solving" else "rates_limit_s"]
+                return killed(Status.TIMED_OUT, f"killed while {phase}: not done in {limit:g} s")
+            continue
+        if frame is None:
+            code = process.process.wait()
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            return killed(
+                Status.FAILED, f"the process died ({how}) while {phase}: {process.last_words()}"
+            )
+        event, solution = frame
+        if event.pop("event") == "solving":
+            known = {name: value for name, value in event.items() if value is not None}
+            began = time.monotonic()
+            deadline, phase, peak = began + task["hard_limit_s"], "solving", 0
+            continue
+        if "peak_memory_bytes" not in event and peak:
+            event["peak_memory_bytes"] = peak
+        return {"alive": True, **event}, solution

@@ -1,0 +1,1 @@
+"""The learners: MAASN-DA, PPO, values of node sets, regression in hindsight."""

@@ -1,0 +1,605 @@
+"""MAPPO and IPPO: proximal policy optimisation with a centralised or a decentralised critic.
+
+After Yu et al. (The surprising effectiveness of PPO in cooperative multi-agent games, NeurIPS 2022,
+arXiv 2103.01955) and de Witt et al. (arXiv 2011.09533). One step plays whole episodes of a batch,
+then makes some epochs of updates on them. The nodes share one network; per block a node
+
+    pulls   from a categorical distribution: nothing, another node that has the block, the cloud;
+    keeps   what fits its storage in falling order of logit + logistic noise. Given the noise of the
+            other blocks it keeps one with probability sigmoid(logit - margin), margin the noisy
+            logit that it has to beat: a Bernoulli choice through the projection.
+
+A slot has two stages with rewards of their own, per byte of block j, in units:
+
+    pull   - delay_j / size_j            keep   - rent, the storage prices of the nodes that keep j
+
+Without the rent every copy would seem worth keeping: what it displaces is another block's loss.
+Credit by block: every block has its own rewards, values and advantages. By team: all share the sum
+over blocks, without rent, since the sum has the losses of all. Values are learned as a residual on
+those of the dynamic programme on expected tables (`finecast.learners.world.lookahead`), and actors
+start at its scores, or at the expected saving of the next slot
+(`finecast.learners.algorithms.actors`): at a sane policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import huber_loss
+
+from finecast.learners.algorithms.actors import (
+    Turn,
+    actor_network,
+    actors_of,
+    keep_logits,
+    pull_logits,
+    trained_actors,
+)
+from finecast.learners.algorithms.set_values import rents, unit_of
+from finecast.learners.learner import Part, TrainedPolicy, seeded
+from finecast.learners.networks.action_semantics import over_blocks, perceptron
+from finecast.learners.networks.features import (
+    CLOUD,
+    NEIGHBOUR,
+    OWN,
+    STATE,
+    Features,
+    joined_features,
+)
+from finecast.learners.runs.config import at_least, one_of
+from finecast.learners.runs.source import EpisodeSource
+from finecast.learners.world.environment import (
+    View,
+    deliver,
+    keep_turns,
+    lookup,
+    packed,
+    pull_turns,
+)
+from finecast.learners.world.environment import rows as rows_of_sets
+from finecast.learners.world.episodes import Episodes, Slot
+from finecast.learners.world.lookahead import Lookahead
+
+CREDITS = ("block", "team")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of MAPPO; IPPO differs in the default of `centralised`.
+
+    Attributes
+    ----------
+    centralised
+        The critic sees what all nodes see (MAPPO); else every node's critic what it sees (IPPO).
+    batch
+        Draws that are played in a step.
+    width, embedding
+        Of hidden layers and embeddings.
+    action_semantics
+        Else flat networks.
+    credit
+        "block": rewards, values and advantages by block; "team": of their sum.
+    in_turn
+        Nodes decide in turn, else all at once.
+    rounds
+        How often every node decides what to keep, if in turn; what it decides last is learned from.
+    lookahead
+        The marginals of `mpc` are features, and the start; else the expected saving in the next
+        slot is the start. Without, decisions are faster.
+    temperature
+        Units of saving per byte that a logit stands for.
+    actor_rate, critic_rate
+        Step sizes of Adam.
+    epochs, minibatches
+        Passes over what was played, and updates in each.
+    clip
+        Of the ratio of probabilities.
+    entropy
+        Weight of the entropy.
+    discount, trace
+        gamma and lambda of generalised advantage estimation.
+    gradient
+        Clip of the gradient's norm.
+    """
+
+    centralised: bool = True
+    batch: int = 16
+    width: int = 64
+    embedding: int = 32
+    action_semantics: bool = True
+    credit: str = "block"
+    in_turn: bool = True
+    rounds: int = 3
+    lookahead: bool = False
+    temperature: float = 0.05
+    actor_rate: float = 5e-5
+    critic_rate: float = 1e-3
+    epochs: int = 4
+    minibatches: int = 4
+    clip: float = 0.2
+    entropy: float = 0.01
+    discount: float = 0.95
+    trace: float = 0.8
+    gradient: float = 10.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "batch", "width", "embedding", "rounds", "epochs", "minibatches")
+        at_least(self, 0, "actor_rate", "critic_rate", "entropy", "discount", "trace")
+        at_least(self, 1e-6, "temperature", "clip", "gradient")
+        one_of("credit", self.credit, CREDITS)
+
+
+def start(config: Config, source: EpisodeSource, *, seed: int, device: torch.device) -> PpoLearner:
+    """Return the learner at step 0.
+
+    Parameters
+    ----------
+    config
+        Options.
+    source
+        Of training episodes.
+    seed
+        Of networks, draws and exploration.
+    device
+        Where the networks are.
+    """
+    return PpoLearner(config, source, seed, device)
+
+
+def policy(
+    config: Config, tensors: Mapping[str, Tensor], values: Lookahead | None = None
+) -> TrainedPolicy:
+    """Return the policy of a checkpoint.
+
+    Parameters
+    ----------
+    config
+        Options it was trained with.
+    tensors
+        Those of the checkpoint whose names begin with "policy".
+    values
+        Lookahead of the episodes to be played; None: computed where needed.
+
+    Raises
+    ------
+    ValueError
+        The tensors are of another architecture.
+    """
+    return trained_actors(config, tensors, values)
+
+
+class Critic(nn.Module):
+    """Values of all blocks over the base, normalised, from what all nodes see.
+
+    Parameters
+    ----------
+    centralised
+        One value from what all nodes see; else one for every node from what it sees.
+    width
+        Of the hidden layers.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, centralised: bool, width: int) -> None:
+        super().__init__()
+        self.centralised = centralised
+        self.state = nn.Linear(len(STATE), width)
+        self.node = nn.Linear(len(OWN) + len(NEIGHBOUR) + len(CLOUD), width)
+        self.rest = perceptron((width, width, 1), zero_last=True)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
+
+    def forward(self, seen: Features) -> Tensor:
+        """Return (P, N, J), or (P, 1, J) if centralised, from features of all nodes."""
+        near = seen.neighbour.sum(dim=-2) / max(seen.neighbour.shape[-2], 1)
+        own = self.node(torch.cat([seen.own, near, seen.cloud], dim=-1))
+        hidden = torch.relu(own + over_blocks(self.state(seen.state), own))
+        if self.centralised:
+            hidden = hidden.mean(dim=1, keepdim=True)
+        found: Tensor = self.rest(hidden)[..., 0]
+        return found
+
+    def follow(self, values: Tensor, weight: float = 0.1) -> None:
+        """Let the scale follow that of values, which `forward` is to return normalised."""
+        self.mean.lerp_(values.mean(), weight)
+        self.spread.lerp_(values.std().clamp(min=1e-3), weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A stage of a slot that was played: E draws.
+
+    Attributes
+    ----------
+    seen
+        What all nodes saw at its beginning.
+    base
+        (E, J) value of the dynamic programme on expected tables, in units per byte.
+    reward
+        (E, J) in units per byte.
+    share
+        (E, J) of the block in the bytes of the library.
+    turns
+        What the nodes decided.
+    kept
+        (E, N, J) bool: the caches before a stage of pulling, after one of keeping.
+    """
+
+    seen: Features
+    base: Tensor
+    reward: Tensor
+    share: Tensor
+    turns: list[Turn]
+    kept: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """Choices of one kind, all rows (R, ...) of all turns.
+
+    Attributes
+    ----------
+    keeping
+        Of keeping, else of pulling.
+    seen
+        What the node saw.
+    company
+        (R, N - 1) the other nodes that had decided to keep or to receive the block.
+    start
+        (R, A) logits without the network: of not keeping, 0, and of keeping, less the margin; or of
+        the other nodes, the cloud and nothing.
+    choice
+        (R,) int64 of A.
+    advantage
+        (R,) of mean 0 and standard deviation 1.
+    weight
+        (R,) size over the mean size of the draw's blocks.
+    """
+
+    keeping: bool
+    seen: Features
+    company: Tensor
+    start: Tensor
+    choice: Tensor
+    advantage: Tensor
+    weight: Tensor
+
+    def select(self, index: Tensor) -> Decisions:
+        """Return some of the rows."""
+        names = ("company", "start", "choice", "advantage", "weight")
+        rest = (getattr(self, name)[index] for name in names)
+        return Decisions(self.keeping, self.seen.select(index), *rest)
+
+
+class PpoLearner:
+    """PPO as it learns.
+
+    Parameters
+    ----------
+    config
+        Options.
+    source
+        Of training episodes.
+    seed
+        Of networks, draws and exploration.
+    device
+        Where the networks are.
+    """
+
+    def __init__(
+        self, config: Config, source: EpisodeSource, seed: int, device: torch.device
+    ) -> None:
+        self.config, self.source, self.device = config, source, device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=seeded(seed, "networks"))))
+            self.actor = actor_network(config, source.at(0).episodes.nodes).to(device)
+            self.critic = Critic(config.centralised, config.width).to(device)
+        self.actor_adam = torch.optim.Adam(self.actor.parameters(), lr=config.actor_rate)
+        self.critic_adam = torch.optim.Adam(self.critic.parameters(), lr=config.critic_rate)
+        self.generator = seeded(seed, "play")
+        self.steps = 0
+
+    def parts(self) -> Mapping[str, Part]:
+        """Return networks, optimisers, generator."""
+        return {
+            "policy": self.actor,
+            "critic": self.critic,
+            "actor adam": self.actor_adam,
+            "critic adam": self.critic_adam,
+            "generator": self.generator,
+        }
+
+    def extra(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """Return the steps made: a step begins and ends between episodes."""
+        return {}, {"steps": self.steps}
+
+    def load_extra(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
+        """Take back what `extra` returned."""
+        self.steps = int(counters["steps"])
+
+    def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
+        """Return the actors, without exploration."""
+        return actors_of(self.config, self.actor, values)
+
+    def step(self) -> Mapping[str, float]:
+        """Play whole episodes of a batch, then learn from them."""
+        pool = self.source.at(self.steps)
+        draw = torch.randint(
+            pool.episodes.draws, (self.config.batch,), generator=self.generator
+        ).to(self.device)
+        with torch.no_grad():
+            stages, delay = self._played(pool.episodes.select(draw), pool.values.select(draw))
+        row = {"delay": delay, **self._improve(stages)}
+        self.steps += 1
+        return row
+
+    def _played(self, episodes: Episodes, values: Lookahead) -> tuple[list[Stage], float]:
+        """Play all slots with exploration; return the stages and the mean total delay, s."""
+        actors = actors_of(self.config, self.actor, values)
+        actors.generator = self.generator
+        cache, stages, total = episodes.start, [], 0.0
+        for t in range(episodes.slots):
+            slot, look, cached = episodes.slot(t), values.slot(t), packed(cache)
+            share = (slot.size / slot.size.sum(dim=1, keepdim=True)).float()
+            view = View(slot, cached, cached, cached * 0, in_turn=actors.in_turn)
+            actors.turns = []
+            delivery = deliver(slot, cached, pull_turns(view, actors))
+            seen = actors.seen
+            spent = delivery.delay / (slot.size.clamp(min=1.0) * unit_of(slot)[:, None])
+            base = -expected_cost(slot, look, cached)
+            stages.append(Stage(seen, base, -spent.float(), share, actors.turns, cache))
+            total += float(delivery.delay.sum(dim=1).mean())
+            if t == episodes.slots - 1:
+                break
+            view = View(
+                slot, cached, delivery.sender, cached * 0, in_turn=actors.in_turn, keeping=True
+            )
+            actors.turns = []
+            cache = keep_turns(view, actors, actors.rounds)
+            rent = rents(slot, look).gather(1, packed(cache))
+            base = -lookup(look.after, slot.kind, delivery.sender) / unit_of(slot)[:, None]
+            stages.append(Stage(actors.seen, base.float(), -rent, share, actors.turns, cache))
+        return stages, total
+
+    def _improve(self, stages: Sequence[Stage]) -> dict[str, float]:
+        """Make the epochs of updates."""
+        config, device = self.config, self.device
+        team = config.credit == "team"
+        seen = joined_features([stage.seen for stage in stages])
+        base, share = (
+            torch.cat([getattr(stage, name) for stage in stages])[:, None]
+            for name in ("base", "share")
+        )
+
+        def values_of(some: Tensor) -> Tensor:
+            """Return values over the base: (P, N or 1, J), of a team (P, N or 1, 1)."""
+            found: Tensor = self.critic(seen.select(some)) * self.critic.spread + self.critic.mean
+            return (found * share[some]).sum(dim=2, keepdim=True) if team else found
+
+        every = torch.arange(len(base), device=device)
+        with torch.no_grad():
+            learnt = torch.cat([values_of(some) for some in torch.split(every, 64)])
+            if team:
+                base = (base * share).sum(dim=2, keepdim=True)
+            value = torch.unflatten(
+                base + learnt, 0, (len(stages), -1)
+            )  # (2 T - 1, E, N or 1, J or 1)
+            reward = torch.stack([self._reward(s, stage) for s, stage in enumerate(stages)])[
+                :, :, None
+            ]
+            advantage = advantages(reward, value, config.discount, config.trace)
+            wanted = (advantage + value).flatten(0, 1) - base
+            self.critic.follow(wanted)
+            found = [
+                decisions(self.actor, stages, advantage, keep, config.temperature)
+                for keep in (False, True)
+            ]
+            kinds = [kind for kind in found if kind is not None]
+            before = [
+                chosen(log_chances(self.actor, kind, self.config.temperature), kind.choice)
+                for kind in kinds
+            ]
+        logged: list[dict[str, float]] = []
+        for _ in range(config.epochs):
+            parts = [self._split(len(kind.choice)) for kind in kinds]
+            for batch, some in enumerate(self._split(len(every))):
+                error = (values_of(some) - wanted[some]) / self.critic.spread
+                critic_loss = huber_loss(error, torch.zeros_like(error))
+                _descend(critic_loss, self.critic_adam, self.critic, config.gradient)
+                row = {"critic_loss": float(critic_loss.detach())}
+                losses = []
+                for kind, old, part in zip(kinds, before, parts, strict=True):
+                    if len(part[batch]):
+                        loss, moved = self._loss(kind, old, part[batch])
+                        losses.append(loss)
+                        row["clipped keep" if kind.keeping else "clipped pull"] = moved
+                if losses:
+                    actor_loss = torch.stack(losses).sum()
+                    _descend(actor_loss, self.actor_adam, self.actor, config.gradient)
+                    row["actor_loss"] = float(actor_loss.detach())
+                logged.append(row)
+        return {name: sum(row.get(name, 0.0) for row in logged) / len(logged) for name in logged[0]}
+
+    def _reward(self, s: int, stage: Stage) -> Tensor:
+        """Return (E, J), or (E, 1) of a team, which pays no rent: it has the losses of all."""
+        if self.config.credit == "block":
+            return stage.reward
+        keeping = s % 2 == 1
+        return (stage.reward * stage.share).sum(dim=1, keepdim=True) * (not keeping)
+
+    def _split(self, count: int) -> tuple[Tensor, ...]:
+        """Return the parts of a random order, as many as minibatches."""
+        order = torch.randperm(count, generator=self.generator).to(self.device)
+        return order.tensor_split(self.config.minibatches)
+
+    def _loss(self, kind: Decisions, before: Tensor, index: Tensor) -> tuple[Tensor, float]:
+        """Return the clipped loss less entropy of some rows, and the share of clipped ratios."""
+        clip, kind = self.config.clip, kind.select(index)
+        log = log_chances(self.actor, kind, self.config.temperature)
+        ratio = (chosen(log, kind.choice) - before[index]).exp()
+        advantage, weight = kind.advantage, kind.weight
+        gain = torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
+        entropy = -(log.exp() * log.clamp(min=-100.0)).sum(dim=1)
+        loss = -(weight * (gain + self.config.entropy * entropy)).sum() / weight.sum()
+        return loss, float(((ratio.detach() - 1.0).abs() > clip).float().mean())
+
+
+def expected_cost(slot: Slot, look: Lookahead, cached: Tensor) -> Tensor:
+    """Return (E, J) cost of this slot and the coming ones by the tables, in units per byte.
+
+    min over l of [tau_l(X) + broadcast(Q_l(X)) + A(Q_l(X))] if the block is needed, else A(X)
+
+    Parameters
+    ----------
+    slot, look
+        The slot, and its lookahead.
+    cached
+        (E, J) X.
+    """
+    sender, kind = rows_of_sets(slot.chain_sender, cached), slot.kind[..., None]
+    air = lookup(slot.broadcast, slot.group[..., None], sender)
+    needed = rows_of_sets(slot.chain_time, cached) + air + lookup(look.after, kind, sender)
+    cost = torch.where(slot.needed, needed.amin(dim=2), lookup(look.after, slot.kind, cached))
+    return (cost / unit_of(slot)[:, None]).float()
+
+
+def advantages(reward: Tensor, value: Tensor, discount: float, trace: float) -> Tensor:
+    """Return generalised advantage estimates of all stages, of the shape of `value`.
+
+    A_s = delta_s + gamma_s lambda A_{s+1},   delta_s = r_s + gamma_s V_{s+1} - V_s
+
+    gamma_s is the discount after a stage of keeping, which ends a slot, and 1 after one of pulling
+    (Schulman et al., ICLR 2016, arXiv 1506.02438).
+
+    Parameters
+    ----------
+    reward, value
+        (S, ...) of stages that take turns: pull, keep, ..., pull; shapes that broadcast.
+    discount, trace
+        gamma and lambda.
+    """
+    found = torch.zeros_like(value)
+    last, coming = torch.zeros_like(value[0]), torch.zeros_like(value[0])
+    for s in reversed(range(len(value))):
+        gamma = discount if s % 2 else 1.0
+        last = reward[s] + gamma * coming - value[s] + gamma * trace * last
+        coming = value[s]
+        found[s] = last
+    return found
+
+
+def decisions(
+    actor: nn.Module,
+    stages: Sequence[Stage],
+    advantage: Tensor,
+    keeping: bool,
+    temperature: float,
+) -> Decisions | None:
+    """Return all choices of one kind; None if there are none.
+
+    Parameters
+    ----------
+    actor
+        The network that played.
+    stages
+        What was played.
+    advantage
+        (S, E, N or 1, J or 1).
+    keeping
+        Which kind.
+    temperature
+        Units of saving that a logit stands for.
+    """
+    parts = []
+    for stage, of_stage in zip(stages, advantage, strict=True):
+        nodes, blocks = stage.seen.own.shape[1:3]
+        every = of_stage.expand(-1, nodes, blocks)
+        weight = stage.share * stage.seen.real.sum(dim=1, keepdim=True)
+        for turn in stage.turns:
+            if turn.keeping != keeping:
+                continue
+            rows, scores = turn.rows, actor(turn.seen)
+            if keeping:  # where all fit there is no choice
+                kept = stage.kept[rows.draw, turn.node, rows.block]
+                logits = turn.start + keep_logits(scores, turn.company, temperature) + turn.noise
+                margin = margins(logits, kept, rows.draw)
+                over, choice = turn.start - margin, kept.long()
+                start, open_ = torch.stack([torch.zeros_like(over), over], 1), margin.isfinite()
+            else:
+                start = turn.start
+                learnt = pull_logits(scores, turn.company, temperature)
+                choice = (start + learnt + turn.noise).argmax(dim=1)
+                open_ = torch.ones_like(choice, dtype=torch.bool)
+            seen = [getattr(turn.seen, field.name)[open_] for field in fields(Features)]
+            rest = [
+                turn.company,
+                start,
+                choice,
+                every[rows.draw, turn.node, rows.block],
+                rows.of(weight),
+            ]
+            parts.append([*seen, *(values[open_] for values in rest)])
+    if not parts or not sum(len(part[-1]) for part in parts):
+        return None
+    joint = [torch.cat(column) for column in zip(*parts, strict=True)]
+    company, start, choice, gain, weight = joint[-5:]
+    mean = (weight * gain).sum() / weight.sum()
+    spread = ((weight * (gain - mean) ** 2).sum() / weight.sum()).sqrt()
+    advantages = (gain - mean) / (spread + 1e-6)
+    return Decisions(keeping, Features(*joint[:-5]), company, start, choice, advantages, weight)
+
+
+def margins(logits: Tensor, kept: Tensor, draw: Tensor) -> Tensor:
+    """Return (R,) the noisy logit that decides for each block, given the noise of the others.
+
+    Of a dropped block the lowest that was kept, of a kept one the highest that was dropped below
+    all that were kept; infinite where all fit.
+
+    Parameters
+    ----------
+    logits
+        (R,) with noise.
+    kept
+        (R,) bool.
+    draw
+        (R,) int64 whose storage it is.
+    """
+    if not len(draw):
+        return logits
+    never = torch.full((int(draw.max()) + 1,), torch.inf, device=draw.device)
+    lowest = never.scatter_reduce(0, draw, torch.where(kept, logits, torch.inf), "amin")[draw]
+    below = ~kept & (logits < lowest)
+    highest = (-never).scatter_reduce(0, draw, torch.where(below, logits, -torch.inf), "amax")[draw]
+    dropped = torch.zeros_like(never).index_add(0, draw, (~kept).float())[draw]
+    margin = torch.where(kept & (highest > -torch.inf), highest, lowest)
+    return torch.where(dropped > 0, margin, torch.inf)
+
+
+def log_chances(actor: nn.Module, kind: Decisions, temperature: float) -> Tensor:
+    """Return (R, A) log-probabilities of the choices."""
+    scores = actor(kind.seen)
+    if kind.keeping:
+        keep = keep_logits(scores, kind.company, temperature)
+        learnt = torch.stack([torch.zeros_like(keep), keep], dim=1)
+    else:
+        learnt = pull_logits(scores, kind.company, temperature)
+    return torch.log_softmax(kind.start + learnt, dim=1)
+
+
+def chosen(log: Tensor, choice: Tensor) -> Tensor:
+    """Return (R,) the entries of log (R, A) at choice (R,)."""
+    return log.gather(1, choice[:, None])[:, 0]
+
+
+def _descend(loss: Tensor, adam: torch.optim.Adam, network: nn.Module, clip: float) -> None:
+    """Make one step of Adam with a gradient of clipped norm."""
+    adam.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(network.parameters(), clip)
+    adam.step()

@@ -1,0 +1,23 @@
+"""VDN: `finecast.learners.algorithms.qmix` with a sum in place of the monotonic mixer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finecast.learners.algorithms import qmix
+from finecast.learners.algorithms.qmix import policy, start
+
+__all__ = ["Config", "policy", "start"]
+
+
+@dataclass(frozen=True)
+class Config(qmix.Config):
+    """Options: those of `finecast.learners.algorithms.qmix`.
+
+    Attributes
+    ----------
+    mixing
+        The sum, by default.
+    """
+
+    mixing: str = "sum"

@@ -1,0 +1,1 @@
+"""Synthetic episodes: what predicts them, and how far they are off."""

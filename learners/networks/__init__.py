@@ -1,0 +1,1 @@
+"""What a node sees, and the networks on it."""

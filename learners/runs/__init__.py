@@ -1,0 +1,1 @@
+"""Training runs: options, draws, steps, checkpoints, logs, held-out evaluation."""

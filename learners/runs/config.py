@@ -1,0 +1,272 @@
+"""Options of a run: TOML to frozen dataclasses, every mistake in one line.
+
+learner = "maasn-da"
+scenarios = ["data/scenarios/persist.toml"]
+steps = 20000
+
+[source]          # where training episodes come from
+draws = 256
+
+[options]         # of the learner
+width = 64
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from finecast.learners.learner import learner_kind
+from finecast.problem.files import FormatError, read_bytes
+
+T = TypeVar("T")
+
+AUGMENTATIONS = ("none", "noise", "echo-state", "oracle")
+RATES = ("closed-form", "true")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Where training episodes come from.
+
+    Attributes
+    ----------
+    draws
+        Real training draws of every scenario.
+    rates
+        "closed-form" (milliseconds a draw) or "true" (seconds a draw).
+    horizon
+        H, coming slots in the expected tables.
+    price_steps
+        Subgradient steps for the storage prices of a draw's first slot; half of them in the
+        others. With a quarter of this the prices are several times too high.
+    augmentation
+        "none", "noise", "echo-state" or "oracle"; of a run, by default what the learner says
+        (`finecast.learners.learner.LearnerKind`).
+    synthetic
+        Synthetic share of all draws at the beginning, if the predictor had no error.
+    refresh
+        Steps after which synthetic draws are made anew.
+    """
+
+    draws: int = 128
+    rates: str = "closed-form"
+    horizon: int = 3
+    price_steps: int = 80
+    augmentation: str = "none"
+    synthetic: float = 0.5
+    refresh: int = 2000
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "draws", "horizon", "price_steps", "refresh")
+        at_least(self, 0, "synthetic")
+        if self.synthetic > 0.99:
+            raise ValueError(f"synthetic: {self.synthetic} is not allowed, must be <= 0.99")
+        one_of("rates", self.rates, RATES)
+        one_of("augmentation", self.augmentation, AUGMENTATIONS)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A training run.
+
+    Attributes
+    ----------
+    learner
+        Registered name.
+    scenarios
+        TOML files; all draws have equal N, K and T.
+    steps
+        Updates; see the learner for what an update is, and `LearnerKind` for its own default.
+    seed
+        Of everything: training draws, network, exploration. Held-out draws do not depend on it.
+    device
+        Where torch computes.
+    threads
+        Of torch.
+    log_every, validate_every, checkpoint_every
+        Steps.
+    keep
+        States kept, the newest ones.
+    patience
+        Held-out evaluations without a better one after which the run stops; 0: never.
+    held_out
+        Held-out draws of every scenario.
+    held_out_rates
+        As `SourceConfig.rates`; their bounds and those of the draws follow the same rates.
+    tensorboard
+        Write TensorBoard events too.
+    warm_start
+        Folder of a run whose best policy this one starts from
+        (`finecast.learners.runs.warm_start`); empty: from the tables.
+    source
+        Where training episodes come from.
+    options
+        Of the learner.
+    """
+
+    learner: str
+    scenarios: tuple[str, ...]
+    steps: int = 20000
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    log_every: int = 100
+    validate_every: int = 1000
+    checkpoint_every: int = 1000
+    keep: int = 3
+    patience: int = 0
+    held_out: int = 16
+    held_out_rates: str = "closed-form"
+    tensorboard: bool = False
+    warm_start: str = ""
+    source: SourceConfig = field(default_factory=SourceConfig)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "steps", "threads", "log_every", "validate_every", "checkpoint_every")
+        at_least(self, 1, "keep", "held_out")
+        at_least(self, 0, "seed", "patience")
+        one_of("held_out_rates", self.held_out_rates, RATES)
+        if not self.scenarios:
+            raise ValueError("scenarios: is empty, must be at least one")
+
+    @property
+    def learner_options(self) -> Any:
+        """The learner's Config."""
+        return dataclass_from(learner_kind(self.learner).load().Config, self.options, "options")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON has it."""
+        return {**asdict(self), "scenarios": list(self.scenarios), "options": dict(self.options)}
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the table of a TOML file.
+
+    Raises
+    ------
+    FormatError
+        It cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(read_bytes(path).decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(path, f"not valid TOML: {error}") from None
+
+
+def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfig:
+    """Return a run's options from a table; names of files are relative to `folder`.
+
+    Raises
+    ------
+    ValueError
+        An option is unknown, of another kind, or out of range.
+    """
+    given = dict(table)
+    source = given.pop("source", {})
+    options = given.pop("options", {})
+    for name, part in (("source", source), ("options", options)):
+        if not isinstance(part, Mapping):
+            raise ValueError(f"{name}: {part!r} is not allowed, must be a table")
+    if folder is not None and isinstance(given.get("scenarios"), list):
+        given["scenarios"] = [_beside(folder, name) for name in given["scenarios"]]
+    if folder is not None and given.get("warm_start"):
+        given["warm_start"] = _beside(folder, given["warm_start"])
+    if isinstance(given.get("learner"), str):
+        kind = learner_kind(given["learner"])
+        every = dict.fromkeys(("validate_every", "checkpoint_every"), kind.every)
+        source = {"augmentation": kind.augmentation, **source}
+        given = {"steps": kind.steps, "log_every": max(1, kind.every // 10), **every, **given}
+    run = dataclass_from(
+        RunConfig,
+        {**given, "source": dataclass_from(SourceConfig, source, "source"), "options": options},
+        "run",
+    )
+    run.learner_options  # noqa: B018 refuses unknown options now, not after the draws
+    return run
+
+
+def _beside(folder: Path, name: Any) -> Any:
+    beside = folder / name if isinstance(name, str) else name
+    return str(beside) if isinstance(beside, Path) and beside.exists() else name
+
+
+def dataclass_from(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """Return a frozen dataclass from a table of its fields.
+
+    Parameters
+    ----------
+    cls
+        The dataclass; its constructor checks ranges.
+    table
+        Values by name.
+    where
+        What to call the table in a message.
+
+    Raises
+    ------
+    ValueError
+        A field is unknown, missing, or of another kind.
+    """
+    hints = get_type_hints(cls)
+    known = [item.name for item in fields(cls)]  # type: ignore[arg-type]
+    values = {}
+    for name, value in table.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"{where}: {name!r} is unknown; {hint}")
+        values[name] = _typed(f"{where}.{name}", value, hints[name])
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """Return the value as the annotation wants it; whole numbers serve as numbers."""
+    origin = get_origin(hint)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{name}: {value!r} is not allowed, must be a list")
+        return tuple(_typed(name, item, get_args(hint)[0]) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    if hint in kinds and (
+        not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
+    ):
+        raise ValueError(f"{name}: {value!r} is not allowed, must be {kinds[hint]}")
+    return value
+
+
+def at_least(config: Any, low: float, *names: str) -> None:
+    """Refuse fields below a limit, or not finite.
+
+    Raises
+    ------
+    ValueError
+        Names the field, its value and what is allowed.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not (low <= value < float("inf")):
+            raise ValueError(f"{name}: {value} is not allowed, must be >= {low} and finite")
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse another word.
+
+    Raises
+    ------
+    ValueError
+        Names the field, its value and what is allowed.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name}: {value!r} is not allowed, must be one of {', '.join(allowed)}")

@@ -1,0 +1,240 @@
+"""Where training episodes come from: a pool of draws, a function of the seed and the step alone.
+
+`source.at(step)` returns the whole pool that is in force in that step; a learner draws from it with
+its own generator. So a resumed run finds the same episodes without their being saved. Real draws
+come first and stay; synthetic ones (`finecast.learners.augmentation.synthetic`) are made anew from
+time to time, fewer as the training goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from finecast.learners.augmentation.error import held_out_error
+from finecast.learners.augmentation.predictor import Predictor, fit_predictor
+from finecast.learners.augmentation.synthetic import (
+    Source,
+    requests_and_reach,
+    share,
+    synthetic_count,
+    synthetic_episodes,
+    synthetic_instances,
+)
+from finecast.learners.learner import seeded
+from finecast.learners.runs.config import SourceConfig
+from finecast.learners.runs.held_out import FIRST_SEED, lookahead_to
+from finecast.learners.world.draws import episodes_of, fitted_exponent, surrogate_episodes
+from finecast.learners.world.episodes import Episodes, joined_episodes
+from finecast.learners.world.lookahead import Lookahead, lookahead_of
+from finecast.problem.instance import Instance
+from finecast.problem.scenario import Scenario
+from finecast.solvers.result import Callback
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Draws to train on.
+
+    Attributes
+    ----------
+    number
+        Which pool it is; it rises whenever the pool changes.
+    episodes
+        The draws.
+    values
+        Lookahead of all their slots at the storage prices on the path of `mpc`.
+    real
+        Draws that are real; the others, at the end, are synthetic.
+    """
+
+    number: int
+    episodes: Episodes
+    values: Lookahead
+    real: int
+
+
+class EpisodeSource(Protocol):
+    """What learners draw from."""
+
+    def at(self, step: int) -> Pool:
+        """Return the pool of a step; the same for the same step, whatever was asked before."""
+
+
+@dataclass(frozen=True)
+class FixedSource:
+    """The same pool for ever."""
+
+    pool: Pool
+
+    def at(self, step: int) -> Pool:
+        """Return the pool."""
+        return self.pool
+
+
+class ScenarioSource:
+    """Draws of scenarios, with synthetic ones beside them if wanted.
+
+    Parameters
+    ----------
+    scenarios
+        Where they are drawn from; all draws have equal N, K and T.
+    config
+        How many, with which rates, and what is synthetic.
+    seed
+        Chooses the draws.
+    steps
+        Of the whole training, over which the synthetic share falls.
+    callback
+        Told after every draw.
+    """
+
+    def __init__(
+        self,
+        scenarios: Sequence[Scenario],
+        config: SourceConfig,
+        seed: int,
+        *,
+        steps: int = 1,
+        callback: Callback | None = None,
+    ) -> None:
+        self.config, self.seed, self.steps = config, seed, steps
+        self.device = torch.device("cpu")
+        chosen = np.random.default_rng([seed, *b"draws"])
+        parts, self._augmented = [], []
+        for scenario in scenarios:
+            seeds = chosen.choice(FIRST_SEED, config.draws, replace=False).tolist()
+            if config.rates == "true":
+                instances = [scenario.generate(one) for one in seeds]
+                part = episodes_of(
+                    instances, horizon=config.horizon, bound=False, callback=callback
+                )
+            else:
+                part = surrogate_episodes(
+                    scenario, seeds, horizon=config.horizon, callback=callback
+                )
+            parts.append(part)
+            if config.augmentation != "none":
+                self._augmented.append(_augmented(scenario, seeds, config, seed))
+        real = joined_episodes(parts)
+        self._real = Pool(0, real, self._lookahead(real), real.draws)
+        self._newest = self._real
+
+    def at(self, step: int) -> Pool:
+        """Return the pool of a step."""
+        if self.config.augmentation == "none":
+            return self._real
+        number = step // self.config.refresh
+        if self._newest.number != number or self._newest is self._real:
+            self._newest = self._mixed(number)
+        return self._newest
+
+    def to(self, device: torch.device) -> ScenarioSource:
+        """Move the pool to a device; return the source."""
+        self.device = device
+        self._real = self._newest = replace(
+            self._real,
+            episodes=self._real.episodes.to(device),
+            values=lookahead_to(self._real.values, device),
+        )
+        return self
+
+    def _lookahead(self, episodes: Episodes) -> Lookahead:
+        steps = self.config.price_steps
+        return lookahead_of(episodes, steps=steps, warm_steps=max(1, steps // 2))[0]
+
+    def _mixed(self, number: int) -> Pool:
+        """Return the real draws and the synthetic ones of a stage of the training."""
+        generator = seeded(self.seed, f"synthetic {number}")
+        progress = min(1.0, number * self.config.refresh / self.steps)
+        parts = [made for one in self._augmented for made in one.episodes(progress, generator)]
+        if not parts:
+            return replace(self._real, number=number)
+        made = joined_episodes(parts)
+        values = lookahead_to(self._lookahead(made), self.device)
+        real = self._real
+        return Pool(
+            number,
+            joined_episodes([real.episodes, made.to(self.device)]),
+            joined_lookahead([real.values, values]),
+            real.real,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Augmented:
+    """What synthetic draws of a scenario are made from."""
+
+    scenario: Scenario
+    instances: tuple[Instance, ...]
+    predictor: Predictor | None
+    error: float
+    exponent: float
+    config: SourceConfig
+
+    def episodes(self, progress: float, generator: Generator) -> list[Episodes]:
+        """Return synthetic episodes as far as the share at this stage allows: one entry or none."""
+        source = cast("Source", self.config.augmentation)
+        highest = self.config.synthetic
+        wanted = share(self.error, progress, highest=highest)
+        instances = synthetic_instances(
+            source,
+            self.instances,
+            synthetic_count(len(self.instances), wanted),
+            generator,
+            predictor=self.predictor,
+            scenario=self.scenario,
+        )
+        if not instances:
+            return []
+        horizon = self.config.horizon
+        return [synthetic_episodes(instances, exponent=self.exponent, horizon=horizon)]
+
+
+def _augmented(
+    scenario: Scenario, seeds: Sequence[int], config: SourceConfig, seed: int
+) -> _Augmented:
+    """Return what synthetic draws are made from; the predictor's error is that on a fifth of them.
+
+    Raises
+    ------
+    ValueError
+        There are too few draws to hold any out.
+    """
+    instances = [scenario.generate(one) for one in seeds]
+    predictor, error = None, 0.0
+    if config.augmentation == "echo-state":
+        held = max(1, len(instances) // 5)
+        if held == len(instances):
+            raise ValueError(
+                f"source.draws: {len(instances)} is not allowed, must be >= 2 for echo-state: "
+                "one is held out to measure the predictor"
+            )
+        models = instances[0].models
+        known = requests_and_reach(instances[:-held])
+        trial = fit_predictor(*known, models, seeded(seed, "predictor"))
+        error = held_out_error(trial, instances[:-held], instances[-held:]).relative
+        every = requests_and_reach(instances)
+        predictor = fit_predictor(*every, models, seeded(seed, "predictor"))
+    return _Augmented(
+        scenario, tuple(instances), predictor, error, fitted_exponent(instances[0]), config
+    )
+
+
+def joined_lookahead(parts: Sequence[Lookahead]) -> Lookahead:
+    """Return the lookahead of joined episodes, kinds padded to the longest with 0."""
+    kinds = max(part.after.shape[2] for part in parts)
+
+    def padded(table: Tensor) -> Tensor:
+        return torch.nn.functional.pad(table, (0, 0, 0, kinds - table.shape[2]))
+
+    return Lookahead(
+        torch.cat([padded(part.after) for part in parts]),
+        torch.cat([padded(part.cost) for part in parts]),
+        torch.cat([part.price for part in parts]),
+    )

@@ -1,0 +1,314 @@
+"""Training: steps, log, held-out evaluation, checkpoints; what is killed goes on exactly.
+
+A run's folder holds `log.jsonl`, the newest states, and the best policy so far (`policy.json`).
+All that a step depends on is in a state or follows from the seed, so that a run which is killed and
+resumed ends with the same weights as one which is not.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finecast.learners.learner import Learner, learner_kind, load_tensors, tensors_of
+from finecast.learners.runs.checkpoints import (
+    POLICY,
+    Checkpoint,
+    read_checkpoint,
+    remove_state,
+    states,
+    write_checkpoint,
+)
+from finecast.learners.runs.config import RunConfig
+from finecast.learners.runs.held_out import held_out, measured
+from finecast.learners.runs.log import Log
+from finecast.learners.runs.source import ScenarioSource
+from finecast.learners.runs.warm_start import read_start, start_from
+from finecast.problem.files import FormatError
+from finecast.problem.scenario import read_scenario
+from finecast.solvers.result import Callback, Progress
+
+
+class LossNotFiniteError(ValueError):
+    """A loss is not finite; the message names the last good checkpoint."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run ended with.
+
+    Attributes
+    ----------
+    folder
+        Where its checkpoints are.
+    steps
+        Made in all.
+    best
+        Metrics of the best policy on the held-out draws.
+    train_s, cpu_s
+        Wall-clock and CPU seconds, those before a resume included.
+    ended
+        "completed", "early stop" or "interrupted".
+    """
+
+    folder: Path
+    steps: int
+    best: Mapping[str, float]
+    train_s: float
+    cpu_s: float
+    ended: str
+
+
+class _Clock:
+    """Seconds spent, those of earlier sittings included."""
+
+    def __init__(self, found: Checkpoint | None) -> None:
+        earlier = (found.train_s, found.cpu_s) if found else (0.0, 0.0)
+        self._wall = earlier[0] - time.perf_counter()
+        self._cpu = earlier[1] - time.process_time()
+
+    def read(self) -> dict[str, float]:
+        return {
+            "train_s": self._wall + time.perf_counter(),
+            "cpu_s": self._cpu + time.process_time(),
+        }
+
+
+@dataclass
+class _Best:
+    """The best policy so far, and how many held-out evaluations ago it was."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    stale: int = 0
+
+
+def train(
+    run: RunConfig,
+    folder: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    callback: Callback | None = None,
+    locate: Callable[[str], str | os.PathLike[str]] = str,
+) -> Trained:
+    """Train a learner; leave its best policy and its newest states in a folder.
+
+    Parameters
+    ----------
+    run
+        What to train on, how long, how.
+    folder
+        Made if it is not there.
+    resume
+        Go on from the newest state in the folder; start if there is none.
+    callback
+        Told how the run stands.
+    locate
+        Where a scenario named in the run is.
+
+    Raises
+    ------
+    FormatError
+        A scenario or checkpoint is bad, or the disk is full; earlier checkpoints are whole.
+    LossNotFiniteError
+        A loss is not finite.
+    ValueError
+        An option is not allowed, or the folder holds another run.
+    """
+    target = Path(folder)
+    found = _newest(run, target, resume)
+    clock = _Clock(found)
+    torch.set_num_threads(run.threads)
+    start = None
+    if found is None and run.warm_start:  # read before the draws are made: it may be bad
+        start = read_start(Path(locate(run.warm_start)), run.learner, run.learner_options)
+    learner, measure = _prepared(run, callback, locate)
+    step, best, last = 0, _Best(), "none was written"
+    if start is not None:
+        start_from(learner, start)
+    if found is not None:
+        try:
+            load_tensors(learner.parts(), found.tensors)
+            learner.load_extra(_extra(found.tensors), found.counters["learner"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(states(target)[-1], str(error)) from None
+        step, best = found.step, _Best(**found.counters["best"])
+        last = str(states(target)[-1])
+
+    def write(name: str, metrics: Mapping[str, float]) -> str:
+        tensors, counters = learner.extra()
+        tensors = tensors_of(learner.parts()) | {f"extra/{k}": v for k, v in tensors.items()}
+        if name == POLICY:
+            tensors = {key: value for key, value in tensors.items() if key.startswith(POLICY)}
+            counters = {}
+        kept = {"learner": counters, "best": asdict(best)}
+        saved = Checkpoint(
+            run.learner,
+            asdict(run.learner_options),
+            run.as_dict(),
+            step,
+            **clock.read(),
+            tensors=tensors,
+            counters=kept,
+            metrics=metrics,
+        )
+        return str(write_checkpoint(target, name, saved))
+
+    ended = "completed"
+    with Log(target, step, run.tensorboard) as log, _interruptible() as interrupted:
+        while True:
+            if step % run.validate_every == 0 or step == run.steps:
+                metrics = measure(learner)
+                log.add({"step": step, **clock.read(), **_named("held_out", metrics)})
+                if found is None or step > found.step:
+                    better = not best.metrics or metrics["gap"] < best.metrics["gap"]
+                    best.stale = 0 if better else best.stale + 1
+                    if better:
+                        best.metrics = metrics
+                        write(POLICY, metrics)
+            if run.patience and best.stale >= run.patience:
+                ended = "early stop"
+            if interrupted() and step < run.steps:
+                ended = "interrupted"
+            if step % run.checkpoint_every == 0 or step == run.steps or ended != "completed":
+                last = write(f"state-{step:08d}", best.metrics)
+                for old in states(target)[: -run.keep]:
+                    remove_state(old)
+            if step == run.steps or ended != "completed":
+                break
+            row = learner.step()
+            step += 1
+            if not all(math.isfinite(value) for value in row.values()):
+                raise LossNotFiniteError(
+                    f"step {step}: loss is not finite ({row}); the last good checkpoint is {last}"
+                )
+            if step % run.log_every == 0:
+                log.add({"step": step, **clock.read(), **row})
+            if callback is not None:
+                callback(Progress(f"training {run.learner}", step, run.steps, _note(best, metrics)))
+    return Trained(target, step, best.metrics, **clock.read(), ended=ended)
+
+
+def _prepared(
+    run: RunConfig,
+    callback: Callback | None,
+    locate: Callable[[str], str | os.PathLike[str]],
+) -> tuple[Learner, Callable[[Learner], dict[str, float]]]:
+    """Return the learner at step 0, and what measures one on the held-out draws."""
+    device = _device(run.device)
+    scenarios = [read_scenario(locate(name)) for name in run.scenarios]
+    source = ScenarioSource(scenarios, run.source, run.seed, steps=run.steps, callback=callback)
+    source.to(device)
+    held = held_out(
+        scenarios,
+        run.held_out,
+        horizon=run.source.horizon,
+        true_rates=run.held_out_rates == "true",
+        price_steps=run.source.price_steps,
+        callback=callback,
+    ).to(device)
+    kind = learner_kind(run.learner).load()
+    learner: Learner = kind.start(run.learner_options, source, seed=run.seed, device=device)
+    return learner, lambda learner: measured(learner.policy(held.values), held)
+
+
+def _newest(run: RunConfig, folder: Path, resume: bool) -> Checkpoint | None:
+    """Return the newest state in the folder if the run is to go on from it.
+
+    Raises
+    ------
+    FormatError
+        The folder cannot be made, or the state is bad.
+    ValueError
+        There is a state and `resume` is not set, or it is of another run.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FormatError(folder, f"cannot be made: {error.strerror}") from None
+    there = states(folder)
+    if not there:
+        return None
+    if not resume:
+        raise ValueError(
+            f"{folder}: holds a run already ({there[-1].name}); resume it, or choose another folder"
+        )
+    found = read_checkpoint(there[-1])
+    given = run.as_dict()
+    for name, value in given.items():
+        if name not in _FREE and found.run.get(name) != value:
+            raise ValueError(
+                f"{there[-1]}: was made with {name} = {found.run.get(name)!r}, not {value!r}"
+            )
+    if found.step > run.steps:
+        raise ValueError(f"steps: {run.steps} is not allowed, {there[-1]} has made {found.step}")
+    return found
+
+
+_FREE = ("steps", "keep", "patience", "tensorboard", "log_every", "checkpoint_every")
+"""Options of a run that may change when it is resumed."""
+
+
+def _extra(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        key.removeprefix("extra/"): value
+        for key, value in tensors.items()
+        if key.startswith("extra/")
+    }
+
+
+def _named(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": value for name, value in metrics.items()}
+
+
+def _note(best: _Best, metrics: Mapping[str, float]) -> str:
+    return (
+        f"held out: {metrics['delay']:.4g} s, {100 * metrics['gap']:.2f} % above the bound, "
+        f"best {100 * best.metrics['gap']:.2f} %"
+    )
+
+
+def _device(name: str) -> torch.device:
+    """Return a device that is there.
+
+    Raises
+    ------
+    ValueError
+        Unknown, or not there.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device: {name!r} is not allowed here: {reason}") from None
+    return device
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Take the first Ctrl-C as a wish to stop after the step; the second one stops at once."""
+    wished: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def wish(number: int, frame: Any) -> None:
+        wished.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, wish)
+    try:
+        yield lambda: bool(wished)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,1 @@
+"""What is played: episodes, their expected tables, the environment, and baselines."""

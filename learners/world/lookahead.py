@@ -1,0 +1,294 @@
+"""The dynamic programme of `finecast.solvers.heuristics.mpc` on many draws at once.
+
+    W_s(X) = lambda_s . X + P_s min over l of [tau_l(X) + b_s(Q_l(X)) + A_s(Q_l(X))]
+                          + (1 - P_s) A_s(X),      A_s(Q) = min over X within Q of W_{s+1}(X)
+
+Given the prices it does not depend on the caches: `lookahead_of` computes it once for every slot of
+the episodes, at the prices on the path of `mpc` itself, and learners look it up ever after. What a
+copy of a block at node n is worth given the others X is A(X) - A(X + n) at the end of a slot, or
+the same of `cost` without the rent of the next slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from finecast.learners.world.baselines import saving
+from finecast.learners.world.environment import (
+    Rollout,
+    View,
+    deliver,
+    keep_turns,
+    lookup,
+    packed,
+    pull_by_level,
+    rows,
+)
+from finecast.learners.world.episodes import Episodes, Slot
+from finecast.solvers.heuristics.mpc import ROUNDS, STEPS
+
+
+@dataclass(frozen=True, eq=False)
+class Lookahead:
+    """Values of one slot, or with an axis T after E those of all slots.
+
+    Attributes
+    ----------
+    after
+        (E, C, S) A: least cost of the coming slots if these nodes have a block of the kind at the
+        end of the slot, rent included, seconds per byte. `pull_by_level(slot, cached, after)` are
+        the pulls of `mpc`.
+    cost
+        (E, C, S) W of the next slot less its rent: what keeping in these nodes costs; `mpc` keeps
+        by its marginals per byte.
+    price
+        (E, H, N) storage prices lambda, seconds per byte.
+    """
+
+    after: Tensor
+    cost: Tensor
+    price: Tensor
+
+    def slot(self, t: int) -> Lookahead:
+        """Return the values of slot t."""
+        return Lookahead(self.after[:, t], self.cost[:, t], self.price[:, t])
+
+    def select(self, index: Tensor) -> Lookahead:
+        """Return some of the draws."""
+        return Lookahead(self.after[index], self.cost[index], self.price[index])
+
+    def to(self, device: torch.device | str) -> Lookahead:
+        """Return the same on another device."""
+        return Lookahead(self.after.to(device), self.cost.to(device), self.price.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A node policy that pulls and keeps by given values, as `mpc` does.
+
+    Attributes
+    ----------
+    values
+        Of all slots.
+    """
+
+    values: Lookahead
+
+    def pull(self, view: View, n: int | None) -> Tensor:
+        """Pull, all nodes at once, by the levels that are best for this slot and after it."""
+        return pull_by_level(view.slot, view.cached, self.values.after[:, view.slot.t])
+
+    def keep(self, view: View, n: int | None) -> Tensor:
+        """Score by what a copy saves given what the others keep."""
+        return _saving(view, self.values.cost[:, view.slot.t], n)
+
+
+@dataclass(frozen=True, eq=False)
+class _Saving:
+    cost: Tensor
+
+    def pull(self, view: View, n: int | None) -> None:
+        return None
+
+    def keep(self, view: View, n: int | None) -> Tensor:
+        return _saving(view, self.cost, n)
+
+
+def _saving(view: View, cost: Tensor, n: int | None) -> Tensor:
+    if n is not None:
+        return saving(view, cost, n)
+    return torch.stack([saving(view, cost, m) for m in range(view.slot.nodes)], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Programme:
+    """Values, and decisions for the expected bytes: fields as in
+    `finecast.solvers.heuristics.mpc.Values`.
+    """
+
+    cost: tuple[Tensor, ...]
+    after: Tensor
+    kept: tuple[Tensor, ...]
+    sender: tuple[Tensor, ...]
+
+
+def programme(slot: Slot, price: Tensor) -> Lookahead:
+    """Run the dynamic programme of a slot.
+
+    Parameters
+    ----------
+    slot
+        The slot.
+    price
+        (E, H, N) seconds per byte, at least 0.
+    """
+    run = _backwards(slot, price)
+    return Lookahead(run.after, run.cost[0] - _rent(slot, price[:, 0]), price)
+
+
+def storage_prices(
+    slot: Slot, cached: Tensor, *, steps: int = STEPS, start: Tensor | None = None
+) -> Tensor:
+    """Return prices (E, H, N) at which the expected bytes about fit the storage.
+
+    Parameters
+    ----------
+    slot
+        The slot.
+    cached
+        (E, J) int64 what is cached now.
+    steps
+        Subgradient steps.
+    start
+        (E, H, N) prices to start from; None for 0.
+    """
+    dtype = slot.need.dtype
+    size, storage = slot.size.to(dtype), slot.storage.to(dtype)[:, None]
+    price = slot.need.new_zeros((slot.draws, slot.horizon, slot.nodes)) if start is None else start
+    total = torch.zeros_like(price)
+    kind = slot.kind[:, None].expand(-1, slot.horizon, -1)
+    worth = (slot.worth[..., 0] - slot.worth[..., -1]).gather(2, kind)  # (E, H, J)
+    most = (worth * size[:, None]).sum(dim=2).amax(dim=1) / size.sum(dim=1)
+    for step in range(steps):
+        run = _backwards(slot, price)
+        excess = _expected_bytes(slot, run, cached, size) - storage
+        length = (most / (1.0 + step / 4.0))[:, None, None]
+        price = (price + length * excess / storage.clamp(min=1.0)).clamp(min=0.0)
+        if step >= steps // 2:
+            total = total + price
+    return total / (steps - steps // 2)
+
+
+def mpc_marginals(
+    slot: Slot, cached: Tensor, *, steps: int = STEPS, start: Tensor | None = None
+) -> Lookahead:
+    """Return the values at the prices that the caches lead to: `programme` at `storage_prices`.
+
+    Parameters
+    ----------
+    slot, cached, steps, start
+        As in `storage_prices`.
+    """
+    return programme(slot, storage_prices(slot, cached, steps=steps, start=start))
+
+
+def lookahead_of(
+    episodes: Episodes,
+    *,
+    steps: int = STEPS,
+    warm_steps: int | None = None,
+    callback: Callable[[int, int], None] | None = None,
+) -> tuple[Lookahead, Rollout]:
+    """Play `mpc`; return the values of all slots, (E, T, ...), and what was played.
+
+    Parameters
+    ----------
+    episodes
+        The draws.
+    steps
+        Subgradient steps in every slot.
+    warm_steps
+        Steps in all slots but the first, from the prices of the slot before; None: as `steps`,
+        from 0.
+    callback
+        Told the slots done and T.
+    """
+    cache, price = episodes.start, None
+    values, delays, caches, sources = [], [], [], []
+    for t in range(episodes.slots):
+        slot, cached = episodes.slot(t), packed(cache)
+        if price is None or warm_steps is None:
+            look = mpc_marginals(slot, cached, steps=steps)
+        else:
+            start = torch.cat([price[:, 1:], price[:, -1:]], dim=1)
+            look = mpc_marginals(slot, cached, steps=warm_steps, start=start)
+        price = look.price
+        delivery = deliver(slot, cached, pull_by_level(slot, cached, look.after))
+        view = View(slot, cached, delivery.sender, torch.zeros_like(cached), keeping=True)
+        values.append(look)
+        delays.append(delivery.delay)
+        caches.append(cache)
+        sources.append(delivery.source.to(torch.int8))
+        cache = keep_turns(view, _Saving(look.cost), ROUNDS)
+        if callback is not None:
+            callback(t + 1, episodes.slots)
+    after, cost, prices = (
+        torch.stack([getattr(look, name) for look in values], dim=1)
+        for name in ("after", "cost", "price")
+    )
+    played = Rollout(torch.stack(delays, 1), torch.stack(caches, 1), torch.stack(sources, 1))
+    return Lookahead(after, cost, prices), played
+
+
+def _backwards(slot: Slot, price: Tensor) -> _Programme:
+    draws, sets, levels = slot.chain_sender.shape
+    senders = slot.chain_sender.reshape(draws, 1, sets * levels)
+    senders = senders.expand(-1, slot.need.shape[2], -1)
+    times = slot.chain_time.to(price.dtype)[:, None]
+    after = torch.zeros_like(slot.air[:, 0])
+    cost: list[Tensor] = []
+    kept: list[Tensor] = []
+    sender: list[Tensor] = []
+    for s in reversed(range(slot.horizon)):
+        charge = (slot.air[:, s] + after).gather(2, senders)
+        needed, level = (times + charge.reshape(*charge.shape[:2], sets, levels)).min(dim=3)
+        chance = slot.need[:, s, :, None]
+        here = _rent(slot, price[:, s]) + after + chance * (needed - after)
+        sender.insert(0, chosen_senders(slot.chain_sender, level))
+        after, subset = best_subset(here)
+        cost.insert(0, here)
+        kept.insert(0, subset)
+    return _Programme(tuple(cost), after, tuple(kept), tuple(sender))
+
+
+def _rent(slot: Slot, price: Tensor) -> Tensor:
+    """Return (E, 1, S) lambda . X of every set, from prices (E, N)."""
+    return (price @ slot.member.to(price.dtype).T)[:, None]
+
+
+def chosen_senders(chain_sender: Tensor, level: Tensor) -> Tensor:
+    """Return (E, C, S) Q_l(X) of the chosen levels (E, C, S)."""
+    return chain_sender.gather(2, level.transpose(1, 2)).transpose(1, 2)
+
+
+def best_subset(cost: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least cost over all subsets of every set, and the subset, (E, C, S) each."""
+    least = cost.clone()
+    subset = torch.arange(cost.shape[2], device=cost.device).expand(cost.shape).clone()
+    half, shape = 1, cost.shape[:2]
+    while half < cost.shape[2]:
+        pair = least.view(*shape, -1, 2, half)
+        names = subset.view(*shape, -1, 2, half)
+        fewer = pair[:, :, :, 0] <= pair[:, :, :, 1]
+        pair[:, :, :, 1] = torch.where(fewer, pair[:, :, :, 0], pair[:, :, :, 1])
+        names[:, :, :, 1] = torch.where(fewer, names[:, :, :, 0], names[:, :, :, 1])
+        half *= 2
+    return least, subset
+
+
+def _expected_bytes(slot: Slot, run: _Programme, cached: Tensor, size: Tensor) -> Tensor:
+    """Return (E, H, N) the bytes that every node is expected to hold in the coming slots."""
+    draws, kinds, sets = run.after.shape
+    sender = _first_senders(slot, run.after, cached)
+    mass = size.new_zeros((draws, kinds * sets))
+    mass = mass.scatter_add(1, slot.kind * sets + sender, size).view(draws, kinds, sets)
+    member = slot.member.to(size.dtype)
+    used = []
+    for s in range(slot.horizon):
+        held = torch.zeros_like(mass).scatter_add_(2, run.kept[s], mass)
+        used.append(held.sum(dim=1) @ member)
+        moved = slot.need[:, s, :, None] * held
+        mass = (held - moved).scatter_add_(2, run.sender[s], moved)
+    return torch.stack(used, dim=1)
+
+
+def _first_senders(slot: Slot, after: Tensor, cached: Tensor) -> Tensor:
+    """Return (E, J) the sets that hold each block at the end of this slot: the best Q_l(X)."""
+    sender = rows(slot.chain_sender, cached)
+    seconds = rows(slot.chain_time, cached) + lookup(slot.broadcast, slot.group[..., None], sender)
+    level = (seconds + lookup(after, slot.kind[..., None], sender)).argmin(dim=2, keepdim=True)
+    return torch.where(slot.needed, sender.gather(2, level)[..., 0], cached)

@@ -1,0 +1,144 @@
+"""Beamforming methods by name, and many messages at once by any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+
+import numpy as np
+import torch
+
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
+from finecast.solvers.beamforming.kernel.multicast import solve_multicast
+from finecast.solvers.beamforming.worst_case import Multicast
+
+KERNEL = "multicast"
+"""The batched kernel, the default; the others solve one message at a time."""
+
+_ONE_BY_ONE = {
+    "sca": "finecast.solvers.beamforming.sca:solve_sca",
+    "sdr": "finecast.solvers.beamforming.sdr:solve_sdr",
+    "sprocedure": "finecast.solvers.beamforming.sprocedure:solve_sprocedure",
+    "wmmse": "finecast.solvers.beamforming.wmmse:solve_wmmse_single",
+    "matched": "finecast.solvers.beamforming.matched:solve_matched",
+}
+
+TOLERANCE = 1e-3
+"""Bounds on the SNR are lowered until they are within this of what the beams reach, if they can."""
+
+BOXES = 16
+"""Boxes of node amplitudes that branching may examine where errors make the relaxation loose."""
+
+NAMES = (KERNEL, *_ONE_BY_ONE)
+
+
+@dataclass(frozen=True)
+class Beams:
+    """Beams of B messages, each alone on the air.
+
+    Parameters
+    ----------
+    beamformer
+        (B, N, A), square root of watt.
+    snr
+        (B,) guaranteed SNR.
+    bound
+        (B,) certified upper bound on the guaranteed SNR of any beam.
+    """
+
+    beamformer: ComplexArray
+    snr: FloatArray
+    bound: FloatArray
+
+
+def solve_messages(
+    name: str,
+    channel: ComplexArray,
+    error: FloatArray,
+    power: FloatArray,
+    *,
+    node_mask: BoolArray,
+    user_mask: BoolArray,
+    starts: int = 4,
+    seed: int = 0,
+) -> Beams:
+    """Return beams and certified bounds of many messages.
+
+    Parameters
+    ----------
+    name
+        One of `NAMES`. The bounds are the kernel's in every case.
+    channel, error
+        (B, K, N, A) and (B, K, N), normalised by the noise amplitude.
+    power
+        (N,) W.
+    node_mask, user_mask
+        (B, N) and (B, K), who sends and who listens.
+    starts
+        Starts of the kernel's search.
+    seed
+        Seed of random starts.
+
+    Raises
+    ------
+    ValueError
+        There is no such method.
+    """
+    check_name(name)
+    with one_thread():
+        batch = solve_multicast(
+            channel,
+            error,
+            power,
+            node_mask=node_mask,
+            user_mask=user_mask,
+            starts=starts,
+            tolerance=TOLERANCE,
+            boxes=BOXES,
+            seed=seed,
+        )
+    beamformer, snr = np.asarray(batch.beamformer), np.asarray(batch.snr)
+    if name != KERNEL:
+        solve_one = _load(name)
+        beamformer, snr = np.zeros_like(beamformer), np.zeros_like(snr)
+        for b in range(len(channel)):
+            nodes, users = np.flatnonzero(node_mask[b]), np.flatnonzero(user_mask[b])
+            answer = solve_one(
+                channel[b][np.ix_(users, nodes)],
+                error[b][np.ix_(users, nodes)],
+                power[nodes],
+                seed=seed,
+            )
+            beamformer[b, nodes], snr[b] = answer.beamformer, answer.snr
+    return Beams(beamformer, snr, np.asarray(batch.bound))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch on one thread: on matrices this small, two are many times slower than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_name(name: str) -> None:
+    """Refuse an unknown method.
+
+    Raises
+    ------
+    ValueError
+        There is no such method.
+    """
+    if name not in NAMES:
+        raise ValueError(f"beamforming: {name!r} is unknown, expected one of {', '.join(NAMES)}")
+
+
+def _load(name: str) -> Callable[..., Multicast]:
+    module, function = _ONE_BY_ONE[name].split(":")
+    loaded: Callable[..., Multicast] = getattr(import_module(module), function)
+    return loaded

@@ -1,0 +1,128 @@
+"""Where the batched search stands: candidates, the beams they stand for, where they start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finecast.solvers.beamforming.kernel.gram import Group, real_of
+from finecast.solvers.beamforming.kernel.steps import TINY
+
+
+@dataclass
+class Iterate:
+    """Where the search stands, s candidates per problem.
+
+    Attributes
+    ----------
+    phase
+        (B, s, K) complex, e_k of modulus 1.
+    weight, slack
+        (B, s, K) real, lambda and the multipliers z of lambda >= 0.
+    level, upper, lower
+        (B, s, N) real, p_n = norm(w_n) of ENs with errors and the multipliers of p <= 1, p >= 0.
+    """
+
+    phase: Tensor
+    weight: Tensor
+    slack: Tensor
+    level: Tensor
+    upper: Tensor
+    lower: Tensor
+
+    def to(self, dtype: torch.dtype) -> Iterate:
+        """Return the same iterate in the precision of the complex `dtype`."""
+        real = real_of(dtype)
+        rest = (self.weight, self.slack, self.level, self.upper, self.lower)
+        return Iterate(self.phase.to(dtype), *(x.to(real) for x in rest))
+
+    def pick(self, index: Tensor) -> Iterate:
+        """Return candidates `index` (B, m) of every problem."""
+        parts = (self.phase, self.weight, self.slack, self.level, self.upper, self.lower)
+        row = torch.arange(index.shape[0], device=index.device)[:, None]
+        return Iterate(*(x[row, index] for x in parts))
+
+    def take(self, index: Tensor) -> Iterate:
+        """Return the problems `index` (m,) of the batch."""
+        parts = (self.phase, self.weight, self.slack, self.level, self.upper, self.lower)
+        return Iterate(*(x[index] for x in parts))
+
+
+@dataclass(frozen=True)
+class Beams:
+    """Beams w_n = sum_k combination_{n,k} g_{k,n} and what is known of them.
+
+    Attributes
+    ----------
+    value
+        (B, s) real, u = min_k (|y_k| - sum_n eps_{k,n} norm(w_n)).
+    direction
+        (B, s, K) complex, lambda_k e_k.
+    gain
+        (B, s, N) real, so that combination_{n,k} = gain_n direction_k and norm(w_n) <= 1.
+    """
+
+    value: Tensor
+    direction: Tensor
+    gain: Tensor
+
+    def best(self) -> Beams:
+        """Return the best candidate of every problem, in double precision."""
+        index = self.value.argmax(1, keepdim=True)
+        row = torch.arange(len(index), device=index.device)[:, None]
+        return Beams(
+            self.value[row, index].double(),
+            self.direction[row, index].to(torch.complex128),
+            self.gain[row, index].double(),
+        )
+
+    def take(self, index: Tensor) -> Beams:
+        """Return the problems `index` (m,) of the batch."""
+        return Beams(self.value[index], self.direction[index], self.gain[index])
+
+    def put(self, index: Tensor, other: Beams) -> Beams:
+        """Return these beams with those of the problems `index` (m,) replaced."""
+        return Beams(
+            self.value.index_copy(0, index, other.value),
+            self.direction.index_copy(0, index, other.direction),
+            self.gain.index_copy(0, index, other.gain),
+        )
+
+    def where(self, choose: Tensor, other: Beams) -> Beams:
+        """Return these beams where `choose` (B, s) holds, else `other`."""
+        return Beams(
+            torch.where(choose, self.value, other.value),
+            torch.where(choose[..., None], self.direction, other.direction),
+            torch.where(choose[..., None], self.gain, other.gain),
+        )
+
+
+def start(group: Group, phase: Tensor, temperature: float) -> Iterate:
+    """Return the iterate with weights inverse to the users' total gains, at the given phases."""
+    strength = torch.diagonal(group.gram, dim1=-2, dim2=-1).real.clamp(min=0).sqrt().sum(1)
+    weight = group.present / strength.clamp(min=TINY)
+    weight = (weight / weight.sum(-1, keepdim=True))[:, None, :].expand(phase.shape).contiguous()
+    slack = temperature / (weight + 1 - group.present[:, None])
+    level = torch.full((*phase.shape[:2], group.gram.shape[1]), 0.9).to(weight)
+    return Iterate(phase, weight, slack, level, temperature / (1 - level), temperature / level)
+
+
+def initial_phases(group: Group, count: int, seed: int) -> Tensor:
+    """Return (B, count, K) phases: all equal (the MRT sum) first, then random ones.
+
+    The random phases go by the users' rank in strength, so that neither the order of the users
+    nor padding nor the division into chunks matters.
+    """
+    users = group.present.shape[1]
+    angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, (users, count))
+    angle[:, 0] = 0
+    strength = torch.diagonal(group.gram, dim1=-2, dim2=-1).real.sum(1)
+    strength = torch.where(group.present > 0, strength, -1.0)
+    order = torch.argsort(strength, dim=-1, descending=True, stable=True)
+    rank = torch.argsort(order, dim=-1)
+    table = torch.as_tensor(angle, device=strength.device)
+    angles = table[rank].mT.contiguous()
+    return torch.polar(torch.ones_like(angles), angles)

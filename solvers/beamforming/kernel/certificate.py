@@ -1,0 +1,248 @@
+"""Certified upper bounds on max-min multicast beamforming, from any guess of a dual point.
+
+docs/formulation.md section 4.1. Powers absorbed (P_n = 1) and every amplitude norm(w_n) in an
+interval [l_n, h_n], by default [0, 1]: for every lambda in the simplex over the users, alpha > 0
+and D >= 0 with
+
+    sum_k alpha_k g_k g_k^H  <=  blockdiag_n(D_n I)                                            (1)
+
+    u*  <=  sum_k lambda_k^2 / (4 alpha_k) + sum_n max_{q in {l_n, h_n}} (D_n q^2 - c_n q)     (2)
+
+with c_n = sum_k lambda_k eps_{k,n}. Proof: u <= sum_k lambda_k (|y_k| - sum_n eps_{k,n} q_n);
+lambda |y| <= alpha |y|^2 + lambda^2 / (4 alpha); (1) bounds sum_k alpha_k |y_k|^2 by
+sum_n D_n q_n^2; D q^2 - c q is convex in q. In the formulation's symbols a_k = alpha_k / lambda_k
+and mu_n = D_n - c_n / (l_n + h_n): the maximum in (2) is the chord of the square root on
+[l^2, h^2]. Condition (1) is the largest eigenvalue of a |U| x |U| matrix,
+
+    lambda_max(diag(alpha)^1/2 (sum_n S_n / D_n) diag(alpha)^1/2) <= 1,
+
+and dividing alpha by it makes any guess feasible.
+
+Rounding. S_n comes from inner products of length A, so entry (k,l) of the matrix T is off by at
+most gamma sqrt(T_kk T_ll), gamma = (A + N + 9 K + 16) 2^-53 with the few products and roots
+counted, hence the matrix by gamma tr(T) in norm; 4 gamma tr(T) is added to the eigenvalue. The
+eigenvalue routine is not relied on: its value t, padded likewise, counts only if the Cholesky
+factorisation of t I - T runs to completion, which proves that matrix to be above
+-4 (K + 2) 2^-53 tr(t I - T) (S. M. Rump, BIT 46, 2006, theorem 2.3, complex; twice that is taken);
+else the trace is the bound. The sum (2) has absolute error at most gamma times the sum of the
+moduli of its terms, which is added too, as is the deviation of sum_k lambda_k from 1. So the
+number returned bounds u* in exact arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from finecast.solvers.beamforming.kernel.gram import Group
+
+UNIT = 2.0**-53
+SMALLEST = 1e-12
+"""Least D_n, so that 1 / D_n stays finite; any positive value is valid."""
+
+
+@dataclass(frozen=True)
+class DualPoint:
+    """Dual-feasible points, one per problem of a batch.
+
+    Attributes
+    ----------
+    weight
+        (B, K) lambda, in the simplex.
+    slope
+        (B, K) alpha = lambda a of the formulation.
+    price
+        (B, N) D, per unit of transmit power.
+    """
+
+    weight: Tensor
+    slope: Tensor
+    price: Tensor
+
+    def take(self, index: Tensor) -> DualPoint:
+        """Return the points that `index` (m,), or a mask (B,), selects."""
+        return DualPoint(self.weight[index], self.slope[index], self.price[index])
+
+    def put(self, index: Tensor, other: DualPoint) -> DualPoint:
+        """Return these points with those of the problems `index` (m,) replaced."""
+        return DualPoint(
+            self.weight.index_copy(0, index, other.weight),
+            self.slope.index_copy(0, index, other.slope),
+            self.price.index_copy(0, index, other.price),
+        )
+
+    def where(self, choose: Tensor, other: DualPoint) -> DualPoint:
+        """Return this point where `choose` (B,) holds, else `other`."""
+        pick = choose[:, None]
+        return DualPoint(
+            torch.where(pick, self.weight, other.weight),
+            torch.where(pick, self.slope, other.slope),
+            torch.where(pick, self.price, other.price),
+        )
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Certified bounds with the dual points that prove them, in the caller's units.
+
+    For lambda in the simplex, sum_k alpha_k g_k g_k^H <= blockdiag_n(D_n I) over the ENs with
+    power, the bound on u = sqrt(snr) is
+
+        sum_k lambda_k^2 / (4 alpha_k) + sum_n max(0, D_n P_n - sqrt(P_n) sum_k lambda_k eps_{k,n})
+
+    (equation (2) above in the caller's units). Of `certify`, tensors on the CPU.
+
+    Attributes
+    ----------
+    snr
+        (B,) achieved by the beams found on the way.
+    relaxation
+        (B,) bound on the SNR that the dual point proves.
+    bound
+        (B,) the smallest bound proved by any means (single-user bound, branching); it is at
+        most `relaxation`.
+    weight, slope
+        (B, K) lambda and alpha, 0 for users left out.
+    price
+        (B, N) D, infinite at ENs without power.
+    boxes
+        (B,) int64, how many boxes branching examined, 1 without.
+    """
+
+    snr: Tensor
+    relaxation: Tensor
+    bound: Tensor
+    weight: Tensor
+    slope: Tensor
+    price: Tensor
+    boxes: Tensor
+
+
+def rounding(group: Group) -> float:
+    """Return gamma, the relative rounding allowance of sums over this group's arrays."""
+    _, nodes, users, _ = group.gram.shape
+    return 4 * (group.antennas + nodes + 9 * users + 16) * UNIT
+
+
+def coupling(group: Group, slope: Tensor, price: Tensor) -> Tensor:
+    """Return T = diag(alpha)^1/2 (sum_n S_n / D_n) diag(alpha)^1/2, (B, K, K)."""
+    batch, nodes, users, _ = group.gram.shape
+    flat = torch.view_as_real(group.gram).reshape(batch, nodes, -1)
+    mixed = (1 / price)[:, None] @ flat
+    root = slope.sqrt()
+    return torch.view_as_complex(mixed.reshape(batch, users, users, 2)) * (
+        root[:, :, None] * root[:, None, :]
+    )
+
+
+def largest_eigenvalue(matrix: Tensor) -> Tensor:
+    """Return lambda_max (B,) of Hermitian matrices, infinite where an entry is not finite."""
+    sound = matrix.isfinite().all(-1).all(-1)
+    safe = torch.where(sound[:, None, None], matrix, 0.0)
+    try:
+        top = torch.linalg.eigvalsh(safe)[:, -1]
+    except (
+        RuntimeError
+    ):  # no convergence; the trace of a positive semidefinite matrix is no smaller
+        top = torch.diagonal(safe, dim1=-2, dim2=-1).real.sum(-1)
+    return torch.where(sound, top, torch.inf)
+
+
+def proven_eigenvalue(matrix: Tensor, trace: Tensor, gamma: float) -> Tensor:
+    """Return an upper bound (B,) on lambda_max of the exact matrices, see Rounding above."""
+    users = matrix.shape[-1]
+    top = largest_eigenvalue(matrix) + gamma * trace
+    identity = torch.eye(users, dtype=matrix.dtype, device=matrix.device)
+    _, failed = torch.linalg.cholesky_ex(top[:, None, None] * identity - matrix)
+    proof = 8 * (users + 2) * UNIT * (users * top + trace)
+    return torch.where(failed == 0, top + proof, trace) + gamma * trace
+
+
+def dual_value(group: Group, point: DualPoint, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the right-hand side of (2), (B,), and the sum of the moduli of its terms."""
+    spread = _quadratic(point)
+    loss = (point.weight[:, None] @ group.error)[:, 0]
+    at_high = point.price * high**2 - loss * high
+    at_low = point.price * low**2 - loss * low
+    value = spread + torch.maximum(at_high, at_low).sum(-1)
+    return value, spread + (point.price * high**2 + loss * high).sum(-1)
+
+
+def closed(group: Group, guess: DualPoint, low: Tensor, high: Tensor) -> tuple[Tensor, DualPoint]:
+    """Make a guess dual feasible by scaling and return the certified bound on u with the point.
+
+    Parameters
+    ----------
+    guess
+        Any non-negative arrays; need not be feasible, nor weight sum to 1.
+    low, high
+        (B, N) interval of every EN's amplitude norm(w_n), 0 <= low <= high.
+
+    Returns
+    -------
+    (B,) certified bound on u of the scaled problem, and the feasible point that proves it.
+    """
+    gamma = rounding(group)
+    weight = guess.weight.clamp(min=0) * group.present
+    weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-300)
+    slope = guess.slope.clamp(min=1e-14) * group.present
+    loss = (weight[:, None] @ group.error)[:, 0]
+    free = loss / (low + high).clamp(min=SMALLEST)  # a price up to here costs nothing
+    price = torch.maximum(guess.price.clamp(min=SMALLEST), free)
+    matrix = coupling(group, slope, price)
+    trace = torch.diagonal(matrix, dim1=-2, dim2=-1).real.sum(-1)
+    top = proven_eigenvalue(matrix, trace, gamma)
+    slope = slope / top.clamp(min=1e-30)[:, None]
+    # Scaling alpha and D by a common s keeps (1): minimise spread / s + s (priced power).
+    spread = _quadratic(DualPoint(weight, slope, price))
+    best, scaling = torch.full_like(spread, torch.inf), torch.ones_like(spread)
+    factor = torch.ones_like(spread)
+    for _ in range(4 if bool((group.error > 0).any()) else 2):
+        trial = torch.maximum(price * factor[:, None], free)
+        point = DualPoint(weight, slope * factor[:, None], trial)
+        value, moduli = dual_value(group, point, low, high)
+        value = value + gamma * moduli
+        scaling = torch.where(value < best, factor, scaling)
+        best = torch.minimum(best, value)
+        used = torch.where(price * factor[:, None] >= free, high**2, low**2)
+        factor = (spread / (price * used).sum(-1).clamp(min=1e-30)).sqrt().clamp(1e-6, 1e6)
+    point = DualPoint(
+        weight, slope * scaling[:, None], torch.maximum(price * scaling[:, None], free)
+    )
+    sound = best.isfinite() & (weight.sum(-1) > 0.5)
+    return torch.where(sound, best, torch.inf), point
+
+
+def _quadratic(point: DualPoint) -> Tensor:
+    """Return sum_k lambda_k^2 / (4 alpha_k), (B,)."""
+    weight, slope = point.weight, point.slope
+    return torch.where(weight > 0, weight**2 / (4 * slope).clamp(min=1e-300), 0.0).sum(-1)
+
+
+def guess_from_beams(
+    group: Group, direction: Tensor, gain: Tensor
+) -> tuple[DualPoint, Tensor, Tensor]:
+    """Return the dual guess that belongs to beams w_n = gain_n sum_k direction_k g_{k,n}.
+
+    At a rank-one optimum of the relaxation alpha_k = lambda_k / (2 |y_k|) and D_n = r_n / 2.
+
+    Parameters
+    ----------
+    direction
+        (B, K) complex, lambda_k e_k.
+    gain
+        (B, N).
+
+    Returns
+    -------
+    The guess, |y_k| (B, K) and norm(w_n) (B, N).
+    """
+    image = (group.gram @ direction[:, None, :, None])[..., 0]
+    square = (image * direction.conj()[:, None]).real.sum(-1).clamp(min=0)
+    received = (gain[..., None] * image).sum(1).abs()
+    weight = direction.abs()
+    length = square.sqrt()
+    slope = weight / (2 * received.clamp(min=1e-6))
+    return DualPoint(weight, slope, length / 2), received, gain * length

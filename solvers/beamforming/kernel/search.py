@@ -1,0 +1,169 @@
+"""The search for good beams: one straight try, and many starts where it is not proven optimal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finecast.solvers.beamforming.kernel.ascent import ascend
+from finecast.solvers.beamforming.kernel.candidates import Beams, initial_phases, start
+from finecast.solvers.beamforming.kernel.certificate import (
+    DualPoint,
+    closed,
+    coupling,
+    guess_from_beams,
+)
+from finecast.solvers.beamforming.kernel.gram import Group
+from finecast.solvers.beamforming.kernel.newton import settle
+from finecast.solvers.beamforming.kernel.small import search_one
+from finecast.solvers.beamforming.kernel.steps import (
+    CLOSED,
+    FIRST,
+    FIRST_TEMPERATURE,
+    NEAR,
+    SETTLE,
+    SMALL,
+    STAGES,
+)
+
+
+def search(
+    group: Group, starts: int, dtype: torch.dtype, seed: int
+) -> tuple[Tensor, Tensor, DualPoint]:
+    """Return the best beams found as direction (B, K) and gain (B, N), and the best dual guess.
+
+    Every problem is first solved from equal phases. Where the free certificate does not prove the
+    result optimal to `CLOSED`, twice `starts` candidates are screened and the better half goes
+    on, both in `dtype`; the best one is finished in complex128. See `Beams`.
+    """
+    phases = initial_phases(group, 2 * starts, seed)
+    if len(phases) <= SMALL and phases.device.type == "cpu":
+        direction, gain = _one_by_one(group, phases, starts)
+        return direction, gain, guess_from_beams(group, direction, gain)[0]
+    at = _proven(group, _straight(group, phases[:, :1], dtype))
+    left = at.left()
+    if len(left):
+        at = at.put(left, _screened(group.take(left), phases[left], starts, dtype, at.take(left)))
+    return at.beams.direction[:, 0], at.beams.gain[:, 0], at.proof
+
+
+def search_again(
+    group: Group,
+    known: Beams,
+    proof: DualPoint,
+    starts: int,
+    dtype: torch.dtype,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Return beams at least as good as those `known` (B, 1), from starts that the relaxation gives.
+
+    `proof` is a dual point near the relaxation's optimum, and T its matrix (`coupling`). On the
+    central path (1 - T)^-1 - 1, scaled by users, is the covariance of the received signals up to a
+    factor, and next to the optimum the 1 does not count. Starts are the phases of Gaussian vectors
+    of covariance (1 - T)^-1 (randomisation: Sidiropoulos, Davidson, Luo, IEEE TSP 2006).
+    """
+    users = group.present.shape[1]
+    matrix = coupling(group, proof.slope, proof.price)
+    identity = torch.eye(users, dtype=matrix.dtype, device=matrix.device)
+    factor, _ = torch.linalg.cholesky_ex((1 + NEAR) * identity - matrix)
+    normal = np.random.default_rng(seed).standard_normal((2, users, 2 * starts))
+    drawn = torch.as_tensor(normal[0] + 1j * normal[1], device=matrix.device)
+    signal = torch.linalg.solve_triangular(factor.mH, drawn.expand(len(matrix), -1, -1), upper=True)
+    angle = signal.angle().nan_to_num().mT.contiguous()
+    phases = torch.polar(torch.ones_like(angle), angle)
+    found = _screened(group, phases, starts, dtype, _proven(group, known))
+    return found.beams.direction[:, 0], found.beams.gain[:, 0]
+
+
+@dataclass(frozen=True)
+class _Proven:
+    """Beams (B, 1), the least bound (B,) on u found so far and the dual point that proves it."""
+
+    beams: Beams
+    bound: Tensor
+    proof: DualPoint
+
+    def left(self) -> Tensor:
+        """Return the indices of the problems that are not proven solved."""
+        return (self.beams.value[:, 0] * (1 + CLOSED) < self.bound).nonzero()[:, 0]
+
+    def take(self, index: Tensor) -> _Proven:
+        """Return the problems `index` (m,)."""
+        return _Proven(self.beams.take(index), self.bound[index], self.proof.take(index))
+
+    def put(self, index: Tensor, other: _Proven) -> _Proven:
+        """Return these with the problems `index` (m,) replaced."""
+        return _Proven(
+            self.beams.put(index, other.beams),
+            self.bound.index_copy(0, index, other.bound),
+            self.proof.put(index, other.proof),
+        )
+
+    def improved(self, group: Group, beams: Beams) -> _Proven:
+        """Return the better beams of the two, and the smaller of their bounds."""
+        other = _proven(group, beams)
+        lower = self.bound <= other.bound
+        return _Proven(
+            self.beams.where(self.beams.value > beams.value, beams),
+            torch.minimum(self.bound, other.bound),
+            self.proof.where(lower, other.proof),
+        )
+
+
+def _proven(group: Group, beams: Beams) -> _Proven:
+    """Certify beams by their free certificate."""
+    guess, _, _ = guess_from_beams(group, beams.direction[:, 0], beams.gain[:, 0])
+    high = torch.ones_like(beams.gain[:, 0])
+    return _Proven(beams, *closed(group, guess, torch.zeros_like(high), high))
+
+
+def _straight(group: Group, phase: Tensor, dtype: torch.dtype) -> Beams:
+    """Follow one candidate per problem, phases (B, 1, K)."""
+    steps, cut, floor = FIRST
+    rough = group.to(dtype)
+    at = start(rough, phase.to(dtype), FIRST_TEMPERATURE)
+    at, _, temperature = ascend(rough, at, FIRST_TEMPERATURE, cut, floor, steps)
+    steps, cut, floor = SETTLE
+    return settle(group, at.to(torch.complex128), temperature, cut, floor, steps)
+
+
+def _screened(
+    group: Group, phases: Tensor, starts: int, dtype: torch.dtype, known: _Proven
+) -> _Proven:
+    """Screen the candidates, carry the better half, finish the best; improve on what is known."""
+    rough = group.to(dtype)
+    (steps, cut, floor), second, third = STAGES
+    at = start(rough, phases.to(dtype), FIRST_TEMPERATURE)
+    at, screened, temperature = ascend(rough, at, FIRST_TEMPERATURE, cut, floor, steps)
+    at = at.pick(screened.value.topk(starts, dim=1).indices)
+    steps, cut, floor = second
+    at, carried, temperature = ascend(rough, at, temperature, cut, floor, steps)
+    at = at.pick(carried.value.argmax(1, keepdim=True)).to(torch.complex128)
+    steps, cut, floor = SETTLE
+    best = settle(group, at, temperature, cut, floor, steps)
+    for rounded in (screened.best(), carried.best()):  # their values are in `dtype`
+        best = best.where(best.value * (1 + 1e-5) > rounded.value, rounded)
+    known = known.improved(group, best)
+    left = known.left()
+    if len(left):
+        steps, cut, floor = third
+        part = group.take(left)
+        _, finished, _ = ascend(part, at.take(left), temperature, cut, floor, steps)
+        known = known.put(left, known.take(left).improved(part, finished))
+    return known
+
+
+def _one_by_one(group: Group, phases: Tensor, starts: int) -> tuple[Tensor, Tensor]:
+    """Search every problem of a small batch by itself, its absent users left out."""
+    direction = torch.zeros_like(phases[:, 0])
+    gain = torch.zeros_like(group.error[:, 0])
+    for i, users in enumerate((group.present > 0).numpy()):
+        gram = np.ascontiguousarray(group.gram[i].numpy()[:, users][:, :, users])
+        error, phase = group.error[i].numpy()[users], phases[i].numpy()[:, users]
+        (_, beams, gains), _ = search_one(gram, error, phase, starts, group.antennas)
+        direction[i, torch.from_numpy(users)] = torch.from_numpy(beams)
+        gain[i] = torch.from_numpy(gains)
+    return direction, gain

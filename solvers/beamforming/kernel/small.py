@@ -1,0 +1,375 @@
+"""The search of `search.py` for one problem at a time, in NumPy.
+
+A step on arrays of a few dozen entries costs what calling it costs, and NumPy's calls are several
+times cheaper than torch's. Same formulas (`ascent.py`, `newton.py`), same schedule, same starts,
+always double precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dgesv
+
+from finecast.problem.arrays import ComplexArray, FloatArray
+from finecast.solvers.beamforming.kernel.certificate import UNIT
+from finecast.solvers.beamforming.kernel.steps import (
+    CLOSED,
+    COUPLING,
+    FIRST,
+    FIRST_TEMPERATURE,
+    PHASED,
+    SETTLE,
+    STAGES,
+    TINY,
+    TURN,
+)
+
+Beam = tuple[float, ComplexArray, FloatArray]
+"""u, direction (K,) and gain (N,): w_n = gain_n sum_k direction_k g_{k,n}."""
+
+NONE: Beam = (-np.inf, np.zeros(0, complex), np.zeros(0))
+
+
+@dataclass
+class State:
+    """Candidates of one problem, see `candidates.Iterate`: phase (s, K), ..., level (s, N)."""
+
+    phase: ComplexArray
+    weight: FloatArray
+    slack: FloatArray
+    level: FloatArray
+    upper: FloatArray
+    lower: FloatArray
+
+    def pick(self, index: NDArray[np.intp]) -> State:
+        """Return the candidates `index`."""
+        return State(
+            self.phase[index],
+            self.weight[index],
+            self.slack[index],
+            self.level[index],
+            self.upper[index],
+            self.lower[index],
+        )
+
+
+def search_one(
+    gram: ComplexArray,
+    error: FloatArray,
+    phase: ComplexArray,
+    starts: int,
+    antennas: int,
+) -> tuple[Beam, float]:
+    """Return the best beams found for one group without padding, and the free bound on u.
+
+    Parameters
+    ----------
+    gram
+        (N, K, K), S_n[k,l] = g_{k,n}^H g_{l,n} of the scaled channels.
+    error
+        (K, N) radii in the same unit.
+    phase
+        (s, K) phases to start from, the first one for the straight try.
+    starts
+        How many candidates go on after the first stage.
+    antennas
+        Length of the inner products behind gram.
+    """
+    with np.errstate(all="ignore"):
+        at = _start(gram, phase[:1])
+        at, _, tau = _follow(gram, error, at, FIRST_TEMPERATURE, *FIRST, coupled=False)
+        _, best, _ = _follow(gram, error, at, tau, *SETTLE, coupled=True)
+        bound = free_bound(gram, error, antennas, best)
+        if best[0] * (1 + CLOSED) >= bound:
+            return best, bound
+        first, second, third = STAGES
+        at, value, screened, tau = _ascend(
+            gram, error, _start(gram, phase), FIRST_TEMPERATURE, *first
+        )
+        keep = np.argsort(-value, kind="stable")[:starts]
+        at, value, carried, tau = _ascend(gram, error, at.pick(keep), tau, *second)
+        at = at.pick(np.array([value.argmax()]))
+        _, settled, _ = _follow(gram, error, at, tau, *SETTLE, coupled=True)
+        best = max(best, screened, carried, settled, key=lambda beam: beam[0])
+        bound = min(bound, free_bound(gram, error, antennas, best))
+        if best[0] * (1 + CLOSED) >= bound:
+            return best, bound
+        _, finished, _ = _follow(gram, error, at, tau, *third, coupled=False)
+        best = max(best, finished, key=lambda beam: beam[0])
+        return best, min(bound, free_bound(gram, error, antennas, best))
+
+
+def _start(gram: ComplexArray, phase: ComplexArray) -> State:
+    nodes = len(gram)
+    strength = np.sqrt(np.maximum(np.einsum("nkk->nk", gram).real, 0)).sum(0)
+    weight = 1 / np.maximum(strength, TINY)
+    weight = np.tile(weight / weight.sum(), (len(phase), 1))
+    level = np.full((len(phase), nodes), 0.9)
+    tau = FIRST_TEMPERATURE
+    return State(phase, weight, tau / weight, level, tau / (1 - level), tau / level)
+
+
+def _ascend(
+    gram: ComplexArray,
+    error: FloatArray,
+    at: State,
+    tau: float,
+    steps: int,
+    cut: float,
+    floor: float,
+) -> tuple[State, FloatArray, Beam, float]:
+    """Take steps of `ascent.ascend`; return state, values (s,), the best beams met, and tau.
+
+    Beams are judged in the last quarter of the way.
+    """
+    nodes, users, _ = gram.shape
+    stacked = gram.reshape(nodes * users, users).T
+    flat = gram.reshape(nodes, users * users)
+    per_node = error.T
+    erring = error.any(0)
+    robust = bool(erring.any())
+    phase, weight, slack = at.phase, at.weight, at.slack
+    level, upper, lower = at.level, at.upper, at.lower
+    on = np.where(erring, level, 1.0)
+    candidates = len(phase)
+    value, best = np.full(candidates, -np.inf), NONE
+    right = np.ones((candidates, users, 2))
+    conjugate, direction = phase.conj(), phase * weight
+    image = conjugate[:, None] * (direction @ stacked).reshape(-1, nodes, users)
+    square = np.maximum((image.real @ weight[..., None])[..., 0], 0)
+    for step in range(steps):
+        if step >= steps - max(1, steps // 4):
+            gain = on / np.sqrt(np.maximum(square, TINY))
+            received = np.abs((gain[:, None] @ image)[:, 0])
+            now = (received - on @ per_node if robust else received).min(-1)
+            value = np.fmax(value, now)
+            top = int(now.argmax())
+            if now[top] > best[0]:
+                best = float(now[top]), direction[top], gain[top]
+        length = np.sqrt(square + tau * tau)
+        per_length = on / length
+        toward = image.real / length[..., None]
+        mixed = (per_length @ flat).reshape(candidates, users, users)
+        hessian = (conjugate[..., None] * mixed * phase[:, None]).real
+        hessian -= toward.swapaxes(1, 2) @ (toward * per_length[..., None])
+        if robust:
+            slope = toward - per_node
+            residual = length - weight @ error + tau / level - tau / (1 - level)
+            soft = np.where(erring, 1 / (lower / level + upper / (1 - level)), 0.0)
+            hessian += slope.swapaxes(1, 2) @ (slope * soft[..., None])
+            gradient = ((on + soft * residual)[:, None] @ slope)[:, 0]
+        else:
+            gradient = toward.sum(1)
+        barrier = slack / weight
+        hessian.reshape(candidates, -1)[:, :: users + 1] += barrier
+        rest = tau / weight
+        right[..., 0] = rest - gradient
+        try:
+            solved = np.linalg.solve(hessian, right)
+        except np.linalg.LinAlgError:  # keep the best met so far
+            break
+        move, shift = solved[..., 0], solved[..., 1]
+        move = move - (move.sum(-1) / shift.sum(-1))[:, None] * shift
+        slack_move = rest - slack - barrier * move
+        largest = (-slack_move / slack).max(-1, keepdims=True)
+        if robust:
+            level_move = soft * (residual + (slope @ move[..., None])[..., 0])
+            level, upper, lower, largest = _levels(level, upper, lower, level_move, tau, largest)
+            on = np.where(erring, level, 1.0)
+        weight = weight + 0.95 / np.maximum((-move / weight).max(-1, keepdims=True), 0.95) * move
+        slack = slack + 0.95 / np.maximum(largest, 0.95) * slack_move
+        direction = phase * weight
+        image = conjugate[:, None] * (direction @ stacked).reshape(-1, nodes, users)
+        square = np.maximum((image.real @ weight[..., None])[..., 0], 0)
+        signal = ((on / np.sqrt(square + tau * tau))[:, None] @ image)[:, 0] + TINY
+        phase = phase * (signal / np.abs(signal))
+        tau = max(tau * cut, floor)
+        conjugate, direction = phase.conj(), phase * weight
+        image = conjugate[:, None] * (direction @ stacked).reshape(-1, nodes, users)
+        square = np.maximum((image.real @ weight[..., None])[..., 0], 0)
+    return State(phase, weight, slack, level, upper, lower), value, best, tau
+
+
+def _follow(
+    gram: ComplexArray,
+    error: FloatArray,
+    at: State,
+    tau: float,
+    steps: int,
+    cut: float,
+    floor: float,
+    *,
+    coupled: bool,
+) -> tuple[State, Beam, float]:
+    """Take steps of `newton.settle`, or uncoupled ones of `ascent.ascend`, from one candidate.
+
+    Returns the state, the best beams met (in the last quarter if uncoupled) and tau.
+    """
+    nodes, users, _ = gram.shape
+    size = 2 * users if coupled else users
+    stacked = gram.reshape(nodes * users, users)
+    flat = gram.reshape(nodes, users * users)
+    per_node = np.ascontiguousarray(error.T)
+    padding = np.zeros((nodes, size))
+    padding[:, :users] = per_node
+    erring = error.any(0)
+    robust = bool(erring.any())
+    still = 1.0 - erring
+    phase, weight, slack = at.phase[0], at.weight[0], at.slack[0]
+    level, upper, lower = at.level[0], at.upper[0], at.lower[0]
+    on = level * erring + still
+    best = NONE
+    toward = np.empty((nodes, size))
+    hessian = np.empty((size, size), order="F")
+    diagonal = hessian.T.reshape(-1)[:: size + 1]
+    right = np.zeros((size, 2), order="F")
+    right[:users, 1] = 1
+    first = 0 if coupled else steps - max(1, steps // 4)
+    for step in range(steps + 1):
+        direction = phase * weight
+        image = phase.conj() * (stacked @ direction).reshape(nodes, users)
+        square = image.real @ weight
+        if step and not coupled:
+            signal = (on / np.sqrt(np.abs(square) + tau * tau)) @ image + TINY
+            phase = phase * (signal / np.abs(signal))
+            direction = phase * weight
+            image = phase.conj() * (stacked @ direction).reshape(nodes, users)
+            square = image.real @ weight
+        square = np.maximum(square, TINY)
+        if step >= first:
+            gain = on / np.sqrt(square)
+            received = np.abs(gain @ image)
+            value = float((received - on @ per_node if robust else received).min())
+            if value > best[0]:
+                best = value, direction, gain
+            dual = np.maximum(np.sqrt(square) - per_node @ weight, 0).sum()
+            if value * (1 + PHASED) >= dual:  # as good as these phases allow
+                break
+        if step == steps:
+            break
+        length = np.sqrt(square + tau * tau)
+        per_length = on / length
+        conjugate = phase.conj()
+        mixed = (per_length @ flat).reshape(users, users) * (conjugate[:, None] * phase)
+        toward[:, :users] = image.real
+        hessian[:users, :users] = mixed.real
+        if coupled:
+            toward[:, users:] = image.imag
+            hessian[users:, :users] = mixed.imag
+            hessian[:users, users:] = -mixed.imag
+            hessian[users:, users:] = COUPLING * mixed.real
+        toward /= length[:, None]
+        slope = toward - padding
+        gradient = on @ slope
+        if robust:
+            residual = length - per_node @ weight + tau / level - tau / (1 - level)
+            soft = erring / (lower / level + upper / (1 - level))
+            scaled = slope * np.sqrt(soft)[:, None]
+            hessian += scaled.T @ scaled
+            gradient += (soft * residual) @ slope
+        toward *= np.sqrt(per_length)[:, None]
+        hessian -= toward.T @ toward
+        barrier, rest = slack / weight, tau / weight
+        diagonal[:users] += barrier
+        if coupled:
+            diagonal[users:] -= np.abs(per_length @ image) / weight
+        right[:, 0] = -gradient
+        right[:users, 0] += rest
+        solved = dgesv(hessian, right)[2]
+        both, shift = solved.T
+        both = both - (both[:users].sum() / shift[:users].sum()) * shift
+        move = both[:users]
+        slack_move = rest - slack - barrier * move
+        limit = (slack_move / slack).min()
+        if not np.isfinite(limit):  # keep the best met so far
+            break
+        if robust:
+            level_move = soft * (residual + slope @ both)
+            room = 1 - level
+            upper_move = (tau + upper * level_move) / room - upper
+            lower_move = (tau - lower * level_move) / level - lower
+            limits = (
+                level_move / level,
+                -level_move / room,
+                upper_move / upper,
+                lower_move / lower,
+            )
+            limit = min(limit, np.concatenate(limits).min())
+        reach = 0.95 / max(-limit, 0.95)
+        slack = slack + reach * slack_move
+        if robust:
+            level = level + reach * level_move
+            upper = upper + reach * upper_move
+            lower = lower + reach * lower_move
+            on = level * erring + still
+        if coupled:
+            phase = phase * np.exp(1j * np.minimum(np.maximum(both[users:] / weight, -TURN), TURN))
+        weight = weight + 0.95 / max(-(move / weight).min(), 0.95) * move
+        tau = max(tau * cut, floor)
+    state = State(*(x[None] for x in (phase, weight, slack, level, upper, lower)))
+    return state, best, tau
+
+
+def _levels(
+    level: FloatArray,
+    upper: FloatArray,
+    lower: FloatArray,
+    move: FloatArray,
+    tau: float,
+    largest: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return level, upper and lower after the step, and the largest ratio that limited it."""
+    above = 1 - level
+    upper_move = (tau + upper * move) / above - upper
+    lower_move = (tau - lower * move) / level - lower
+    ratios = np.maximum(
+        np.maximum(-move / level, move / above),
+        np.maximum(-upper_move / upper, -lower_move / lower),
+    )
+    largest = np.maximum(largest, ratios.max(-1, keepdims=largest.ndim > 0))
+    reach = 0.95 / np.maximum(largest, 0.95)
+    return (
+        level + reach * move,
+        upper + reach * upper_move,
+        lower + reach * lower_move,
+        largest,
+    )
+
+
+def free_bound(gram: ComplexArray, error: FloatArray, antennas: int, beam: Beam) -> float:
+    """Return the free certificate on u of beams, `guess_from_beams` and `closed` of one group."""
+    nodes, users, _ = gram.shape
+    _, direction, gain = beam
+    gamma = 4 * (antennas + nodes + 9 * users + 16) * UNIT
+    image = gram @ direction
+    length = np.sqrt(np.maximum((image @ direction.conj()).real, 0))
+    weight = np.abs(direction)
+    slope = np.maximum(weight / (2 * np.maximum(np.abs(gain @ image), 1e-6)), 1e-14)
+    weight = weight / weight.sum()
+    loss = weight @ error
+    price = np.maximum(np.maximum(length / 2, 1e-12), loss)  # a price up to the loss is free
+    root = np.sqrt(slope)
+    matrix = np.tensordot(1 / price, gram, 1) * (root[:, None] * root)
+    if not np.isfinite(matrix).all():
+        return np.inf
+    trace = np.trace(matrix).real
+    try:
+        top = np.linalg.eigvalsh(matrix)[-1] + gamma * trace
+        np.linalg.cholesky(top * np.eye(users) - matrix)
+        top += 8 * (users + 2) * UNIT * (users * top + trace)
+    except np.linalg.LinAlgError:
+        top = trace
+    slope = slope / max(top + gamma * trace, 1e-30)
+    spread = (weight**2 / (4 * slope)).sum()
+    best, factor = np.inf, 1.0
+    for _ in range(4 if error.any() else 2):
+        trial = np.maximum(price * factor, loss)
+        priced, lost = trial.sum(), loss.sum()
+        value = spread / factor + np.maximum(trial - loss, 0).sum()
+        best = min(best, value + gamma * (spread / factor + priced + lost))
+        paying = price[price * factor >= loss].sum()
+        factor = min(max(np.sqrt(spread / max(paying, 1e-30)), 1e-6), 1e6)
+    return float(best) if np.isfinite(best) else np.inf

@@ -1,0 +1,1 @@
+"""Placement by a rule, online or offline; no proof of its own."""

@@ -1,0 +1,153 @@
+"""LRU and LFU: classical replacement, block by block and node by node.
+
+A node keeps, of what it holds at the end of a slot, the blocks used last or most often, each that
+still fits. A block counts as used in every slot in which somebody needs it: all nodes that hold it
+then broadcast it, so the last use of a held block is the last slot in which it was needed, at
+every node alike. Misses come by the best chain level. x[0] is that of `popular`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray, checked_number
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.heuristics.popularity import most_popular
+from finecast.solvers.heuristics.rules import keep_by_score, pull
+from finecast.solvers.online import Observation, Prior, solve_by_policy
+from finecast.solvers.result import Answer, Callback
+
+
+@dataclass(frozen=True)
+class LeastRecentlyUsed:
+    """Keep the blocks used last; of those used in the same slot, the more often requested."""
+
+    def place(self, prior: Prior) -> BoolArray:
+        """Hold the most popular blocks."""
+        return most_popular(prior)
+
+    def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:
+        """Pull what is missed; keep what was used last."""
+        wanted = request_counts(observation)
+        slot = np.arange(len(wanted))[:, None]
+        last = np.where(wanted > 0, slot, -1).max(axis=0)
+        often = wanted.sum(axis=0)
+        # Counts only decide between blocks of the same slot: their share stays below 1.
+        return _replaced(observation, cache, last + often / (1.0 + often.max()))
+
+
+@dataclass(frozen=True)
+class LeastFrequentlyUsed:
+    """Keep the blocks requested most often, a request of s slots ago counting decay^s.
+
+    Counts are of all requests since slot 0, of blocks not held too ("perfect" LFU).
+
+    Attributes
+    ----------
+    decay
+        In (0, 1]; 1 never forgets.
+    """
+
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        checked_number("decay", self.decay, above=0.0, high=1.0)
+
+    def place(self, prior: Prior) -> BoolArray:
+        """Hold the most popular blocks."""
+        return most_popular(prior)
+
+    def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:
+        """Pull what is missed; keep what was requested most."""
+        wanted = request_counts(observation)
+        age = np.arange(len(wanted))[::-1]
+        return _replaced(observation, cache, self.decay**age @ wanted)
+
+
+def request_counts(observation: Observation) -> FloatArray:
+    """Return (t + 1, J), how many users wanted each block in the slots so far."""
+    requests = observation.requests
+    contains = observation.prior.library.model_blocks
+    counts = [contains[slot[slot >= 0]].sum(axis=0) for slot in requests]
+    return np.array(counts, dtype=np.float64)
+
+
+def _replaced(
+    observation: Observation, cache: BoolArray, score: FloatArray
+) -> tuple[IntArray, BoolArray]:
+    source = pull(observation.problem, cache)
+    size, storage = observation.problem.block_size, observation.problem.storage
+    return source, keep_by_score(score, cache | (source >= 0), size, storage)
+
+
+def solve_lru(
+    instance: Instance,
+    *,
+    time_limit: float | None = None,
+    gap: float | None = None,
+    seed: int = 0,
+    start: Solution | None = None,
+    callback: Callback | None = None,
+    beamforming: str = "multicast",
+    restrict: str | Iterable[str] = (),
+    rate_cache: str | None = None,
+) -> Answer:
+    """Evict what was used least recently.
+
+    Parameters
+    ----------
+    instance, time_limit, gap, seed, start, callback
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
+    beamforming, restrict, rate_cache
+        As in `finecast.solvers.joint.prepare`.
+    """
+    return solve_by_policy(
+        LeastRecentlyUsed(),
+        "lru",
+        instance,
+        seed=seed,
+        callback=callback,
+        beamforming=beamforming,
+        restrict=restrict,
+        rate_cache=rate_cache,
+    )
+
+
+def solve_lfu(
+    instance: Instance,
+    *,
+    time_limit: float | None = None,
+    gap: float | None = None,
+    seed: int = 0,
+    start: Solution | None = None,
+    callback: Callback | None = None,
+    decay: float = 0.8,
+    beamforming: str = "multicast",
+    restrict: str | Iterable[str] = (),
+    rate_cache: str | None = None,
+) -> Answer:
+    """Evict what was used least frequently.
+
+    Parameters
+    ----------
+    instance, time_limit, gap, seed, start, callback
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
+    decay
+        Weight of a request of the slot before, in (0, 1].
+    beamforming, restrict, rate_cache
+        As in `finecast.solvers.joint.prepare`.
+    """
+    return solve_by_policy(
+        LeastFrequentlyUsed(decay),
+        "lfu",
+        instance,
+        seed=seed,
+        callback=callback,
+        beamforming=beamforming,
+        restrict=restrict,
+        rate_cache=rate_cache,
+    )

@@ -1,0 +1,107 @@
+"""Rolling: pull for this slot, keep for the next one.
+
+Misses come by the best chain level of the slot. Every node then keeps the copies that save most
+expected delay per byte in the next slot, under the forecast conditional on the requests so far and
+the channels of this slot (`expected.coming_tables`). The nodes decide in turn, for some rounds: in
+the first, a node knows what those before it keep and counts on nobody else; later, what all others
+keep. All at once, each expects the others to keep what they hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from finecast.problem.arrays import BoolArray, IntArray
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Solution
+from finecast.solvers.heuristics.expected import coming_tables
+from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
+from finecast.solvers.heuristics.rules import keep_by_cost, node_sets, pull
+from finecast.solvers.online import Observation, Prior, solve_by_policy
+from finecast.solvers.result import Answer, Callback
+
+
+@dataclass(frozen=True)
+class Rolling:
+    """Keep what saves most expected delay in the next slot.
+
+    Attributes
+    ----------
+    rounds
+        How often every node decides, at least 1.
+    in_turn
+        The nodes decide one after another; else all at once.
+    """
+
+    rounds: int = 3
+    in_turn: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ValueError(f"rounds: {self.rounds} is not allowed, must be >= 1")
+
+    def place(self, prior: Prior) -> BoolArray:
+        """Place greedily for the expected delay of slot 0."""
+        return greedy_by_popularity(prior, 1)
+
+    def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:
+        """Pull for this slot, keep for the next."""
+        problem = observation.problem
+        source = pull(problem, cache)
+        coming = coming_tables(observation, 1).cost
+        if not len(coming):  # the last slot: nothing comes after it
+            return source, cache
+        held = cache | (source >= 0)
+        sets = node_sets(held)
+        keep = keep_by_cost(
+            coming[0],
+            held,
+            problem.block_size,
+            problem.storage,
+            np.zeros_like(sets) if self.in_turn else sets,
+            rounds=self.rounds,
+            in_turn=self.in_turn,
+        )
+        return source, keep
+
+
+def solve_rolling(
+    instance: Instance,
+    *,
+    time_limit: float | None = None,
+    gap: float | None = None,
+    seed: int = 0,
+    start: Solution | None = None,
+    callback: Callback | None = None,
+    rounds: int = 3,
+    simultaneous: bool = False,
+    beamforming: str = "multicast",
+    restrict: str | Iterable[str] = (),
+    rate_cache: str | None = None,
+) -> Answer:
+    """Pull for this slot, keep for the next.
+
+    Parameters
+    ----------
+    instance, time_limit, gap, seed, start, callback
+        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
+    rounds
+        How often every node decides what to keep in a slot, at least 1.
+    simultaneous
+        The nodes decide what to keep all at once instead of in turn.
+    beamforming, restrict, rate_cache
+        As in `finecast.solvers.joint.prepare`.
+    """
+    return solve_by_policy(
+        Rolling(rounds, in_turn=not simultaneous),
+        "rolling",
+        instance,
+        seed=seed,
+        callback=callback,
+        beamforming=beamforming,
+        restrict=restrict,
+        rate_cache=rate_cache,
+    )

@@ -1,0 +1,1 @@
+"""Placement by mixed-integer programmes, to a proof."""

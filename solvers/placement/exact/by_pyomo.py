@@ -1,0 +1,175 @@
+"""The Pyomo model solved by HiGHS through Pyomo: the reference, and its linear relaxation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from pyomo.contrib.solver.solvers.highs import Highs
+
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.solvers.heuristics.rules import keep_by_score
+from finecast.solvers.placement.chains import classes, placement_of_paths
+from finecast.solvers.placement.exact.pyomo_model import everything_from_the_cloud, placement_model
+from finecast.solvers.placement.exact.state_flow import PROOF_GAP, best_senders
+from finecast.solvers.placement.problem import Placement, PlacementProblem
+from finecast.solvers.placement.result import PlacementResult, Progress
+from finecast.solvers.result import BoundKind, TracePoint
+
+ROUNDING = 1e-12
+"""The bound that all nodes send everything is lowered by this share: rounding of its sum."""
+
+
+def solve_milp(
+    problem: PlacementProblem,
+    *,
+    gap: float | None = None,
+    time_limit: float | None = None,
+    seed: int = 0,
+    start: Placement | None = None,
+    callback: Callable[[TracePoint], None] | None = None,
+) -> PlacementResult:
+    """Find a placement and try to prove it optimal, by the model as it stands.
+
+    The decisions of HiGHS are rounded and judged by `placement_delay`; its status is not asked.
+    The better of them and the start (else everything from the cloud) is returned. Pyomo cannot hand
+    HiGHS the start, and building the model, which counts against `time_limit`, is not interrupted.
+
+    Parameters
+    ----------
+    problem, gap, time_limit, seed, start, callback
+        As for `solve_lagrangian`.
+
+    Raises
+    ------
+    ValueError
+        Where `start` is not feasible, or `gap` or `time_limit` is negative.
+    """
+    return _solve(_decisions, problem, gap, time_limit, seed, start, callback)
+
+
+def solve_lp(
+    problem: PlacementProblem,
+    *,
+    gap: float | None = None,
+    time_limit: float | None = None,
+    seed: int = 0,
+    start: Placement | None = None,
+    callback: Callable[[TracePoint], None] | None = None,
+) -> PlacementResult:
+    """Round the linear relaxation of the model to a placement; its value is the bound.
+
+    In the order of the slots, every node caches the blocks of the largest x that it can have and
+    that still fit; the migrations are then the best ones of the sequential schedule. The better of
+    this and the start (else everything from the cloud) is returned.
+
+    Parameters
+    ----------
+    problem, gap, time_limit, seed, start, callback
+        As for `solve_milp`.
+
+    Raises
+    ------
+    ValueError
+        As for `solve_milp`.
+    """
+    return _solve(_rounded, problem, gap, time_limit, seed, start, callback)
+
+
+def _solve(
+    placement_of: Callable[[PlacementProblem, Any], Placement],
+    problem: PlacementProblem,
+    gap: float | None,
+    time_limit: float | None,
+    seed: int,
+    start: Placement | None,
+    callback: Callable[[TracePoint], None] | None,
+) -> PlacementResult:
+    """Solve the model (relaxed when the solution is to be rounded) and judge what it says."""
+    started = time.perf_counter()
+    for name, value in (("gap", gap), ("time_limit", time_limit)):
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name}: {value!r} is not allowed, must be >= 0 or None")
+    simple = everywhere(problem)
+    progress = Progress(
+        problem, start or everything_from_the_cloud(problem), simple,
+        started=started, gap=gap, time_limit=time_limit, callback=callback, optimal_gap=PROOF_GAP,
+    )  # fmt: skip
+    if progress.finished:
+        return progress.result()
+    try:
+        _branch_and_bound(progress, placement_of, seed)
+    except KeyboardInterrupt:
+        progress.interrupted = True
+    by_milp = progress.lower_bound > simple
+    return progress.result(None, BoundKind.MILP if by_milp else BoundKind.CERTIFIED)
+
+
+def _branch_and_bound(
+    progress: Progress, placement_of: Callable[[PlacementProblem, Any], Placement], seed: int
+) -> None:
+    """Let HiGHS solve the model; offer its placement and its bound to the progress."""
+    model = placement_model(progress.problem, relaxed=placement_of is _rounded)
+    limited = np.isfinite(progress.deadline)
+    results = Highs().solve(
+        model,
+        load_solutions=False,
+        raise_exception_on_nonoptimal_result=False,
+        threads=1,
+        time_limit=max(0.01, progress.deadline - time.perf_counter()) if limited else None,
+        rel_gap=0.5 * progress.wanted,
+        abs_gap=0.0,
+        solver_options={
+            "random_seed": seed,
+            "small_matrix_value": 1e-12,
+            "mip_feasibility_tolerance": 1e-9,
+            "primal_feasibility_tolerance": 1e-9,
+            "dual_feasibility_tolerance": 1e-9,
+        },
+    )
+    if results.incumbent_objective is not None:
+        results.solution_loader.load_vars()
+        # A solution within the tolerances of HiGHS may still break a rule.
+        with suppress(ValueError):
+            progress.offer(placement_of(progress.problem, model))
+    bound = results.objective_bound
+    if bound is not None and np.isfinite(bound):
+        progress.raise_bound(bound)
+
+
+def everywhere(problem: PlacementProblem) -> float:
+    """Return the bound (s) that every node sends every needed block: sum_tj s_j broadcast[all]."""
+    t, j = np.nonzero(problem.group >= 0)
+    fastest = [problem.broadcast[a][problem.group[a, b], -1] for a, b in zip(t, j, strict=True)]
+    return float((problem.block_size[j] * np.array(fastest)).sum() * (1.0 - ROUNDING))
+
+
+def _cached(problem: PlacementProblem, model: Any) -> FloatArray:
+    """Return x (T, N, J)."""
+    shape = (problem.slots, problem.nodes, problem.blocks)
+    return np.array([model.x[index].value for index in np.ndindex(shape)]).reshape(shape)
+
+
+def _decisions(problem: PlacementProblem, model: Any) -> Placement:
+    """Read the placement off the integer solution."""
+    cache: BoolArray = _cached(problem, model) > 0.5
+    source: IntArray = np.full(cache.shape, -1)
+    for (t, j, m, n), receive in model.receive.items():
+        if receive.value > 0.5:
+            source[t, n, j] = m
+    return Placement(cache, source)
+
+
+def _rounded(problem: PlacementProblem, model: Any) -> Placement:
+    """Round the fractional x, slot by slot; take the best migrations."""
+    x = _cached(problem, model)
+    wanted = x > 1e-6
+    cache = np.zeros(x.shape, dtype=bool)
+    for t in range(problem.slots):
+        can_have = cache[t - 1] | (problem.group[t - 1] >= 0) if t else np.ones_like(cache[0])
+        cache[t] = keep_by_score(x[t], wanted[t] & can_have, problem.block_size, problem.storage)
+    cached = (cache * (1 << np.arange(problem.nodes))[:, None]).sum(axis=1)
+    return placement_of_paths(problem, cached, best_senders(classes(problem), cached))

@@ -1,0 +1,156 @@
+"""Proofs of optimality on small problems: the state-flow MILP with HiGHS directly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import highspy
+import numpy as np
+
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.highs import QuietHighs
+from finecast.solvers.placement.bound import dual_point
+from finecast.solvers.placement.chains import Classes, placement_of_paths
+from finecast.solvers.placement.chains import classes as classes_of
+from finecast.solvers.placement.exact.elimination import excess
+from finecast.solvers.placement.exact.state_flow_model import Model, model
+from finecast.solvers.placement.problem import Placement, PlacementProblem
+from finecast.solvers.placement.result import PlacementResult, Progress
+from finecast.solvers.placement.search.lagrangian import solve_lagrangian
+from finecast.solvers.result import BoundKind, Termination, TracePoint
+
+LAGRANGIAN_TIME_SHARE = 0.2
+LAGRANGIAN_PATIENCE = 2
+PROOF_GAP = 1e-6
+"""Relative gap of HiGHS at which a placement counts as proven optimal."""
+
+
+def best_senders(classes: Classes, cached: IntArray) -> IntArray:
+    """Cheapest sender sets (T, J) of the sequential schedule for given cached sets (T, J)."""
+    chains = classes.chains
+    sender = cached.copy()
+    for t in range(len(cached)):
+        needed = np.flatnonzero(classes.needed[t, classes.of_block])
+        choice = chains.sender[cached[t, needed]]
+        cost = (
+            chains.time[cached[t, needed]]
+            + classes.broadcast[t][choice, classes.of_block[needed][:, None]]
+        )
+        if t + 1 < len(cached):
+            later = cached[t + 1, needed][:, None]
+            cost = np.where((choice & later) == later, cost, np.inf)
+        sender[t, needed] = choice[np.arange(len(needed)), cost.argmin(axis=1)]
+    return sender
+
+
+def solve_state_flow(
+    problem: PlacementProblem,
+    *,
+    gap: float | None = None,
+    time_limit: float | None = None,
+    seed: int = 0,
+    start: Placement | None = None,
+    callback: Callable[[TracePoint], None] | None = None,
+) -> PlacementResult:
+    """Find a placement and try to prove it optimal.
+
+    A Lagrangian search comes first: its placement is the one to beat and its prices leave elements
+    out. The lower bound afterwards is the one HiGHS reports (of kind "milp").
+
+    Parameters
+    ----------
+    problem, gap, time_limit, seed, start, callback
+        As for `solve_lagrangian`.
+
+    Raises
+    ------
+    ValueError
+        Where `start` is not feasible, or `gap` or `time_limit` is negative.
+    """
+    started = time.perf_counter()
+    warm = solve_lagrangian(
+        problem, gap=gap, seed=seed, start=start,
+        time_limit=None if time_limit is None else LAGRANGIAN_TIME_SHARE * time_limit,
+        callback=callback, patience=LAGRANGIAN_PATIENCE,
+    )  # fmt: skip
+    progress = Progress(
+        problem, warm.placement, warm.lower_bound,
+        started=started, gap=gap, time_limit=time_limit, callback=None, optimal_gap=PROOF_GAP,
+    )  # fmt: skip
+    progress.trace = list(warm.trace)
+    progress.callback = callback
+    progress.interrupted = warm.termination is Termination.INTERRUPTED
+    if progress.finished or warm.prices is None:
+        return progress.result(warm.prices)
+    classes = classes_of(problem)
+    point = dual_point(problem, classes, warm.prices)
+    unit = progress.delay
+    room = (progress.delay - point.bound) * (1 + 1e-9) + 1e-12 * unit
+    milp = model(problem, classes, excess(classes, point), room, unit)
+    try:
+        progress.raise_bound(_branch_and_bound(progress, classes, milp, seed))
+    except KeyboardInterrupt:
+        progress.interrupted = True
+    milp_bound = progress.lower_bound > warm.lower_bound
+    return progress.result(warm.prices, BoundKind.MILP if milp_bound else BoundKind.CERTIFIED)
+
+
+def _branch_and_bound(progress: Progress, classes: Classes, milp: Model, seed: int) -> float:
+    """Solve the MILP; offer its placements to the progress; return the bound of HiGHS (s)."""
+    highs = QuietHighs()
+    for option, value in (
+        ("threads", 1), ("random_seed", seed),
+        ("mip_rel_gap", 0.5 * progress.wanted), ("mip_abs_gap", 0.0),
+        ("mip_feasibility_tolerance", 1e-9), ("primal_feasibility_tolerance", 1e-9),
+    ):  # fmt: skip
+        highs.setOptionValue(option, value)
+    if np.isfinite(progress.deadline):
+        left = max(0.01, progress.deadline - time.perf_counter())
+        highs.setOptionValue("time_limit", left)
+    columns, rows = len(milp.cost), len(milp.lower)
+    order = np.lexsort((milp.row, milp.column))
+    first = np.searchsorted(milp.column[order], np.arange(columns))
+    highs.passModel(
+        columns, rows, len(order), 1, 1, 0.0, milp.cost, np.zeros(columns), milp.upper,
+        milp.lower, milp.above, first.astype(np.int32), milp.row[order].astype(np.int32),
+        milp.value[order], milp.integral.astype(np.int32),
+    )  # fmt: skip
+
+    def improved(event: Any) -> None:
+        _offer(progress, classes, milp, np.array(event.data_out.mip_solution))
+
+    def logged(event: Any) -> None:
+        bound = event.data_out.mip_dual_bound
+        if np.isfinite(bound):
+            progress.raise_bound(bound * milp.unit)
+        if progress.reached:
+            event.interrupt()
+
+    highs.cbMipImprovingSolution += improved
+    highs.cbMipLogging += logged
+    highs.cbMipInterrupt += logged
+    highs.run()
+    status = highs.getModelStatus()
+    if status == highspy.HighsModelStatus.kInfeasible:
+        return progress.delay  # nothing below the delay to beat
+    info = highs.getInfo()
+    if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
+        _offer(progress, classes, milp, np.array(highs.getSolution().col_value))
+    bound = float(info.mip_dual_bound) * milp.unit
+    return bound if np.isfinite(bound) else 0.0
+
+
+def _offer(progress: Progress, classes: Classes, milp: Model, value: FloatArray) -> None:
+    problem = progress.problem
+    holds = (value[milp.x] > 0.5).astype(np.int64)
+    cached = (holds * (1 << np.arange(problem.nodes))[:, None]).sum(axis=1)
+    if problem.schedule == "sequential":
+        sender = best_senders(classes, cached)
+    else:
+        sender = cached.copy()
+        used = value[milp.arc] > 0.5
+        t, j, q = milp.arc_at[used].T
+        sender[t, j] = q
+    progress.offer(placement_of_paths(problem, cached, sender))

@@ -1,0 +1,1 @@
+"""Placement by storage prices and local search."""

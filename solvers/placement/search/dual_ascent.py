@@ -1,0 +1,145 @@
+"""Ascent of the Lagrangian dual: subgradient steps first, column generation after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from finecast.problem.arrays import FloatArray
+from finecast.solvers.placement.bound import DualPoint, Prices, dual_point
+from finecast.solvers.placement.chains import Classes
+from finecast.solvers.placement.problem import PlacementProblem
+from finecast.solvers.placement.search.columns import Master, smoothed
+
+SUBGRADIENT_STEPS = 60
+SMOOTHING = 0.7
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Where the ascent ended.
+
+    Attributes
+    ----------
+    best
+        The point with the best bound.
+    master
+        The master programme with all paths found.
+    share
+        (P,) shares of the paths in the last optimum of the master, None if it never had one.
+    value
+        Last value of the master (s), an estimate of the best bound there is.
+    """
+
+    best: DualPoint
+    master: Master
+    share: FloatArray | None
+    value: float
+
+
+def subgradient(problem: PlacementProblem, classes: Classes, point: DualPoint) -> Prices:
+    """Bytes wanted beyond the storage (T, N), and migrations less broadcasts (T,) in seconds."""
+    paths = point.paths
+    holds = classes.holds(np.arange(len(classes.size)), paths.cached)
+    share = None
+    if point.prices.migration_share is not None:
+        share = (paths.migration - paths.broadcast) @ classes.size
+    return Prices(holds @ classes.size - problem.storage, share)
+
+
+def ascend(
+    problem: PlacementProblem,
+    classes: Classes,
+    first: DualPoint,
+    upper: float,
+    *,
+    tolerance: float,
+    deadline: float,
+    report: Callable[[float], None] = lambda bound: None,
+) -> Ascent:
+    """Raise the bound until the master programme proves it within `tolerance` of the best.
+
+    Parameters
+    ----------
+    problem, classes
+        The problem and its tables.
+    first
+        Where to start.
+    upper
+        Delay of any placement (s): the goal of the first steps.
+    tolerance
+        Relative distance of bound and master value at which to stop.
+    deadline
+        Time (`time.perf_counter`) at which to stop.
+    report
+        Called with every better bound.
+    """
+    best = first
+    master = Master(problem, classes)
+    everything = np.arange(len(classes.size))
+    master.add(everything, best.paths)
+    best = _subgradient_steps(problem, classes, master, best, upper, deadline, report)
+
+    share, value = None, np.inf
+    while time.perf_counter() < deadline:
+        solved = master.solve(deadline - time.perf_counter())
+        if solved is None:
+            break
+        value, prices, share = solved
+        if value - best.bound <= tolerance * value:
+            break
+        added = 0
+        for weight in (SMOOTHING, 0.0):
+            point = dual_point(problem, classes, smoothed(best.prices, prices, weight))
+            added = master.add(everything, point.paths)
+            if point.bound > best.bound:
+                best = point
+                report(best.bound)
+            if added:
+                break
+        if not added:
+            break
+    return Ascent(best, master, share, value)
+
+
+def _subgradient_steps(
+    problem: PlacementProblem,
+    classes: Classes,
+    master: Master,
+    best: DualPoint,
+    upper: float,
+    deadline: float,
+    report: Callable[[float], None],
+) -> DualPoint:
+    """Polyak's steps towards `upper`, shortened when they fail; every path goes to the master."""
+    scale = float(classes.size.sum())
+    everything = np.arange(len(classes.size))
+    point, length, failures = best, 1.0, 0
+    for _ in range(SUBGRADIENT_STEPS):
+        if time.perf_counter() >= deadline:
+            break
+        slope = subgradient(problem, classes, point)
+        # Bytes are divided by the library and seconds by the delay, to weigh both kinds alike.
+        norm = float(((slope.storage / scale) ** 2).sum())
+        if slope.migration_share is not None:
+            norm += float(((slope.migration_share / upper) ** 2).sum())
+        if norm == 0.0:
+            break
+        step = length * max(upper - point.bound, 1e-6 * upper) / norm
+        storage = np.maximum(0.0, point.prices.storage + step * slope.storage / scale**2)
+        share = point.prices.migration_share
+        if share is not None and slope.migration_share is not None:
+            share = np.clip(share + step * slope.migration_share / upper**2, 0.0, 1.0)
+        point = dual_point(problem, classes, Prices(storage, share))
+        master.add(everything, point.paths)
+        if point.bound > best.bound:
+            best, failures = point, 0
+            report(best.bound)
+        else:
+            failures += 1
+            if failures == 3:
+                point, length, failures = best, length / 2, 0
+    return best

@@ -1,0 +1,1 @@
+"""Several messages on the air at once."""

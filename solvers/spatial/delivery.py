@@ -1,0 +1,203 @@
+"""From one message at a time to shared air: the spatial step after any method's placement.
+
+Caches and sources stay; every slot's messages are bundled by users and senders and carried by the
+modes of `finecast.solvers.spatial.modes`. A slot keeps its one-after-another plan where that is no
+worse by the judge, under the schedule of the instance.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.evaluation import evaluate, migration_delay
+from finecast.problem.instance import Instance
+from finecast.problem.solution import Broadcast, Solution
+from finecast.solvers.result import Callback, Progress, Termination
+from finecast.solvers.spatial.modes import Modes, least_time
+from finecast.solvers.spatial.multigroup import MultiGroup
+from finecast.solvers.spatial.pipeline import pipelined_broadcast
+from finecast.solvers.spatial.replan import alone_price
+
+
+@dataclass(frozen=True, eq=False)
+class SharedAir:
+    """A solution with several messages on the air at once.
+
+    Parameters
+    ----------
+    solution
+        The decisions; caches and sources as they were.
+    seconds_per_bit
+        Per slot (I,), the price of a bit of each message of the *given* solution: the time on the
+        air that it costs when the air is shared. Without a search, its time alone.
+    termination
+        `interrupted`, or `time_limit` if that stopped a slot, else `completed`.
+    """
+
+    solution: Solution
+    seconds_per_bit: tuple[FloatArray, ...]
+    termination: Termination
+
+
+def share_the_air(
+    instance: Instance,
+    solution: Solution,
+    *,
+    time_limit: float | None = None,
+    slot_time: float | None = None,
+    seed: int = 0,
+    callback: Callback | None = None,
+    pool: Executor | None = None,
+    workers: int = 1,
+) -> SharedAir:
+    """Return the solution with the least broadcast time found for its messages.
+
+    Parameters
+    ----------
+    instance
+        The problem, with spatial delivery.
+    solution
+        One message per mode, one mode per message.
+    time_limit
+        Seconds for all slots; None for no limit. With 0 the solution stays as it is.
+    slot_time
+        Seconds for each slot; None for no limit.
+    seed
+        Seed of the random starts; slot t has the seed (seed, t).
+    callback
+        Told after every slot.
+    pool
+        Processes that search the slots side by side; None: here, one after another.
+    workers
+        How many there are.
+    """
+    deadline = np.inf if time_limit is None else time.monotonic() + time_limit
+    longest = np.inf if slot_time is None else slot_time
+    shared = list(solution.broadcasts)
+    prices = [alone_price(instance, broadcast) for broadcast in shared]
+    jobs = [
+        _Slot(instance, solution, t, seed, longest, deadline, -(-(instance.slots - t) // workers))
+        for t, broadcast in enumerate(shared)
+        if broadcast.messages > 1
+    ]
+    endings = {Termination.COMPLETED}
+    try:
+        found = map(_share_slot, jobs) if pool is None else pool.map(_share_slot, jobs)
+        for job, (broadcast, price, ending) in zip(jobs, found, strict=True):
+            shared[job.slot], prices[job.slot] = broadcast, price
+            endings.add(ending)
+            if callback is not None:
+                callback(Progress("spatial delivery", job.slot + 1, instance.slots))
+            if ending is Termination.INTERRUPTED:
+                break
+    except KeyboardInterrupt:  # in a pool, the slots under way are lost
+        endings.add(Termination.INTERRUPTED)
+    termination = next(
+        each
+        for each in (Termination.INTERRUPTED, Termination.TIME_LIMIT, Termination.COMPLETED)
+        if each in endings
+    )
+    chosen = _better_slots(instance, solution, replace(solution, broadcasts=tuple(shared)))
+    return SharedAir(chosen, tuple(prices), termination)
+
+
+@dataclass(frozen=True, eq=False)
+class _Slot:
+    """A slot to be searched, maybe by another process.
+
+    Parameters
+    ----------
+    instance, solution, slot, seed
+        As in `share_the_air`; which slot.
+    longest
+        Seconds for it, at most.
+    deadline
+        When everything has to be over, as `time.monotonic` counts, which all processes share.
+    turns
+        How many slots share what is left of the time, this one included.
+    """
+
+    instance: Instance
+    solution: Solution
+    slot: int
+    seed: int
+    longest: float
+    deadline: float
+    turns: int
+
+
+def _better_slots(instance: Instance, first: Solution, second: Solution) -> Solution:
+    """Return in every slot the broadcast of less delay, as the judge sees it."""
+    before, after = (evaluate(instance, each) for each in (first, second))
+    wrong = {violation.slot for violation in after.violations}
+    return replace(
+        second,
+        broadcasts=tuple(
+            new if after.slot_delay[t] < before.slot_delay[t] and t not in wrong else old
+            for t, (old, new) in enumerate(zip(first.broadcasts, second.broadcasts, strict=True))
+        ),
+    )
+
+
+def _share_slot(job: _Slot) -> tuple[Broadcast, FloatArray, Termination]:
+    """Return the shared broadcast of a slot, the prices of the old messages, and the ending."""
+    instance, solution, slot = job.instance, job.solution, job.slot
+    old = solution.broadcasts[slot]
+    limit = min((job.deadline - time.monotonic()) / job.turns, job.longest)
+    if limit <= 0:
+        return old, alone_price(instance, old), Termination.TIME_LIMIT
+    migration = migration_delay(instance, solution)[slot]
+    bundle, users, nodes, first = _bundles(old.users, old.nodes)
+    blocks = np.zeros((len(users), instance.blocks), dtype=bool)
+    np.logical_or.at(blocks, bundle, old.blocks)
+    network = instance.network
+    error = instance.normalised_error[slot]
+    problem = MultiGroup(
+        channel=instance.normalised_channel[slot],
+        error=error if solution.planned == "guaranteed" else np.zeros_like(error),
+        power=network.power,
+        users=users,
+        nodes=nodes,
+        cap=network.max_spectral_efficiency * np.log(2.0),
+    )
+    modes = least_time(
+        problem,
+        np.asarray(8.0 * (blocks @ instance.library.block_size)),
+        network.bandwidth,
+        old.beam[np.argsort(old.message)][first],
+        time_limit=None if np.isinf(limit) else limit,
+        seed=int(np.random.SeedSequence((job.seed, slot)).generate_state(1)[0]),
+    )
+    if instance.schedule == "pipelined":
+        bits = 8.0 * old.message_size(instance.library.block_size)
+        broadcast = pipelined_broadcast(modes, old, bundle, bits, migration)
+    else:
+        broadcast = _broadcast(modes, users, nodes, blocks)
+    return broadcast, modes.price[bundle], modes.termination
+
+
+def _bundles(users: BoolArray, nodes: BoolArray) -> tuple[IntArray, BoolArray, BoolArray, IntArray]:
+    """Return each message's bundle, the bundles' users and nodes, and a message of each."""
+    keys = np.concatenate([users, nodes], axis=1)
+    _, first, bundle = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    return bundle.ravel(), users[first], nodes[first], first
+
+
+def _broadcast(modes: Modes, users: BoolArray, nodes: BoolArray, blocks: BoolArray) -> Broadcast:
+    """Return every bundle as one message, the modes in the order of their length."""
+    mode, message = np.nonzero(modes.rate)
+    return Broadcast(
+        users=users,
+        nodes=nodes,
+        blocks=blocks,
+        duration=modes.duration,
+        mode=mode,
+        message=message,
+        beam=modes.beam[mode, message],
+        rate=modes.rate[mode, message],
+    )

@@ -1,0 +1,64 @@
+"""Options of a run: every mistake in one line that says what is allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from finecast.learners.runs.config import read_config, run_config
+from finecast.problem.files import FormatError
+
+GOOD = {"learner": "maasn-da", "scenarios": ["x.toml"]}
+
+
+def test_toml_becomes_dataclasses(tmp_path):
+    """Tables of source and options reach their dataclasses; whole numbers serve as numbers."""
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'learner = "maasn-da"\nscenarios = ["x.toml"]\nsteps = 7\n'
+        "[source]\ndraws = 9\n[options]\ntemperature = 1\n"
+    )
+    run = run_config(read_config(path))
+    assert (run.steps, run.source.draws, run.scenarios) == (7, 9, ("x.toml",))
+    assert run.learner_options.temperature == 1.0
+
+
+def test_scenarios_stand_beside_the_config(tmp_path):
+    """A scenario that lies beside the configuration is found there, others are left alone."""
+    (tmp_path / "x.toml").write_text("")
+    run = run_config({**GOOD, "scenarios": ["x.toml", "data/y.toml"]}, tmp_path)
+    assert run.scenarios == (str(tmp_path / "x.toml"), "data/y.toml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stepz": 3}, "run: 'stepz' is unknown; did you mean 'steps'"),
+        ({"steps": "3"}, "run.steps: '3' is not allowed, must be a whole number"),
+        ({"steps": 0}, "steps: 0 is not allowed, must be >= 1"),
+        ({"steps": True}, "run.steps: True is not allowed"),
+        ({"learner": "maasn"}, "learner: 'maasn' is unknown; did you mean 'maasn-da'"),
+        ({"scenarios": []}, "scenarios: is empty"),
+        ({"scenarios": "x.toml"}, "run.scenarios: 'x.toml' is not allowed, must be a list"),
+        ({"source": 3}, "source: 3 is not allowed, must be a table"),
+        ({"source": {"draws": 0}}, "draws: 0 is not allowed"),
+        ({"source": {"augmentation": "gan"}}, "augmentation: 'gan' is not allowed"),
+        ({"source": {"synthetic": 2.0}}, "synthetic: 2.0 is not allowed"),
+        ({"options": {"credit": "all"}}, "credit: 'all' is not allowed, must be one of block"),
+        ({"options": {"widht": 3}}, "options: 'widht' is unknown; did you mean 'width'"),
+        ({"options": {"temperature": 0.0}}, "temperature: 0.0 is not allowed"),
+        ({"options": {"tau": float("nan")}}, "tau: nan is not allowed"),
+    ],
+)
+def test_mistakes(changes, message):
+    """Unknown names, wrong kinds, values out of range."""
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")) as error:
+        run_config({**GOOD, **changes})
+    assert "\n" not in str(error.value)
+
+
+def test_no_toml(tmp_path):
+    """A file that is not TOML is named."""
+    path = tmp_path / "run.toml"
+    path.write_text("learner = ")
+    with pytest.raises(FormatError, match=r"run\.toml: not valid TOML"):
+        read_config(path)

@@ -1,0 +1,225 @@
+"""Training on the tiny scenario: resume is exact, and what goes wrong is said in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from repository import ROOT, TINY_SLOTS
+
+from finecast.learners.algorithms import maasn
+from finecast.learners.runs.checkpoints import read_checkpoint, states
+from finecast.learners.runs.config import run_config
+from finecast.learners.runs.log import read_log
+from finecast.learners.runs.training import LossNotFiniteError, train
+from finecast.problem.files import FormatError
+
+TINY = str(TINY_SLOTS)
+
+
+def tiny(steps: int = 12, **changes):
+    """A run of seconds."""
+    table = {
+        "learner": "maasn-da",
+        "scenarios": [TINY],
+        "steps": steps,
+        "held_out": 2,
+        "validate_every": 6,
+        "checkpoint_every": 4,
+        "log_every": 2,
+        "source": {"draws": 4, "price_steps": 4},
+        "options": {"batch": 2, "width": 8, "embedding": 4, "rows": 32, "play_every": 2},
+    }
+    return run_config({**table, **changes})
+
+
+def final(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the newest state."""
+    return dict(read_checkpoint(states(folder)[-1]).tensors)
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(tiny(), folder)
+    return folder
+
+
+def test_leaves_checkpoints_and_a_log(whole):
+    """The newest states are kept, the best policy is small, the log has every row."""
+    assert [path.stem for path in states(whole)] == [f"state-{s:08d}" for s in (4, 8, 12)]
+    policy = read_checkpoint(whole / "policy.json")
+    assert all(name.startswith("policy") for name in policy.tensors)
+    assert policy.train_s > 0
+    rows = read_log(whole)
+    assert [row["step"] for row in rows if "held_out_gap" in row] == [0, 6, 12]
+    assert [row["step"] for row in rows if "critic_loss" in row] == [4, 6, 8, 10, 12]
+    best = min(row["held_out_gap"] for row in rows if "held_out_gap" in row)
+    assert policy.metrics["gap"] == best
+
+
+def test_killed_and_resumed_is_the_same(whole, tmp_path):
+    """kill -9 in a process of its own after the first states; resumed, all tensors are equal."""
+    script = (
+        f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(TINY_SLOTS.parent)]!r}\n"
+        "import test_training as t, finecast.learners.algorithms.maasn as m, os, signal\n"
+        "step = m.MaasnLearner.step\n"
+        "def killed(self):\n"
+        "    if self.steps == 10: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return step(self)\n"
+        "m.MaasnLearner.step = killed\n"
+        f"t.train(t.tiny(), {str(tmp_path)!r})\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert states(tmp_path)[-1].stem == "state-00000008"
+    train(tiny(), tmp_path, resume=True)
+    assert_same(final(whole), final(tmp_path))
+    whole_rows, rows = read_log(whole), read_log(tmp_path)
+    for row in (*whole_rows, *rows):
+        row.pop("train_s"), row.pop("cpu_s")
+    assert rows == whole_rows
+
+
+def test_more_steps_go_on_from_the_end(whole, tmp_path):
+    """A run of 8 steps, resumed to 12, ends where one of 12 does."""
+    train(tiny(8), tmp_path)
+    trained = train(tiny(12), tmp_path, resume=True)
+    assert trained.steps == 12
+    assert_same(final(whole), final(tmp_path))
+
+
+def test_seeds_differ(whole, tmp_path):
+    """Another seed gives other weights."""
+    train(tiny(4, seed=1), tmp_path)
+    found = read_checkpoint(states(tmp_path)[-1]).tensors
+    other = read_checkpoint(states(whole)[0]).tensors
+    assert not torch.equal(found["policy/own.weight"], other["policy/own.weight"])
+
+
+def test_a_loss_that_is_not_finite_stops(tmp_path, monkeypatch):
+    """The run stops, names the last good checkpoint, and that one still reads."""
+    real = maasn.MaasnLearner.step
+
+    def broken(self):
+        row = dict(real(self))
+        return {**row, "critic_loss": float("nan")} if self.steps == 7 else row
+
+    monkeypatch.setattr(maasn.MaasnLearner, "step", broken)
+    with pytest.raises(LossNotFiniteError, match=r"step 7: .*state-00000004\.json") as error:
+        train(tiny(), tmp_path)
+    assert "\n" not in str(error.value)
+    assert read_checkpoint(states(tmp_path)[-1]).step == 4
+
+
+def test_early_stop(tmp_path):
+    """With steps of size 0 nothing gets better, and patience ends the run."""
+    still = {**tiny().options, "actor_rate": 0.0, "critic_rate": 0.0}
+    trained = train(tiny(40, patience=1, options=still), tmp_path)
+    assert (trained.ended, trained.steps) == ("early stop", 6)
+
+
+def test_folders_that_do_not_fit(whole, tmp_path):
+    """A folder with a run, another run's options, fewer steps, a truncated state: one line."""
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(tiny(), whole)
+    with pytest.raises(ValueError, match="was made with seed = 0, not 1"):
+        train(tiny(seed=1), whole, resume=True)
+    with pytest.raises(ValueError, match="steps: 4 is not allowed"):
+        train(tiny(4), whole, resume=True)
+    train(tiny(4), tmp_path)
+    tensors = states(tmp_path)[-1].with_suffix(".safetensors")
+    tensors.write_bytes(tensors.read_bytes()[:-9])
+    with pytest.raises(FormatError, match="truncated or changed"):
+        train(tiny(), tmp_path, resume=True)
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    """A full disk ends the run in one line; the states before are whole."""
+    real, written = os.fsync, []
+
+    def full(handle: int) -> None:
+        written.append(handle)
+        if len(written) > 9:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FormatError, match="No space left on device"):
+        train(tiny(40), tmp_path)
+    monkeypatch.undo()
+    for path in states(tmp_path):
+        read_checkpoint(path)
+    assert states(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["noise", "echo-state", "oracle"])
+def test_augmented_runs_resume_too(tmp_path, source):
+    """Synthetic draws are made anew after a resume, and the run ends the same."""
+    given = {"draws": 5, "price_steps": 4, "augmentation": source, "refresh": 3}
+    long, cut = tmp_path / "long", tmp_path / "cut"
+    train(tiny(10, source=given), long)
+    train_until(tiny(10, source=given), cut, stop=5)
+    train(tiny(10, source=given), cut, resume=True)
+    assert_same(final(long), final(cut))
+
+
+def train_until(run, folder: Path, stop: int) -> None:
+    """Train until a step and lose what came after the last state, as a killed run does."""
+    real = maasn.MaasnLearner.step
+
+    def stopped(self):
+        if self.steps == stop:
+            raise RuntimeError("killed")
+        return real(self)
+
+    maasn.MaasnLearner.step = stopped
+    try:
+        with pytest.raises(RuntimeError, match="killed"):
+            train(run, folder)
+    finally:
+        maasn.MaasnLearner.step = real
+
+
+def test_interrupted_from_the_command_line(tmp_path):
+    """Ctrl-C: a state is written, exit code 130, and the run can go on."""
+    command = [sys.executable, "-m", "finecast.cli", "train", TINY, "--learner", "maasn-da"]
+    command[1:3] = ["-c", "from finecast.cli.main import main; main()"]
+    settings = ["held_out=2", "source.draws=4", "source.price_steps=4", "options.batch=2"]
+    for setting in settings:
+        command += ["--set", setting]
+    command += ["--steps", "100000", "-o", str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        while not states(tmp_path / "run") and running.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 130, errors
+    assert "Traceback" not in errors
+    found = read_checkpoint(states(tmp_path / "run")[-1])
+    assert 0 < found.step < 100000
+
+
+def test_log_drops_a_half_written_line(whole, tmp_path):
+    """What a killed run left half written is not read."""
+    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 2}) + '\n{"step": 4, "cri')
+    assert read_log(tmp_path) == [{"step": 2}]

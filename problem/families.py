@@ -214,18 +214,6 @@ def frozen_units(spec: FamilySpec) -> tuple[int, ...]:
     return tuple(int(ratios[i % len(ratios)] * count + 0.5) for i in range(spec.variants))
 
 
-def frozen_parameter_share(spec: FamilySpec) -> tuple[float, ...]:
-    """Return for each variant the share of its learnable parameters that is frozen.
-
-    Layers differ in size, so this is not the freeze ratio.
-    """
-    counts = [unit.parameters for unit in units(spec.backbone, spec.classes)]
-    if spec.lora_rank:
-        base = sum(counts)
-        return (base / (base + _adapter_parameters(spec)),) * spec.variants
-    return tuple(sum(counts[:frozen]) / sum(counts) for frozen in frozen_units(spec))
-
-
 def parameters(backbone: str, classes: int = 1000) -> dict[str, int]:
     """Return the learnable parameters of each unit by name, from the bottom up.
 

@@ -126,17 +126,6 @@ def dbm_to_w(power_dbm: ArrayLike) -> FloatArray:
     return db_to_linear(power - 30.0)
 
 
-def w_to_dbm(power_w: ArrayLike) -> FloatArray:
-    """Return the power in dBm: 10 log10(W) + 30.
-
-    Raises
-    ------
-    ValueError
-        A power is not positive: it has no decibels.
-    """
-    return np.asarray(10.0 * np.log10(_positive("power_w", power_w, np.shape(power_w))) + 30.0)
-
-
 def thermal_noise_w(bandwidth_hz: float, noise_figure_db: float) -> float:
     """Return the receiver noise in W: -174 dBm/Hz + 10 log10(bandwidth) + noise figure.
 

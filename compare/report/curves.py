@@ -25,8 +25,6 @@ from finecast.problem.arrays import FloatArray
 TOLERANCES = (0.1, 0.01, 0.001)
 """tau of the convergence test, first to last as the page offers them."""
 DEFAULT_TOLERANCE = 0.01
-BUDGET_UNIT_S = 1.0
-"""Of the data profiles: one second of wall-clock time."""
 TIME_DIGITS, DELAY_DIGITS = 4, 7
 """Significant digits kept of traces: what the page computes with, so that both agree."""
 MOST_POINTS = 40

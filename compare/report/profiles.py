@@ -107,19 +107,6 @@ def first_time(time: ArrayLike, cost: ArrayLike, target: float) -> float:
     return float(np.asarray(time, float)[reached[0]]) if len(reached) else np.inf
 
 
-def data_profile_values(time: ArrayLike, unit: ArrayLike) -> FloatArray:
-    """Return t_ps / u_p: times to the target in budget units (More and Wild, equation 2.7).
-
-    Parameters
-    ----------
-    time
-        (problems, methods) s, infinite where the target was never reached.
-    unit
-        (problems,) s > 0: one budget unit; theirs is a simplex gradient, n_p + 1 evaluations.
-    """
-    return np.asarray(np.asarray(time, float) / np.asarray(unit, float)[:, None])
-
-
 def excess(cost: ArrayLike, reference: float) -> FloatArray:
     """Return 1 - reference / cost: in [0, 1], and 1 without an answer.
 

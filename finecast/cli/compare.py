@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from finecast.compare.runs.runner import Tell
     from finecast.compare.runs.suite import MethodEntry, Suite
 
-MODES = ("--freeze", "--merge", "--update-best-known")
-
 
 @click.command("compare")
 @click.argument("sources", metavar="SUITE", nargs=-1, required=True)

@@ -15,7 +15,6 @@ from finecast.problem.network import (
     hexagonal_positions,
     square_positions,
     thermal_noise_w,
-    w_to_dbm,
 )
 
 
@@ -90,17 +89,8 @@ def test_decibels():
     assert dbm_to_w(0.0) == pytest.approx(1e-3)
     assert dbm_to_w(41.0) == pytest.approx(12.589, abs=1e-3)
     np.testing.assert_allclose(db_to_linear([-10.0, 0.0, 3.0]), [0.1, 1.0, 1.9953], rtol=1e-4)
-    assert w_to_dbm(0.1) == pytest.approx(20.0)
-    with pytest.raises(ValueError, match=r"power_w\[1\]: 0 is not allowed, must be > 0"):
-        w_to_dbm([1.0, 0.0])
     with pytest.raises(ValueError, match=r"power_dbm: 100000.0 is not allowed, must be <= 3000"):
         dbm_to_w(1e5)
-
-
-@given(st.floats(-200.0, 200.0))
-def test_decibels_return(power_dbm):
-    """W and dBm are inverse to each other."""
-    assert w_to_dbm(dbm_to_w(power_dbm)) == pytest.approx(power_dbm, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +100,7 @@ def test_decibels_return(power_dbm):
 def test_thermal_noise(bandwidth_mhz, noise_figure_db, noise_dbm):
     """-174 dBm/Hz over the bandwidth plus the noise figure; the usual values, to the decibel."""
     noise_w = thermal_noise_w(bandwidth_mhz * 1e6, noise_figure_db)
-    assert w_to_dbm(noise_w) == pytest.approx(noise_dbm, abs=0.02)
+    assert 10 * np.log10(noise_w) + 30 == pytest.approx(noise_dbm, abs=0.02)
 
 
 def test_thermal_noise_scales_with_bandwidth():

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from finecast.compare.report.profiles import (
     Steps,
     convergence_target,
-    data_profile_values,
     excess,
     first_time,
     mean_curve,
@@ -71,14 +70,12 @@ def test_convergence_target_of_more_and_wild():
 
 
 def test_data_profile_by_hand():
-    """Two methods, two problems, units of 2 s and 5 s."""
+    """The first time at a target, and a method that reaches it on one problem of two, at 8 s."""
     time, cost = [0.5, 2.0, 8.0], [90.0, 30.0, 25.0]
     assert first_time(time, cost, 30.0) == 2.0
     assert first_time(time, cost, 24.9) == INF
     assert first_time([], [], 1.0) == INF
-    values = data_profile_values([[2.0, 8.0], [5.0, INF]], [2.0, 5.0])
-    assert values.tolist() == [[1, 4], [1, INF]]
-    assert profile(values[:, 1])([1, 4, 1e9]).tolist() == [0, 0.5, 0.5]
+    assert profile([8.0, INF])([1, 8, 1e9]).tolist() == [0, 0.5, 0.5]
 
 
 def test_profile_of_nothing():

@@ -6,8 +6,8 @@
 
 Only C is learnt, in closed form, from two sums over the samples. The sums are kept as one matrix
 S = sum (z, y) (z, y)^T, the normal equations: those of two sets of samples add up to those of
-their union, gamma S_old + S_new forgets, and S holds the squared error of any readout too. So a
-readout is refitted at the cost of one Cholesky factorisation however much has been seen.
+their union, and gamma S_old + S_new forgets. So a readout is refitted at the cost of one Cholesky
+factorisation however much has been seen.
 
 All sequences of a batch go through the reservoir at once. The recurrent matrix is sparse in its
 values but stored in full: at the few hundred units used here a dense product is the faster one.
@@ -246,32 +246,3 @@ def ridge_readout(sums: Tensor, outputs: int, ridge: float = 1e-6) -> Tensor:
     if failed or pivot.min() ** 2 <= 1e-15 * pivot.max() ** 2:
         raise ValueError(f"ridge: {ridge} is not allowed, must be higher: features are dependent")
     return torch.cholesky_solve(moment, factor)
-
-
-def squared_error(sums: Tensor, readout: Tensor) -> Tensor:
-    """Return (O,), sum of |y - C^T z|^2 over the samples behind the normal equations.
-
-    Parameters
-    ----------
-    sums
-        (F + O, F + O), of the samples to be predicted; they need not be those of the fit.
-    readout
-        (F, O), C.
-    """
-    outputs = readout.shape[1]
-    residual = torch.cat([-readout, torch.eye(outputs, dtype=sums.dtype, device=sums.device)])
-    return torch.einsum("fo,fg,go->o", residual, sums, residual).clamp_min(0)
-
-
-def normalised_error(sums: Tensor, readout: Tensor) -> Tensor:
-    """Return (O,), the root of squared error over variance (NRMSE): 0 exact, 1 as the mean.
-
-    Parameters
-    ----------
-    sums, readout
-        As in `squared_error`; the first feature is the constant 1.
-    """
-    features = len(readout)
-    count, total = sums[0, 0], sums[0, features:]
-    variance = sums.diagonal()[features:] - total**2 / count
-    return (squared_error(sums, readout) / variance).sqrt()

@@ -51,10 +51,6 @@ class HeldOutError:
         Root mean square error of the next reach, dB.
     reach_unchanged_db
         That of predicting no change, dB.
-    reward
-        Error of the reward: where delays are predicted, the root mean square error over their
-        deviation (`finecast.learners.reward_prediction.reward_error`); where they are computed, how
-        far the mean delay of imagined episodes is off, such as |reward| of `measured_bias`.
     """
 
     request: float
@@ -64,16 +60,14 @@ class HeldOutError:
     distance: float
     reach_db: float
     reach_unchanged_db: float
-    reward: float = 0.0
 
     @property
     def relative(self) -> float:
-        """The larger of two errors, each 0 at best and 1 where nothing is known.
+        """Log-loss above that of persistence, in units of that of all models alike; at least 0.
 
-        Requests: log-loss above that of persistence, in units of that of all models alike; 0 when
-        below. Reward: as it is. Uses nothing that a learner could not know.
+        It uses nothing that a learner could not know.
         """
-        return max((self.request - self.persistence) / self.uniform, self.reward, 0.0)
+        return max((self.request - self.persistence) / self.uniform, 0.0)
 
 
 @dataclass(frozen=True)
@@ -104,8 +98,6 @@ def held_out_error(
     predictor: Predictor,
     train: Sequence[Instance],
     held_out: Sequence[Instance],
-    *,
-    reward: float = 0.0,
 ) -> HeldOutError:
     """Return the errors of the predictor on instances that it was not fitted to.
 
@@ -117,8 +109,6 @@ def held_out_error(
         What persistence is estimated from.
     held_out
         What is foretold. Only `truth` and `distance` look at their demand model.
-    reward
-        Error of the reward, see `HeldOutError`.
     """
     requests, reach = requests_and_reach(held_out)
     coming = requests[:, 1:]
@@ -136,7 +126,6 @@ def held_out_error(
         distance=float((chance - truth).abs().sum(-1).mean() / 2),
         reach_db=DECIBEL * float(error.square().mean().sqrt()),
         reach_unchanged_db=DECIBEL * float(log_reach.diff(dim=1).square().mean().sqrt()),
-        reward=reward,
     )
 
 

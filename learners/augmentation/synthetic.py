@@ -16,9 +16,7 @@ What each is told. `noise` and `echo-state` see the requests and the reach of th
 that they are given, and nothing of the scenario or of its demand model. `oracle` is the scenario:
 no learner could have it, it bounds what a perfect predictor is worth. A *policy* is told whatever
 demand model its episodes carry: expected tables come from `Demand`, whose preferences hold the
-coming rankings. Where requests have dynamics to be learnt, a policy that is told them leaves a
-predictor nothing to add; `told_persistence` takes the preferences out of an instance and leaves
-the persistence, estimated from requests, so that real and synthetic episodes tell alike.
+coming rankings.
 
 How many. The synthetic share falls with the held-out error of the predictor and over training
 (`share`): a model is trusted as far as its error on held-out data allows, and training ends on
@@ -43,7 +41,6 @@ from finecast.learners.augmentation.predictor import Predictor, imagine
 from finecast.learners.world.draws import surrogate_of
 from finecast.learners.world.episodes import Episodes, joined_episodes
 from finecast.problem.arrays import FloatArray, checked_number
-from finecast.problem.demand import Demand
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
 
@@ -256,23 +253,6 @@ def with_observations(
         name=prefix + instance.name,
         seed=None,
     )
-
-
-def told_persistence(instance: Instance, persistence: float) -> Instance:
-    """Return the instance with a demand model that knows no preference, only persistence.
-
-    Parameters
-    ----------
-    instance
-        The instance; its requests stay as they are.
-    persistence
-        Probability that a request repeats the last, such as from `persistence_of`.
-    """
-    demand, models = instance.demand, instance.models
-    even = np.full(demand.preference.shape, 1.0 / models)
-    # persistence_of counts repeats of any cause; a fresh draw repeats with probability 1 / M.
-    own = max(persistence * models - 1.0, 0.0) / max(models - 1.0, 1.0)
-    return replace(instance, demand=Demand(even, min(own, 1.0), demand.activity))
 
 
 def _reach(instance: Instance) -> FloatArray:

@@ -14,9 +14,10 @@ from learning_draws import CLASSES, FIRST_SEED, HORIZON, ROOT, prepared
 from torch import Tensor
 
 from finecast.learners.algorithms.hindsight_labels import hindsight_of
-from finecast.learners.learner import TrainedPolicy, learner_kind, play
+from finecast.learners.learner import TrainedPolicy, play
+from finecast.learners.options import dataclass_from
+from finecast.learners.registry import learner_kind
 from finecast.learners.runs.checkpoints import read_checkpoint
-from finecast.learners.runs.config import dataclass_from
 from finecast.learners.world.baselines import Replacement, Rolling, Static
 from finecast.learners.world.environment import NodePolicy, roll, step
 from finecast.learners.world.lookahead import Planned, lookahead_of

@@ -20,12 +20,14 @@ from typing import Any
 import torch
 from learning_draws import ROOT, scenario_file
 
-from finecast.learners.learner import Learner, learner_kind, play, tensors_of
+from finecast.learners.learner import Learner, play
+from finecast.learners.registry import learner_kind
 from finecast.learners.runs.checkpoints import POLICY, Checkpoint, write_checkpoint
 from finecast.learners.runs.config import RunConfig, run_config
 from finecast.learners.runs.held_out import FIRST_SEED as HELD_OUT_SEED
 from finecast.learners.runs.source import ScenarioSource
 from finecast.learners.runs.warm_start import read_start, start_from
+from finecast.learners.weights import tensors_of
 from finecast.learners.world.baselines import Rolling
 from finecast.learners.world.draws import surrogate_episodes
 from finecast.learners.world.environment import roll

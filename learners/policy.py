@@ -10,9 +10,10 @@ from statistics import median
 
 import torch
 
-from finecast.learners.learner import TrainedPolicy, learner_kind
+from finecast.learners.learner import TrainedPolicy
+from finecast.learners.options import dataclass_from
+from finecast.learners.registry import learner_kind
 from finecast.learners.runs.checkpoints import POLICY, Checkpoint, read_checkpoint
-from finecast.learners.runs.config import dataclass_from
 from finecast.learners.world.draws import check_instance, slot_of
 from finecast.learners.world.environment import step
 from finecast.problem.arrays import BoolArray, IntArray

@@ -55,7 +55,7 @@ def command(
 
     Example: finecast train data/scenarios/persist.toml --learner maasn-da -o runs/x
     """
-    from finecast.learners.learner import LEARNERS
+    from finecast.learners.registry import LEARNERS
     from finecast.learners.runs.config import read_config, run_config
 
     if as_list:

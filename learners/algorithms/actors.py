@@ -24,10 +24,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from finecast.learners.algorithms.set_values import Rows, unit_of
-from finecast.learners.learner import load_module
 from finecast.learners.networks.action_semantics import Scores, action_network
 from finecast.learners.networks.features import CLOUD, NEIGHBOUR, OWN, Features
 from finecast.learners.networks.observer import Observer
+from finecast.learners.weights import load_module
 from finecast.learners.world.environment import View, near_nodes
 from finecast.learners.world.lookahead import Lookahead
 

@@ -28,12 +28,11 @@ from torch import Tensor
 
 from finecast.learners.algorithms.hindsight_labels import hindsight_of
 from finecast.learners.algorithms.set_values import unit_of
-from finecast.learners.learner import Part, follow, load_module, seeded
 from finecast.learners.networks.action_semantics import ActionSemanticsNetwork
 from finecast.learners.networks.features import Features, joined_features
 from finecast.learners.networks.observer import Observer
-from finecast.learners.runs.config import at_least
-from finecast.learners.runs.source import EpisodeSource, Pool
+from finecast.learners.options import at_least
+from finecast.learners.weights import Part, follow, load_module, seeded
 from finecast.learners.world.baselines import KEEP_ANYWAY
 from finecast.learners.world.environment import (
     Delivery,
@@ -46,6 +45,7 @@ from finecast.learners.world.environment import (
 )
 from finecast.learners.world.episodes import Slot
 from finecast.learners.world.lookahead import Lookahead
+from finecast.learners.world.pool import EpisodeSource, Pool
 
 LABEL_DRAWS = 64
 """Draws whose values in hindsight are computed at once."""

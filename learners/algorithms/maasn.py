@@ -52,14 +52,15 @@ from finecast.learners.algorithms.set_values import (
     seen_of,
     value_after,
 )
-from finecast.learners.learner import Part, TrainedPolicy, follow, seeded
+from finecast.learners.learner import TrainedPolicy
 from finecast.learners.networks.features import features
 from finecast.learners.networks.mixers import MIXERS
-from finecast.learners.runs.config import at_least, one_of
-from finecast.learners.runs.source import EpisodeSource
+from finecast.learners.options import at_least, one_of
+from finecast.learners.weights import Part, follow, seeded
 from finecast.learners.world.environment import Delivery, packed, step
 from finecast.learners.world.episodes import Slot
 from finecast.learners.world.lookahead import Lookahead
+from finecast.learners.world.pool import EpisodeSource
 
 CREDITS = ("block", "team")
 

@@ -40,7 +40,7 @@ from finecast.learners.algorithms.actors import (
     trained_actors,
 )
 from finecast.learners.algorithms.set_values import rents, unit_of
-from finecast.learners.learner import Part, TrainedPolicy, seeded
+from finecast.learners.learner import TrainedPolicy
 from finecast.learners.networks.action_semantics import over_blocks, perceptron
 from finecast.learners.networks.features import (
     CLOUD,
@@ -50,8 +50,8 @@ from finecast.learners.networks.features import (
     Features,
     joined_features,
 )
-from finecast.learners.runs.config import at_least, one_of
-from finecast.learners.runs.source import EpisodeSource
+from finecast.learners.options import at_least, one_of
+from finecast.learners.weights import Part, seeded
 from finecast.learners.world.environment import (
     View,
     deliver,
@@ -63,6 +63,7 @@ from finecast.learners.world.environment import (
 from finecast.learners.world.environment import rows as rows_of_sets
 from finecast.learners.world.episodes import Episodes, Slot
 from finecast.learners.world.lookahead import Lookahead
+from finecast.learners.world.pool import EpisodeSource
 
 CREDITS = ("block", "team")
 

@@ -50,13 +50,13 @@ from finecast.learners.algorithms.set_values import (
     unit_of,
     value_after,
 )
-from finecast.learners.learner import Part, TrainedPolicy, follow, load_module, seeded
+from finecast.learners.learner import TrainedPolicy
 from finecast.learners.networks.action_semantics import action_network
 from finecast.learners.networks.features import OWN, STATE, Features
 from finecast.learners.networks.mixers import MIXERS, mixer
 from finecast.learners.networks.observer import Observer
-from finecast.learners.runs.config import at_least, one_of
-from finecast.learners.runs.source import EpisodeSource, Pool
+from finecast.learners.options import at_least, one_of
+from finecast.learners.weights import Part, follow, load_module, seeded
 from finecast.learners.world.baselines import KEEP_ANYWAY
 from finecast.learners.world.environment import (
     View,
@@ -70,6 +70,7 @@ from finecast.learners.world.environment import (
 )
 from finecast.learners.world.environment import rows as rows_of_sets
 from finecast.learners.world.lookahead import Lookahead
+from finecast.learners.world.pool import EpisodeSource, Pool
 
 CREDITS = ("block", "team")
 

@@ -13,18 +13,16 @@ width = 64
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
-from finecast.learners.learner import learner_kind
+from finecast.learners.options import at_least, dataclass_from, one_of
+from finecast.learners.registry import learner_kind
 from finecast.problem.files import FormatError, read_bytes
-
-T = TypeVar("T")
 
 AUGMENTATIONS = ("none", "noise", "echo-state", "oracle")
 RATES = ("closed-form", "true")
@@ -47,7 +45,7 @@ class SourceConfig:
         others. With a quarter of this the prices are several times too high.
     augmentation
         "none", "noise", "echo-state" or "oracle"; of a run, by default what the learner says
-        (`finecast.learners.learner.LearnerKind`).
+        (`finecast.learners.registry.LearnerKind`).
     synthetic
         Synthetic share of all draws at the beginning, if the predictor had no error.
     refresh
@@ -195,78 +193,3 @@ def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfi
 def _beside(folder: Path, name: Any) -> Any:
     beside = folder / name if isinstance(name, str) else name
     return str(beside) if isinstance(beside, Path) and beside.exists() else name
-
-
-def dataclass_from(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """Return a frozen dataclass from a table of its fields.
-
-    Parameters
-    ----------
-    cls
-        The dataclass; its constructor checks ranges.
-    table
-        Values by name.
-    where
-        What to call the table in a message.
-
-    Raises
-    ------
-    ValueError
-        A field is unknown, missing, or of another kind.
-    """
-    hints = get_type_hints(cls)
-    known = [item.name for item in fields(cls)]  # type: ignore[arg-type]
-    values = {}
-    for name, value in table.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"{where}: {name!r} is unknown; {hint}")
-        values[name] = _typed(f"{where}.{name}", value, hints[name])
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _typed(name: str, value: Any, hint: Any) -> Any:
-    """Return the value as the annotation wants it; whole numbers serve as numbers."""
-    origin = get_origin(hint)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{name}: {value!r} is not allowed, must be a list")
-        return tuple(_typed(name, item, get_args(hint)[0]) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    if hint in kinds and (
-        not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
-    ):
-        raise ValueError(f"{name}: {value!r} is not allowed, must be {kinds[hint]}")
-    return value
-
-
-def at_least(config: Any, low: float, *names: str) -> None:
-    """Refuse fields below a limit, or not finite.
-
-    Raises
-    ------
-    ValueError
-        Names the field, its value and what is allowed.
-    """
-    for name in names:
-        value = getattr(config, name)
-        if not (low <= value < float("inf")):
-            raise ValueError(f"{name}: {value} is not allowed, must be >= {low} and finite")
-
-
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuse another word.
-
-    Raises
-    ------
-    ValueError
-        Names the field, its value and what is allowed.
-    """
-    if value not in allowed:
-        raise ValueError(f"{name}: {value!r} is not allowed, must be one of {', '.join(allowed)}")

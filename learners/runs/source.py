@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,55 +26,16 @@ from finecast.learners.augmentation.synthetic import (
     synthetic_episodes,
     synthetic_instances,
 )
-from finecast.learners.learner import seeded
 from finecast.learners.runs.config import SourceConfig
 from finecast.learners.runs.held_out import FIRST_SEED, lookahead_to
+from finecast.learners.weights import seeded
 from finecast.learners.world.draws import episodes_of, fitted_exponent, surrogate_episodes
 from finecast.learners.world.episodes import Episodes, joined_episodes
 from finecast.learners.world.lookahead import Lookahead, lookahead_of
+from finecast.learners.world.pool import Pool
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
 from finecast.solvers.result import Callback
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Draws to train on.
-
-    Attributes
-    ----------
-    number
-        Which pool it is; it rises whenever the pool changes.
-    episodes
-        The draws.
-    values
-        Lookahead of all their slots at the storage prices on the path of `mpc`.
-    real
-        Draws that are real; the others, at the end, are synthetic.
-    """
-
-    number: int
-    episodes: Episodes
-    values: Lookahead
-    real: int
-
-
-class EpisodeSource(Protocol):
-    """What learners draw from."""
-
-    def at(self, step: int) -> Pool:
-        """Return the pool of a step; the same for the same step, whatever was asked before."""
-
-
-@dataclass(frozen=True)
-class FixedSource:
-    """The same pool for ever."""
-
-    pool: Pool
-
-    def at(self, step: int) -> Pool:
-        """Return the pool."""
-        return self.pool
 
 
 class ScenarioSource:

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from finecast.learners.learner import Learner, learner_kind, load_tensors, tensors_of
+from finecast.learners.learner import Learner
+from finecast.learners.registry import learner_kind
 from finecast.learners.runs.checkpoints import (
     POLICY,
     Checkpoint,
@@ -34,6 +35,7 @@ from finecast.learners.runs.held_out import held_out, measured
 from finecast.learners.runs.log import Log
 from finecast.learners.runs.source import ScenarioSource
 from finecast.learners.runs.warm_start import read_start, start_from
+from finecast.learners.weights import load_tensors, tensors_of
 from finecast.problem.files import FormatError
 from finecast.problem.scenario import read_scenario
 from finecast.solvers.result import Callback, Progress

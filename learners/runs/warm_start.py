@@ -14,8 +14,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
-from finecast.learners.learner import Learner, load_module
+from finecast.learners.learner import Learner
 from finecast.learners.runs.checkpoints import POLICY, Checkpoint, read_checkpoint
+from finecast.learners.weights import load_module
 from finecast.problem.files import FormatError
 
 TABLES = {"hindsight": "mpc"}

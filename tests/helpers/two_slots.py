@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from fixed_source import FixedSource
 
-from finecast.learners.runs.source import FixedSource, Pool
 from finecast.learners.world.episodes import Episodes
 from finecast.learners.world.lookahead import lookahead_of
+from finecast.learners.world.pool import Pool
 from finecast.learners.world.slot_tables import (
     history_scores,
     tables_coming,

@@ -7,17 +7,20 @@ from functools import cache
 
 import pytest
 import torch
+from fixed_source import FixedSource
 from learner_scenarios import episodes, scenario
 
 from finecast.learners.algorithms.hindsight import Config, HindsightLearner, policy, start
 from finecast.learners.algorithms.hindsight_labels import Hindsight, hindsight_of
-from finecast.learners.learner import learner_kind, load_tensors, play, tensors_of
-from finecast.learners.runs.source import FixedSource, Pool
+from finecast.learners.learner import play
+from finecast.learners.registry import learner_kind
+from finecast.learners.weights import load_tensors, tensors_of
 from finecast.learners.world.baselines import Replacement, Rolling
 from finecast.learners.world.draws import surrogate_episodes
 from finecast.learners.world.environment import roll
 from finecast.learners.world.episodes import Episodes
 from finecast.learners.world.lookahead import Lookahead, Planned, lookahead_of
+from finecast.learners.world.pool import Pool
 
 CPU = torch.device("cpu")
 SMALL = {"width": 16, "embedding": 8, "draws": 4, "batch": 256, "decay_steps": 20}

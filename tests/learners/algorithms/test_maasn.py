@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fixed_source import FixedSource
 from repository import TINY_SLOTS
 
 from finecast.learners.algorithms.actors import Actors, gumbel_noise, logistic
@@ -30,10 +31,10 @@ from finecast.learners.algorithms.set_values import (
 )
 from finecast.learners.networks.action_semantics import ActionSemanticsNetwork
 from finecast.learners.networks.observer import Observer
-from finecast.learners.runs.source import FixedSource, Pool
 from finecast.learners.world.draws import surrogate_episodes
 from finecast.learners.world.environment import deliver, packed, step
 from finecast.learners.world.lookahead import lookahead_of
+from finecast.learners.world.pool import Pool
 from finecast.problem.scenario import read_scenario
 
 TINY = TINY_SLOTS

@@ -6,22 +6,25 @@ from typing import Any
 
 import pytest
 import torch
+from fixed_source import FixedSource
 from learner_scenarios import episodes
 from repository import TINY_SLOTS
 from two_slots import OPTIMUM, START, game, source
 
 from finecast.learners.algorithms import ppo, qmix
 from finecast.learners.algorithms.set_values import Rows, critic_view, seen_of
-from finecast.learners.learner import Learner, learner_kind, load_tensors, play, tensors_of
+from finecast.learners.learner import Learner, play
 from finecast.learners.networks.observer import Observer
+from finecast.learners.registry import learner_kind
 from finecast.learners.runs.checkpoints import read_checkpoint, states
 from finecast.learners.runs.config import run_config
-from finecast.learners.runs.source import FixedSource, Pool
 from finecast.learners.runs.training import train
+from finecast.learners.weights import load_tensors, tensors_of
 from finecast.learners.world.baselines import Rolling
 from finecast.learners.world.draws import surrogate_episodes
 from finecast.learners.world.environment import packed, roll
 from finecast.learners.world.lookahead import lookahead_of
+from finecast.learners.world.pool import Pool
 from finecast.problem.scenario import read_scenario
 
 PEERS = ("mappo", "ippo", "qmix", "vdn", "dcg")

@@ -1,0 +1,118 @@
+"""The learners by name; a learner's module is imported on first use."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+
+
+@dataclass(frozen=True)
+class LearnerKind:
+    """A registered learner.
+
+    Attributes
+    ----------
+    name
+        What users call it.
+    module
+        Where it is, imported on first use.
+    summary
+        One line for people.
+    reference
+        Where it comes from.
+    steps, every
+        Default number of steps, and steps between held-out evaluations and checkpoints: a step of
+        one learner is a batch of pairs, of another a batch of whole episodes.
+    augmentation
+        Where its synthetic draws come from by default
+        (`finecast.learners.runs.config.SourceConfig`).
+    """
+
+    name: str
+    module: str
+    summary: str
+    reference: str = ""
+    steps: int = 20000
+    every: int = 1000
+    augmentation: str = "none"
+
+    def load(self) -> ModuleType:
+        """Import the module."""
+        return import_module(self.module)
+
+
+LEARNERS = (
+    LearnerKind(
+        "maasn-da",
+        "finecast.learners.algorithms.maasn",
+        "decentralised actors with action semantics, value-decomposition critic, augmentation",
+        "Fu et al., arXiv 2509.19341; Wang et al., Action Semantics Network, ICLR 2020",
+        augmentation="echo-state",
+    ),
+    LearnerKind(
+        "hindsight",
+        "finecast.learners.algorithms.hindsight",
+        "regression of marginal values in hindsight (privileged labels), added to those of mpc",
+        "imitation on the learner's own states: Ross, Gordon, Bagnell, AISTATS 2011",
+        steps=300,
+        every=30,
+    ),
+    LearnerKind(
+        "mappo",
+        "finecast.learners.algorithms.ppo",
+        "PPO, centralised critic",
+        "Yu et al., arXiv 2103.01955",
+        steps=100,
+        every=10,
+    ),
+    LearnerKind(
+        "ippo",
+        "finecast.learners.algorithms.ippo",
+        "PPO, a critic for every node",
+        "de Witt et al., arXiv 2011.09533",
+        steps=100,
+        every=10,
+    ),
+    LearnerKind(
+        "qmix",
+        "finecast.learners.algorithms.qmix",
+        "values of node sets, monotonic mixing",
+        "Rashid et al., arXiv 2003.08839",
+        steps=200,
+        every=10,
+    ),
+    LearnerKind(
+        "vdn",
+        "finecast.learners.algorithms.vdn",
+        "values of node sets, summed over nodes",
+        "Sunehag et al., arXiv 1706.05296",
+        steps=200,
+        every=10,
+    ),
+    LearnerKind(
+        "dcg",
+        "finecast.learners.algorithms.dcg",
+        "values of node sets, summed over nodes and pairs of nodes: a coordination graph",
+        "Boehmer, Kurin, Whiteson, ICML 2020, arXiv 1910.00091",
+        steps=200,
+        every=10,
+    ),
+)
+
+
+def learner_kind(name: str) -> LearnerKind:
+    """Return a learner by name.
+
+    Raises
+    ------
+    ValueError
+        There is no such learner; the nearest name is suggested.
+    """
+    table = {kind.name: kind for kind in LEARNERS}
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known learners: {', '.join(table)}"
+        raise ValueError(f"learner: {name!r} is unknown; {hint}")
+    return table[name]

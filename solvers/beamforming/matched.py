@@ -32,6 +32,7 @@ from finecast.solvers.beamforming.worst_case import (
     scale_to_power,
     worst_case_snr,
 )
+from finecast.solvers.rounding import EPSILON
 
 ALIGNMENTS = 20
 """Rounds of e_k <- y_k / |y_k|."""
@@ -175,7 +176,7 @@ def zero_forcing(
         spent = np.linalg.norm(beam, axis=1)[useful] / np.sqrt(limits[useful] / len(wanted))
         if spent.max() > 0:
             beams[i] = beam / spent.max()
-    return np.asarray(beams * (1 - 8 * np.finfo(np.float64).eps), dtype=np.complex128)
+    return np.asarray(beams * (1 - 8 * EPSILON), dtype=np.complex128)
 
 
 def check_groups(

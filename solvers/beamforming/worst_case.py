@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from finecast.problem.arrays import ComplexArray, FloatArray, IntArray, checked
+from finecast.solvers.rounding import EPSILON
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def scale_to_power(beamformer: ComplexArray, power: FloatArray) -> ComplexArray:
     """
     norms = np.linalg.norm(beamformer, axis=-1)
     # A limit a few units in the last place lower, so that the power after rounding is within P.
-    limits = np.sqrt(power) * (1 - 8 * np.finfo(np.float64).eps)
+    limits = np.sqrt(power) * (1 - 8 * EPSILON)
     factors = np.divide(limits, norms, out=np.ones_like(norms), where=norms > limits)
     return np.asarray(beamformer * factors[..., None])
 

@@ -25,9 +25,6 @@ MULTIPLICATIVE = 1.5
 LEAST_WEIGHT = 1e-3
 """Floor of the weights, so that a user can come back."""
 
-LEAST_WEIGHT = 1e-3
-"""Floor of the weights, so that a user can come back."""
-
 
 def wmmse_steps(scaled: Scaled, beam: Tensor, steps: int) -> Tensor:
     """Return the beams (S, G, N, A) after some steps, every node at full power.

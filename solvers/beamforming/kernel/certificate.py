@@ -37,8 +37,8 @@ import torch
 from torch import Tensor
 
 from finecast.solvers.beamforming.kernel.gram import Group
+from finecast.solvers.rounding import ROUNDOFF
 
-UNIT = 2.0**-53
 SMALLEST = 1e-12
 """Least D_n, so that 1 / D_n stays finite; any positive value is valid."""
 
@@ -123,7 +123,7 @@ class Certificate:
 def rounding(group: Group) -> float:
     """Return gamma, the relative rounding allowance of sums over this group's arrays."""
     _, nodes, users, _ = group.gram.shape
-    return 4 * (group.antennas + nodes + 9 * users + 16) * UNIT
+    return 4 * (group.antennas + nodes + 9 * users + 16) * ROUNDOFF
 
 
 def coupling(group: Group, slope: Tensor, price: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def proven_eigenvalue(matrix: Tensor, trace: Tensor, gamma: float) -> Tensor:
     top = largest_eigenvalue(matrix) + gamma * trace
     identity = torch.eye(users, dtype=matrix.dtype, device=matrix.device)
     _, failed = torch.linalg.cholesky_ex(top[:, None, None] * identity - matrix)
-    proof = 8 * (users + 2) * UNIT * (users * top + trace)
+    proof = 8 * (users + 2) * ROUNDOFF * (users * top + trace)
     return torch.where(failed == 0, top + proof, trace) + gamma * trace
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from finecast.solvers.rounding import ROUNDOFF
+
 STRONGEST = 1e6
 """Amplitudes of a user above this multiple of the weakest user's are capped (120 dB) in the search;
 the certificate leaves such a user out, which keeps the bound a bound."""
@@ -116,7 +118,7 @@ def scaled(channel: Tensor, error: Tensor, power: Tensor, nodes: Tensor, users: 
     weakest, worst = strength.min(-1)
     whole = norm.sum(-1).gather(1, worst[:, None])[:, 0]
     weakest = torch.where(weakest > 0, torch.maximum(weakest, 1e-5 * whole), 1.0)
-    slack = 4 * (channel.shape[-1] + 16) * 2.0**-53 * (norm + error)  # rounding of norm - error
+    slack = 4 * (channel.shape[-1] + 16) * ROUNDOFF * (norm + error)  # rounding of norm - error
     single_user = (norm - error + slack).clamp(min=0).sum(-1)
     single_user = torch.where(users, single_user, torch.inf).amin(-1) * (peak * (1 + 1e-14))
     norm = norm / weakest[:, None, None]

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from finecast.problem.arrays import ComplexArray, FloatArray
-from finecast.solvers.beamforming.kernel.certificate import UNIT
 from finecast.solvers.beamforming.kernel.gram import MUTE, STRONGEST
 from finecast.solvers.beamforming.kernel.small import search_one
 from finecast.solvers.beamforming.kernel.steps import SMALL
+from finecast.solvers.rounding import ROUNDOFF
 
 HUGE = 1e100
 """Amplitudes beyond this, or below its inverse, are not for squaring as they are."""
@@ -88,7 +88,7 @@ def solve_one(
         and (eps.max(1) <= MUTE * np.maximum(strongest, scale)).all()
     ):
         return None
-    slack = 4 * (antennas + 16) * UNIT * (norm + eps)  # rounding of norm - error
+    slack = 4 * (antennas + 16) * ROUNDOFF * (norm + eps)  # rounding of norm - error
     single_user = np.maximum(norm - eps + slack, 0).sum(1).min() * (1 + 1e-14)
     g, eps, strongest = g / scale, eps / scale, strongest / scale
     per_node = g.transpose(1, 0, 2)

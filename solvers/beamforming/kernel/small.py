@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dgesv
 
 from finecast.problem.arrays import ComplexArray, FloatArray
-from finecast.solvers.beamforming.kernel.certificate import UNIT
 from finecast.solvers.beamforming.kernel.steps import (
     CLOSED,
     COUPLING,
@@ -26,6 +25,7 @@ from finecast.solvers.beamforming.kernel.steps import (
     TINY,
     TURN,
 )
+from finecast.solvers.rounding import ROUNDOFF
 
 Beam = tuple[float, ComplexArray, FloatArray]
 """u, direction (K,) and gain (N,): w_n = gain_n sum_k direction_k g_{k,n}."""
@@ -343,7 +343,7 @@ def free_bound(gram: ComplexArray, error: FloatArray, antennas: int, beam: Beam)
     """Return the free certificate on u of beams, `guess_from_beams` and `closed` of one group."""
     nodes, users, _ = gram.shape
     _, direction, gain = beam
-    gamma = 4 * (antennas + nodes + 9 * users + 16) * UNIT
+    gamma = 4 * (antennas + nodes + 9 * users + 16) * ROUNDOFF
     image = gram @ direction
     length = np.sqrt(np.maximum((image @ direction.conj()).real, 0))
     weight = np.abs(direction)
@@ -359,7 +359,7 @@ def free_bound(gram: ComplexArray, error: FloatArray, antennas: int, beam: Beam)
     try:
         top = np.linalg.eigvalsh(matrix)[-1] + gamma * trace
         np.linalg.cholesky(top * np.eye(users) - matrix)
-        top += 8 * (users + 2) * UNIT * (users * top + trace)
+        top += 8 * (users + 2) * ROUNDOFF * (users * top + trace)
     except np.linalg.LinAlgError:
         top = trace
     slope = slope / max(top + gamma * trace, 1e-30)

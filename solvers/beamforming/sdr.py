@@ -9,8 +9,8 @@ p_n / sqrt(P_n) gives the convex problem of docs/formulation.md section 4.1:
 For eps = 0 it is the semidefinite relaxation of multicast beamforming (Sidiropoulos, Davidson,
 Luo, IEEE Transactions on Signal Processing 54(6), 2006) with per-node power limits. Beams come
 from the principal vector of X and from Gaussian vectors of covariance X. What the solver returns
-is only a source of candidates, judged by the closed form; its value is no bound, its multipliers
-are a dual point for `dual_bound.certified_bound`.
+is only a source of candidates, judged by the closed form. Its value is no bound, but its
+multipliers are a guess of a dual point from which a bound can be certified.
 """
 
 from __future__ import annotations

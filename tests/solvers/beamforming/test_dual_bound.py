@@ -3,11 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from multicast_problems import draw_problem, problems, relaxation_value
-
-from finecast.solvers.beamforming.dual_bound import (
+from dual_bound import (
     FLOORS,
     Dual,
     certified_bound,
@@ -15,6 +11,10 @@ from finecast.solvers.beamforming.dual_bound import (
     dual_sdp,
     largest_eigenvalue_bound,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from multicast_problems import draw_problem, problems, relaxation_value
+
 from finecast.solvers.beamforming.sca import solve_sca
 from finecast.solvers.beamforming.sdr import solve_sdr
 from finecast.solvers.beamforming.worst_case import mrt_sum, scale_to_power, worst_case_snr

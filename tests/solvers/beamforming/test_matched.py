@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from dual_bound import certified_bound
 from hypothesis import given, settings
 from multicast_problems import draw_problem, problems
 
-from finecast.solvers.beamforming.dual_bound import certified_bound
 from finecast.solvers.beamforming.matched import matched_beam, solve_matched, zero_forcing
 from finecast.solvers.beamforming.worst_case import mrt_sum, worst_case_snr
 

@@ -5,11 +5,11 @@ import warnings
 import cvxpy as cp
 import numpy as np
 import pytest
+from dual_bound import certified_bound
 from hypothesis import given, settings
 from multicast_problems import draw_problem, problems
 
 from finecast.solvers.beamforming import sprocedure
-from finecast.solvers.beamforming.dual_bound import certified_bound
 from finecast.solvers.beamforming.matched import solve_matched
 from finecast.solvers.beamforming.sprocedure import (
     penalised_covariances,

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from dual_bound import certified_bound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from multicast_problems import draw_problem, problems
 
 from finecast.problem.sinr import worst_case_sinr
-from finecast.solvers.beamforming.dual_bound import certified_bound
 from finecast.solvers.beamforming.matched import solve_matched, zero_forcing
 from finecast.solvers.beamforming.sca import solve_sca
 from finecast.solvers.beamforming.wmmse import (

@@ -1,5 +1,8 @@
 """Certified upper bound on the SNR of one multicast transmission, from any dual point.
 
+The kernel has its own bounds (`kernel/certificate.py`). This one is written apart from them, on
+the |Q|A-dimensional matrices and with cone solvers, so that tests can hold one against the other.
+
 For every lambda >= 0 with sum_k lambda_k = 1, a > 0 and mu >= 0 with
 
     sum_k lambda_k a_k g_k g_k^H  <=  blockdiag_n((mu_n + c_n) I),
@@ -19,6 +22,8 @@ will do. What is left is a convex function of the one free scale, minimised in c
 Two facts tighten it at no cost. Nodes that no user hears above its error radius are silenced
 (`worst_case.NormalForm`). And no user does better in a group than alone:
 u <= min_k sum_n sqrt(P_n) max(0, norm(g_{k,n}) - eps_{k,n}), exact for one user.
+
+In the error analyses below u is the unit roundoff, half of `EPSILON`.
 """
 
 from __future__ import annotations
@@ -37,9 +42,7 @@ from finecast.solvers.beamforming.worst_case import (
     normal_form,
     scale_to_power,
 )
-
-UNIT = float(np.finfo(np.float64).eps)
-"""2^-52, twice the unit roundoff u of the error analyses below."""
+from finecast.solvers.rounding import EPSILON
 
 FLOORS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
 """Shares of the largest d_n P_n added to all of them: a guess with d_n = 0 has no theta."""
@@ -109,8 +112,8 @@ def certified_bound(
     g, eps = g * amplitude[:, None], eps * amplitude  # powers put to one
     norms = np.linalg.norm(g, axis=2)
     # Norms and differences are within (A + 8) u of norm + error: widened by twice that.
-    widened = (norms - eps) + (g.shape[2] + 8) * UNIT * (norms + eps)
-    alone = np.maximum(0.0, widened).sum(axis=1) * (1 + norms.size * UNIT)
+    widened = (norms - eps) + (g.shape[2] + 8) * EPSILON * (norms + eps)
+    alone = np.maximum(0.0, widened).sum(axis=1) * (1 + norms.size * EPSILON)
     user = int(np.argmin(alone))
     best = Bound(_square_up(float(alone[user])), None, user)
     heard = (widened > 0).any(axis=0)
@@ -233,7 +236,7 @@ def _amplitude_bound(
     guess = prices * (weights.sum() / dual.weights.sum()) + chord
     guess = guess / guess.max() if guess.max() > 0 else np.ones_like(guess)
     inverse_slopes = (weights / outer * weights).sum() / 4
-    rounding = 4 * (len(weights) + len(prices) + 16) * UNIT
+    rounding = 4 * (len(weights) + len(prices) + 16) * EPSILON
 
     best = np.inf
     for floor in FLOORS:
@@ -271,7 +274,7 @@ def largest_eigenvalue_bound(rows: ComplexArray) -> float:
     size = len(gram)
     trace = float(np.trace(gram).real)
     # The floor keeps underflow, at 1e-300, out of the argument: rows are of order one.
-    pad = 8 * (sum(rows.shape) + 16) * UNIT * trace + 1e-200
+    pad = 8 * (sum(rows.shape) + 16) * EPSILON * trace + 1e-200
     limit = float(np.linalg.eigvalsh(gram)[-1]) + pad
     while True:
         shifted = limit * np.eye(size) - gram
@@ -281,8 +284,8 @@ def largest_eigenvalue_bound(rows: ComplexArray) -> float:
         except np.linalg.LinAlgError:
             pad *= 2
             limit += pad
-    proof = 8 * (size + 2) * UNIT * (size * limit + trace)
-    return (limit + pad + proof) * (1 + 4 * UNIT)
+    proof = 8 * (size + 2) * EPSILON * (size * limit + trace)
+    return (limit + pad + proof) * (1 + 4 * EPSILON)
 
 
 def _checked_dual(dual: Dual, users: int, nodes: int) -> Dual:

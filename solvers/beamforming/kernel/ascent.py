@@ -25,14 +25,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from finecast.solvers.beamforming.kernel.candidates import Beams, Iterate
+from finecast.solvers.beamforming.kernel.candidates import Carried, Iterate
 from finecast.solvers.beamforming.kernel.gram import Group
 from finecast.solvers.beamforming.kernel.steps import TINY
 
 
 def ascend(
     group: Group, at: Iterate, temperature: float, cut: float, floor: float, steps: int
-) -> tuple[Iterate, Beams, float]:
+) -> tuple[Iterate, Carried, float]:
     """Take `steps` Newton steps, the temperature times `cut` after each, not below `floor`.
 
     Returns the last iterate, the best beams met in the last quarter of the way, and the
@@ -57,7 +57,7 @@ def ascend(
         image = phase.conj()[:, :, None] * image
         return image, (image.real * weight[:, :, None]).sum(-1).clamp(min=0)
 
-    best: Beams | None = None
+    best: Carried | None = None
     for step in range(steps):
         image, square = images()
         length = (square + temperature**2).sqrt()
@@ -129,14 +129,14 @@ def within(ratio: Tensor) -> Tensor:
 
 
 def better_beams(
-    best: Beams | None,
+    best: Carried | None,
     image: Tensor,
     direction: Tensor,
     square: Tensor,
     on: Tensor,
     error_by_node: Tensor,
     absent: Tensor,
-) -> Beams:
+) -> Carried:
     gain = on / square.sqrt().clamp(min=TINY)
     received = (gain[..., None] * image).sum(-2).abs()
     used = torch.where(square > 0, on, 0.0)
@@ -144,6 +144,6 @@ def better_beams(
     value = torch.where(absent > 0, torch.inf, received - loss).amin(-1)
     value = torch.where(value.isfinite(), value, -torch.inf)
     if best is None:
-        return Beams(value, direction, gain)
-    now = Beams(value, direction, gain)
+        return Carried(value, direction, gain)
+    now = Carried(value, direction, gain)
     return now.where(value > best.value, best)

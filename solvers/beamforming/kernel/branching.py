@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from finecast.solvers.beamforming.kernel.certificate import DualPoint
+from finecast.solvers.beamforming.kernel.certificate import BeamDual
 from finecast.solvers.beamforming.kernel.gram import Group
 from finecast.solvers.beamforming.kernel.interior_point import refine
 
@@ -21,7 +21,7 @@ WIDTH = 4
 
 def branch(
     group: Group,
-    root: DualPoint,
+    root: BeamDual,
     received: Tensor,
     achieved: Tensor,
     bound: Tensor,
@@ -88,7 +88,7 @@ def branch(
         value = torch.cat([value[rest], torch.minimum(found, value[halves])])
         owner = torch.cat([owner[rest], mine])
         low, high = torch.cat([low[rest], lows]), torch.cat([high[rest], highs])
-        point = DualPoint(
+        point = BeamDual(
             torch.cat([kept.weight, better.weight]),
             torch.cat([kept.slope, better.slope]),
             torch.cat([kept.price, better.price]),
@@ -107,7 +107,7 @@ def _largest(owner: Tensor, value: Tensor, count: int) -> Tensor:
 
 
 def _loosest(
-    group: Group, point: DualPoint, owner: Tensor, low: Tensor, high: Tensor, tie: Tensor
+    group: Group, point: BeamDual, owner: Tensor, low: Tensor, high: Tensor, tie: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the EN of every box whose chord is off by most, and by how much at most.
 

@@ -52,7 +52,7 @@ class Iterate:
 
 
 @dataclass(frozen=True)
-class Beams:
+class Carried:
     """Beams w_n = sum_k combination_{n,k} g_{k,n} and what is known of them.
 
     Attributes
@@ -69,31 +69,31 @@ class Beams:
     direction: Tensor
     gain: Tensor
 
-    def best(self) -> Beams:
+    def best(self) -> Carried:
         """Return the best candidate of every problem, in double precision."""
         index = self.value.argmax(1, keepdim=True)
         row = torch.arange(len(index), device=index.device)[:, None]
-        return Beams(
+        return Carried(
             self.value[row, index].double(),
             self.direction[row, index].to(torch.complex128),
             self.gain[row, index].double(),
         )
 
-    def take(self, index: Tensor) -> Beams:
+    def take(self, index: Tensor) -> Carried:
         """Return the problems `index` (m,) of the batch."""
-        return Beams(self.value[index], self.direction[index], self.gain[index])
+        return Carried(self.value[index], self.direction[index], self.gain[index])
 
-    def put(self, index: Tensor, other: Beams) -> Beams:
+    def put(self, index: Tensor, other: Carried) -> Carried:
         """Return these beams with those of the problems `index` (m,) replaced."""
-        return Beams(
+        return Carried(
             self.value.index_copy(0, index, other.value),
             self.direction.index_copy(0, index, other.direction),
             self.gain.index_copy(0, index, other.gain),
         )
 
-    def where(self, choose: Tensor, other: Beams) -> Beams:
+    def where(self, choose: Tensor, other: Carried) -> Carried:
         """Return these beams where `choose` (B, s) holds, else `other`."""
-        return Beams(
+        return Carried(
             torch.where(choose, self.value, other.value),
             torch.where(choose[..., None], self.direction, other.direction),
             torch.where(choose[..., None], self.gain, other.gain),

@@ -44,7 +44,7 @@ SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
-class DualPoint:
+class BeamDual:
     """Dual-feasible points, one per problem of a batch.
 
     Attributes
@@ -61,22 +61,22 @@ class DualPoint:
     slope: Tensor
     price: Tensor
 
-    def take(self, index: Tensor) -> DualPoint:
+    def take(self, index: Tensor) -> BeamDual:
         """Return the points that `index` (m,), or a mask (B,), selects."""
-        return DualPoint(self.weight[index], self.slope[index], self.price[index])
+        return BeamDual(self.weight[index], self.slope[index], self.price[index])
 
-    def put(self, index: Tensor, other: DualPoint) -> DualPoint:
+    def put(self, index: Tensor, other: BeamDual) -> BeamDual:
         """Return these points with those of the problems `index` (m,) replaced."""
-        return DualPoint(
+        return BeamDual(
             self.weight.index_copy(0, index, other.weight),
             self.slope.index_copy(0, index, other.slope),
             self.price.index_copy(0, index, other.price),
         )
 
-    def where(self, choose: Tensor, other: DualPoint) -> DualPoint:
+    def where(self, choose: Tensor, other: BeamDual) -> BeamDual:
         """Return this point where `choose` (B,) holds, else `other`."""
         pick = choose[:, None]
-        return DualPoint(
+        return BeamDual(
             torch.where(pick, self.weight, other.weight),
             torch.where(pick, self.slope, other.slope),
             torch.where(pick, self.price, other.price),
@@ -160,7 +160,7 @@ def proven_eigenvalue(matrix: Tensor, trace: Tensor, gamma: float) -> Tensor:
     return torch.where(failed == 0, top + proof, trace) + gamma * trace
 
 
-def dual_value(group: Group, point: DualPoint, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def dual_value(group: Group, point: BeamDual, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Return the right-hand side of (2), (B,), and the sum of the moduli of its terms."""
     spread = _quadratic(point)
     loss = (point.weight[:, None] @ group.error)[:, 0]
@@ -170,7 +170,7 @@ def dual_value(group: Group, point: DualPoint, low: Tensor, high: Tensor) -> tup
     return value, spread + (point.price * high**2 + loss * high).sum(-1)
 
 
-def closed(group: Group, guess: DualPoint, low: Tensor, high: Tensor) -> tuple[Tensor, DualPoint]:
+def closed(group: Group, guess: BeamDual, low: Tensor, high: Tensor) -> tuple[Tensor, BeamDual]:
     """Make a guess dual feasible by scaling and return the certified bound on u with the point.
 
     Parameters
@@ -196,26 +196,26 @@ def closed(group: Group, guess: DualPoint, low: Tensor, high: Tensor) -> tuple[T
     top = proven_eigenvalue(matrix, trace, gamma)
     slope = slope / top.clamp(min=1e-30)[:, None]
     # Scaling alpha and D by a common s keeps (1): minimise spread / s + s (priced power).
-    spread = _quadratic(DualPoint(weight, slope, price))
+    spread = _quadratic(BeamDual(weight, slope, price))
     best, scaling = torch.full_like(spread, torch.inf), torch.ones_like(spread)
     factor = torch.ones_like(spread)
     for _ in range(4 if bool((group.error > 0).any()) else 2):
         trial = torch.maximum(price * factor[:, None], free)
-        point = DualPoint(weight, slope * factor[:, None], trial)
+        point = BeamDual(weight, slope * factor[:, None], trial)
         value, moduli = dual_value(group, point, low, high)
         value = value + gamma * moduli
         scaling = torch.where(value < best, factor, scaling)
         best = torch.minimum(best, value)
         used = torch.where(price * factor[:, None] >= free, high**2, low**2)
         factor = (spread / (price * used).sum(-1).clamp(min=1e-30)).sqrt().clamp(1e-6, 1e6)
-    point = DualPoint(
+    point = BeamDual(
         weight, slope * scaling[:, None], torch.maximum(price * scaling[:, None], free)
     )
     sound = best.isfinite() & (weight.sum(-1) > 0.5)
     return torch.where(sound, best, torch.inf), point
 
 
-def _quadratic(point: DualPoint) -> Tensor:
+def _quadratic(point: BeamDual) -> Tensor:
     """Return sum_k lambda_k^2 / (4 alpha_k), (B,)."""
     weight, slope = point.weight, point.slope
     return torch.where(weight > 0, weight**2 / (4 * slope).clamp(min=1e-300), 0.0).sum(-1)
@@ -223,7 +223,7 @@ def _quadratic(point: DualPoint) -> Tensor:
 
 def guess_from_beams(
     group: Group, direction: Tensor, gain: Tensor
-) -> tuple[DualPoint, Tensor, Tensor]:
+) -> tuple[BeamDual, Tensor, Tensor]:
     """Return the dual guess that belongs to beams w_n = gain_n sum_k direction_k g_{k,n}.
 
     At a rank-one optimum of the relaxation alpha_k = lambda_k / (2 |y_k|) and D_n = r_n / 2.
@@ -245,4 +245,4 @@ def guess_from_beams(
     weight = direction.abs()
     length = square.sqrt()
     slope = weight / (2 * received.clamp(min=1e-6))
-    return DualPoint(weight, slope, length / 2), received, gain * length
+    return BeamDual(weight, slope, length / 2), received, gain * length

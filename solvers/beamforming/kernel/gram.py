@@ -62,7 +62,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Scaled:
+class ScaledGroups:
     """A batch of problems brought to unit powers and an optimum of at most 1.
 
     Attributes
@@ -85,10 +85,10 @@ class Scaled:
     single_user: Tensor
     faithful: Tensor
 
-    def take(self, index: Tensor) -> Scaled:
+    def take(self, index: Tensor) -> ScaledGroups:
         """Return the problems `index` (m,) of the batch."""
         rest = (self.channel, self.scale, self.single_user, self.faithful)
-        return Scaled(self.group.take(index), *(x[index] for x in rest))
+        return ScaledGroups(self.group.take(index), *(x[index] for x in rest))
 
 
 def real_of(dtype: torch.dtype) -> torch.dtype:
@@ -96,7 +96,9 @@ def real_of(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype == torch.complex64 else torch.float64
 
 
-def scaled(channel: Tensor, error: Tensor, power: Tensor, nodes: Tensor, users: Tensor) -> Scaled:
+def scaled(
+    channel: Tensor, error: Tensor, power: Tensor, nodes: Tensor, users: Tensor
+) -> ScaledGroups:
     """Absorb powers and masks, and scale every problem by its single-user bound.
 
     Parameters
@@ -128,7 +130,7 @@ def scaled(channel: Tensor, error: Tensor, power: Tensor, nodes: Tensor, users: 
     error = torch.minimum(error, MUTE * norm.amax(-1, keepdim=True).clamp(1, STRONGEST))
     faithful = (norm.amax(-1) <= STRONGEST).to(error)
     gram = torch.einsum("bkna,blna->bnkl", channel.conj(), channel)
-    return Scaled(
+    return ScaledGroups(
         Group(gram, error, present, channel.shape[-1]),
         channel,
         weakest * peak,

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from finecast.solvers.beamforming.kernel.certificate import (
-    DualPoint,
+    BeamDual,
     closed,
     coupling,
     dual_value,
@@ -52,14 +52,14 @@ HALVINGS = 8
 
 def refine(
     group: Group,
-    guess: DualPoint,
+    guess: BeamDual,
     received: Tensor,
     achieved: Tensor,
     low: Tensor,
     high: Tensor,
     tolerance: float,
     iterations: int = 60,
-) -> tuple[Tensor, DualPoint]:
+) -> tuple[Tensor, BeamDual]:
     """Lower the bound of every problem to within `tolerance` of its relaxation's optimum.
 
     Parameters
@@ -116,7 +116,7 @@ def _complexity(group: Group) -> int:
     return users + nodes * (min(group.antennas, users) + 2)
 
 
-def _replace(points: DualPoint, index: Tensor, by: DualPoint) -> DualPoint:
+def _replace(points: BeamDual, index: Tensor, by: BeamDual) -> BeamDual:
     points.weight[index] = by.weight
     points.slope[index] = by.slope
     points.price[index] = by.price
@@ -124,8 +124,8 @@ def _replace(points: DualPoint, index: Tensor, by: DualPoint) -> DualPoint:
 
 
 def _interior(
-    group: Group, guess: DualPoint, received: Tensor, achieved: Tensor, low: Tensor, high: Tensor
-) -> tuple[DualPoint, Tensor]:
+    group: Group, guess: BeamDual, received: Tensor, achieved: Tensor, low: Tensor, high: Tensor
+) -> tuple[BeamDual, Tensor]:
     """Move a guess, usually on the boundary, well inside; return it and the first mu."""
     present = group.present
     strength = torch.diagonal(group.gram, dim1=-2, dim2=-1).real.clamp(min=0).sqrt().sum(1)
@@ -138,13 +138,13 @@ def _interior(
     price = guess.price + 0.1 * guess.price.mean(-1, keepdim=True) + 1e-6
     top = largest_eigenvalue(coupling(group, slope, price))[:, None]
     shrink = (0.8 / top.clamp(min=1e-12)).sqrt()
-    point = DualPoint(weight, torch.where(present > 0, slope * shrink, 1.0), price / shrink)
+    point = BeamDual(weight, torch.where(present > 0, slope * shrink, 1.0), price / shrink)
     value, _ = dual_value(group, point, low, high)
     return point, (value - achieved).clamp(min=1e-6) / _complexity(group)
 
 
 def _barrier(
-    group: Group, point: DualPoint, mu: Tensor, low: Tensor, high: Tensor
+    group: Group, point: BeamDual, mu: Tensor, low: Tensor, high: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the barrier function, infinite outside the domain, and the Cholesky factor of J^-1."""
     weight, slope, price = point.weight, point.slope, point.price
@@ -169,8 +169,8 @@ def _barrier(
 
 
 def _newton(
-    group: Group, point: DualPoint, mu: Tensor, low: Tensor, high: Tensor
-) -> tuple[DualPoint, Tensor]:
+    group: Group, point: BeamDual, mu: Tensor, low: Tensor, high: Tensor
+) -> tuple[BeamDual, Tensor]:
     """Take one damped Newton step; return the new point and the squared Newton decrement."""
     weight, slope, price = point.weight, point.slope, point.price
     batch, nodes, users, _ = group.gram.shape
@@ -247,7 +247,7 @@ def _newton(
     for _ in range(HALVINGS):
         trial = unit * (1 + length[:, None] * step)
         value, _ = _barrier(
-            group, DualPoint(trial[:, lam], trial[:, alp], trial[:, pri]), mu, low, high
+            group, BeamDual(trial[:, lam], trial[:, alp], trial[:, pri]), mu, low, high
         )
         good = waiting & (value <= start - 0.05 * length * decrement * mu + 1e-12)
         taken = torch.where(good, length, taken)
@@ -257,4 +257,4 @@ def _newton(
         length = torch.where(waiting, length / 2, length)
     unit = unit * (1 + taken[:, None] * step)
     weight = unit[:, lam] / unit[:, lam].sum(-1, keepdim=True)
-    return DualPoint(weight, unit[:, alp], unit[:, pri]), decrement
+    return BeamDual(weight, unit[:, alp], unit[:, pri]), decrement

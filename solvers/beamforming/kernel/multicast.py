@@ -18,14 +18,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from finecast.solvers.beamforming.kernel.branching import branch
-from finecast.solvers.beamforming.kernel.candidates import Beams
+from finecast.solvers.beamforming.kernel.candidates import Carried
 from finecast.solvers.beamforming.kernel.certificate import (
+    BeamDual,
     Certificate,
-    DualPoint,
     closed,
     guess_from_beams,
 )
-from finecast.solvers.beamforming.kernel.gram import Scaled, scaled
+from finecast.solvers.beamforming.kernel.gram import ScaledGroups, scaled
 from finecast.solvers.beamforming.kernel.inputs import Inputs, checked_inputs
 from finecast.solvers.beamforming.kernel.interior_point import refine
 from finecast.solvers.beamforming.kernel.search import search, search_again
@@ -248,7 +248,7 @@ def _solve(
             index = index[problem.single_user[index] > 0]
         if len(index):
             hard = problem.take(index)
-            known = Beams(achieved[index, None], direction[index, None], gain[index, None])
+            known = Carried(achieved[index, None], direction[index, None], gain[index, None])
             again = search_again(hard.group, known, proof.take(index), AGAIN * starts, dtype, seed)
             other = _beams(hard, *again) * inputs.power[index].sqrt()[..., None]
             value = worst_case_snr(
@@ -279,11 +279,11 @@ def _solve(
 
 def _certificate(
     inputs: Inputs,
-    problem: Scaled,
+    problem: ScaledGroups,
     snr: Tensor,
     relaxed: Tensor,
     bound: Tensor,
-    proof: DualPoint,
+    proof: BeamDual,
     boxes: Tensor,
 ) -> Certificate:
     """Bring bounds and proofs back to the caller's units; roundings are in the allowance."""
@@ -304,7 +304,7 @@ def _certificate(
     )
 
 
-def _beams(problem: Scaled, direction: Tensor, gain: Tensor) -> Tensor:
+def _beams(problem: ScaledGroups, direction: Tensor, gain: Tensor) -> Tensor:
     """Return the beams (B, N, A) for unit powers, full or no power where that is better."""
     combined = (direction[:, None, None] @ problem.channel.permute(0, 2, 1, 3))[:, :, 0]
     beams = combined * gain[..., None]

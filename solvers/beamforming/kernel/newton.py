@@ -17,14 +17,14 @@ from __future__ import annotations
 import torch
 
 from finecast.solvers.beamforming.kernel.ascent import better_beams, within
-from finecast.solvers.beamforming.kernel.candidates import Beams, Iterate
+from finecast.solvers.beamforming.kernel.candidates import Carried, Iterate
 from finecast.solvers.beamforming.kernel.gram import Group
 from finecast.solvers.beamforming.kernel.steps import COUPLING, TURN
 
 
 def settle(
     group: Group, at: Iterate, temperature: float, cut: float, floor: float, steps: int
-) -> Beams:
+) -> Carried:
     """Take `steps` coupled Newton steps from the only candidate of every problem.
 
     The temperature is multiplied by `cut` after each, not below `floor`. Returns the best beams
@@ -42,7 +42,7 @@ def settle(
     simplex = torch.cat([present, torch.zeros_like(present)], -1)
     padding = torch.nn.functional.pad(error_by_node, (0, users))
 
-    best: Beams | None = None
+    best: Carried | None = None
     for step in range(steps + 1):
         direction = phase * weight
         image = (group.gram @ direction[:, None, :, None])[..., 0] * phase.conj()[:, None]
@@ -112,4 +112,4 @@ def settle(
             on = torch.where(erring, level, 1.0)
         temperature = max(temperature * cut, floor)
     assert best is not None
-    return Beams(best.value[:, None], best.direction[:, None], best.gain[:, None])
+    return Carried(best.value[:, None], best.direction[:, None], best.gain[:, None])

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from finecast.solvers.beamforming.kernel.ascent import ascend
-from finecast.solvers.beamforming.kernel.candidates import Beams, initial_phases, start
+from finecast.solvers.beamforming.kernel.candidates import Carried, initial_phases, start
 from finecast.solvers.beamforming.kernel.certificate import (
-    DualPoint,
+    BeamDual,
     closed,
     coupling,
     guess_from_beams,
@@ -32,12 +32,12 @@ from finecast.solvers.beamforming.kernel.steps import (
 
 def search(
     group: Group, starts: int, dtype: torch.dtype, seed: int
-) -> tuple[Tensor, Tensor, DualPoint]:
+) -> tuple[Tensor, Tensor, BeamDual]:
     """Return the best beams found as direction (B, K) and gain (B, N), and the best dual guess.
 
     Every problem is first solved from equal phases. Where the free certificate does not prove the
     result optimal to `CLOSED`, twice `starts` candidates are screened and the better half goes
-    on, both in `dtype`; the best one is finished in complex128. See `Beams`.
+    on, both in `dtype`; the best one is finished in complex128. See `Carried`.
     """
     phases = initial_phases(group, 2 * starts, seed)
     if len(phases) <= SMALL and phases.device.type == "cpu":
@@ -52,8 +52,8 @@ def search(
 
 def search_again(
     group: Group,
-    known: Beams,
-    proof: DualPoint,
+    known: Carried,
+    proof: BeamDual,
     starts: int,
     dtype: torch.dtype,
     seed: int,
@@ -82,9 +82,9 @@ def search_again(
 class _Proven:
     """Beams (B, 1), the least bound (B,) on u found so far and the dual point that proves it."""
 
-    beams: Beams
+    beams: Carried
     bound: Tensor
-    proof: DualPoint
+    proof: BeamDual
 
     def left(self) -> Tensor:
         """Return the indices of the problems that are not proven solved."""
@@ -102,7 +102,7 @@ class _Proven:
             self.proof.put(index, other.proof),
         )
 
-    def improved(self, group: Group, beams: Beams) -> _Proven:
+    def improved(self, group: Group, beams: Carried) -> _Proven:
         """Return the better beams of the two, and the smaller of their bounds."""
         other = _proven(group, beams)
         lower = self.bound <= other.bound
@@ -113,14 +113,14 @@ class _Proven:
         )
 
 
-def _proven(group: Group, beams: Beams) -> _Proven:
+def _proven(group: Group, beams: Carried) -> _Proven:
     """Certify beams by their free certificate."""
     guess, _, _ = guess_from_beams(group, beams.direction[:, 0], beams.gain[:, 0])
     high = torch.ones_like(beams.gain[:, 0])
     return _Proven(beams, *closed(group, guess, torch.zeros_like(high), high))
 
 
-def _straight(group: Group, phase: Tensor, dtype: torch.dtype) -> Beams:
+def _straight(group: Group, phase: Tensor, dtype: torch.dtype) -> Carried:
     """Follow one candidate per problem, phases (B, 1, K)."""
     steps, cut, floor = FIRST
     rough = group.to(dtype)

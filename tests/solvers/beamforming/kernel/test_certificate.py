@@ -10,7 +10,7 @@ import torch
 from kernel_channels import rayleigh, relative, spread
 
 from finecast.problem.arrays import ComplexArray, FloatArray
-from finecast.solvers.beamforming.kernel.certificate import Certificate, DualPoint, closed
+from finecast.solvers.beamforming.kernel.certificate import BeamDual, Certificate, closed
 from finecast.solvers.beamforming.kernel.gram import scaled
 from finecast.solvers.beamforming.kernel.multicast import certify
 
@@ -81,7 +81,7 @@ def test_any_guess_becomes_a_bound() -> None:
     problem = scaled(
         torch.as_tensor(channel), torch.as_tensor(error), ones, ones > 0, torch.ones(40, 4) > 0
     )
-    guess = DualPoint(
+    guess = BeamDual(
         torch.as_tensor(rng.exponential(size=(40, 4))),
         torch.as_tensor(rng.exponential(size=(40, 4)) ** 3),
         torch.as_tensor(rng.exponential(size=(40, 2)) ** 3),

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from kernel_channels import relative, spread
 
-from finecast.solvers.beamforming.kernel.certificate import DualPoint
+from finecast.solvers.beamforming.kernel.certificate import BeamDual
 from finecast.solvers.beamforming.kernel.gram import Group, scaled
 from finecast.solvers.beamforming.kernel.interior_point import _barrier, _interior, _newton, refine
 
@@ -24,11 +24,11 @@ def group_of(seed: int, batch: int, users: int, nodes: int, antennas: int, share
     ).group
 
 
-def some_guess(group: Group) -> DualPoint:
+def some_guess(group: Group) -> BeamDual:
     """A poor guess: equal weights, unit slopes and prices."""
     batch, users, nodes = group.error.shape
     weight = torch.full((batch, users), 1 / users, dtype=torch.float64)
-    return DualPoint(weight, torch.ones_like(weight), torch.ones(batch, nodes, dtype=torch.float64))
+    return BeamDual(weight, torch.ones_like(weight), torch.ones(batch, nodes, dtype=torch.float64))
 
 
 def test_newton_step_solves_the_newton_equations() -> None:
@@ -45,8 +45,8 @@ def test_newton_step_solves_the_newton_equations() -> None:
         point, decrement = _newton(group, point, mu, low, high)
     assert (decrement < 1e-12).all()
 
-    def value(direction: DualPoint, step: float) -> torch.Tensor:
-        moved = DualPoint(
+    def value(direction: BeamDual, step: float) -> torch.Tensor:
+        moved = BeamDual(
             point.weight + step * direction.weight,
             point.slope * (1 + step * direction.slope),
             point.price * (1 + step * direction.price),
@@ -56,7 +56,7 @@ def test_newton_step_solves_the_newton_equations() -> None:
     rng = np.random.default_rng(1)
     for _ in range(5):
         along = torch.as_tensor(rng.standard_normal((3, 4)))
-        direction = DualPoint(
+        direction = BeamDual(
             0.1 * (along - along.mean(-1, keepdim=True)) * point.weight.min(),
             torch.as_tensor(rng.standard_normal((3, 4))),
             torch.as_tensor(rng.standard_normal((3, 2))),

@@ -20,8 +20,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-
 PLUG_IN = """
 import time
 from finecast.solvers.registry import Method
@@ -74,7 +72,7 @@ def measure(folder: Path, runs: int, seconds: float, workers: int, busy: bool) -
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pause-plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[finecast.methods]\npause = pause_plugin:METHOD\n")
     (folder / "plugin" / "pause_plugin.py").write_text(PLUG_IN)
-    sys.path[:0] = [str(ROOT), str(folder / "plugin")]
+    sys.path.insert(0, str(folder / "plugin"))
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     from finecast.compare.runs.runner import compare, plan
     from finecast.compare.runs.store import open_folder, read_records

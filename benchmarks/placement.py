@@ -14,12 +14,9 @@ import json
 import os
 import platform
 import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from finecast.problem.scenario import Scenario
 from finecast.solvers.joint import prepare

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,12 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
-from synthetic_records import SYSTEMS, synthetic_records  # noqa: E402
+from synthetic_records import SYSTEMS, synthetic_records
 
-from finecast.compare.runs.store import open_folder  # noqa: E402
+from finecast.compare.runs.store import open_folder
 
 
 def main() -> None:
@@ -59,7 +57,6 @@ def measure(work: Path, runs: int, one_system: bool) -> dict[str, Any]:
     subprocess.run(
         [sys.executable, "-c", command, "report", str(folder), "-o", str(page)],
         check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
     )
     return {

@@ -1,23 +1,13 @@
 """Spatial delivery against sequential CoMP broadcasts, its bounds, and other ways to share the air.
 
-    python benchmarks/spatial.py --nodes 4 --antennas 4 --users 12 --messages 8 --json
-    python benchmarks/spatial.py --grid -o spatial.jsonl      # the tables of docs/benchmarks
-    python benchmarks/spatial.py --rebound spatial.jsonl      # the bounds again, by today's code
-    python benchmarks/spatial.py --table spatial.jsonl        # its rows, as Markdown
+    python benchmarks/spatial --nodes 4 --antennas 4 --users 12 --messages 8 --json
+    python benchmarks/spatial --grid -o spatial.jsonl      # the tables of docs/benchmarks
+    python benchmarks/spatial --rebound spatial.jsonl      # the bounds again, by today's code
+    python benchmarks/spatial --table spatial.jsonl        # its rows, as Markdown
 
 Ratios are broadcast time over the time of the same messages one after another from all nodes, mean
 over draws, after 0.5, 1 and 2 seconds of one thread (processor time, so that other work on the
 machine does not count) and at the end; the certified bound is that of the same messages.
-
-Draws: 4 or 6 nodes on a hexagonal grid 200 m apart, users uniform in their cells, 3GPP UMi street
-canyon without line of sight at 3.5 GHz, 1 W per node, 100 MHz, every node has every block, blocks
-of log-normal size (mean parameter 1 Gbit, sigma 0.8), error radii as a share of each node's channel
-norm. Whom a message is for:
-
-families  Every user asks for one of three models of a random family; a family has a block that all
-          its models share, every model one of its own. Messages are the distinct user groups; the
-          draw is repeated until there are as many as asked for.
-random    Every message is for 1 to 4 of the users, drawn uniformly, no two for the same.
 """
 
 from __future__ import annotations
@@ -26,27 +16,16 @@ import argparse
 import json
 import os
 import platform
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 import torch
+from draws import BANDWIDTH_HZ, problem_of
+from peers import PEERS, beams_alone
 
-from benchmarks.beamforming import (
-    BANDWIDTH_HZ,
-    CARRIER_GHZ,
-    NOISE_FIGURE_DB,
-    POWER_DBM,
-    SITE_DISTANCE_M,
-)
-from benchmarks.spatial_peers import PEERS, beams_alone
-from finecast.problem.channel import draw_channels
-from finecast.problem.network import dbm_to_w, drop_users, hexagonal_positions, thermal_noise_w
 from finecast.solvers.solve import versions
 from finecast.solvers.spatial.bounds import broadcast_bounds, downlink
 from finecast.solvers.spatial.modes import Modes, least_time
@@ -68,72 +47,7 @@ PEERS_AT = {"groups": "families", "antennas": 4, "error": 0.0}
 """The classes of the grid on which the peers are measured."""
 
 MOMENTS = (0.5, 1.0, 2.0)
-MODELS_PER_FAMILY = 3
-LARGEST_RANDOM = 4
-MEAN_BITS, SPREAD = 1e9, 0.8
 KEYS = ("groups", "nodes", "antennas", "users", "messages", "error")
-
-
-def channels(
-    nodes: int, antennas: int, users: int, error: float, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return normalised channels (K, N, A), error radii (K, N) and powers (N,)."""
-    rng = np.random.default_rng(seed)
-    position = hexagonal_positions(nodes, SITE_DISTANCE_M)
-    noise = thermal_noise_w(BANDWIDTH_HZ, NOISE_FIGURE_DB)
-    radius = SITE_DISTANCE_M / np.sqrt(3)
-    drawn = draw_channels(
-        position,
-        drop_users(rng, position, users, cell_radius_m=radius, min_distance_m=10.0),
-        large_scale_rng=rng,
-        fading_rng=rng,
-        error_rng=rng,
-        slots=1,
-        antennas=antennas,
-        environment="umi",
-        los="nlos",
-        carrier_ghz=CARRIER_GHZ,
-    )
-    normalised = drawn.estimate[0] / np.sqrt(noise)
-    power = np.full(nodes, dbm_to_w(POWER_DBM))
-    return normalised, error * np.linalg.norm(normalised, axis=2), power
-
-
-def families(rng: np.random.Generator, users: int, messages: int) -> np.ndarray:
-    """Return (messages, users) bool, the distinct user groups of families and of their models."""
-    families = max(2, messages // MODELS_PER_FAMILY)
-    for _ in range(100_000):
-        family = rng.integers(families, size=users)
-        model = family * MODELS_PER_FAMILY + rng.integers(MODELS_PER_FAMILY, size=users)
-        groups = np.concatenate(
-            [values[:, None] == np.unique(values) for values in (family, model)], 1
-        )
-        groups = np.unique(groups.T, axis=0)
-        if len(groups) == messages:
-            return groups
-    raise ValueError(f"messages: {messages} of {users} users did not occur in 100000 draws")
-
-
-def random_groups(rng: np.random.Generator, users: int, messages: int) -> np.ndarray:
-    """Return (messages, users) bool, distinct sets of 1 to `LARGEST_RANDOM` users."""
-    found: dict[bytes, np.ndarray] = {}
-    while len(found) < messages:
-        group = np.zeros(users, dtype=bool)
-        group[rng.choice(users, rng.integers(1, LARGEST_RANDOM + 1), replace=False)] = True
-        found[group.tobytes()] = group
-    return np.array(list(found.values()))
-
-
-def problem_of(
-    groups: str, nodes: int, antennas: int, users: int, messages: int, error: float, seed: int
-) -> tuple[MultiGroup, np.ndarray]:
-    """Return the messages, all of them from all nodes, and their bits."""
-    channel, radius, power = channels(nodes, antennas, users, error, seed)
-    rng = np.random.default_rng((seed, messages))
-    listening = (families if groups == "families" else random_groups)(rng, users, messages)
-    everywhere = np.ones((messages, nodes), dtype=bool)
-    bits = MEAN_BITS * rng.lognormal(0.0, SPREAD, messages)
-    return MultiGroup(channel, radius, power, listening, everywhere), bits
 
 
 def bound_of(problem: MultiGroup, bits: np.ndarray) -> float:

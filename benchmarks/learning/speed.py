@@ -1,7 +1,7 @@
 """Slot-steps per second of the learners' environment, and what episodes cost to make.
 
-    python benchmarks/learning_speed.py
-    python benchmarks/learning_speed.py --batches 32,256 --repeats 5 --true 2 --json
+    python benchmarks/learning/speed.py
+    python benchmarks/learning/speed.py --batches 32,256 --repeats 5 --true 2 --json
 
 N = 4, J = 60, K = 12, T = 20, tables computed beforehand, one thread. `wall` is by the clock, `cpu`
 by the time the process got. One slot-step is one slot of one draw.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from finecast.learners.networks.feature_basis import basis_of
 from finecast.learners.networks.features import features
@@ -32,7 +29,7 @@ from finecast.learners.world.lookahead import Lookahead, Planned, lookahead_of
 from finecast.problem.scenario import Scenario, read_scenario
 from finecast.solvers.solve import versions
 
-PERSIST = Path(__file__).resolve().parents[1] / "data" / "scenarios" / "persist.toml"
+PERSIST = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "persist.toml"
 
 
 def scenario() -> Scenario:

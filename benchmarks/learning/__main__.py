@@ -1,10 +1,10 @@
 """Learners and classical online methods on fresh draws, against the certified bound.
 
-    python benchmarks/learning.py prepare -o FOLDER
-    python benchmarks/learning.py train -o FOLDER --runs leaders --seeds 0-4 --budget 80
-    python benchmarks/learning.py evaluate -o FOLDER --methods baselines,runs,curves
-    python benchmarks/learning.py times -o FOLDER --runs leaders
-    python benchmarks/learning.py table -o FOLDER --figure docs/benchmarks/learning.svg
+    python benchmarks/learning prepare -o FOLDER
+    python benchmarks/learning train -o FOLDER --runs leaders --seeds 0-4 --budget 80
+    python benchmarks/learning evaluate -o FOLDER --methods baselines,runs,curves
+    python benchmarks/learning times -o FOLDER --runs leaders
+    python benchmarks/learning table -o FOLDER --figure docs/benchmarks/learning.svg
 
 Every step takes up what is in the folder and leaves out what is done, so that a run which was
 killed goes on. One process, one thread, several processes on one folder if their runs or classes
@@ -15,16 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import torch
-from learning_draws import CLASSES, prepare
-from learning_play import decision_times, described, evaluated
-from learning_runs import GROUPS, named, train_all
-from learning_tables import figure, tables
+from draws import CLASSES, prepare
+from play import decision_times, described, evaluated
+from runs import GROUPS, named, train_all
+from tables import figure, tables
 
 from finecast.compare.runs.machine import machine
 from finecast.solvers.solve import versions

@@ -17,7 +17,7 @@ from finecast.learners.world.episodes import EPISODE_TENSORS, Episodes, joined_e
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import read_scenario
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = ROOT / "data" / "scenarios"
 
 FIRST_SEED = 3_000_000

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from draws import BANDWIDTH_HZ
 
-from benchmarks.beamforming import BANDWIDTH_HZ
 from finecast.solvers.beamforming.by_name import solve_messages
 from finecast.solvers.spatial.modes import least_time
 from finecast.solvers.spatial.multigroup import (

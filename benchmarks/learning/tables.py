@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from learning_draws import CLASSES
-from learning_play import BASELINES, CURVE_DRAWS, SHIPPED, described
-from learning_runs import GROUPS, RUNS
+from draws import CLASSES
+from play import BASELINES, CURVE_DRAWS, SHIPPED, described
+from runs import GROUPS, RUNS
 
 from finecast.compare.report.statistics import Estimate, interquartile_mean, stratified_bootstrap
 from finecast.problem.arrays import FloatArray

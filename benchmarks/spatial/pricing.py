@@ -1,11 +1,11 @@
 """The search for modes against successive convex approximation (SCA) by CVXPY, on small problems.
 
-    python benchmarks/spatial_pricing.py --json
+    python benchmarks/spatial/pricing.py --json
 
 A mode is worth sum_i R_i / R_i^alone: how many messages it carries at once, each counted by its
 rate alone on the air. Per problem the best of the same six random starts: our search in one batch
 (12 steps of WMMSE, 50 of Adam), WMMSE alone (200 steps), and SCA from every start. Draws are those
-of `benchmarks/spatial.py`, groups `random`, no errors. Seconds are of the processor, one thread.
+of `benchmarks/spatial`, groups `random`, no errors. Seconds are of the processor, one thread.
 """
 
 from __future__ import annotations
@@ -13,22 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 import warnings
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import cvxpy as cp
 import numpy as np
 import torch
+from draws import problem_of
+from peers import beams_alone
 
-from benchmarks.spatial import problem_of
-from benchmarks.spatial_peers import beams_alone
 from finecast.solvers.solve import versions
 from finecast.solvers.spatial.multigroup import MultiGroup, guaranteed_rates
 from finecast.solvers.spatial.pricing import price_modes

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from learning_draws import CLASSES, FIRST_SEED, HORIZON, ROOT, prepared
+from draws import CLASSES, FIRST_SEED, HORIZON, ROOT, prepared
 from torch import Tensor
 
 from finecast.learners.algorithms.hindsight_labels import hindsight_of

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from learning_draws import ROOT, scenario_file
+from draws import ROOT, scenario_file
 
 from finecast.learners.learner import Learner, play
 from finecast.learners.registry import learner_kind

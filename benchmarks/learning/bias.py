@@ -1,6 +1,6 @@
 """How wrong synthetic episodes are: held-out error of the predictor, bias against the share.
 
-    python benchmarks/learning_bias.py --scenario periodic --real 16
+    python benchmarks/learning/bias.py --scenario periodic --real 16
 
 The predictor is fitted to `--real` episodes and judged on others; the bias of the mean delay is
 that of `rolling`, played on real episodes and on their imagined continuations, rates in closed form
@@ -11,14 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from learning_draws import FIRST_SEED, scenario_file
+from draws import FIRST_SEED, scenario_file
 
 from finecast.learners.augmentation.error import held_out_error, measured_bias
 from finecast.learners.augmentation.predictor import fit_predictor

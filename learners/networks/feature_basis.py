@@ -1,6 +1,6 @@
-"""What the features of a slot have in common, whatever the nodes decide in it.
+"""The part of a slot's features that does not depend on what the nodes decide in it.
 
-The tables over node sets stand row by row, so that one look-up fetches all that is known of a
+The tables over node sets are stored row by row. One look-up then fetches all that is known of a
 block under a node set.
 """
 
@@ -18,8 +18,11 @@ from finecast.learners.world.lookahead import Lookahead
 HORIZON = 3
 """Coming slots that have features of their own."""
 
+COST_COLUMN = HORIZON + 1
+"""Column of the lookahead's `cost` in `Basis.worth`: after the coming slots and their mean."""
+
 UNSERVED = 5.0
-"""Units of time that a byte counts as taking on the air while nobody has it."""
+"""Longest time of a byte, in units: what a byte takes on the air while nobody has it."""
 
 OWN_FIXED = (
     "size in mean blocks, compressed",
@@ -40,6 +43,7 @@ OWN_FIXED = (
     "in the best level of the slot",
     "saved in the next slot by the only copy",
 )
+"""Features of a block at the node."""
 
 NEIGHBOUR_FIXED = (
     "had it cached",
@@ -51,8 +55,10 @@ NEIGHBOUR_FIXED = (
     "there is a link to us",
     "is the fastest source",
 )
+"""Features of a block at another node."""
 
 CLOUD_FIXED = ("time from the cloud, compressed", "is the fastest source", "nobody had it cached")
+"""Features of a block at the cloud."""
 
 STATE_FIXED = (
     "share of slots left",
@@ -66,44 +72,46 @@ STATE_FIXED = (
     "bytes expected to be needed next, share of the library",
     "time on the air per byte of the library, by the best levels",
 )
+"""State of the whole system."""
 
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """Common to the features of one slot; times in units.
+    """What the features of one slot have in common; times are in units of `time_unit`.
 
     Attributes
     ----------
     own, neighbour, cloud, state
-        (E, N, J, .), (E, N, J, N - 1, .), (E, N, J, .), (E, .) the features that no decision
-        changes.
+        (E, N, J, .), (E, N, J, N - 1, .), (E, N, J, .), (E, .): the features OWN_FIXED,
+        NEIGHBOUR_FIXED, CLOUD_FIXED and STATE_FIXED.
     may_pull
-        (E, N, J, N + 1) bool.
+        (E, N, J, N + 1) bool: the node may receive the block from this source (row N the cloud).
     bit
-        (N, 1) the bit of every node.
+        (N, 1) int64, the bit of every node.
     near
-        (N, N - 1) the other nodes of each.
+        (N, N - 1) int64, the other nodes of each node.
     member, count
         (S, N) and (S,) float32, the nodes of every set and their number.
     worth
-        (E C S, H + 3): expected delay of the coming slots, their mean, and of the lookahead
-        `cost` and `after`.
-    at
-        (E, 1, J) row of the block's kind in `worth`, for the empty set.
+        (E C S, H + 3) float32: expected delay of the coming slots, their mean, and of the
+        lookahead `cost` and `after`. Column COST_COLUMN is `cost`.
+    kind_row
+        (E, 1, J) int64 row of the block's kind in `worth`, for the empty set.
     air
-        (E (G + 1) S,) time on the air, at most UNSERVED; 0 in the last row of every draw.
-    group_at
-        (E, 1, J) row of the block's user group in `air`, the last one where nobody needs it.
+        (E (G + 1) S,) float32 time on the air, at most UNSERVED; 0 in the last group of every draw.
+    group_row
+        (E, 1, J) int64 row of the block's user group in `air`, for the empty set; that of the last
+        group where nobody needs the block.
     fetch
-        (E, N, J) time from the fastest source.
+        (E, N, J) float32 time from the fastest source.
     cloud_time, price
-        (E, N).
+        (E, N) float32 time from the cloud and price of storage.
     in_storages
-        (E, N, J) float32 size.
+        (E, N, J) float32 size of the block, in storages of the node.
     share
-        (E, J) share of the block in the bytes of the library.
+        (E, J) float32 share of the block in the bytes of the library.
     padded
-        There are blocks that are padding.
+        Some blocks are padding.
     """
 
     own: Tensor
@@ -116,9 +124,9 @@ class Basis:
     member: Tensor
     count: Tensor
     worth: Tensor
-    at: Tensor
+    kind_row: Tensor
     air: Tensor
-    group_at: Tensor
+    group_row: Tensor
     fetch: Tensor
     cloud_time: Tensor
     price: Tensor
@@ -129,14 +137,14 @@ class Basis:
     def at_kind(self, table: Tensor, sets: Tensor) -> Tensor:
         """Return the rows (..., F) of a table like `worth` under node sets (..., E, M or 1, J).
 
-        For node sets (E, J) too.
+        Node sets may be (E, J) too.
         """
-        at = self.at[:, 0] if sets.dim() == 2 else self.at
-        return table[at + sets]
+        kind_row = self.kind_row[:, 0] if sets.dim() == 2 else self.kind_row
+        return table[kind_row + sets]
 
     def at_group(self, sets: Tensor) -> Tensor:
         """Return the time on the air (..., E, M, J) under node sets of the same shape."""
-        return self.air[self.group_at + sets]
+        return self.air[self.group_row + sets]
 
 
 def basis_of(view: View, values: Lookahead | None = None) -> Basis:
@@ -151,91 +159,74 @@ def basis_of(view: View, values: Lookahead | None = None) -> Basis:
     """
     slot = view.slot
     nodes, device = slot.nodes, slot.size.device
-    numbers = torch.arange(nodes, device=device)
-    bit = (1 << numbers)[:, None]
+    bit = (1 << torch.arange(nodes, device=device))[:, None]
     near = near_nodes(nodes, device)
-    unit = time_unit(slot)
-    had = (view.cached[:, None] & bit) != 0
-    member = slot.member.float()
-    count = member.sum(dim=1)
-    link = torch.log1p((slot.link / unit[:, None]).clamp(max=UNSERVED)).float()
-    fetch = (rows(slot.reach_time, view.cached) / unit[:, None]).clamp(max=UNSERVED).float()
-    fetch, source = fetch.transpose(1, 2), rows(slot.fastest, view.cached).transpose(1, 2)
-    best = torch.where(slot.needed, lookup(slot.best_sender, slot.group, view.cached).long(), 0)
+    cached_here = (view.cached[:, None] & bit) != 0  # (E, N, J)
+    source = rows(slot.fastest, view.cached).transpose(1, 2)
+    in_storages = (slot.size[:, None] / slot.storage[..., None].clamp(min=1.0)).float()
+    share = (slot.size / slot.size.sum(dim=1, keepdim=True)).float()
 
-    worth = _worth(slot, unit, values)  # (E, C, S, F)
-    singles = torch.cat([bit.new_zeros(1), bit[:, 0]])
-    lone = worth[:, :, singles, 0].gather(1, slot.kind[..., None].expand(-1, -1, nodes + 1))
-    only = (lone[..., :1] - lone[..., 1:]).transpose(1, 2)
+    # Times in units. They stop at UNSERVED, so that an infinite time has a finite feature.
+    unit = time_unit(slot)
+    link = torch.log1p((slot.link / unit[:, None]).clamp(max=UNSERVED)).float()
+    cloud_time = torch.expm1(link[:, -1])
+    fetch = (rows(slot.reach_time, view.cached) / unit[:, None]).clamp(max=UNSERVED).float()
+    fetch = fetch.transpose(1, 2)
     price = torch.zeros(slot.storage.shape, device=device)
     if values is not None:
         price = (values.price[:, 0] / unit).float()
 
-    air = (slot.broadcast / unit[:, None]).clamp(max=UNSERVED).float()
-    air = torch.cat([air, torch.zeros_like(air[:, :1])], dim=1)
+    # Tables over node sets. A row index is (draw, kind or group, set) with the set in the low bits.
     draw = torch.arange(slot.draws, device=device)[:, None]
+    worth = _worth(slot, unit, values)  # (E, C, S, F)
+    kind_row = (draw * worth.shape[1] + slot.kind) << nodes
+    air = (slot.broadcast / unit[:, None]).clamp(max=UNSERVED).float()
+    air = torch.cat([air, torch.zeros_like(air[:, :1])], dim=1)  # the group of unneeded blocks
     group = torch.where(slot.needed, slot.group, air.shape[1] - 1)
-    group_at = ((draw * air.shape[1] + group) << nodes)[:, None]
+    group_row = (draw * air.shape[1] + group) << nodes
 
-    listeners = _listeners(slot)  # (E, N, J, 2)
-    known, by_node = _of_block(slot), (slot.draws, nodes, slot.blocks)
-    in_storages = (slot.size[:, None] / slot.storage[..., None].clamp(min=1.0)).float()
-    own = [
-        known[0][:, None].expand(by_node),
-        in_storages.clamp(max=5.0),
-        *(part[:, None].expand(by_node) for part in known[1:]),
-        (count[view.cached] / nodes)[:, None].expand(by_node),
-        *listeners.unbind(dim=3),
-        torch.log1p(fetch),
-        had.float(),
-        ((best[:, None] & bit) != 0).float(),
-        only,
-    ]
-    apart = torch.cat(
-        [
-            had.float()[..., None],
-            listeners,
-            price[:, :, None, None].expand(-1, -1, slot.blocks, 1),
-        ],
-        dim=3,
-    )
-    towards, back = link[:, near, numbers[:, None]], link[:, numbers[:, None], near]
-    linked = slot.link < torch.inf
-    between = [towards, back, linked[:, near, numbers[:, None]].float()]  # (E, N, N - 1)
-    neighbour = torch.cat(
-        [
-            apart[:, near].transpose(2, 3),
-            torch.stack(between, dim=3)[:, :, None].expand(-1, -1, slot.blocks, -1, -1),
-            (source[..., None] == near[:, None]).float()[..., None],
-        ],
-        dim=4,
-    )
-    cloud_time = torch.expm1(link[:, -1])
-    cloud = [
-        link[:, -1, :, None].expand(by_node),
-        (source == nodes).float(),
-        (view.cached == 0).float()[:, None].expand(by_node),
-    ]
-    suppliers = torch.arange(nodes + 1, device=device)
-    supplied = (view.cached | 1 << nodes)[..., None] >> suppliers & 1 == 1
-    wanting = slot.needed[:, None] & ~had
-    may_pull = wanting[..., None] & supplied[:, None] & linked.transpose(1, 2)[:, :, None]
-    share = (slot.size / slot.size.sum(dim=1, keepdim=True)).float()
-    spent = air.flatten()[group_at[:, 0] + best]
+    # Who sends each block if it comes by its best level, and how long that takes on the air.
+    best = torch.where(slot.needed, lookup(slot.best_sender, slot.group, view.cached).long(), 0)
+    air_now = air.flatten()[group_row + best]
+
+    listeners = _listeners(slot)
+    member = slot.member.float()
+    count = member.sum(dim=1)
+    by_node = (slot.draws, nodes, slot.blocks)
     return Basis(
-        own=torch.stack(own, dim=3),
-        neighbour=neighbour,
-        cloud=torch.stack(cloud, dim=3),
-        state=_state(view, share, spent, link, cloud_time, price),
-        may_pull=may_pull,
+        own=torch.stack(
+            [  # in the order of OWN_FIXED
+                _relative_size(slot)[:, None].expand(by_node),
+                in_storages.clamp(max=5.0),
+                *(part[:, None].expand(by_node) for part in _demand(slot)),
+                (count[view.cached] / nodes)[:, None].expand(by_node),
+                *listeners.unbind(dim=3),
+                torch.log1p(fetch),
+                cached_here.float(),
+                ((best[:, None] & bit) != 0).float(),
+                _saved_by_only_copy(slot, worth, bit),
+            ],
+            dim=3,
+        ),
+        neighbour=_neighbour(slot, near, cached_here, listeners, price, link, source),
+        cloud=torch.stack(
+            [  # in the order of CLOUD_FIXED
+                link[:, -1, :, None].expand(by_node),
+                (source == nodes).float(),
+                (view.cached == 0).float()[:, None].expand(by_node),
+            ],
+            dim=3,
+        ),
+        state=_state(view, share, air_now, link, cloud_time, price),
+        may_pull=_may_pull(view, cached_here),
         bit=bit,
         near=near,
         member=member,
         count=count,
         worth=worth.flatten(0, 2),
-        at=((draw * worth.shape[1] + slot.kind) << nodes)[:, None],
+        kind_row=kind_row[:, None],
         air=air.flatten(),
-        group_at=group_at,
+        group_row=group_row[:, None],
         fetch=fetch,
         cloud_time=cloud_time,
         price=price,
@@ -246,48 +237,65 @@ def basis_of(view: View, values: Lookahead | None = None) -> Basis:
 
 
 def time_unit(slot: Slot) -> Tensor:
-    """Return (E, 1) seconds per byte: mean over nodes from the cloud, and over bytes on the air.
+    """Return the unit of time, (E, 1) seconds per byte.
 
-    The air counts as it would be now if all nodes sent what is needed.
+    It is the mean time from the cloud over the nodes plus the mean time on the air over the needed
+    bytes, if all nodes sent them now.
     """
-    bytes_ = slot.size * slot.needed
+    needed_bytes = slot.size * slot.needed
     everywhere = torch.full_like(slot.group, (1 << slot.nodes) - 1)
     air = torch.where(slot.needed, lookup(slot.broadcast, slot.group, everywhere), 0.0)
-    mean = (bytes_ * air).sum(dim=1, keepdim=True) / bytes_.sum(dim=1, keepdim=True).clamp(min=1.0)
+    total = needed_bytes.sum(dim=1, keepdim=True).clamp(min=1.0)
+    mean = (needed_bytes * air).sum(dim=1, keepdim=True) / total
     return slot.link[:, -1].mean(dim=1, keepdim=True) + mean
 
 
 def _worth(slot: Slot, unit: Tensor, values: Lookahead | None) -> Tensor:
-    """Return (E, C, S, HORIZON + 3), in units; coming slots beyond the table count as nothing."""
+    """Return (E, C, S, H + 3), in units: see `Basis.worth`.
+
+    Coming slots beyond the table of the slot count as nothing.
+    """
     known = slot.worth[:, :HORIZON].float()
-    short = HORIZON - known.shape[1]
-    tables = [*known.unbind(dim=1), *[torch.zeros_like(known[:, 0])] * short]
-    tables.append(sum(tables[1:], tables[0]) / HORIZON)
+    absent = HORIZON - known.shape[1]
+    columns = [*known.unbind(dim=1), *[torch.zeros_like(known[:, 0])] * absent]
+    columns.append(sum(columns[1:], columns[0]) / HORIZON)
     if values is None:
-        tables += [torch.zeros_like(known[:, 0])] * 2
+        columns += [torch.zeros_like(known[:, 0])] * 2
     else:
-        tables += [values.cost.float(), values.after.float()]
-    return torch.stack(tables, dim=3) / unit.float()[..., None, None]
+        columns += [values.cost.float(), values.after.float()]
+    return torch.stack(columns, dim=3) / unit.float()[..., None, None]
+
+
+def _saved_by_only_copy(slot: Slot, worth: Tensor, bit: Tensor) -> Tensor:
+    """Return (E, N, J), what a copy at the node saves in the next slot if it is the only one."""
+    singles = torch.cat([bit.new_zeros(1), bit[:, 0]])  # the empty set, then every node alone
+    kind = slot.kind[..., None].expand(-1, -1, len(singles))
+    delay = worth[:, :, singles, 0].gather(1, kind)
+    return (delay[..., :1] - delay[..., 1:]).transpose(1, 2)
 
 
 def _listeners(slot: Slot) -> Tensor:
     """Return (E, N, J, 2) listeners now and in the next slot, compressed."""
-    row = slot.group.clamp(min=0)[..., None].expand(-1, -1, slot.nodes)
-    now = slot.listeners.gather(1, row) * slot.needed[..., None]
-    following = slot.audience[:, 0].gather(1, slot.kind[..., None].expand_as(row))
+    group = slot.group.clamp(min=0)[..., None].expand(-1, -1, slot.nodes)
+    now = slot.listeners.gather(1, group) * slot.needed[..., None]
+    kind = slot.kind[..., None].expand_as(group)
+    following = slot.audience[:, 0].gather(1, kind)
     return torch.log1p(torch.stack([now, following], dim=3)).transpose(1, 2).float()
 
 
-def _of_block(slot: Slot) -> list[Tensor]:
-    """Return (E, J) each, what is alike at all nodes: OWN_FIXED without what is per node."""
+def _relative_size(slot: Slot) -> Tensor:
+    """Return (E, J) the size in mean blocks, compressed."""
     count = slot.real.sum(dim=1, keepdim=True)
-    need = slot.need[:, :HORIZON].gather(
-        2, slot.kind[:, None].expand(-1, min(HORIZON, slot.horizon), -1)
-    )
+    return torch.log1p(slot.size * count / slot.size.sum(dim=1, keepdim=True)).float()
+
+
+def _demand(slot: Slot) -> list[Tensor]:
+    """Return (E, J) each, what is known of the demand for a block: OWN_FIXED from `sharing` on."""
+    kind = slot.kind[:, None].expand(-1, min(HORIZON, slot.horizon), -1)
+    need = slot.need[:, :HORIZON].gather(2, kind)
     coming = [*need.unbind(dim=1), *[torch.zeros_like(need[:, 0])] * (HORIZON - need.shape[1])]
     since = torch.where(slot.recency >= 0, slot.t - slot.recency.floor(), slot.t + 1.0)
     parts = [
-        torch.log1p(slot.size * count / slot.size.sum(dim=1, keepdim=True)),
         slot.sharing,
         slot.needed,
         *coming,
@@ -298,22 +306,79 @@ def _of_block(slot: Slot) -> list[Tensor]:
     return [part.float() for part in parts]
 
 
-def _state(
-    view: View, share: Tensor, spent: Tensor, link: Tensor, cloud_time: Tensor, price: Tensor
+def _neighbour(
+    slot: Slot,
+    near: Tensor,
+    cached_here: Tensor,
+    listeners: Tensor,
+    price: Tensor,
+    link: Tensor,
+    source: Tensor,
 ) -> Tensor:
-    """Return (E, .) the features STATE_FIXED."""
+    """Return (E, N, J, N - 1, .) the features NEIGHBOUR_FIXED."""
+    numbers = torch.arange(slot.nodes, device=near.device)[:, None]
+    # What every node is by itself. Each node then picks the rows of its neighbours.
+    of_node = torch.cat(
+        [
+            cached_here.float()[..., None],
+            listeners,
+            price[:, :, None, None].expand(-1, -1, slot.blocks, 1),
+        ],
+        dim=3,
+    )
+    # The links of a pair, alike for all blocks: from the neighbour, to it, and whether it exists.
+    linked = (slot.link < torch.inf)[:, near, numbers].float()
+    of_pair = torch.stack([link[:, near, numbers], link[:, numbers, near], linked], dim=3)
+    return torch.cat(
+        [
+            of_node[:, near].transpose(2, 3),
+            of_pair[:, :, None].expand(-1, -1, slot.blocks, -1, -1),
+            (source[..., None] == near[:, None]).float()[..., None],
+        ],
+        dim=4,
+    )
+
+
+def _may_pull(view: View, cached_here: Tensor) -> Tensor:
+    """Return (E, N, J, N + 1) bool: the block is needed, not here, at the source, and a link."""
+    slot = view.slot
+    sources = torch.arange(slot.nodes + 1, device=view.cached.device)
+    has_it = (view.cached | 1 << slot.nodes)[..., None] >> sources & 1 == 1
+    missing = slot.needed[:, None] & ~cached_here
+    linked = (slot.link < torch.inf).transpose(1, 2)
+    return missing[..., None] & has_it[:, None] & linked[:, :, None]
+
+
+def _state(
+    view: View, share: Tensor, air_now: Tensor, link: Tensor, cloud_time: Tensor, price: Tensor
+) -> Tensor:
+    """Return (E, .) the features STATE_FIXED.
+
+    Parameters
+    ----------
+    view
+        Any view of the slot.
+    share
+        (E, J), as in `Basis`.
+    air_now
+        (E, J) time on the air now by the best levels.
+    link
+        (E, N + 1, N) times between nodes and from the cloud, compressed.
+    cloud_time, price
+        (E, N), as in `Basis`.
+    """
     slot = view.slot
     left = slot.slots - slot.t - 1
-    numbers = [left / slot.slots, min(left, HORIZON) / HORIZON, float(view.in_turn)]
-    same = torch.tensor(numbers, device=share.device).expand(slot.draws, -1)
+    clock = [left / slot.slots, min(left, HORIZON) / HORIZON, float(view.in_turn)]
     apart = ~torch.eye(slot.nodes, dtype=torch.bool, device=share.device)
     between = (link[:, :-1] * apart).sum(dim=(1, 2)) / max(int(apart.sum()), 1)
-    per_byte = [slot.needed.float(), slot.need[:, 0].gather(1, slot.kind).float(), spent]
-    means = torch.stack(per_byte, dim=1) @ share[..., None]
-    of_nodes = [
+    over_nodes = [
         (slot.storage.mean(dim=1) / slot.size.sum(dim=1)).float(),
         cloud_time.mean(dim=1),
         between,
         price.mean(dim=1),
     ]
-    return torch.cat([same, torch.stack(of_nodes, dim=1), means[..., 0]], dim=1)
+    per_byte = [slot.needed.float(), slot.need[:, 0].gather(1, slot.kind).float(), air_now]
+    over_bytes = (torch.stack(per_byte, dim=1) @ share[..., None])[..., 0]
+    same = torch.tensor(clock, device=share.device).expand(slot.draws, -1)
+    return torch.cat([same, torch.stack(over_nodes, dim=1), over_bytes], dim=1)

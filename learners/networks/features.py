@@ -20,6 +20,7 @@ from torch import Tensor
 
 from finecast.learners.networks.feature_basis import (
     CLOUD_FIXED,
+    COST_COLUMN,
     NEIGHBOUR_FIXED,
     OWN_FIXED,
     STATE_FIXED,
@@ -104,13 +105,13 @@ class Features:
 
     def select(self, index: Tensor) -> Features:
         """Return some of the rows along the first axis."""
-        return Features(*(getattr(self, one.name)[index] for one in fields(self)))
+        return Features(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 def joined_features(parts: Sequence[Features]) -> Features:
     """Return the rows of all parts along the first axis."""
-    columns = (torch.cat([getattr(part, one.name) for part in parts]) for one in fields(Features))
-    return Features(*columns)
+    names = (field.name for field in fields(Features))
+    return Features(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def features(
@@ -131,71 +132,85 @@ def features(
     """
     slot = view.slot
     basis = basis_of(view, values) if basis is None else basis
-    me = slice(None) if n is None else slice(n, n + 1)
+    me = slice(None) if n is None else slice(n, n + 1)  # M nodes: all, or one
     bit = basis.bit[me]  # (M, 1)
-    have = (view.held[:, None] & bit) != 0  # (E, M, J)
+    held_here = (view.held[:, None] & bit) != 0  # (E, M, J)
     holders = view.holders[:, None]
     others = holders & ~bit
 
-    count = basis.count[others]
-    on_air = basis.at_group(torch.stack([others, others | bit]))
+    # What a copy at the node changes, given the other holders: now on the air, and later.
+    without_and_with = torch.stack([others, others | bit])
+    on_air = basis.at_group(without_and_with)
     gain = on_air[0] - on_air[1]
-    worth = basis.at_kind(basis.worth, torch.stack([others, others | bit]))
+    worth = basis.at_kind(basis.worth, without_and_with)
     saved = worth[0] - worth[1]  # (E, M, J, H + 3)
-    fetch = basis.fetch[:, me]
-    described = [
-        have.float(),
+    count = basis.count[others]
+    changing = [
+        held_here.float(),
         count * (1.0 / slot.nodes),
         (count == 0).float(),
         gain,
-        gain - fetch,
+        gain - basis.fetch[:, me],
         *saved.unbind(dim=3),
-        saved[..., -2] - basis.price[:, me, None],
-        *_ranked(view, basis, me, saved[..., 0], have),
+        saved[..., COST_COLUMN] - basis.price[:, me, None],
+        *_ranked(view, basis, me, saved[..., 0], held_here),
     ]
-    own = torch.cat([basis.own[:, me], torch.stack(described, dim=3)], dim=3)
+    own = torch.cat([basis.own[:, me], torch.stack(changing, dim=3)], dim=3)
 
-    by_copy = basis.at_kind(
-        basis.worth[:, :1], torch.stack([holders & ~basis.bit, holders | basis.bit])
-    )
     fill = _fill(view, basis)
-    decided = torch.tensor([view.decided >> m & 1 for m in range(slot.nodes)], device=fill.device)
-    of_node = torch.stack([decided.expand_as(fill), fill], dim=2)[:, :, None]
-    of_block = torch.stack(
-        [((holders & basis.bit) != 0).float(), (by_copy[0] - by_copy[1])[..., 0]], dim=3
-    )
-    nearby = torch.cat([of_block, of_node.expand(-1, -1, slot.blocks, -1)], dim=3)
-    nearby = nearby[:, basis.near[me]].transpose(2, 3)  # (E, M, J, N - 1, .)
-    neighbour = torch.cat([basis.neighbour[:, me], nearby], dim=4)
-    far = (gain - basis.cloud_time[:, me, None])[..., None]
-    cloud = torch.cat([basis.cloud[:, me], far], dim=3)
+    changing_nearby = _of_all_nodes(view, basis, fill)[:, basis.near[me]].transpose(2, 3)
+    neighbour = torch.cat([basis.neighbour[:, me], changing_nearby], dim=4)
+    gain_by_cloud = (gain - basis.cloud_time[:, me, None])[..., None]
+    cloud = torch.cat([basis.cloud[:, me], gain_by_cloud], dim=3)
+    if basis.padded:  # padding would show otherwise: a block of size 0 has features too
+        own = own * slot.real[:, None, :, None]
+        neighbour = neighbour * slot.real[:, None, :, None, None]
+        cloud = cloud * slot.real[:, None, :, None]
+
+    may_pull, may_keep = basis.may_pull[:, me], held_here & slot.real[:, None]
     state = _state(view, basis, fill)
-    parts = [own, neighbour, cloud, basis.may_pull[:, me], have & slot.real[:, None]]
-    if basis.padded:
-        parts[:3] = [
-            part * slot.real.reshape(len(part), 1, -1, *[1] * (part.dim() - 3))
-            for part in parts[:3]
-        ]
     if n is not None:
-        parts = [part[:, 0] for part in parts]
-    own, neighbour, cloud, may_pull, may_keep = parts
+        own, neighbour, cloud = own[:, 0], neighbour[:, 0], cloud[:, 0]
+        may_pull, may_keep = may_pull[:, 0], may_keep[:, 0]
     return Features(own, neighbour, cloud, state, slot.real, may_pull, may_keep)
 
 
+def _of_all_nodes(view: View, basis: Basis, fill: Tensor) -> Tensor:
+    """Return (E, N, J, .), what NEIGHBOUR adds to NEIGHBOUR_FIXED, of every node.
+
+    Parameters
+    ----------
+    view, basis
+        As in `features`.
+    fill
+        (E, N), from `_fill`.
+    """
+    nodes, holders = view.slot.nodes, view.holders[:, None]
+    worth = basis.at_kind(
+        basis.worth[:, :1], torch.stack([holders & ~basis.bit, holders | basis.bit])
+    )
+    saved = (worth[0] - worth[1])[..., 0]
+    of_block = torch.stack([((holders & basis.bit) != 0).float(), saved], dim=3)
+    decided = torch.tensor([view.decided >> m & 1 for m in range(nodes)], device=fill.device)
+    of_node = torch.stack([decided.expand_as(fill), fill], dim=2)[:, :, None]
+    return torch.cat([of_block, of_node.expand(-1, -1, view.slot.blocks, -1)], dim=3)
+
+
 def _ranked(
-    view: View, basis: Basis, me: slice, saved: Tensor, have: Tensor
+    view: View, basis: Basis, me: slice, saved: Tensor, held_here: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return (E, M, J) the storages filled by what saves more, and the saving above the margin.
 
-    Storage is claimed by what is here and, while the nodes pull, by what is needed.
+    The margin is the saving of the first block that does not fit. Storage is claimed by what is
+    here and, while the nodes pull, by what is needed.
     """
-    claims = have if view.keeping else have | view.slot.needed[:, None]
+    claims = held_here if view.keeping else held_here | view.slot.needed[:, None]
     size = basis.in_storages[:, me] * claims
     order = saved.argsort(dim=2, descending=True, stable=True)
     ordered = size.gather(2, order)
-    before = torch.empty_like(size).scatter_(2, order, ordered.cumsum(dim=2) - ordered)
-    margin = torch.where(claims & (before + size > 1.0), saved, 0.0).amax(dim=2, keepdim=True)
-    return before.clamp_(max=3.0), saved - margin
+    filled = torch.empty_like(size).scatter_(2, order, ordered.cumsum(dim=2) - ordered)
+    margin = torch.where(claims & (filled + size > 1.0), saved, 0.0).amax(dim=2, keepdim=True)
+    return filled.clamp_(max=3.0), saved - margin
 
 
 def _fill(view: View, basis: Basis) -> Tensor:
@@ -206,6 +221,7 @@ def _fill(view: View, basis: Basis) -> Tensor:
 
 def _state(view: View, basis: Basis, fill: Tensor) -> Tensor:
     """Return (E, F_state)."""
+    # Means over the bytes of the library.
     per_byte = torch.stack(
         [
             (view.held != 0).float(),
@@ -215,6 +231,6 @@ def _state(view: View, basis: Basis, fill: Tensor) -> Tensor:
         dim=1,
     )
     means = (per_byte @ basis.share[..., None])[..., 0]
-    known = [float(view.keeping), view.decided.bit_count() / view.slot.nodes]
-    same = torch.tensor(known, device=fill.device).expand(len(fill), -1)
+    stage = [float(view.keeping), view.decided.bit_count() / view.slot.nodes]
+    same = torch.tensor(stage, device=fill.device).expand(len(fill), -1)
     return torch.cat([basis.state, same, fill.mean(dim=1, keepdim=True), means], dim=1)

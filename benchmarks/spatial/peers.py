@@ -12,7 +12,7 @@ from finecast.solvers.beamforming.by_name import solve_messages
 from finecast.solvers.spatial.modes import least_time
 from finecast.solvers.spatial.multigroup import (
     MultiGroup,
-    Scaled,
+    ScaledModes,
     full_power,
     guaranteed_rates,
     square,
@@ -57,7 +57,7 @@ def all_at_once(
     Adam on the soft minimum over messages and users, whose sharpness grows.
     """
     generator = torch.Generator().manual_seed(seed)
-    scaled = Scaled.of(problem, 1.0 / bits)
+    scaled = ScaledModes.of(problem, 1.0 / bits)
     towards = regularised_zero_forcing(scaled.channel, scaled.users, scaled.nodes)
     share = torch.from_numpy(bits / bits.mean()).float()
     best = np.inf

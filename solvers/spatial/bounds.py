@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, checked
 from finecast.problem.instance import Instance
 from finecast.solvers.restrictions import Messages, messages
-from finecast.solvers.spatial.certificate import UNIT, Downlink, time_bound, user_bound
+from finecast.solvers.rounding import EPSILON
+from finecast.solvers.spatial.certificate import Downlink, time_bound, user_bound
 from finecast.solvers.spatial.dual_search import ACTIVE, search
 
 STEPS = (20, 200)
@@ -197,7 +198,7 @@ def shrunken(channel: ComplexArray, error: FloatArray) -> ComplexArray:
     """
     norm = np.linalg.norm(channel, axis=2)
     ratio = np.divide(error, norm, out=np.zeros_like(norm), where=norm > 0)
-    slack = (channel.shape[2] + 16) * UNIT * (error > 0)
+    slack = (channel.shape[2] + 16) * EPSILON * (error > 0)
     return np.asarray(channel * np.clip(1.0 - ratio + slack, 0.0, 1.0)[..., None])
 
 

@@ -31,12 +31,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
-
-UNIT = float(np.finfo(np.float64).eps)
-"""2^-52, twice the unit roundoff u."""
-
-ROUNDING = 1e-12
-"""Bounds are lowered by this share: products and sums of at most 1e3 positive terms err by less."""
+from finecast.solvers.rounding import EPSILON, SUM_ALLOWANCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +64,7 @@ class Downlink:
 
 
 @dataclass(frozen=True, eq=False)
-class DualPoint:
+class ModeDual:
     """Multipliers, for L boxes; any weights >= 0 and positive others prove a bound.
 
     Attributes
@@ -108,7 +103,7 @@ def strongest(channel: ComplexArray, served: BoolArray | None = None) -> FloatAr
     amplitude = np.linalg.norm(channel, axis=2)
     if served is not None:
         amplitude = amplitude * served
-    rounding = 4 * (channel.shape[1] + channel.shape[2] + 16) * np.finfo(np.float64).eps
+    rounding = 4 * (channel.shape[1] + channel.shape[2] + 16) * EPSILON
     return np.asarray(amplitude.sum(axis=1) ** 2 * (1 + rounding))
 
 
@@ -137,7 +132,7 @@ def user_bound(d: Downlink, cap: float = np.inf) -> float:
     served = d.listeners.T.astype(np.int64) @ d.senders > 0
     with np.errstate(divide="ignore"):
         alone = d.nats / most_nats(strongest(d.weakest, served), cap)
-    return float(alone.max(initial=0.0)) * (1.0 - ROUNDING)
+    return float(alone.max(initial=0.0)) * (1.0 - SUM_ALLOWANCE)
 
 
 def most_nats(snr: FloatArray, cap: float) -> FloatArray:
@@ -171,7 +166,7 @@ def boxes(
     Parameters
     ----------
     splits
-        As in `DualPoint`.
+        As in `ModeDual`.
     most
         (K,) the most power that each user can receive.
     """
@@ -214,25 +209,25 @@ def most_over_prices(
     def free(e: FloatArray) -> FloatArray:
         s = np.minimum(slope * (n + e), 1.0)
         log = np.log(s)
-        pad = 32 * UNIT * (2.0 - log + error_price * e)
+        pad = 32 * EPSILON * (2.0 - log + error_price * e)
         return np.asarray(s - 1.0 - log + error_price * e + pad)
 
     limited = np.isfinite(ratio) & (ratio > 1.0) & (top > 0)
     kappa = np.where(limited, ratio, 2.0)
     start = (kappa * top + n - 1.0 / slope) / (kappa - 1.0)
-    start = np.maximum(start + 64 * UNIT * (kappa * top + n + 1.0 / slope) / (kappa - 1.0), 0.0)
+    start = np.maximum(start + 64 * EPSILON * (kappa * top + n + 1.0 / slope) / (kappa - 1.0), 0.0)
     start = np.where(limited, np.minimum(start, top), top)
 
     def stopped(e: FloatArray) -> FloatArray:
         signal = kappa * (top - e)
         rise, cost = np.log1p(signal / (n + e)), slope * signal + error_price * e
         value = rise - slope * signal + error_price * e
-        return np.asarray(value + 32 * UNIT * (1.0 + rise + cost))
+        return np.asarray(value + 32 * EPSILON * (1.0 + rise + cost))
 
     def tangent(e: FloatArray) -> tuple[FloatArray, FloatArray]:
         u, q = n + e, n + e + kappa * (top - e)
         terms = (kappa - 1.0) / q, 1.0 / u, slope * kappa + error_price
-        return np.asarray(terms[2] - terms[0] - terms[1]), np.asarray(32 * UNIT * sum(terms))
+        return np.asarray(terms[2] - terms[0] - terms[1]), np.asarray(32 * EPSILON * sum(terms))
 
     whole, steep = kappa * (top + n), slope * kappa + error_price
     turn = np.clip(whole / (2.0 * (kappa - 1.0)) - n, start, top)
@@ -242,7 +237,7 @@ def most_over_prices(
     above = np.maximum(rise + slack, 0.0) * (top - flat) - np.minimum(rise - slack, 0.0) * (
         flat - turn
     )
-    late = np.maximum(stopped(start), stopped(flat) + above * (1.0 + 8 * UNIT))
+    late = np.maximum(stopped(start), stopped(flat) + above * (1.0 + 8 * EPSILON))
     early = np.maximum(free(np.zeros_like(n)), free(start))
     early = np.where(limited & (start <= 0), 0.0, early)
     return np.asarray(np.where(limited, np.maximum(early, late), early))
@@ -261,11 +256,11 @@ def floors(d: Downlink) -> tuple[FloatArray, FloatArray]:
     power = (np.abs(d.weakest) ** 2).sum(axis=2)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where(power > 0, power / d.error**2, 0.0).sum(axis=1)
-    up = 1.0 + 8 * (d.channel.shape[1] + d.channel.shape[2] + 16) * UNIT
+    up = 1.0 + 8 * (d.channel.shape[1] + d.channel.shape[2] + 16) * EPSILON
     return np.asarray((d.error**2).sum(axis=1) * up), np.asarray(ratio * up)
 
 
-def time_bound(d: Downlink, point: DualPoint) -> float:
+def time_bound(d: Downlink, point: ModeDual) -> float:
     """Return s: the bound that a dual point proves.
 
     Rounding. w, beta, lambda, nu and mu are free: the arrays computed are the exact ones meant. c
@@ -284,25 +279,25 @@ def time_bound(d: Downlink, point: DualPoint) -> float:
         most_over_prices(slope, point.error_price, 1.0 + y, ceiling, ratio) + point.beam_price * y
         for y in boxes(point.splits, strongest(d.channel))
     ]
-    over = np.maximum(*ends) * (1.0 + 8 * UNIT)
+    over = np.maximum(*ends) * (1.0 + 8 * EPSILON)
     noisy = bool(d.error.any())
     antennas = d.channel.shape[2]
     sending = np.repeat(d.senders, antennas, axis=1)
     spent = 0.0
     for b, price in enumerate(point.price):
         gain = np.where(d.listeners, w * slope[b], 0.0)
-        loss = np.where(d.listeners, 0.0, w * point.beam_price[b] * (1.0 - 8 * UNIT))
+        loss = np.where(d.listeners, 0.0, w * point.beam_price[b] * (1.0 - 8 * EPSILON))
         channel, coefficient, floor = d.weakest, gain - loss, np.zeros(sending.shape)
         if noisy:
             channel = np.concatenate([d.weakest, d.channel])
             coefficient = np.hstack([gain, -loss])
             disturbed = np.where(d.listeners, 0.0, w * point.error_price[b])
-            floor = disturbed @ (d.error**2 / price) * (1.0 - 8 * (len(w) + 8) * UNIT)
+            floor = disturbed @ (d.error**2 / price) * (1.0 - 8 * (len(w) + 8) * EPSILON)
             floor = np.repeat(floor, antennas, axis=1)
         rows = (channel / np.sqrt(price)[:, None]).reshape(len(channel), -1)
         t = largest_signed_eigenvalue_bound(rows, coefficient, floor, sending)
         spent = max(spent, float((w * over[b]).sum()) + t * float(price.sum()))
-    return float((w * d.nats).sum()) / spent * (1.0 - ROUNDING)
+    return float((w * d.nats).sum()) / spent * (1.0 - SUM_ALLOWANCE)
 
 
 def largest_signed_eigenvalue_bound(
@@ -343,7 +338,7 @@ def largest_signed_eigenvalue_bound(
     matrices = rows.T @ (coefficient[..., None] * rows.conj())
     matrices = matrices - floor[..., None] * np.eye(size)
     matrices = matrices * (sending[:, None] & sending[..., None])
-    pad = 8 * terms * UNIT * magnitude + 1e-200
+    pad = 8 * terms * EPSILON * magnitude + 1e-200
     limit = max(0.0, float(np.linalg.eigvalsh(matrices)[:, -1].max())) + pad
     while True:
         try:
@@ -352,5 +347,5 @@ def largest_signed_eigenvalue_bound(
         except np.linalg.LinAlgError:
             pad *= 2
             limit += pad
-    proof = 8 * (size + 2) * UNIT * (size * limit + magnitude)
-    return float((limit + pad + proof) * (1 + 4 * UNIT))
+    proof = 8 * (size + 2) * EPSILON * (size * limit + magnitude)
+    return float((limit + pad + proof) * (1 + 4 * EPSILON))

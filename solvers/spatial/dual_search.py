@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finecast.solvers.spatial.certificate import Downlink, DualPoint, floors, strongest
+from finecast.solvers.spatial.certificate import Downlink, ModeDual, floors, strongest
 
 LEARNING_RATE = (0.1, 0.05)
 """Of the first search, and after splits."""
@@ -81,7 +81,7 @@ class _Boxes:
 
 def search(
     downlinks: Sequence[Downlink], steps: int, work: float = 0.0, deadline: float = np.inf
-) -> list[DualPoint]:
+) -> list[ModeDual]:
     """Return a good dual point for every slot.
 
     Maximises log sum_k w_k B_k - log max over boxes of (sum_k w_k c_k + t) over all multipliers,
@@ -143,7 +143,7 @@ def search(
         part, there = np.array(own[t]), len(d.nats)
         beta, disturbed, beams = (values[part, :there] for values in (slope, charge, loss))
         share = weight[t, :there].exp().numpy()
-        points.append(DualPoint(share, beta, disturbed, beams, price[part], tuple(splits[t])))
+        points.append(ModeDual(share, beta, disturbed, beams, price[part], tuple(splits[t])))
     return points
 
 

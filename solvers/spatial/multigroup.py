@@ -86,7 +86,7 @@ def guaranteed_rates(problem: MultiGroup, beam: ComplexArray) -> FloatArray:
 
 
 @dataclass(frozen=True, eq=False)
-class Scaled:
+class ScaledModes:
     """Single-precision tensors with the power limits absorbed in the channels.
 
     Attributes
@@ -112,7 +112,7 @@ class Scaled:
     robust: bool
 
     @classmethod
-    def of(cls, problem: MultiGroup, price: FloatArray) -> Scaled:
+    def of(cls, problem: MultiGroup, price: FloatArray) -> ScaledModes:
         """Scale a problem."""
         amplitude = np.sqrt(problem.power)
         return cls(

@@ -14,7 +14,7 @@ import torch
 from finecast.problem.arrays import ComplexArray, FloatArray
 from finecast.solvers.spatial.multigroup import (
     MultiGroup,
-    Scaled,
+    ScaledModes,
     full_power,
     guaranteed_rates,
     within_power,
@@ -69,7 +69,7 @@ def price_modes(
     rate
         (fresh + S, G) nats, guaranteed.
     """
-    scaled = Scaled.of(problem, price)
+    scaled = ScaledModes.of(problem, price)
     zero_forcing = regularised_zero_forcing(scaled.channel, scaled.users, scaled.nodes)
     starts = [fresh_starts(scaled, zero_forcing, fresh, generator)]
     if warm is not None and len(warm):

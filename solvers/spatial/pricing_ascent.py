@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from finecast.solvers.spatial.multigroup import TINY, Scaled, full_power, square
+from finecast.solvers.spatial.multigroup import TINY, ScaledModes, full_power, square
 
 SHARPNESS = (6.0, 40.0)
 """First and last sharpness of the soft minimum over a message's users, 1/nat."""
@@ -21,7 +21,7 @@ MOMENTS = (0.8, 0.9)
 """Memory of Adam's first and second moment."""
 
 
-def listened(scaled: Scaled, beam: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def listened(scaled: ScaledModes, beam: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return y, |y|, max(0, |y| - s), |y| + s and I, each (S, G, K)."""
     users = len(scaled.channel)
     amplitude = beam.flatten(2) @ scaled.channel.reshape(users, -1).conj().T
@@ -36,7 +36,7 @@ def listened(scaled: Scaled, beam: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
     return amplitude, size, signal, disturbance, interference
 
 
-def soft_weights(scaled: Scaled, rate: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:
+def soft_weights(scaled: ScaledModes, rate: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:
     """Return the true minimum rates (S, G) and the weights (S, G, K) of the soft minimum.
 
     Weights are pi_i softmax_k(-sharpness R_ik), and 0 for a message at its cap.
@@ -48,7 +48,9 @@ def soft_weights(scaled: Scaled, rate: Tensor, sharpness: float) -> tuple[Tensor
     return least.clamp(max=scaled.cap), live[..., None] * weight
 
 
-def value_and_gradient(scaled: Scaled, beam: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:
+def value_and_gradient(
+    scaled: ScaledModes, beam: Tensor, sharpness: float
+) -> tuple[Tensor, Tensor]:
     """Return the price of the modes (S,) and the ascent direction (S, G, N, A) of the soft price.
 
     With c_ik the weights, A = c / (I + a) and B_ik = c a / (I (I + a)),
@@ -77,7 +79,7 @@ def value_and_gradient(scaled: Scaled, beam: Tensor, sharpness: float) -> tuple[
     return least @ scaled.price, gradient * scaled.nodes[:, :, None]
 
 
-def ascend(scaled: Scaled, beam: Tensor, steps: int) -> Tensor:
+def ascend(scaled: ScaledModes, beam: Tensor, steps: int) -> Tensor:
     """Return the best iterates of projected Adam from beams (S, G, N, A) at full power.
 
     The part of the gradient along a node's own beams would be undone by the rescaling to full

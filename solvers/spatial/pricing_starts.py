@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from finecast.problem.arrays import ComplexArray, FloatArray
-from finecast.solvers.spatial.multigroup import TINY, Scaled, by_nodes
+from finecast.solvers.spatial.multigroup import TINY, ScaledModes, by_nodes
 
 REVIVED = (0.1, 0.2)
 """Amplitude at which a silent message of a warm start comes back, share of a full beam."""
@@ -39,7 +39,7 @@ def regularised_zero_forcing(channel: Tensor, users: Tensor, nodes: Tensor) -> T
 
 
 def fresh_starts(
-    scaled: Scaled, zero_forcing: Tensor, count: int, generator: torch.Generator
+    scaled: ScaledModes, zero_forcing: Tensor, count: int, generator: torch.Generator
 ) -> Tensor:
     """Return (count, G, N, A): half maximum ratio, half zero forcing, users at random phases.
 
@@ -64,7 +64,7 @@ def fresh_starts(
     return torch.stack(beams)
 
 
-def combined(scaled: Scaled, towards: Tensor, phase: Tensor) -> Tensor:
+def combined(scaled: ScaledModes, towards: Tensor, phase: Tensor) -> Tensor:
     """Return (G, N, A) of norm 1: sum over a message's users of e^{j phase} times unit beams."""
     unit = towards / torch.linalg.vector_norm(towards, dim=(2, 3), keepdim=True).clamp(min=TINY)
     turn = torch.polar(scaled.users.float(), phase)
@@ -76,7 +76,7 @@ def combined(scaled: Scaled, towards: Tensor, phase: Tensor) -> Tensor:
 
 
 def revived(
-    scaled: Scaled,
+    scaled: ScaledModes,
     zero_forcing: Tensor,
     warm: ComplexArray,
     power: FloatArray,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from finecast.solvers.spatial.multigroup import TINY, Scaled, by_nodes, square
+from finecast.solvers.spatial.multigroup import TINY, ScaledModes, by_nodes, square
 
 MULTIPLICATIVE = 1.5
 """Exponent of the weights of a message's users, 1/nat."""
@@ -26,7 +26,7 @@ LEAST_WEIGHT = 1e-3
 """Floor of the weights, so that a user can come back."""
 
 
-def wmmse_steps(scaled: Scaled, beam: Tensor, steps: int) -> Tensor:
+def wmmse_steps(scaled: ScaledModes, beam: Tensor, steps: int) -> Tensor:
     """Return the beams (S, G, N, A) after some steps, every node at full power.
 
     Parameters
@@ -70,7 +70,7 @@ def wmmse_steps(scaled: Scaled, beam: Tensor, steps: int) -> Tensor:
 
 
 def _solved(
-    scaled: Scaled, burden: Tensor, towards: Tensor, multiplier: Tensor, antennas: int
+    scaled: ScaledModes, burden: Tensor, towards: Tensor, multiplier: Tensor, antennas: int
 ) -> Tensor:
     """Return w_i = (sum_k c_k g_k g_k^H + D)^-1 sum_k d_ik g_k, messages of equal nodes at once."""
     users, nodes, _ = scaled.channel.shape

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from finecast.solvers.spatial.multigroup import MultiGroup, Scaled, full_power, guaranteed_rates
+from finecast.solvers.spatial.multigroup import (
+    MultiGroup,
+    ScaledModes,
+    full_power,
+    guaranteed_rates,
+)
 from finecast.solvers.spatial.pricing import price_modes
 from finecast.solvers.spatial.pricing_ascent import listened, value_and_gradient
 from finecast.solvers.spatial.pricing_starts import regularised_zero_forcing
@@ -34,7 +39,7 @@ def drawn(seed=0, *, users=5, nodes=3, antennas=2, messages=3, error=0.0, streng
 
 def in_double(problem, price):
     """Return the tensors of the search in double precision."""
-    scaled = Scaled.of(problem, price)
+    scaled = ScaledModes.of(problem, price)
     return replace(
         scaled,
         channel=scaled.channel.to(torch.complex128),

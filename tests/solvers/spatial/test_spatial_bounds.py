@@ -26,7 +26,7 @@ from finecast.solvers.spatial.bounds import (
     without_dominated,
 )
 from finecast.solvers.spatial.certificate import (
-    DualPoint,
+    ModeDual,
     boxes,
     floors,
     most_nats,
@@ -173,7 +173,7 @@ def test_what_a_second_carries_takes_a_second(seed, error):
     assert user_bound(case) <= 1.0 + 1e-9
 
 
-def random_point(rng, case, cuts) -> DualPoint:
+def random_point(rng, case, cuts) -> ModeDual:
     """Return random multipliers for boxes that come from random cuts."""
     users, nodes, _ = case.channel.shape
     most = strongest(case.channel)
@@ -182,7 +182,7 @@ def random_point(rng, case, cuts) -> DualPoint:
         user = int(rng.integers(users))
         splits.append((int(rng.integers(box + 1)), user, float(rng.uniform(0, most[user]))))
     shape = (cuts + 1, users)
-    return DualPoint(
+    return ModeDual(
         rng.lognormal(size=users),
         10 ** rng.uniform(-4, 0, shape),
         10 ** rng.uniform(-4, 1, shape),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.node_set_tables import whole_set
 from finecast.solvers.placement.search.lagrangian import solve_lagrangian
 from finecast.solvers.spatial.bounds import slot_bounds
@@ -57,9 +58,8 @@ def everywhere_bound(prepared: Prepared, time_limit: float | None = None) -> flo
     """
     instance = prepared.instance
     if instance.delivery == "spatial":
-        bounds = slot_bounds(
-            instance, prepared.plans, robust=prepared.robust, time_limit=time_limit
-        )
+        deadline = Deadline.after(time_limit)
+        bounds = slot_bounds(instance, prepared.plans, robust=prepared.robust, deadline=deadline)
         return float(bounds.sum()) * (1.0 - ROUNDING)
     total = 0.0
     for plan, slot in zip(prepared.plans, prepared.rates, strict=True):

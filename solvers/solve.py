@@ -14,6 +14,7 @@ from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
 from finecast.problem.version import FINECAST_VERSION
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.registry import method_of
 from finecast.solvers.result import Callback, Result, Termination
 
@@ -95,7 +96,7 @@ def solve(
                 + (", ".join(f"{key} (default {known[key]})" for key in known) or "none")
             )
         _check_option(name, options[name], known[name])
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.monotonic(), time.process_time()
     spatial = instance.delivery == "spatial"
     answer = chosen.load()(
         instance,
@@ -109,12 +110,12 @@ def solve(
     if spatial and answer.termination is not Termination.INTERRUPTED:
         from finecast.solvers.spatial.alternate import on_shared_air
 
-        left = None if time_limit is None else time_limit - (time.perf_counter() - wall)
+        left = None if time_limit is None else time_limit - (time.monotonic() - wall)
         answer = on_shared_air(
-            instance, answer, began=wall, time_limit=left, slot_time=spatial_time, gap=gap,
-            seed=seed, callback=callback, workers=spatial_workers,
+            instance, answer, began=wall, deadline=Deadline.after(left), slot_time=spatial_time,
+            gap=gap, seed=seed, callback=callback, workers=spatial_workers,
         )  # fmt: skip
-    wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+    wall_s, cpu_s = time.monotonic() - wall, time.process_time() - cpu
     judged = answer.instance or instance
     evaluation = None if answer.solution is None else evaluate(judged, answer.solution)
     infeasible = evaluation is not None and not evaluation.feasible

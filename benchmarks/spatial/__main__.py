@@ -26,6 +26,7 @@ import torch
 from draws import BANDWIDTH_HZ, problem_of
 from peers import PEERS, beams_alone
 
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.solve import versions
 from finecast.solvers.spatial.bounds import broadcast_bounds, downlink
 from finecast.solvers.spatial.modes import Modes, least_time
@@ -64,7 +65,7 @@ def timed(
     began = time.process_time()
     rounds: list[tuple[float, float]] = []
     modes = least_time(
-        problem, bits, BANDWIDTH_HZ, alone, time_limit=time_limit, seed=seed,
+        problem, bits, BANDWIDTH_HZ, alone, deadline=Deadline.after(time_limit), seed=seed,
         callback=lambda total: rounds.append((time.process_time() - began, total)),
     )  # fmt: skip
     return modes, [(when, total / modes.sequential) for when, total in rounds]

@@ -9,6 +9,7 @@ import torch
 from draws import BANDWIDTH_HZ
 
 from finecast.solvers.beamforming.by_name import solve_messages
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.spatial.modes import least_time
 from finecast.solvers.spatial.multigroup import (
     MultiGroup,
@@ -44,8 +45,8 @@ def beams_alone(problem: MultiGroup) -> np.ndarray:
 def wmmse_alone(problem: MultiGroup, bits: np.ndarray, seed: int) -> float:
     """Return the time of the same column generation with modes by WMMSE alone."""
     return least_time(
-        problem, bits, BANDWIDTH_HZ, beams_alone(problem), time_limit=PEER_TIME_S, seed=seed,
-        steps=0, wmmse=WMMSE_ALONE,
+        problem, bits, BANDWIDTH_HZ, beams_alone(problem),
+        deadline=Deadline.after(PEER_TIME_S), seed=seed, steps=0, wmmse=WMMSE_ALONE,
     ).total  # fmt: skip
 
 
@@ -110,7 +111,12 @@ def reuse_one(problem: MultiGroup, bits: np.ndarray, seed: int) -> float:
     """Return the time of cells with reuse one, modes by the programme."""
     single, each = cells(problem, bits)
     return least_time(
-        single, each, BANDWIDTH_HZ, beams_alone(single), time_limit=PEER_TIME_S, seed=seed
+        single,
+        each,
+        BANDWIDTH_HZ,
+        beams_alone(single),
+        deadline=Deadline.after(PEER_TIME_S),
+        seed=seed,
     ).total
 
 

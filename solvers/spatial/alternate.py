@@ -1,8 +1,8 @@
 """Spatial delivery of any method's answer, and its placement in turn with it.
 
-The messages of an answer share the air (`finecast.solvers.spatial.delivery`). Where the method can
-place again, it does so at the prices of that air (`finecast.solvers.spatial.replan`), the new
-messages share the air, and so on; the best is kept, by the judge.
+The messages of an answer share the air (`finecast.solvers.spatial.delivery`). A method that can
+place again does so at the prices of that air (`finecast.solvers.spatial.replan`). The new messages
+share the air in turn, and so on. The solution that the judge finds best is kept.
 """
 
 from __future__ import annotations
@@ -20,15 +20,22 @@ import numpy as np
 from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.result import Answer, Callback, Termination, TracePoint
 from finecast.solvers.spatial.delivery import SharedAir, share_the_air
 
 ALTERNATIONS = 2
 """Placements at new prices, at most."""
 
-LONG_HORIZON, LONG_S = 4, 15.0
-"""Slots and seconds from which on processes pay: they need 3 s to start, a slot takes 1 to 7 s.
-Threads do not pay: steps on matrices this small are mostly Python's own time, under one lock."""
+LONG_HORIZON = 4
+"""Slots from which on processes pay. Threads never do: steps on matrices this small are mostly
+Python's own time, under one lock."""
+
+LONG_S = 15.0
+"""Seconds from which on processes pay: they need 3 s to start, a slot takes 1 to 7 s."""
+
+TURN_SHARE = 0.5
+"""Share of the time left for each placement and for each delivery, where both take turns."""
 
 
 def on_shared_air(
@@ -36,7 +43,7 @@ def on_shared_air(
     answer: Answer,
     *,
     began: float,
-    time_limit: float | None = None,
+    deadline: Deadline = NEVER,
     slot_time: float | None = None,
     gap: float | None = None,
     seed: int = 0,
@@ -52,10 +59,10 @@ def on_shared_air(
     answer
         A method's, one message after another.
     began
-        When the solving began, as `time.perf_counter` counts.
-    time_limit
-        Seconds for everything here; None for no limit. Where the method can place again, half of
-        what is left goes to each placement and to each delivery.
+        When the solving began, as `time.monotonic` counts.
+    deadline
+        When everything here has to end. Where the method can place again, each placement and each
+        delivery gets half of what is left.
     slot_time, seed, callback
         As in `finecast.solvers.spatial.delivery.share_the_air`.
     gap
@@ -67,44 +74,38 @@ def on_shared_air(
     if plan is None:
         return answer
     judged = answer.instance or instance
-    start = time.perf_counter()
-    part = 1.0 if answer.replan is None else 0.5
+    replan = None if slot_time == 0 else answer.replan
+    share = 1.0 if replan is None else TURN_SHARE
     goal = 0.0 if gap is None else answer.lower_bound * (1.0 + gap)
-
-    def some() -> float | None:
-        if time_limit is None:
-            return None
-        return part * max(0.0, time_limit - (time.perf_counter() - start))
 
     def delivered(plan: Solution) -> tuple[SharedAir, float]:
         shared = share_the_air(
-            judged, plan, time_limit=some(), slot_time=slot_time, seed=seed, callback=callback,
-            pool=pool, workers=workers,
+            judged, plan, deadline=deadline.share(share), slot_time=slot_time, seed=seed,
+            callback=callback, pool=pool, workers=workers,
         )  # fmt: skip
         return shared, evaluate(judged, shared.solution).planned_delay
 
     def now(delay: float) -> TracePoint:
-        return TracePoint(time.perf_counter() - began, delay, answer.lower_bound)
+        return TracePoint(time.monotonic() - began, delay, answer.lower_bound)
 
-    short = slot_time == 0 or (time_limit is not None and time_limit < LONG_S)
+    short = slot_time == 0 or deadline.left() < LONG_S
     workers = 1 if short or judged.slots < LONG_HORIZON else min(workers, judged.slots)
     with _processes(workers) as pool:
         shared, least = delivered(plan)
         best, trace = shared.solution, [now(least)]
         ending = shared.termination
-        for _ in range(0 if answer.replan is None or slot_time == 0 else ALTERNATIONS):
-            if ending is Termination.INTERRUPTED or least <= goal or some() == 0:
+        # Each new placement starts from the last one, even where that one was no better.
+        for _ in range(ALTERNATIONS):
+            done = ending is Termination.INTERRUPTED or least <= goal or deadline.over()
+            if replan is None or done:
                 break
-            assert answer.replan is not None  # there are no rounds otherwise
             try:
-                moved = answer.replan(plan, shared.seconds_per_bit, some())
+                moved = replan(plan, shared.seconds_per_bit, deadline.share(share).limit())
             except KeyboardInterrupt:
                 ending = Termination.INTERRUPTED
                 break
-            if np.array_equal(moved.cache, plan.cache) and np.array_equal(
-                moved.source, plan.source
-            ):
-                break
+            if _same_placement(moved, plan):
+                break  # the same messages would share the air in the same way
             plan = moved
             shared, delay = delivered(plan)
             ending = shared.termination
@@ -124,9 +125,13 @@ def on_shared_air(
     )
 
 
+def _same_placement(left: Solution, right: Solution) -> bool:
+    return np.array_equal(left.cache, right.cache) and np.array_equal(left.source, right.source)
+
+
 @contextmanager
 def _processes(workers: int) -> Iterator[Executor | None]:
-    """Give so many processes, deaf to Ctrl-C, which is for this one; None for one worker."""
+    """Yield so many processes, which ignore Ctrl-C: this one handles it. None for one worker."""
     if workers <= 1:
         yield None
         return

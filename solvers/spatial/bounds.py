@@ -8,7 +8,6 @@ message for fewer users or from fewer nodes follows from that of a user group th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, checked
 from finecast.problem.instance import Instance
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.restrictions import Messages, messages
 from finecast.solvers.rounding import EPSILON
 from finecast.solvers.spatial.certificate import Downlink, time_bound, user_bound
@@ -58,7 +58,7 @@ def slot_bounds(
     *,
     robust: bool = True,
     steps: int | None = None,
-    time_limit: float | None = None,
+    deadline: Deadline = NEVER,
 ) -> FloatArray:
     """Return (T,) s: certified lower bounds on the time on the air of every slot.
 
@@ -77,14 +77,14 @@ def slot_bounds(
     steps
         Adam steps in search of dual points of a single box; by default what is done in seconds,
         and then the modes are divided into boxes.
-    time_limit
-        Seconds for all slots; a little more is used, since what was found is still certified.
+    deadline
+        When to stop; what was found by then is still certified, which takes a little longer.
     """
     if plans is None:
         plans = [messages(instance, t, frozenset()) for t in range(instance.slots)]
     downlinks = [_of_slot(instance, t, plan, robust) for t, plan in enumerate(plans)]
     cap = instance.network.max_spectral_efficiency * np.log(2.0)
-    return broadcast_bounds(downlinks, cap=cap, steps=steps, time_limit=time_limit)
+    return broadcast_bounds(downlinks, cap=cap, steps=steps, deadline=deadline)
 
 
 def _of_slot(instance: Instance, slot: int, plan: Messages, robust: bool) -> Downlink:
@@ -107,7 +107,7 @@ def broadcast_bounds(
     *,
     cap: float = np.inf,
     steps: int | None = None,
-    time_limit: float | None = None,
+    deadline: Deadline = NEVER,
 ) -> FloatArray:
     """Return s, a certified lower bound on the time on the air of each: the largest known.
 
@@ -117,10 +117,9 @@ def broadcast_bounds(
         All of the same nodes and antennas.
     cap
         Highest rate of one message, nat/(s Hz).
-    steps, time_limit
+    steps, deadline
         As in `slot_bounds`.
     """
-    deadline = np.inf if time_limit is None else time.perf_counter() + time_limit
     bounds = np.array([user_bound(d, cap) for d in downlinks])
     # One user alone is exact; a user that no node reaches makes the bound infinite.
     looser = [t for t, d in enumerate(downlinks) if len(d.nats) > 1 and np.isfinite(bounds[t])]

@@ -1,13 +1,13 @@
 """From one message at a time to shared air: the spatial step after any method's placement.
 
-Caches and sources stay; every slot's messages are bundled by users and senders and carried by the
-modes of `finecast.solvers.spatial.modes`. A slot keeps its one-after-another plan where that is no
-worse by the judge, under the schedule of the instance.
+Caches and sources stay. In every slot, messages of the same users and senders become one bundle,
+and the modes of `finecast.solvers.spatial.modes` carry the bundles. A slot keeps its messages one
+after another where the judge finds that no worse, under the schedule of the instance.
 """
 
 from __future__ import annotations
 
-import time
+import math
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
@@ -17,6 +17,7 @@ from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.evaluation import evaluate, migration_delay
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Broadcast, Solution
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.result import Callback, Progress, Termination
 from finecast.solvers.spatial.modes import Modes, least_time
 from finecast.solvers.spatial.multigroup import MultiGroup
@@ -48,7 +49,7 @@ def share_the_air(
     instance: Instance,
     solution: Solution,
     *,
-    time_limit: float | None = None,
+    deadline: Deadline = NEVER,
     slot_time: float | None = None,
     seed: int = 0,
     callback: Callback | None = None,
@@ -63,32 +64,32 @@ def share_the_air(
         The problem, with spatial delivery.
     solution
         One message per mode, one mode per message.
-    time_limit
-        Seconds for all slots; None for no limit. With 0 the solution stays as it is.
+    deadline
+        When all slots have to be done. If it is over from the start, the solution stays as it is.
     slot_time
         Seconds for each slot; None for no limit.
     seed
         Seed of the random starts; slot t has the seed (seed, t).
     callback
-        Told after every slot.
+        It is called after every slot.
     pool
         Processes that search the slots side by side; None: here, one after another.
     workers
         How many there are.
     """
-    deadline = np.inf if time_limit is None else time.monotonic() + time_limit
-    longest = np.inf if slot_time is None else slot_time
     shared = list(solution.broadcasts)
     prices = [alone_price(instance, broadcast) for broadcast in shared]
+    # The workers take slots side by side: slot t and those after it need so many turns.
+    turns = [math.ceil((instance.slots - t) / workers) for t in range(instance.slots)]
     jobs = [
-        _Slot(instance, solution, t, seed, longest, deadline, -(-(instance.slots - t) // workers))
+        _Slot(instance, solution, t, seed, deadline, 1 / turns[t], slot_time)
         for t, broadcast in enumerate(shared)
         if broadcast.messages > 1
     ]
     endings = {Termination.COMPLETED}
     try:
-        found = map(_share_slot, jobs) if pool is None else pool.map(_share_slot, jobs)
-        for job, (broadcast, price, ending) in zip(jobs, found, strict=True):
+        results = map(_share_slot, jobs) if pool is None else pool.map(_share_slot, jobs)
+        for job, (broadcast, price, ending) in zip(jobs, results, strict=True):
             shared[job.slot], prices[job.slot] = broadcast, price
             endings.add(ending)
             if callback is not None:
@@ -97,11 +98,8 @@ def share_the_air(
                 break
     except KeyboardInterrupt:  # in a pool, the slots under way are lost
         endings.add(Termination.INTERRUPTED)
-    termination = next(
-        each
-        for each in (Termination.INTERRUPTED, Termination.TIME_LIMIT, Termination.COMPLETED)
-        if each in endings
-    )
+    by_weight = (Termination.INTERRUPTED, Termination.TIME_LIMIT, Termination.COMPLETED)
+    termination = next(ending for ending in by_weight if ending in endings)
     chosen = _better_slots(instance, solution, replace(solution, broadcasts=tuple(shared)))
     return SharedAir(chosen, tuple(prices), termination)
 
@@ -114,32 +112,31 @@ class _Slot:
     ----------
     instance, solution, slot, seed
         As in `share_the_air`; which slot.
-    longest
-        Seconds for it, at most.
-    deadline
-        When everything has to be over, as `time.monotonic` counts, which all processes share.
-    turns
-        How many slots share what is left of the time, this one included.
+    deadline, share
+        When all slots have to be done, and this slot's share of what is left when it begins.
+    slot_time
+        Seconds for it, at most; None for no limit.
     """
 
     instance: Instance
     solution: Solution
     slot: int
     seed: int
-    longest: float
-    deadline: float
-    turns: int
+    deadline: Deadline
+    share: float
+    slot_time: float | None
 
 
-def _better_slots(instance: Instance, first: Solution, second: Solution) -> Solution:
+def _better_slots(instance: Instance, in_turn: Solution, shared: Solution) -> Solution:
     """Return in every slot the broadcast of less delay, as the judge sees it."""
-    before, after = (evaluate(instance, each) for each in (first, second))
-    wrong = {violation.slot for violation in after.violations}
+    delay_in_turn = evaluate(instance, in_turn).slot_delay
+    judged = evaluate(instance, shared)
+    wrong = {violation.slot for violation in judged.violations}
     return replace(
-        second,
+        shared,
         broadcasts=tuple(
-            new if after.slot_delay[t] < before.slot_delay[t] and t not in wrong else old
-            for t, (old, new) in enumerate(zip(first.broadcasts, second.broadcasts, strict=True))
+            new if judged.slot_delay[t] < delay_in_turn[t] and t not in wrong else old
+            for t, (old, new) in enumerate(zip(in_turn.broadcasts, shared.broadcasts, strict=True))
         ),
     )
 
@@ -148,10 +145,11 @@ def _share_slot(job: _Slot) -> tuple[Broadcast, FloatArray, Termination]:
     """Return the shared broadcast of a slot, the prices of the old messages, and the ending."""
     instance, solution, slot = job.instance, job.solution, job.slot
     old = solution.broadcasts[slot]
-    limit = min((job.deadline - time.monotonic()) / job.turns, job.longest)
-    if limit <= 0:
+    deadline = job.deadline.share(job.share).sooner(job.slot_time)
+    if deadline.over():
         return old, alone_price(instance, old), Termination.TIME_LIMIT
     migration = migration_delay(instance, solution)[slot]
+    # Messages of the same users and senders are sent as one, with the beam of the first of them.
     bundle, users, nodes, first = _bundles(old.users, old.nodes)
     blocks = np.zeros((len(users), instance.blocks), dtype=bool)
     np.logical_or.at(blocks, bundle, old.blocks)
@@ -170,7 +168,7 @@ def _share_slot(job: _Slot) -> tuple[Broadcast, FloatArray, Termination]:
         np.asarray(8.0 * (blocks @ instance.library.block_size)),
         network.bandwidth,
         old.beam[np.argsort(old.message)][first],
-        time_limit=None if np.isinf(limit) else limit,
+        deadline=deadline,
         seed=int(np.random.SeedSequence((job.seed, slot)).generate_state(1)[0]),
     )
     if instance.schedule == "pipelined":

@@ -7,7 +7,6 @@ side; then the boxes that decide the bound are split where that helps most, and 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.spatial.certificate import Downlink, ModeDual, floors, strongest
 
 LEARNING_RATE = (0.1, 0.05)
@@ -80,7 +80,7 @@ class _Boxes:
 
 
 def search(
-    downlinks: Sequence[Downlink], steps: int, work: float = 0.0, deadline: float = np.inf
+    downlinks: Sequence[Downlink], steps: int, work: float = 0.0, deadline: Deadline = NEVER
 ) -> list[ModeDual]:
     """Return a good dual point for every slot.
 
@@ -96,7 +96,7 @@ def search(
     work
         Messages looked at times dimension^2 times steps that splitting may cost; 0: one box.
     deadline
-        Value of `time.perf_counter` at which to stop.
+        When to stop.
     """
     if not downlinks:
         return []
@@ -121,7 +121,7 @@ def search(
     dimension = antennas if slots.noisy else min(users, antennas)
     cost = ROUND_STEPS * dimension**2 * min(slots.listeners.shape[1], ACTIVE)
     for _ in range(ROUNDS if work > 0 else 0):
-        cuts = _cuts(slots, weight, boxes) if time.perf_counter() < deadline else []
+        cuts = _cuts(slots, weight, boxes) if not deadline.over() else []
         work -= cost * (len(boxes.slot) + len(cuts))
         if not cuts or work < 0:
             break
@@ -148,7 +148,7 @@ def search(
 
 
 def _improve(
-    slots: _Slots, weight: Tensor, boxes: _Boxes, steps: int, stage: int, deadline: float
+    slots: _Slots, weight: Tensor, boxes: _Boxes, steps: int, stage: int, deadline: Deadline
 ) -> tuple[Tensor, float]:
     """Return better logarithms of the weights (T, K) and the mean logarithm of the bounds.
 
@@ -169,7 +169,7 @@ def _improve(
     for step in range(steps + 1):
         w = weight.exp() * present
         gained = (w * slots.nats).sum(dim=1).log()
-        last = step == steps or time.perf_counter() >= deadline
+        last = step == steps or deadline.over()
         try:
             if step % REFRESH == 0 or last:
                 with torch.no_grad():

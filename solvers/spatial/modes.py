@@ -11,7 +11,6 @@ search finds none.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ import torch
 
 from finecast.problem.arrays import ComplexArray, FloatArray, IntArray
 from finecast.solvers.beamforming.by_name import one_thread
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.highs import QuietHighs
 from finecast.solvers.result import Termination
 from finecast.solvers.spatial.multigroup import MultiGroup, guaranteed_rates
@@ -61,8 +61,6 @@ class Modes:
         Seconds that the messages take one after another.
     termination
         Why the search stopped.
-    trace
-        Wall-clock seconds since the start and total duration, at every improvement.
     """
 
     duration: FloatArray
@@ -71,7 +69,6 @@ class Modes:
     price: FloatArray
     sequential: float
     termination: Termination
-    trace: tuple[tuple[float, float], ...]
 
     @property
     def total(self) -> float:
@@ -85,9 +82,7 @@ def least_time(
     bandwidth: float,
     alone: ComplexArray,
     *,
-    time_limit: float | None = None,
-    gap: float | None = None,
-    lower_bound: float = 0.0,
+    deadline: Deadline = NEVER,
     rounds: int = ROUNDS,
     steps: int = STEPS,
     wmmse: int = WMMSE_STEPS,
@@ -106,10 +101,8 @@ def least_time(
         Hz.
     alone
         (G, N, A) a beam for each message alone on the air.
-    time_limit
-        Seconds; None for no limit. With 0 the messages go one after another.
-    gap, lower_bound
-        Stop when the duration is within this relative gap of this bound on it.
+    deadline
+        When to stop. If it is over from the start, the messages go one after another.
     rounds
         Rounds of pricing, at most; with 0 the messages go one after another.
     steps, wmmse
@@ -124,9 +117,6 @@ def least_time(
     ValueError
         A message cannot be sent at all by its beam, or carries no bits.
     """
-    began = time.perf_counter()
-    deadline = np.inf if time_limit is None else began + time_limit
-    goal = 0.0 if gap is None else lower_bound * (1.0 + gap)
     count = len(problem.users)
     per_second = bandwidth / np.log(2.0)  # nats to bit/s
     beam = np.zeros((count, count, *alone.shape[1:]), dtype=np.complex128)
@@ -140,7 +130,6 @@ def least_time(
     solo = bits / rate.diagonal()
     sequential = float(solo.sum())
     pool = _Pool(beam, rate, bits / sequential)
-    trace = [(time.perf_counter() - began, sequential)]
     generator = torch.Generator().manual_seed(seed)
 
     def search(warm: int, fresh: int, steps: int, wmmse: int) -> bool:
@@ -157,22 +146,16 @@ def least_time(
         good = found_rate @ pool.price > 1.0 + IMPROVES
         if good.any():
             pool.add(found[good], found_rate[good])
-        total = pool.value * sequential
-        if total < trace[-1][1]:
-            trace.append((time.perf_counter() - began, total))
         if callback is not None:
-            callback(total)
+            callback(pool.value * sequential)
         return bool(good.any())
 
     termination = Termination.COMPLETED if count == 1 else Termination.ITERATION_LIMIT
     try:
         with one_thread():
             for _ in range(rounds if count > 1 else 0):
-                if time.perf_counter() >= deadline:
+                if deadline.over():
                     termination = Termination.TIME_LIMIT
-                    break
-                if trace[-1][1] <= goal:
-                    termination = Termination.GAP_REACHED
                     break
                 if search(WARM, FRESH, steps, wmmse):
                     continue
@@ -191,7 +174,6 @@ def least_time(
         price=pool.price,
         sequential=sequential,
         termination=termination,
-        trace=tuple(trace),
     )
 
 

@@ -13,6 +13,7 @@ from finecast.problem.scenario import read_scenario
 from finecast.problem.schedule import pipelined_ends
 from finecast.problem.solution import Broadcast
 from finecast.solvers.beamforming.by_name import solve_messages
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.result import Termination
 from finecast.solvers.solve import solve
 from finecast.solvers.spatial.delivery import share_the_air
@@ -88,7 +89,7 @@ def test_faster_than_in_turn(error):
     assert len(modes.duration) <= len(bits)  # a vertex of the programme
 
 
-@pytest.mark.parametrize("limits", [{"rounds": 0}, {"time_limit": 0.0}])
+@pytest.mark.parametrize("limits", [{"rounds": 0}, {"deadline": Deadline.after(0)}])
 def test_one_message_modes_are_sequential_delivery(limits):
     """With the one-message modes alone the programme is sequential delivery, price by price."""
     problem, bits, alone = drawn([[1, 1, 0], [0, 1, 1], [1, 0, 0]])
@@ -151,15 +152,6 @@ def test_two_far_cells_share_the_air_fully():
     check(problem, bits, modes)
     assert modes.sequential == pytest.approx(2.0)
     assert modes.total == pytest.approx(1.0, rel=1e-6)
-
-
-def test_gap_stops_the_search():
-    """With a bound that the first modes reach, none is searched."""
-    problem, bits, alone = drawn(np.eye(3))
-    bound = in_turn(problem, bits, alone)
-    modes = least_time(problem, bits, BANDWIDTH, alone, gap=0.01, lower_bound=bound)
-    assert modes.termination is Termination.GAP_REACHED
-    assert modes.total == pytest.approx(bound)
 
 
 def test_deterministic_for_a_seed():
@@ -262,7 +254,7 @@ def test_pipelined_pieces_carry_everything(seed):
     duration *= (np.bincount(bundle, bits) / (duration @ rate)).max()
     modes = Modes(
         duration, np.ones((3, 3, 1, 1), dtype=complex), rate, rng.random(3), 0.0,
-        Termination.COMPLETED, (),
+        Termination.COMPLETED,
     )  # fmt: skip
     messages = Broadcast(
         users=np.eye(3, dtype=bool)[bundle],
@@ -311,7 +303,6 @@ def test_pipelined_pieces_by_hand():
         price=np.array([1.0, 0.0]),
         sequential=12.0,
         termination=Termination.COMPLETED,
-        trace=(),
     )
     messages = Broadcast(
         users=np.array([[1, 0], [1, 0], [0, 1]], dtype=bool),

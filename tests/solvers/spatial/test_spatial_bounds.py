@@ -15,6 +15,7 @@ from scipy.optimize import linprog
 
 from finecast.problem.scenario import read_scenario
 from finecast.problem.sinr import worst_case_sinr
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.offline import certified_lower_bound
 from finecast.solvers.solve import solve
 from finecast.solvers.spatial.bounds import (
@@ -386,8 +387,8 @@ def test_time_limit_is_honoured():
     rng = np.random.default_rng(9)
     g, eps, power, listeners = drawn(rng, 4, 2, 2, 3, 0.1)
     case = downlink(g, eps, power, listeners, np.ones(3))
-    hurried = broadcast_bounds([case], time_limit=0.0)[0]
-    assert 0 < hurried <= broadcast_bounds([case], time_limit=2.0)[0]
+    hurried = broadcast_bounds([case], deadline=Deadline.after(0.0))[0]
+    assert 0 < hurried <= broadcast_bounds([case], deadline=Deadline.after(2.0))[0]
 
 
 def test_shrunken_channel_is_in_the_ball():

@@ -1,17 +1,20 @@
-"""The environment: many draws at once, exactly the judge's delays.
+"""The environment: it plays many draws at once, with exactly the delays of the judge.
 
 In slot t, with the caches X of every block (docs/formulation.md sections 2, 3 and 6):
 
-1. pull: every node names a source for every block. What is not allowed is projected to nothing
-   (nobody needs the block, the node has it, the source has not, there is no link). A needed block
-   that the nodes that then have it cannot serve comes by the best chain level instead.
-2. delay of block j: size_j (slowest migration + broadcast[group_j, Q_j]), Q_j = X_j + receivers.
-3. keep: every node gives every block a score, and keeps, of what it has, the positive scores in
-   falling order (of equal scores the first block), each block that still fits.
+1. Pull. Every node names a source for every block. A source that is not allowed is projected to
+   nothing: nobody needs the block, the node has it, the source has it not, or there is no link. A
+   needed block may then be at nodes that cannot serve its users. It comes by the best chain level
+   instead.
+2. Delay. Block j takes size_j (slowest migration + broadcast[group_j, Q_j]) seconds, where Q_j is
+   X_j and the nodes that receive the block.
+3. Keep. Every node gives every block a score. Of the blocks that it has, it takes those of positive
+   score in falling order (of equal scores the first block) and keeps each one that still fits.
 
-Nodes decide all at once, or in turn, each seeing what those before it chose. All functions are
-pure: tensors in, tensors out; nothing is random. Only the sequential schedule: in a pipelined one
-the delay is no sum over blocks (`finecast.learners.world.draws` refuses it).
+Nodes decide all at once, or in turn, where each sees what those before it chose. All functions are
+pure: they take and return tensors, and nothing is random. They know the sequential schedule alone.
+In a pipelined schedule the delay is no sum over blocks, and `finecast.learners.world.draws` refuses
+it.
 """
 
 from __future__ import annotations
@@ -38,16 +41,16 @@ class View:
     cached
         (E, J) int64 nodes that hold each block when the slot begins.
     held
-        (E, J) int64 nodes that hold it or have so far decided to receive it (all of them, when the
-        nodes choose what to keep).
+        (E, J) int64 nodes that hold it or have so far decided to receive it. When the nodes choose
+        what to keep, all of them have received it.
     kept
         (E, J) int64 nodes that have so far decided to keep it; 0 while the nodes pull.
     decided
         Bit mask of the nodes that have decided in this round of this stage.
     in_turn
-        Whether the nodes decide in turn.
+        The nodes decide in turn, else all at once.
     keeping
-        Whether they choose what to keep, else what to pull.
+        The nodes choose what to keep, else what to pull.
     """
 
     slot: Slot
@@ -62,8 +65,9 @@ class View:
     def holders(self) -> Tensor:
         """(E, J) the nodes that count as holders.
 
-        While pulling: those that have the block or are to receive it. While keeping in turn: those
-        that have decided to keep it; all at once: those that have it.
+        While the nodes pull, these are the nodes that have the block or are to receive it. While
+        they keep in turn, these are the nodes that have decided to keep it. While they keep all at
+        once, these are the nodes that have it.
         """
         return self.kept if self.keeping and self.in_turn else self.held
 
@@ -73,13 +77,13 @@ class View:
 
 
 class NodePolicy(Protocol):
-    """What every node does; n is the node whose turn it is, None for all nodes at once."""
+    """What every node does. In `pull` and `keep`, n is the node that decides, None for all."""
 
     def pull(self, view: View, n: int | None) -> Tensor | None:
         """Return sources (E, J), or (E, N, J) for all: -1 nothing, n' a node, N the cloud.
 
-        In turn too, node 0 may answer for all nodes with (E, N, J), or with None: then every
-        needed block comes by the best chain level of the slot.
+        In turn too, node 0 may answer for all nodes, with (E, N, J) or with None. After None,
+        every needed block comes by the best chain level of the slot.
         """
 
     def keep(self, view: View, n: int | None) -> Tensor:
@@ -149,6 +153,7 @@ def deliver(slot: Slot, cached: Tensor, source: Tensor | None) -> Delivery:
     """
     nodes = torch.arange(slot.nodes, device=cached.device)[:, None]
     best = lookup(slot.best_sender, slot.group, cached).long()
+    # Who has each block at the end of the slot, and which blocks come by their best level.
     if source is None:
         sender = torch.where(slot.needed, best, cached)
         chosen = torch.full((1, 1, 1), -1, device=cached.device)
@@ -163,6 +168,7 @@ def deliver(slot: Slot, cached: Tensor, source: Tensor | None) -> Delivery:
     fastest = rows(slot.fastest, cached).transpose(1, 2)
     receives = ((sender & ~cached)[:, None] >> nodes & 1).bool()
     chosen = torch.where(projected[:, None], torch.where(receives, fastest, -1), chosen)
+    # A block is on the air when its slowest migration is over, from all nodes that have it.
     seconds = slot.link.transpose(1, 2).gather(2, chosen.clamp(min=0))
     slowest = torch.where(chosen >= 0, seconds, 0.0).amax(dim=1)
     air = torch.where(slot.needed, lookup(slot.broadcast, slot.group, sender), 0.0)
@@ -182,11 +188,11 @@ def allowed_sources(slot: Slot, cached: Tensor, source: Tensor) -> Tensor:
         (E, N, J) int64.
     """
     nodes = torch.arange(slot.nodes, device=cached.device)[:, None]
-    at_all = (source >= 0) & (source <= slot.nodes)
+    in_range = (source >= 0) & (source <= slot.nodes)
     origin = source.clamp(0, slot.nodes)
     holders = (cached | 1 << slot.nodes)[:, None]
     allowed = (
-        at_all
+        in_range
         & slot.needed[:, None]
         & ((holders >> origin & 1) == 1)
         & ((holders >> nodes & 1) == 0)
@@ -196,9 +202,21 @@ def allowed_sources(slot: Slot, cached: Tensor, source: Tensor) -> Tensor:
 
 
 def pull_by_level(slot: Slot, cached: Tensor, after: Tensor) -> Tensor:
-    """Return the sources (E, N, J) of the chain levels that are best for this slot and after it.
+    """Return the sources (E, N, J) by which the blocks reach the nodes of `best_senders`.
 
-    The level of block j minimises tau_l(X) + broadcast(Q_l(X)) + after_j(Q_l(X)).
+    Parameters
+    ----------
+    slot, cached, after
+        As in `best_senders`.
+    """
+    return fastest_sources(slot, cached, best_senders(slot, cached, after))
+
+
+def best_senders(slot: Slot, cached: Tensor, after: Tensor) -> Tensor:
+    """Return (E, J) int64 nodes that have each block at the end of the slot, best in the long run.
+
+    The level of block j minimises tau_l(X) + broadcast(Q_l(X)) + after_j(Q_l(X)). A block that
+    nobody needs stays where it is.
 
     Parameters
     ----------
@@ -207,15 +225,14 @@ def pull_by_level(slot: Slot, cached: Tensor, after: Tensor) -> Tensor:
     cached
         (E, J) int64 X.
     after
-        (E, C, S) what the node sets that have a block of each kind at the end of the slot are
-        charged for the time after it, seconds per byte.
+        (E, C, S) seconds per byte: what the time after the slot costs for every node set that has
+        a block of the kind at the end of the slot.
     """
     sender = rows(slot.chain_sender, cached)  # (E, J, L)
     group, kind = slot.group[..., None], slot.kind[..., None]
     seconds = rows(slot.chain_time, cached) + lookup(slot.broadcast, group, sender)
     level = (seconds + lookup(after, kind, sender)).argmin(dim=2, keepdim=True)
-    chosen = torch.where(slot.needed, sender.gather(2, level)[..., 0], cached)
-    return fastest_sources(slot, cached, chosen)
+    return torch.where(slot.needed, sender.gather(2, level)[..., 0], cached)
 
 
 def fastest_sources(slot: Slot, cached: Tensor, sender: Tensor) -> Tensor:
@@ -250,27 +267,30 @@ def keep_by_score(size: Tensor, storage: Tensor, held: Tensor, score: Tensor) ->
     wanted = held & (score > 0)
     if len(storage) == 1:  # one draw, a decision to take: plain numbers are faster
         return _keep_of_one(size[0], float(storage), wanted[0], score[0])[None]
-    most = int(wanted.sum(dim=1).max()) if wanted.numel() else 0
+    # Column j of `order` is the block that comes j-th; no row has more than `longest` wanted ones.
+    longest = int(wanted.sum(dim=1).max()) if wanted.numel() else 0
     order = torch.where(wanted, score, -torch.inf).sort(dim=1, descending=True, stable=True)[1]
-    order = order[:, :most]
-    bytes_ = torch.where(wanted, size, torch.inf).gather(1, order).T.contiguous()
-    fits = torch.zeros_like(bytes_, dtype=torch.bool)
+    order = order[:, :longest]
+    ordered_size = torch.where(wanted, size, torch.inf).gather(1, order).T.contiguous()
+    # All rows go through their blocks side by side, and each takes what still fits.
+    fits = torch.zeros_like(ordered_size, dtype=torch.bool)
     free = storage.clone()
-    for row, taken in zip(bytes_, fits, strict=True):
-        torch.le(row, free, out=taken)
-        free = torch.where(taken, free - row, free)
+    for block_size, taken in zip(ordered_size, fits, strict=True):
+        torch.le(block_size, free, out=taken)
+        free = torch.where(taken, free - block_size, free)
     return torch.zeros_like(held).scatter_(1, order, fits.T)
 
 
-def _keep_of_one(size: Tensor, left: float, wanted: Tensor, score: Tensor) -> Tensor:
+def _keep_of_one(size: Tensor, free: float, wanted: Tensor, score: Tensor) -> Tensor:
+    """Return (J,) bool, `keep_by_score` of one row with `free` bytes of storage."""
     blocks = wanted.cpu().numpy().nonzero()[0]
-    falling = (-score.detach().cpu().numpy()[blocks]).argsort(kind="stable")
+    falling = blocks[(-score.detach().cpu().numpy()[blocks]).argsort(kind="stable")]
     kept = []
-    for block, bytes_ in zip(
-        blocks[falling].tolist(), size.cpu().numpy()[blocks[falling]].tolist(), strict=True
+    for block, block_size in zip(
+        falling.tolist(), size.cpu().numpy()[falling].tolist(), strict=True
     ):
-        if bytes_ <= left:
-            left -= bytes_
+        if block_size <= free:
+            free -= block_size
             kept.append(block)
     keep = torch.zeros_like(wanted)
     keep[kept] = True
@@ -291,11 +311,11 @@ def pull_turns(view: View, policy: NodePolicy) -> Tensor | None:
         return policy.pull(view, None)
     sources = []
     for n in range(view.slot.nodes):
-        named = policy.pull(view, n)
-        if named is None or named.dim() == 3:
-            return named
-        sources.append(named)
-        received = _allowed_of(view, named, n) << n
+        source = policy.pull(view, n)
+        if source is None or source.dim() == 3:  # the node answers for all
+            return source
+        sources.append(source)
+        received = _allowed_of(view, source, n) << n
         view = replace(view, held=view.held | received, decided=view.decided | 1 << n)
     return torch.stack(sources, dim=1)
 
@@ -317,17 +337,17 @@ def keep_turns(view: View, policy: NodePolicy, rounds: int = 1) -> Tensor:
     if not view.in_turn:
         score = policy.keep(view, None)
         size = slot.size[:, None].expand(held.shape)
-        flat = keep_by_score(
+        keep = keep_by_score(
             size.reshape(-1, slot.blocks),
             slot.storage.reshape(-1),
             held.reshape(-1, slot.blocks),
             score.reshape(-1, slot.blocks),
         )
-        return flat.reshape(held.shape)
+        return keep.reshape(held.shape)
     keep = torch.zeros_like(held)
     for turn in range(rounds * slot.nodes):
         n = turn % slot.nodes
-        decided = view.decided if n else 0
+        decided = view.decided if n else 0  # nobody has decided when a round begins
         view = replace(view, decided=decided)
         keep[:, n] = keep_by_score(slot.size, slot.storage[:, n], held[:, n], policy.keep(view, n))
         kept = view.others(n) | keep[:, n].long() << n
@@ -374,13 +394,14 @@ def roll(
     policy
         What every node does.
     in_turn
-        Nodes decide one after another; else all at once.
+        Nodes decide one after another, else all at once.
     rounds
-        How often every node decides what to keep, if in turn.
+        How often every node decides what to keep, where they decide in turn.
     start
         (E, N, J) bool caches of slot 0; None for those of the episodes.
     watch
-        Told after every slot: t, caches (E, N, J), the delivery, the next caches.
+        It is called after every slot with t, the caches (E, N, J), the delivery and the next
+        caches.
     """
     cache = episodes.start if start is None else start
     delays, caches, sources = [], [], []
@@ -442,7 +463,7 @@ def unpacked(sets: Tensor, nodes: int) -> Tensor:
 
 
 def near_nodes(nodes: int, device: torch.device) -> Tensor:
-    """Return (N, N - 1) int64, the numbers of the other nodes."""
+    """Return (N, N - 1) int64, the other nodes of every node in the order of their numbers."""
     near = [m for n in range(nodes) for m in range(nodes) if m != n]
     return torch.tensor(near, dtype=torch.int64, device=device).reshape(nodes, nodes - 1)
 
@@ -450,7 +471,7 @@ def near_nodes(nodes: int, device: torch.device) -> Tensor:
 def _allowed_of(view: View, source: Tensor, n: int) -> Tensor:
     """Return (E, J) 0 or 1: node n receives the block from the source it names."""
     slot = view.slot
-    named = source.clamp(0, slot.nodes)
-    reaches = slot.link[:, :, n].gather(1, named) < torch.inf
-    has = (view.cached | 1 << slot.nodes) >> named & ~(view.cached >> n) & 1
-    return has * (reaches & slot.needed & (source == named))
+    origin = source.clamp(0, slot.nodes)
+    linked = slot.link[:, :, n].gather(1, origin) < torch.inf
+    only_there = (view.cached | 1 << slot.nodes) >> origin & ~(view.cached >> n) & 1
+    return only_there * (linked & slot.needed & (source == origin))

@@ -3,10 +3,14 @@
     W_s(X) = lambda_s . X + P_s min over l of [tau_l(X) + b_s(Q_l(X)) + A_s(Q_l(X))]
                           + (1 - P_s) A_s(X),      A_s(Q) = min over X within Q of W_{s+1}(X)
 
-Given the prices it does not depend on the caches: `lookahead_of` computes it once for every slot of
-the episodes, at the prices on the path of `mpc` itself, and learners look it up ever after. What a
-copy of a block at node n is worth given the others X is A(X) - A(X + n) at the end of a slot, or
-the same of `cost` without the rent of the next slot.
+W_s(X) is the least expected cost of a byte from the coming slot s on, if the nodes X have it when
+the slot begins. lambda are the prices of storage, P_s is the probability of need, tau_l and Q_l are
+the migration time and the nodes of chain level l, and b_s is the expected time on the air.
+
+Given the prices, W does not depend on the caches. `lookahead_of` computes it once for every slot of
+the episodes, at the prices on the path of `mpc` itself. Learners then look it up. A copy of a block
+at node n, given the other holders X, saves A(X) - A(X + n) at the end of a slot. `cost` gives the
+same without the rent of the next slot.
 """
 
 from __future__ import annotations
@@ -21,12 +25,11 @@ from finecast.learners.world.baselines import saving
 from finecast.learners.world.environment import (
     Rollout,
     View,
+    best_senders,
     deliver,
     keep_turns,
-    lookup,
     packed,
     pull_by_level,
-    rows,
 )
 from finecast.learners.world.episodes import Episodes, Slot
 from finecast.solvers.heuristics.mpc import ROUNDS, STEPS
@@ -39,12 +42,12 @@ class Lookahead:
     Attributes
     ----------
     after
-        (E, C, S) A: least cost of the coming slots if these nodes have a block of the kind at the
-        end of the slot, rent included, seconds per byte. `pull_by_level(slot, cached, after)` are
+        (E, C, S) A, seconds per byte: least cost of the coming slots, rent included, if these nodes
+        have a block of the kind at the end of the slot. `pull_by_level(slot, cached, after)` gives
         the pulls of `mpc`.
     cost
-        (E, C, S) W of the next slot less its rent: what keeping in these nodes costs; `mpc` keeps
-        by its marginals per byte.
+        (E, C, S) W of the next slot less its rent, seconds per byte: cost of keeping in these
+        nodes. `mpc` keeps by its marginals.
     price
         (E, H, N) storage prices lambda, seconds per byte.
     """
@@ -79,16 +82,18 @@ class Planned:
     values: Lookahead
 
     def pull(self, view: View, n: int | None) -> Tensor:
-        """Pull, all nodes at once, by the levels that are best for this slot and after it."""
+        """Pull for all nodes by the levels that are best for this slot and the time after it."""
         return pull_by_level(view.slot, view.cached, self.values.after[:, view.slot.t])
 
     def keep(self, view: View, n: int | None) -> Tensor:
-        """Score by what a copy saves given what the others keep."""
+        """Score a block by what a copy saves, given what the others keep."""
         return _saving(view, self.values.cost[:, view.slot.t], n)
 
 
 @dataclass(frozen=True, eq=False)
-class _Saving:
+class _KeepByCost:
+    """Keep by what a copy saves of `cost`, (E, C, S) seconds per byte; pull by the best levels."""
+
     cost: Tensor
 
     def pull(self, view: View, n: int | None) -> None:
@@ -99,6 +104,7 @@ class _Saving:
 
 
 def _saving(view: View, cost: Tensor, n: int | None) -> Tensor:
+    """Return `saving` of node n, (E, J), or of all nodes, (E, N, J)."""
     if n is not None:
         return saving(view, cost, n)
     return torch.stack([saving(view, cost, m) for m in range(view.slot.nodes)], dim=1)
@@ -106,9 +112,7 @@ def _saving(view: View, cost: Tensor, n: int | None) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Programme:
-    """Values, and decisions for the expected bytes: fields as in
-    `finecast.solvers.heuristics.mpc.Values`.
-    """
+    """Values and decisions of all coming slots; fields as in `solvers.heuristics.mpc.Values`."""
 
     cost: tuple[Tensor, ...]
     after: Tensor
@@ -150,6 +154,7 @@ def storage_prices(
     size, storage = slot.size.to(dtype), slot.storage.to(dtype)[:, None]
     price = slot.need.new_zeros((slot.draws, slot.horizon, slot.nodes)) if start is None else start
     total = torch.zeros_like(price)
+    # The first step is about the greatest delay per byte that storage can save in a coming slot.
     kind = slot.kind[:, None].expand(-1, slot.horizon, -1)
     worth = (slot.worth[..., 0] - slot.worth[..., -1]).gather(2, kind)  # (E, H, J)
     most = (worth * size[:, None]).sum(dim=2).amax(dim=1) / size.sum(dim=1)
@@ -158,6 +163,7 @@ def storage_prices(
         excess = _expected_bytes(slot, run, cached, size) - storage
         length = (most / (1.0 + step / 4.0))[:, None, None]
         price = (price + length * excess / storage.clamp(min=1.0)).clamp(min=0.0)
+        # Subgradient steps go to and fro: the mean of the second half is the price.
         if step >= steps // 2:
             total = total + price
     return total / (steps - steps // 2)
@@ -192,10 +198,10 @@ def lookahead_of(
     steps
         Subgradient steps in every slot.
     warm_steps
-        Steps in all slots but the first, from the prices of the slot before; None: as `steps`,
-        from 0.
+        Steps in all slots but the first, from the prices of the slot before. With None every slot
+        takes `steps` steps from 0.
     callback
-        Told the slots done and T.
+        It is called with the number of slots that are done and with T.
     """
     cache, price = episodes.start, None
     values, delays, caches, sources = [], [], [], []
@@ -204,7 +210,7 @@ def lookahead_of(
         if price is None or warm_steps is None:
             look = mpc_marginals(slot, cached, steps=steps)
         else:
-            start = torch.cat([price[:, 1:], price[:, -1:]], dim=1)
+            start = torch.cat([price[:, 1:], price[:, -1:]], dim=1)  # the horizon moves on by one
             look = mpc_marginals(slot, cached, steps=warm_steps, start=start)
         price = look.price
         delivery = deliver(slot, cached, pull_by_level(slot, cached, look.after))
@@ -213,7 +219,7 @@ def lookahead_of(
         delays.append(delivery.delay)
         caches.append(cache)
         sources.append(delivery.source.to(torch.int8))
-        cache = keep_turns(view, _Saving(look.cost), ROUNDS)
+        cache = keep_turns(view, _KeepByCost(look.cost), ROUNDS)
         if callback is not None:
             callback(t + 1, episodes.slots)
     after, cost, prices = (
@@ -225,6 +231,7 @@ def lookahead_of(
 
 
 def _backwards(slot: Slot, price: Tensor) -> _Programme:
+    """Run the recursion from the last coming slot to the first, at prices (E, H, N)."""
     draws, sets, levels = slot.chain_sender.shape
     senders = slot.chain_sender.reshape(draws, 1, sets * levels)
     senders = senders.expand(-1, slot.need.shape[2], -1)
@@ -234,11 +241,13 @@ def _backwards(slot: Slot, price: Tensor) -> _Programme:
     kept: list[Tensor] = []
     sender: list[Tensor] = []
     for s in reversed(range(slot.horizon)):
+        # Of every cached set: the best level if the kind is needed, and the cost of both cases.
         charge = (slot.air[:, s] + after).gather(2, senders)
         needed, level = (times + charge.reshape(*charge.shape[:2], sets, levels)).min(dim=3)
         chance = slot.need[:, s, :, None]
         here = _rent(slot, price[:, s]) + after + chance * (needed - after)
         sender.insert(0, chosen_senders(slot.chain_sender, level))
+        # What to keep of every set before slot s: the best of its subsets.
         after, subset = best_subset(here)
         cost.insert(0, here)
         kept.insert(0, subset)
@@ -256,39 +265,35 @@ def chosen_senders(chain_sender: Tensor, level: Tensor) -> Tensor:
 
 
 def best_subset(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the least cost over all subsets of every set, and the subset, (E, C, S) each."""
+    """Return the least cost over all subsets of every set, and that subset, (E, C, S) each."""
     least = cost.clone()
     subset = torch.arange(cost.shape[2], device=cost.device).expand(cost.shape).clone()
-    half, shape = 1, cost.shape[:2]
-    while half < cost.shape[2]:
-        pair = least.view(*shape, -1, 2, half)
-        names = subset.view(*shape, -1, 2, half)
-        fewer = pair[:, :, :, 0] <= pair[:, :, :, 1]
-        pair[:, :, :, 1] = torch.where(fewer, pair[:, :, :, 0], pair[:, :, :, 1])
-        names[:, :, :, 1] = torch.where(fewer, names[:, :, :, 0], names[:, :, :, 1])
-        half *= 2
+    bit, shape = 1, cost.shape[:2]
+    while bit < cost.shape[2]:
+        # The sets in pairs: without the node of this bit, and with it.
+        pair = least.view(*shape, -1, 2, bit)
+        pair_subset = subset.view(*shape, -1, 2, bit)
+        leave_out = pair[:, :, :, 0] <= pair[:, :, :, 1]
+        pair[:, :, :, 1] = torch.where(leave_out, pair[:, :, :, 0], pair[:, :, :, 1])
+        pair_subset[:, :, :, 1] = torch.where(
+            leave_out, pair_subset[:, :, :, 0], pair_subset[:, :, :, 1]
+        )
+        bit *= 2
     return least, subset
 
 
 def _expected_bytes(slot: Slot, run: _Programme, cached: Tensor, size: Tensor) -> Tensor:
     """Return (E, H, N) the bytes that every node is expected to hold in the coming slots."""
     draws, kinds, sets = run.after.shape
-    sender = _first_senders(slot, run.after, cached)
+    sender = best_senders(slot, cached, run.after)
     mass = size.new_zeros((draws, kinds * sets))
     mass = mass.scatter_add(1, slot.kind * sets + sender, size).view(draws, kinds, sets)
     member = slot.member.to(size.dtype)
     used = []
+    # Bytes of every kind by the set that has them: they go where the programme's decisions say.
     for s in range(slot.horizon):
         held = torch.zeros_like(mass).scatter_add_(2, run.kept[s], mass)
         used.append(held.sum(dim=1) @ member)
         moved = slot.need[:, s, :, None] * held
         mass = (held - moved).scatter_add_(2, run.sender[s], moved)
     return torch.stack(used, dim=1)
-
-
-def _first_senders(slot: Slot, after: Tensor, cached: Tensor) -> Tensor:
-    """Return (E, J) the sets that hold each block at the end of this slot: the best Q_l(X)."""
-    sender = rows(slot.chain_sender, cached)
-    seconds = rows(slot.chain_time, cached) + lookup(slot.broadcast, slot.group[..., None], sender)
-    level = (seconds + lookup(after, slot.kind[..., None], sender)).argmin(dim=2, keepdim=True)
-    return torch.where(slot.needed, sender.gather(2, level)[..., 0], cached)

@@ -13,12 +13,11 @@ import sys
 import numpy as np
 
 import finecast
-from finecast.shipped import find
 
 methods = sys.argv[1:3] if len(sys.argv) > 2 else ["rolling", "lru"]
 path = sys.argv[3] if len(sys.argv) > 3 else "data/scenarios/tiny.toml"
 
-scenario = finecast.read_scenario(find(path))
+scenario = finecast.read_scenario(path)
 scenario = scenario.model_copy(update={"slots": 4})
 instances = [scenario.generate(seed) for seed in range(8)]
 

@@ -10,13 +10,12 @@ import tempfile
 from pathlib import Path
 
 import finecast
-from finecast.shipped import find
 
 scenario = sys.argv[1] if len(sys.argv) > 1 else "data/scenarios/tiny.toml"
 seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
 
 # A scenario is a class of instances; a seed picks one of them, the same on every machine.
-instance = finecast.read_scenario(find(scenario)).generate(seed)
+instance = finecast.read_scenario(scenario).generate(seed)
 print(f"{instance.name}: {instance.nodes} nodes, {instance.users} users, {instance.blocks} blocks")
 
 result = finecast.solve(instance, time_limit=20.0)

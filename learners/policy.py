@@ -19,6 +19,7 @@ from finecast.learners.world.environment import step
 from finecast.problem.arrays import BoolArray, IntArray
 from finecast.problem.files import FormatError
 from finecast.problem.instance import Instance
+from finecast.problem.shipped import find
 from finecast.problem.solution import Solution
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
 from finecast.solvers.online import Observation, Prior, solve_by_policy
@@ -68,14 +69,14 @@ def load_policy(checkpoint: str | Path) -> tuple[TrainedPolicy, Checkpoint]:
     Parameters
     ----------
     checkpoint
-        The folder of a run (its best policy), or a header in it.
+        The folder of a run (its best policy), a header in it, or the name of a shipped checkpoint.
 
     Raises
     ------
     FormatError
         It is missing, bad, of a newer version or of another architecture.
     """
-    path = Path(checkpoint)
+    path = find(checkpoint, "checkpoint")
     header = path / f"{POLICY}.json" if path.is_dir() else path
     found = read_checkpoint(header)
     try:
@@ -107,7 +108,7 @@ def solve_policy(
     instance, time_limit, gap, seed, start, callback
         As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     checkpoint
-        Folder of a training run.
+        Folder of a training run, or the name of a shipped checkpoint, such as "dcg".
     beamforming, restrict, rate_cache
         As in `finecast.solvers.joint.prepare`.
 

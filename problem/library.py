@@ -16,6 +16,7 @@ import numpy as np
 
 from finecast.problem.arrays import BoolArray, IntArray, checked
 from finecast.problem.files import FormatError, content_hash, read_json, write_atomically
+from finecast.problem.shipped import find
 from finecast.problem.version import FINECAST_VERSION
 
 FORMAT = "finecast-library"
@@ -302,12 +303,18 @@ def write_library(path: str | os.PathLike[str], library: ModelLibrary) -> None:
 def read_library(path: str | os.PathLike[str]) -> ModelLibrary:
     """Read a library that `write_library`, or a person, has written.
 
+    Parameters
+    ----------
+    path
+        Of the file, or the name of a shipped library, such as "vision".
+
     Raises
     ------
     FormatError
         One line with the file, the field (as "models[3].blocks[1]"), the value and what is
         allowed.
     """
+    path = find(path, "library")
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise FormatError(path, f"is not a model library, its format must be {FORMAT!r}")

@@ -32,6 +32,7 @@ from finecast.problem.network import (
     square_positions,
     thermal_noise_w,
 )
+from finecast.problem.shipped import find
 from finecast.problem.synthetic import synthetic_library
 from finecast.problem.trace import read_trace
 
@@ -238,7 +239,7 @@ class Scenario(_Section):
         if self.library.synthetic:
             return synthetic_library(_rng(seed, "library"), **self.library.synthetic.model_dump())
         if self.library.file:
-            return read_library(self._path.parent / self.library.file)
+            return read_library(find(self.library.file, "library", folder=self._path.parent))
         return combine([build_family(_family_spec(family)) for family in self.library.families])
 
     def _node_position(self) -> FloatArray:
@@ -304,12 +305,18 @@ class Scenario(_Section):
 def read_scenario(path: str | os.PathLike[str]) -> Scenario:
     """Read a scenario from a TOML file; files it names are looked up beside it.
 
+    Parameters
+    ----------
+    path
+        Of the file, or the name of a shipped scenario, such as "tiny".
+
     Raises
     ------
     FormatError
         The file is missing or not TOML, a key is unknown (the nearest known one is suggested), or
         a value is out of range.
     """
+    path = find(path, "scenario")
     try:
         data = tomllib.loads(read_bytes(path).decode("utf-8"))
     except FormatError:

@@ -33,6 +33,7 @@ from pydantic import (
 from finecast.problem.files import FormatError, read_bytes, read_json, write_atomically
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
+from finecast.problem.shipped import find
 
 SIGNIFICANT = 1e5
 """Real numbers enter an instance's hash to one part in so many."""
@@ -189,12 +190,18 @@ class Drawn:
 def read_suite(path: str | os.PathLike[str]) -> Suite:
     """Read a suite and its frozen hashes.
 
+    Parameters
+    ----------
+    path
+        Of the file, or the name of a shipped suite, such as "smoke".
+
     Raises
     ------
     FormatError
         The file is missing or not TOML, a key is unknown, a value out of range, or the hashes are
         of another suite or version.
     """
+    path = find(path, "suite")
     try:
         suite = Suite.model_validate(_read_toml(path))
     except ValidationError as error:
@@ -213,7 +220,8 @@ def scenario_of(suite: Suite, one: InstanceClass) -> Scenario:
     """Return the scenario of a class.
 
     The tables `scenario` of the suite and of the class are merged key by key, `library` as a
-    whole, over the scenario file that `base` names (relative to the suite), if any.
+    whole. They are laid over the scenario that `base` names, if any: a file, relative to the suite,
+    or a shipped scenario.
 
     Raises
     ------
@@ -228,7 +236,7 @@ def scenario_of(suite: Suite, one: InstanceClass) -> Scenario:
     if base is not None:
         if not isinstance(base, str):
             raise FormatError(suite._path, f"scenario.base: {base!r}: expected a file name")
-        path = suite._path.parent / base
+        path = find(base, "scenario", folder=suite._path.parent)
         table = _merged(_with_absolute_files(_read_toml(path), path.parent), table)
     if "name" not in one.scenario:
         table["name"] = one.name
@@ -395,7 +403,9 @@ def _with_absolute_files(table: Mapping[str, Any], folder: Path) -> dict[str, An
     for section, key in (("library", "file"), ("channel", "file"), ("demand", "trace")):
         part = absolute.get(section)
         if isinstance(part, Mapping) and isinstance(part.get(key), str):
-            absolute[section] = {**part, key: str((folder / part[key]).resolve())}
+            library = section == "library"  # may be a shipped one
+            path = find(part[key], "library", folder=folder) if library else folder / part[key]
+            absolute[section] = {**part, key: str(path.resolve())}
     return absolute
 
 

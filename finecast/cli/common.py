@@ -14,7 +14,7 @@ import click
 
 from finecast.problem.files import FormatError
 from finecast.problem.instance import Instance
-from finecast.shipped import find
+from finecast.problem.shipped import find
 
 if TYPE_CHECKING:
     from finecast.solvers.result import Progress
@@ -37,14 +37,21 @@ set_option = click.option(
 
 
 def load_instance(path: str, seed: int) -> Instance:
-    """Return the instance in an .npz file, or the one drawn from a TOML scenario.
+    """Return the instance in an .npz file, or the one drawn from a scenario.
+
+    Parameters
+    ----------
+    path
+        Of an instance or a scenario, or the name of a shipped scenario.
+    seed
+        Seed of the draw.
 
     Raises
     ------
     FormatError
         The file is missing or bad.
     """
-    found = find(path)
+    found = find(path, "scenario")
     if found.suffix == ".toml":
         from finecast.problem.scenario import read_scenario
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finecast.cli.common import json_option, parse_settings, print_json
-from finecast.shipped import find
+from finecast.problem.shipped import find
 
 if TYPE_CHECKING:
     from finecast.compare.runs.records import Record
@@ -107,7 +107,7 @@ def command(
     from finecast.compare.runs.store import PARQUET, open_folder
     from finecast.compare.runs.suite import parse_seeds, read_suite
 
-    suite = read_suite(_find(sources[0]))
+    suite = read_suite(sources[0])
     entries = _entries(suite, methods, settings)
     chosen = None if classes is None else _words("--classes", classes)
     folder = open_folder(output)
@@ -140,13 +140,6 @@ def command(
         )
         sys.exit(130)
     _tell(suite, runs, folder, counts, folder / PARQUET, as_json)
-
-
-def _find(name: str) -> Path:
-    """Return the suite file: as given, or shipped under that name."""
-    if name and "/" not in name and "." not in name and not Path(name).exists():
-        return find(f"data/suites/{name}.toml")
-    return find(name)
 
 
 def _words(option: str, text: str) -> list[str]:
@@ -256,7 +249,7 @@ def _print_table(records: list[Record]) -> None:
 def _freeze(source: str, as_json: bool) -> None:
     from finecast.compare.runs.suite import freeze, read_suite
 
-    suite = read_suite(_find(source))
+    suite = read_suite(source)
     path = freeze(suite)
     count = sum(len(one.seeds) for one in suite.classes)
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from finecast.cli.common import json_option, load_instance, print_json, refuse_overwriting_folder
+from finecast.problem.shipped import find
 
 
 @click.command("generate")
@@ -20,12 +21,15 @@ from finecast.cli.common import json_option, load_instance, print_json, refuse_o
 )
 @json_option
 def command(scenario: str, output: str, seed: int, count: int, as_json: bool) -> None:
-    """Draw instances from SCENARIO, a TOML file; the same seed gives the same instance."""
+    """Draw instances from SCENARIO, a TOML file or a shipped name such as tiny.
+
+    The same seed gives the same instance.
+    """
     from finecast.problem.files import FormatError
     from finecast.problem.instance import write_instance
 
     target = refuse_overwriting_folder(output, ".npz")
-    if not scenario.endswith(".toml"):
+    if find(scenario, "scenario").suffix != ".toml":
         raise FormatError(scenario, "is not a scenario, expected a .toml file")
     written = []
     for draw in range(seed, seed + count):

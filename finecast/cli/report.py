@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finecast.cli.common import json_option, print_json, refuse_overwriting_folder
-from finecast.shipped import find
+from finecast.problem.shipped import find
 
 if TYPE_CHECKING:
     from finecast.compare.report.comparison import Comparison

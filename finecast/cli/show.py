@@ -19,7 +19,7 @@ from finecast.cli.common import (
 )
 from finecast.cli.library import describe_library, library_rows
 from finecast.problem.files import FormatError
-from finecast.shipped import find
+from finecast.problem.shipped import find
 
 
 @click.command("show")
@@ -41,10 +41,12 @@ def command(
 ) -> None:
     """Say what is in FILE: a library (.json), scenario (.toml), instance or solution (.npz).
 
+    FILE may be the name of a shipped scenario or library, such as tiny or vision.
+
     With --plot an instance or scenario is drawn: cells, users, links; with --solution also the
     caches and the slot as a Gantt chart.
     """
-    found = find(file)
+    found = find(file, "scenario", "library")
     kind = _kind(found)
     if kind not in ("instance", "scenario") and (plot or solution):
         raise click.UsageError(

@@ -56,7 +56,7 @@ def command(
     output: str | None,
     as_json: bool,
 ) -> None:
-    """Solve INSTANCE (.npz, or a TOML scenario drawn with --seed)."""
+    """Solve INSTANCE: an .npz file, or a scenario (TOML or shipped name) drawn with --seed."""
     from finecast.solvers.solve import solve
 
     target = None if output is None else refuse_overwriting_folder(output)

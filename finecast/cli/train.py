@@ -17,7 +17,7 @@ from finecast.cli.common import (
     progress_bar,
     seconds,
 )
-from finecast.shipped import find
+from finecast.problem.shipped import find
 
 
 @click.command("train")
@@ -61,7 +61,7 @@ def command(
     if as_list:
         _list(LEARNERS, as_json)
         return
-    table: dict[str, Any] = {} if config is None else read_config(find(config))
+    table: dict[str, Any] = {} if config is None else read_config(find(config, "learner"))
     given = {"learner": learner, "steps": steps, "seed": seed, "device": device}
     table |= {name: value for name, value in given.items() if value is not None}
     if scenarios:
@@ -73,12 +73,12 @@ def command(
             raise ValueError(f"{name}: is missing, {how} or --config")
     if output is None:
         raise ValueError("--output: is missing, must be a folder for checkpoints and log")
-    run = run_config(table, None if config is None else find(config).parent)
+    run = run_config(table, None if config is None else find(config, "learner").parent)
 
     from finecast.learners.runs.training import train
 
     with progress_bar() as tell:
-        trained = train(run, output, resume=resume, callback=tell, locate=find)
+        trained = train(run, output, resume=resume, callback=tell)
     policy = Path(output) / "policy.json"
     if as_json:
         print_json(

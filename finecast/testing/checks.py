@@ -24,6 +24,7 @@ from finecast.cli.common import json_text
 from finecast.cli.solve import as_dict
 from finecast.problem.evaluation import Evaluation, evaluate
 from finecast.problem.instance import Instance
+from finecast.problem.shipped import find
 from finecast.problem.solution import Solution, read_solution, write_solution
 from finecast.solvers.registry import method_of
 from finecast.solvers.restrictions import RESTRICTIONS, restricted_instance
@@ -350,7 +351,7 @@ def check_checkpoint(name: str, /, instance: Instance | None = None, **options: 
     if "checkpoint" not in options:
         return
     instance = instance or small_instance()
-    given = Path(options["checkpoint"])
+    given = find(options["checkpoint"], "checkpoint")
     with tempfile.TemporaryDirectory() as folder:
         missing = Path(folder) / "missing"
         _refuses(name, instance, {**options, "checkpoint": str(missing)}, str(missing))

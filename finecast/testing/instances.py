@@ -11,7 +11,6 @@ from finecast.problem.arrays import ComplexArray
 from finecast.problem.channel import draw_true_channel
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import read_scenario
-from finecast.shipped import find
 
 
 @cache
@@ -27,7 +26,7 @@ def small_instance(seed: int = 0, *, slots: int = 3) -> Instance:
     slots
         T.
     """
-    scenario = read_scenario(find("data/scenarios/tiny.toml"))
+    scenario = read_scenario("tiny")
     demand = scenario.demand.model_copy(update={"persistence": 0.5, "drift": 0.5})
     channel = scenario.channel.model_copy(update={"error": 0.05})
     changed = {"slots": slots, "demand": demand, "channel": channel}

@@ -100,7 +100,6 @@ def train(
     *,
     resume: bool = False,
     callback: Callback | None = None,
-    locate: Callable[[str], str | os.PathLike[str]] = str,
 ) -> Trained:
     """Train a learner; leave its best policy and its newest states in a folder.
 
@@ -114,8 +113,6 @@ def train(
         Go on from the newest state in the folder; start if there is none.
     callback
         Told how the run stands.
-    locate
-        Where a scenario named in the run is.
 
     Raises
     ------
@@ -132,8 +129,8 @@ def train(
     torch.set_num_threads(run.threads)
     start = None
     if found is None and run.warm_start:  # read before the draws are made: it may be bad
-        start = read_start(Path(locate(run.warm_start)), run.learner, run.learner_options)
-    learner, measure = _prepared(run, callback, locate)
+        start = read_start(run.warm_start, run.learner, run.learner_options)
+    learner, measure = _prepared(run, callback)
     step, best, last = 0, _Best(), "none was written"
     if start is not None:
         start_from(learner, start)
@@ -201,13 +198,11 @@ def train(
 
 
 def _prepared(
-    run: RunConfig,
-    callback: Callback | None,
-    locate: Callable[[str], str | os.PathLike[str]],
+    run: RunConfig, callback: Callback | None
 ) -> tuple[Learner, Callable[[Learner], dict[str, float]]]:
     """Return the learner at step 0, and what measures one on the held-out draws."""
     device = _device(run.device)
-    scenarios = [read_scenario(locate(name)) for name in run.scenarios]
+    scenarios = [read_scenario(name) for name in run.scenarios]
     source = ScenarioSource(scenarios, run.source, run.seed, steps=run.steps, callback=callback)
     source.to(device)
     held = held_out(

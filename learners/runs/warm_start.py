@@ -18,6 +18,7 @@ from finecast.learners.learner import Learner
 from finecast.learners.runs.checkpoints import POLICY, Checkpoint, read_checkpoint
 from finecast.learners.weights import load_module
 from finecast.problem.files import FormatError
+from finecast.problem.shipped import find
 
 TABLES = {"hindsight": "mpc"}
 """Options that say whether the tables of `mpc` are the base, where not `lookahead`."""
@@ -42,13 +43,13 @@ class Start:
     state: Mapping[str, Tensor]
 
 
-def read_start(checkpoint: Path, name: str, options: Any) -> Start:
+def read_start(checkpoint: str | Path, name: str, options: Any) -> Start:
     """Return the policy of a checkpoint that a learner may start from.
 
     Parameters
     ----------
     checkpoint
-        The folder of a run (its best policy), or a header in it.
+        The folder of a run (its best policy), a header in it, or the name of a shipped checkpoint.
     name, options
         Registered name and Config of the learner that is to start.
 
@@ -59,7 +60,8 @@ def read_start(checkpoint: Path, name: str, options: Any) -> Start:
     ValueError
         It is of a learner, or over tables, that this one cannot start from.
     """
-    header = checkpoint / f"{POLICY}.json" if checkpoint.is_dir() else checkpoint
+    path = find(checkpoint, "checkpoint")
+    header = path / f"{POLICY}.json" if path.is_dir() else path
     found = read_checkpoint(header)
     imitated = found.learner == "hindsight" and name in IMITATORS
     if found.learner != name and not imitated:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from finecast.shipped import find
 from finecast.solvers.registry import methods
 from finecast.testing import CHECKS
 
@@ -25,4 +24,4 @@ ADDITIVE = [c for c in CHECKS if c.__name__ not in ("check_pipelined", "check_sp
 @pytest.mark.parametrize("check", ADDITIVE, ids=lambda check: check.__name__)
 def test_conformance_of_a_shipped_checkpoint(check):
     """The same rules hold for a policy that was trained on 4 nodes, here on 2."""
-    check("policy", checkpoint=str(find("data/checkpoints/dcg")))
+    check("policy", checkpoint="dcg")

@@ -8,7 +8,7 @@ import numpy as np
 
 from finecast.solvers.deadline import Deadline
 from finecast.solvers.node_set_tables import whole_set
-from finecast.solvers.placement.search.lagrangian import solve_lagrangian
+from finecast.solvers.placement.search.lagrangian import dual_bound
 from finecast.solvers.spatial.bounds import slot_bounds
 
 if TYPE_CHECKING:
@@ -19,26 +19,24 @@ ROUNDING = 1e-12
 with a few roundings of 1.1e-16, err by less."""
 
 BOUND_TIME_S = 5.0
-"""Time after which the bound is taken as it is."""
+"""Time after which the bound is taken as it is, s."""
 
 
-def price_bound(prepared: Prepared, time_limit: float = BOUND_TIME_S) -> float:
-    """Return the best certified bound that some seconds of raising storage prices give.
+def price_bound(prepared: Prepared, deadline: Deadline | None = None) -> float:
+    """Return the best certified bound that raising storage prices gives in time.
 
     Parameters
     ----------
     prepared
         Instance and rates.
-    time_limit
-        Seconds.
+    deadline
+        When to take the bound as it is; None for `BOUND_TIME_S` from now.
     """
     bound = everywhere_bound(prepared)
     # Prices speak of one broadcast per block, which spatial delivery can beat.
     if prepared.bounded is None or prepared.instance.delivery == "spatial":
         return bound
-    # The bound takes half the time of the search; a search without patience ends after it.
-    raised = solve_lagrangian(prepared.bounded, time_limit=2 * time_limit, patience=0)
-    return max(bound, raised.lower_bound)
+    return max(bound, dual_bound(prepared.bounded, deadline or Deadline.after(BOUND_TIME_S)))
 
 
 def everywhere_bound(prepared: Prepared, time_limit: float | None = None) -> float:

@@ -9,14 +9,15 @@ from dataclasses import replace
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
 from finecast.solvers.bounds import BOUND_TIME_S, ROUNDING, everywhere_bound, price_bound
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.joint import Prepared, answer, prepare, unserved
 from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import Prices, dual_point
-from finecast.solvers.placement.exact.state_flow import solve_state_flow
+from finecast.solvers.placement.exact.state_flow import place_by_state_flow
 from finecast.solvers.placement.greedy import greedy_placement
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from finecast.solvers.placement.result import PlacementResult
-from finecast.solvers.placement.search.lagrangian import solve_lagrangian as place_by_prices
+from finecast.solvers.placement.search.lagrangian import place_by_prices
 from finecast.solvers.placement.units import UNITS, relaxed_classes
 from finecast.solvers.polish import polished
 from finecast.solvers.result import (
@@ -122,7 +123,8 @@ def certified_lower_bound(
     ValueError
         Unknown restriction.
     """
-    return price_bound(prepare(instance, restrict=restrict, callback=callback), time_limit)
+    prepared = prepare(instance, restrict=restrict, callback=callback)
+    return price_bound(prepared, Deadline.after(time_limit))
 
 
 def solve_exact(
@@ -147,7 +149,7 @@ def solve_exact(
         As in `finecast.solvers.joint.prepare`.
     """
     return place_twice(
-        solve_state_flow,
+        place_by_state_flow,
         "exact",
         instance,
         time_limit=time_limit,
@@ -217,7 +219,7 @@ def place_twice(
     second = place(
         prepared.bounded,
         gap=gap,
-        time_limit=_left(time_limit, began),
+        deadline=Deadline.after(_left(time_limit, began)),
         seed=seed,
         start=found.placement,
     )
@@ -255,7 +257,7 @@ def _place(
         return place(
             problem,
             gap=gap,
-            time_limit=None if left is None else share * left,
+            deadline=Deadline.after(left).share(share),
             seed=seed,
             start=begin,
             callback=tell,
@@ -268,7 +270,10 @@ def _place(
         # The search aims at the larger of the two sums; what is best in sequence is a good start.
         ahead = None if time_limit is None else SEQUENTIAL_SHARE * time_limit
         sequential = place(
-            replace(problem, schedule="sequential"), gap=gap, time_limit=ahead, seed=seed
+            replace(problem, schedule="sequential"),
+            deadline=Deadline.after(ahead),
+            gap=gap,
+            seed=seed,
         )
         known = [sequential.placement, greedy_placement(problem), *([begin] if begin else [])]
         begin = min(known, key=lambda placement: placement_delay(problem, placement))
@@ -295,7 +300,8 @@ def _replannable(
     """Return the answer with what places again at the prices of shared air."""
 
     def again(problem: PlacementProblem, begin: Placement, limit: float | None) -> Placement:
-        return place(problem, gap=gap, time_limit=limit, seed=seed, start=begin).placement
+        deadline = Deadline.after(limit)
+        return place(problem, deadline=deadline, gap=gap, seed=seed, start=begin).placement
 
     return replace(result, replan=replanner(prepared, again, method))
 

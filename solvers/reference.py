@@ -8,8 +8,7 @@ from functools import partial
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
 from finecast.solvers.offline import place_twice
-from finecast.solvers.placement.exact.by_pyomo import solve_lp as place_by_lp
-from finecast.solvers.placement.exact.by_pyomo import solve_milp as place_by_milp
+from finecast.solvers.placement.exact.by_pyomo import place_by_lp, place_by_milp
 from finecast.solvers.placement.exact.pyomo_model import check_suffix, write_model
 from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.result import Answer, Callback

@@ -19,8 +19,9 @@ from finecast.learners.world.environment import roll
 from finecast.learners.world.episodes import Episodes, joined_episodes
 from finecast.learners.world.lookahead import Lookahead, lookahead_of
 from finecast.problem.scenario import Scenario
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.placement.problem import PlacementProblem
-from finecast.solvers.placement.search.lagrangian import solve_lagrangian
+from finecast.solvers.placement.search.lagrangian import dual_bound
 from finecast.solvers.result import Callback, Progress
 
 FIRST_SEED = 1_000_000
@@ -149,7 +150,7 @@ def closed_form_bound(episodes: Episodes, draw: int) -> float:
         broadcast=tuple(table.numpy() for table in _served(episodes, draw)),
         link=episodes.link[draw].numpy(),
     )
-    return float(solve_lagrangian(problem, time_limit=2 * BOUND_TIME_S, patience=0).lower_bound)
+    return dual_bound(problem, Deadline.after(BOUND_TIME_S))
 
 
 def _served(episodes: Episodes, draw: int) -> list[Tensor]:

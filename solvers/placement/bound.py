@@ -49,7 +49,7 @@ class Prices:
 
 
 @dataclass(frozen=True)
-class DualPoint:
+class PricePoint:
     """The Lagrangian function at one point.
 
     Attributes
@@ -76,7 +76,7 @@ def no_prices(problem: PlacementProblem) -> Prices:
     return Prices(np.zeros((problem.slots, problem.nodes)), share)
 
 
-def dual_point(problem: PlacementProblem, classes: Classes, prices: Prices) -> DualPoint:
+def dual_point(problem: PlacementProblem, classes: Classes, prices: Prices) -> PricePoint:
     """Evaluate the Lagrangian function exactly, by the dynamic programme.
 
     The bound is lowered by a rounding allowance: every value is a sum of at most T (N + 4)
@@ -104,4 +104,4 @@ def dual_point(problem: PlacementProblem, classes: Classes, prices: Prices) -> D
     rent = float((prices.storage * problem.storage).sum())
     roundings = problem.slots * (2 * problem.nodes + 4) + len(of) + 4
     allowance = 2.0 * roundings * np.finfo(float).eps * (gain + rent)
-    return DualPoint(prices, max(0.0, gain - rent - allowance), paths, value)
+    return PricePoint(prices, max(0.0, gain - rent - allowance), paths, value)

@@ -83,6 +83,10 @@ class Paths:
         """The four arrays in order."""
         return self.cached, self.sender, self.migration, self.broadcast
 
+    def columns(self, index: IntArray) -> Paths:
+        """Return these paths alone, (T, len(index)) arrays."""
+        return Paths(*(array[:, index] for array in self.arrays))
+
 
 def weighted(weight: float, seconds: FloatArray) -> FloatArray:
     """Return weight times seconds, where no weight makes an impossible broadcast possible."""

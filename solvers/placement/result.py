@@ -1,4 +1,4 @@
-"""What the placement methods return, and the record of their progress."""
+"""What the placement methods return, and the best placement and bound while they run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
+from finecast.problem.arrays import checked_number
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.placement.bound import Prices
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from finecast.solvers.result import BoundKind, Termination, TracePoint, relative_gap
@@ -52,21 +52,30 @@ class PlacementResult:
         return relative_gap(self.delay, self.lower_bound)
 
 
-class Progress:
+class Incumbent:
     """Best placement and bound so far, with the time they were found.
 
     Parameters
     ----------
     problem
         The problem; every placement is judged by `placement_delay`.
+    placement, lower_bound
+        A feasible placement, and a bound (s) on every placement.
+    deadline
+        When the search must stop.
     gap
         Relative gap at which the search may stop.
-    time_limit
-        Seconds from now at which it must, None for never.
     callback
         Called with every point of the trace.
     optimal_gap
         Relative gap at which the placement counts as optimal.
+    started
+        When the method started, by `time.monotonic`; None for now.
+
+    Raises
+    ------
+    ValueError
+        Where `placement` is not feasible, or `gap` is negative.
     """
 
     def __init__(
@@ -75,15 +84,17 @@ class Progress:
         placement: Placement,
         lower_bound: float,
         *,
-        started: float,
-        gap: float | None,
-        time_limit: float | None,
-        callback: Callable[[TracePoint], None] | None,
+        deadline: Deadline = NEVER,
+        gap: float | None = None,
+        callback: Callable[[TracePoint], None] | None = None,
         optimal_gap: float = OPTIMAL_GAP,
+        started: float | None = None,
     ) -> None:
+        if gap is not None:
+            checked_number("gap", gap, low=0.0, finite=False)
         self.problem = problem
-        self.started = started
-        self.deadline = np.inf if time_limit is None else started + time_limit
+        self.started = time.monotonic() if started is None else started
+        self.deadline = deadline
         self.optimal_gap = optimal_gap
         self.wanted = max(gap or 0.0, optimal_gap)
         self.callback = callback
@@ -95,7 +106,7 @@ class Progress:
         self._record()
 
     def _record(self) -> None:
-        point = TracePoint(time.perf_counter() - self.started, self.delay, self.lower_bound)
+        point = TracePoint(time.monotonic() - self.started, self.delay, self.lower_bound)
         self.trace.append(point)
         if self.callback is not None:
             self.callback(point)
@@ -133,14 +144,9 @@ class Progress:
         return self.gap <= self.wanted
 
     @property
-    def late(self) -> bool:
-        """Whether the time is up."""
-        return time.perf_counter() >= self.deadline
-
-    @property
     def finished(self) -> bool:
         """Whether there is a reason to stop."""
-        return self.reached or self.late or self.interrupted
+        return self.reached or self.deadline.over() or self.interrupted
 
     def result(
         self, prices: Prices | None = None, bound_kind: BoundKind = BoundKind.CERTIFIED
@@ -153,7 +159,7 @@ class Progress:
             termination = Termination.GAP_REACHED
         elif self.interrupted:
             termination = Termination.INTERRUPTED
-        elif self.late:
+        elif self.deadline.over():
             termination = Termination.TIME_LIMIT
         return PlacementResult(
             self.placement,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -11,23 +10,22 @@ import numpy as np
 from pyomo.contrib.solver.solvers.highs import Highs
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.heuristics.rules import keep_by_score
 from finecast.solvers.placement.chains import classes, placement_of_paths
 from finecast.solvers.placement.exact.pyomo_model import everything_from_the_cloud, placement_model
 from finecast.solvers.placement.exact.state_flow import PROOF_GAP, best_senders
 from finecast.solvers.placement.problem import Placement, PlacementProblem
-from finecast.solvers.placement.result import PlacementResult, Progress
+from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.result import BoundKind, TracePoint
-
-ROUNDING = 1e-12
-"""The bound that all nodes send everything is lowered by this share: rounding of its sum."""
+from finecast.solvers.rounding import SUM_ALLOWANCE
 
 
-def solve_milp(
+def place_by_milp(
     problem: PlacementProblem,
     *,
+    deadline: Deadline = NEVER,
     gap: float | None = None,
-    time_limit: float | None = None,
     seed: int = 0,
     start: Placement | None = None,
     callback: Callable[[TracePoint], None] | None = None,
@@ -36,26 +34,26 @@ def solve_milp(
 
     The decisions of HiGHS are rounded and judged by `placement_delay`; its status is not asked.
     The better of them and the start (else everything from the cloud) is returned. Pyomo cannot hand
-    HiGHS the start, and building the model, which counts against `time_limit`, is not interrupted.
+    HiGHS the start, and building the model, which counts against the deadline, is not interrupted.
 
     Parameters
     ----------
-    problem, gap, time_limit, seed, start, callback
-        As for `solve_lagrangian`.
+    problem, deadline, gap, seed, start, callback
+        As for `place_by_prices`.
 
     Raises
     ------
     ValueError
-        Where `start` is not feasible, or `gap` or `time_limit` is negative.
+        Where `start` is not feasible, or `gap` is negative.
     """
-    return _solve(_decisions, problem, gap, time_limit, seed, start, callback)
+    return _solve(_decisions, problem, deadline, gap, seed, start, callback)
 
 
-def solve_lp(
+def place_by_lp(
     problem: PlacementProblem,
     *,
+    deadline: Deadline = NEVER,
     gap: float | None = None,
-    time_limit: float | None = None,
     seed: int = 0,
     start: Placement | None = None,
     callback: Callable[[TracePoint], None] | None = None,
@@ -68,59 +66,55 @@ def solve_lp(
 
     Parameters
     ----------
-    problem, gap, time_limit, seed, start, callback
-        As for `solve_milp`.
+    problem, deadline, gap, seed, start, callback
+        As for `place_by_milp`.
 
     Raises
     ------
     ValueError
-        As for `solve_milp`.
+        As for `place_by_milp`.
     """
-    return _solve(_rounded, problem, gap, time_limit, seed, start, callback)
+    return _solve(_rounded, problem, deadline, gap, seed, start, callback)
 
 
 def _solve(
     placement_of: Callable[[PlacementProblem, Any], Placement],
     problem: PlacementProblem,
+    deadline: Deadline,
     gap: float | None,
-    time_limit: float | None,
     seed: int,
     start: Placement | None,
     callback: Callable[[TracePoint], None] | None,
 ) -> PlacementResult:
     """Solve the model (relaxed when the solution is to be rounded) and judge what it says."""
-    started = time.perf_counter()
-    for name, value in (("gap", gap), ("time_limit", time_limit)):
-        if value is not None and not value >= 0:
-            raise ValueError(f"{name}: {value!r} is not allowed, must be >= 0 or None")
     simple = everywhere(problem)
-    progress = Progress(
+    incumbent = Incumbent(
         problem, start or everything_from_the_cloud(problem), simple,
-        started=started, gap=gap, time_limit=time_limit, callback=callback, optimal_gap=PROOF_GAP,
+        deadline=deadline, gap=gap, callback=callback, optimal_gap=PROOF_GAP,
     )  # fmt: skip
-    if progress.finished:
-        return progress.result()
+    if incumbent.finished:
+        return incumbent.result()
     try:
-        _branch_and_bound(progress, placement_of, seed)
+        _branch_and_bound(incumbent, placement_of, seed)
     except KeyboardInterrupt:
-        progress.interrupted = True
-    by_milp = progress.lower_bound > simple
-    return progress.result(None, BoundKind.MILP if by_milp else BoundKind.CERTIFIED)
+        incumbent.interrupted = True
+    by_milp = incumbent.lower_bound > simple
+    return incumbent.result(None, BoundKind.MILP if by_milp else BoundKind.CERTIFIED)
 
 
 def _branch_and_bound(
-    progress: Progress, placement_of: Callable[[PlacementProblem, Any], Placement], seed: int
+    incumbent: Incumbent, placement_of: Callable[[PlacementProblem, Any], Placement], seed: int
 ) -> None:
-    """Let HiGHS solve the model; offer its placement and its bound to the progress."""
-    model = placement_model(progress.problem, relaxed=placement_of is _rounded)
-    limited = np.isfinite(progress.deadline)
+    """Let HiGHS solve the model; offer its placement and its bound to the incumbent."""
+    model = placement_model(incumbent.problem, relaxed=placement_of is _rounded)
+    limit = incumbent.deadline.limit()
     results = Highs().solve(
         model,
         load_solutions=False,
         raise_exception_on_nonoptimal_result=False,
         threads=1,
-        time_limit=max(0.01, progress.deadline - time.perf_counter()) if limited else None,
-        rel_gap=0.5 * progress.wanted,
+        time_limit=None if limit is None else max(0.01, limit),
+        rel_gap=0.5 * incumbent.wanted,
         abs_gap=0.0,
         solver_options={
             "random_seed": seed,
@@ -134,17 +128,17 @@ def _branch_and_bound(
         results.solution_loader.load_vars()
         # A solution within the tolerances of HiGHS may still break a rule.
         with suppress(ValueError):
-            progress.offer(placement_of(progress.problem, model))
+            incumbent.offer(placement_of(incumbent.problem, model))
     bound = results.objective_bound
     if bound is not None and np.isfinite(bound):
-        progress.raise_bound(bound)
+        incumbent.raise_bound(bound)
 
 
 def everywhere(problem: PlacementProblem) -> float:
     """Return the bound (s) that every node sends every needed block: sum_tj s_j broadcast[all]."""
     t, j = np.nonzero(problem.group >= 0)
     fastest = [problem.broadcast[a][problem.group[a, b], -1] for a, b in zip(t, j, strict=True)]
-    return float((problem.block_size[j] * np.array(fastest)).sum() * (1.0 - ROUNDING))
+    return float((problem.block_size[j] * np.array(fastest)).sum() * (1.0 - SUM_ALLOWANCE))
 
 
 def _cached(problem: PlacementProblem, model: Any) -> FloatArray:

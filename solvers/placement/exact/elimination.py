@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finecast.problem.arrays import FloatArray
-from finecast.solvers.placement.bound import DualPoint
+from finecast.solvers.placement.bound import PricePoint
 from finecast.solvers.placement.chains import Classes
 from finecast.solvers.placement.dynamic_programme import cost_to_go, set_prices, weighted
 
@@ -36,7 +36,7 @@ class Useful:
     drop: FloatArray
 
 
-def excess(classes: Classes, point: DualPoint) -> list[Useful]:
+def excess(classes: Classes, point: PricePoint) -> list[Useful]:
     """Price of the cheapest path through every element above the cheapest path of all.
 
     Parameters

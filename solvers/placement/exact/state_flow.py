@@ -10,6 +10,7 @@ import highspy
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.highs import QuietHighs
 from finecast.solvers.placement.bound import dual_point
 from finecast.solvers.placement.chains import Classes, placement_of_paths
@@ -17,8 +18,8 @@ from finecast.solvers.placement.chains import classes as classes_of
 from finecast.solvers.placement.exact.elimination import excess
 from finecast.solvers.placement.exact.state_flow_model import Model, model
 from finecast.solvers.placement.problem import Placement, PlacementProblem
-from finecast.solvers.placement.result import PlacementResult, Progress
-from finecast.solvers.placement.search.lagrangian import solve_lagrangian
+from finecast.solvers.placement.result import Incumbent, PlacementResult
+from finecast.solvers.placement.search.lagrangian import place_by_prices
 from finecast.solvers.result import BoundKind, Termination, TracePoint
 
 LAGRANGIAN_TIME_SHARE = 0.2
@@ -45,11 +46,11 @@ def best_senders(classes: Classes, cached: IntArray) -> IntArray:
     return sender
 
 
-def solve_state_flow(
+def place_by_state_flow(
     problem: PlacementProblem,
     *,
+    deadline: Deadline = NEVER,
     gap: float | None = None,
-    time_limit: float | None = None,
     seed: int = 0,
     start: Placement | None = None,
     callback: Callable[[TracePoint], None] | None = None,
@@ -61,54 +62,51 @@ def solve_state_flow(
 
     Parameters
     ----------
-    problem, gap, time_limit, seed, start, callback
-        As for `solve_lagrangian`.
+    problem, deadline, gap, seed, start, callback
+        As for `place_by_prices`.
 
     Raises
     ------
     ValueError
-        Where `start` is not feasible, or `gap` or `time_limit` is negative.
+        Where `start` is not feasible, or `gap` is negative.
     """
-    started = time.perf_counter()
-    warm = solve_lagrangian(
-        problem, gap=gap, seed=seed, start=start,
-        time_limit=None if time_limit is None else LAGRANGIAN_TIME_SHARE * time_limit,
+    started = time.monotonic()
+    warm = place_by_prices(
+        problem, deadline=deadline.share(LAGRANGIAN_TIME_SHARE), gap=gap, seed=seed, start=start,
         callback=callback, patience=LAGRANGIAN_PATIENCE,
     )  # fmt: skip
-    progress = Progress(
+    incumbent = Incumbent(
         problem, warm.placement, warm.lower_bound,
-        started=started, gap=gap, time_limit=time_limit, callback=None, optimal_gap=PROOF_GAP,
+        deadline=deadline, gap=gap, optimal_gap=PROOF_GAP, started=started,
     )  # fmt: skip
-    progress.trace = list(warm.trace)
-    progress.callback = callback
-    progress.interrupted = warm.termination is Termination.INTERRUPTED
-    if progress.finished or warm.prices is None:
-        return progress.result(warm.prices)
+    incumbent.trace = list(warm.trace)
+    incumbent.callback = callback
+    incumbent.interrupted = warm.termination is Termination.INTERRUPTED
+    if incumbent.finished or warm.prices is None:
+        return incumbent.result(warm.prices)
     classes = classes_of(problem)
     point = dual_point(problem, classes, warm.prices)
-    unit = progress.delay
-    room = (progress.delay - point.bound) * (1 + 1e-9) + 1e-12 * unit
+    unit = incumbent.delay
+    room = (incumbent.delay - point.bound) * (1 + 1e-9) + 1e-12 * unit
     milp = model(problem, classes, excess(classes, point), room, unit)
     try:
-        progress.raise_bound(_branch_and_bound(progress, classes, milp, seed))
+        incumbent.raise_bound(_branch_and_bound(incumbent, classes, milp, seed))
     except KeyboardInterrupt:
-        progress.interrupted = True
-    milp_bound = progress.lower_bound > warm.lower_bound
-    return progress.result(warm.prices, BoundKind.MILP if milp_bound else BoundKind.CERTIFIED)
+        incumbent.interrupted = True
+    milp_bound = incumbent.lower_bound > warm.lower_bound
+    return incumbent.result(warm.prices, BoundKind.MILP if milp_bound else BoundKind.CERTIFIED)
 
 
-def _branch_and_bound(progress: Progress, classes: Classes, milp: Model, seed: int) -> float:
-    """Solve the MILP; offer its placements to the progress; return the bound of HiGHS (s)."""
+def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed: int) -> float:
+    """Solve the MILP; offer its placements to the incumbent; return the bound of HiGHS (s)."""
     highs = QuietHighs()
     for option, value in (
         ("threads", 1), ("random_seed", seed),
-        ("mip_rel_gap", 0.5 * progress.wanted), ("mip_abs_gap", 0.0),
+        ("mip_rel_gap", 0.5 * incumbent.wanted), ("mip_abs_gap", 0.0),
         ("mip_feasibility_tolerance", 1e-9), ("primal_feasibility_tolerance", 1e-9),
     ):  # fmt: skip
         highs.setOptionValue(option, value)
-    if np.isfinite(progress.deadline):
-        left = max(0.01, progress.deadline - time.perf_counter())
-        highs.setOptionValue("time_limit", left)
+    highs.setOptionValue("time_limit", max(0.01, incumbent.deadline.left()))
     columns, rows = len(milp.cost), len(milp.lower)
     order = np.lexsort((milp.row, milp.column))
     first = np.searchsorted(milp.column[order], np.arange(columns))
@@ -119,13 +117,13 @@ def _branch_and_bound(progress: Progress, classes: Classes, milp: Model, seed: i
     )  # fmt: skip
 
     def improved(event: Any) -> None:
-        _offer(progress, classes, milp, np.array(event.data_out.mip_solution))
+        _offer(incumbent, classes, milp, np.array(event.data_out.mip_solution))
 
     def logged(event: Any) -> None:
         bound = event.data_out.mip_dual_bound
         if np.isfinite(bound):
-            progress.raise_bound(bound * milp.unit)
-        if progress.reached:
+            incumbent.raise_bound(bound * milp.unit)
+        if incumbent.reached:
             event.interrupt()
 
     highs.cbMipImprovingSolution += improved
@@ -134,16 +132,16 @@ def _branch_and_bound(progress: Progress, classes: Classes, milp: Model, seed: i
     highs.run()
     status = highs.getModelStatus()
     if status == highspy.HighsModelStatus.kInfeasible:
-        return progress.delay  # nothing below the delay to beat
+        return incumbent.delay  # nothing below the delay to beat
     info = highs.getInfo()
     if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
-        _offer(progress, classes, milp, np.array(highs.getSolution().col_value))
+        _offer(incumbent, classes, milp, np.array(highs.getSolution().col_value))
     bound = float(info.mip_dual_bound) * milp.unit
     return bound if np.isfinite(bound) else 0.0
 
 
-def _offer(progress: Progress, classes: Classes, milp: Model, value: FloatArray) -> None:
-    problem = progress.problem
+def _offer(incumbent: Incumbent, classes: Classes, milp: Model, value: FloatArray) -> None:
+    problem = incumbent.problem
     holds = (value[milp.x] > 0.5).astype(np.int64)
     cached = (holds * (1 << np.arange(problem.nodes))[:, None]).sum(axis=1)
     if problem.schedule == "sequential":
@@ -153,4 +151,4 @@ def _offer(progress: Progress, classes: Classes, milp: Model, value: FloatArray)
         used = value[milp.arc] > 0.5
         t, j, q = milp.arc_at[used].T
         sender[t, j] = q
-    progress.offer(placement_of_paths(problem, cached, sender))
+    incumbent.offer(placement_of_paths(problem, cached, sender))

@@ -19,6 +19,7 @@ import highspy
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.highs import QuietHighs
 from finecast.solvers.placement.bound import Prices, no_prices
 from finecast.solvers.placement.chains import Classes
@@ -124,7 +125,7 @@ class Master:
         self.broadcast = np.concatenate([self.broadcast, broadcast], axis=1)
         return len(of)
 
-    def solve(self, time_limit: float) -> tuple[float, Prices, FloatArray] | None:
+    def solve(self, deadline: Deadline) -> tuple[float, Prices, FloatArray] | None:
         """Solve the programme.
 
         Returns
@@ -133,7 +134,9 @@ class Master:
             Its value (s), its dual prices, and the shares (P,) of the paths; None when the time is
             up or the simplex method gives no optimum.
         """
-        self._highs.setOptionValue("time_limit", self._highs.getRunTime() + max(time_limit, 0.01))
+        self._highs.setOptionValue(
+            "time_limit", self._highs.getRunTime() + max(deadline.left(), 0.01)
+        )
         self._highs.run()
         if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None

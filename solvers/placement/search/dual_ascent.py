@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from finecast.problem.arrays import FloatArray
-from finecast.solvers.placement.bound import DualPoint, Prices, dual_point
+from finecast.solvers.deadline import Deadline
+from finecast.solvers.placement.bound import PricePoint, Prices, dual_point
 from finecast.solvers.placement.chains import Classes
 from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.placement.search.columns import Master, smoothed
@@ -34,13 +34,13 @@ class Ascent:
         Last value of the master (s), an estimate of the best bound there is.
     """
 
-    best: DualPoint
+    best: PricePoint
     master: Master
     share: FloatArray | None
     value: float
 
 
-def subgradient(problem: PlacementProblem, classes: Classes, point: DualPoint) -> Prices:
+def subgradient(problem: PlacementProblem, classes: Classes, point: PricePoint) -> Prices:
     """Bytes wanted beyond the storage (T, N), and migrations less broadcasts (T,) in seconds."""
     paths = point.paths
     holds = classes.holds(np.arange(len(classes.size)), paths.cached)
@@ -53,11 +53,11 @@ def subgradient(problem: PlacementProblem, classes: Classes, point: DualPoint) -
 def ascend(
     problem: PlacementProblem,
     classes: Classes,
-    first: DualPoint,
+    first: PricePoint,
     upper: float,
     *,
     tolerance: float,
-    deadline: float,
+    deadline: Deadline,
     report: Callable[[float], None] = lambda bound: None,
 ) -> Ascent:
     """Raise the bound until the master programme proves it within `tolerance` of the best.
@@ -73,7 +73,7 @@ def ascend(
     tolerance
         Relative distance of bound and master value at which to stop.
     deadline
-        Time (`time.perf_counter`) at which to stop.
+        When to stop.
     report
         Called with every better bound.
     """
@@ -84,8 +84,8 @@ def ascend(
     best = _subgradient_steps(problem, classes, master, best, upper, deadline, report)
 
     share, value = None, np.inf
-    while time.perf_counter() < deadline:
-        solved = master.solve(deadline - time.perf_counter())
+    while not deadline.over():
+        solved = master.solve(deadline)
         if solved is None:
             break
         value, prices, share = solved
@@ -109,17 +109,17 @@ def _subgradient_steps(
     problem: PlacementProblem,
     classes: Classes,
     master: Master,
-    best: DualPoint,
+    best: PricePoint,
     upper: float,
-    deadline: float,
+    deadline: Deadline,
     report: Callable[[float], None],
-) -> DualPoint:
+) -> PricePoint:
     """Polyak's steps towards `upper`, shortened when they fail; every path goes to the master."""
     scale = float(classes.size.sum())
     everything = np.arange(len(classes.size))
     point, length, failures = best, 1.0, 0
     for _ in range(SUBGRADIENT_STEPS):
-        if time.perf_counter() >= deadline:
+        if deadline.over():
             break
         slope = subgradient(problem, classes, point)
         # Bytes are divided by the library and seconds by the delay, to weigh both kinds alike.

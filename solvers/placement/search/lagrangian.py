@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 
 from finecast.problem.arrays import IntArray
-from finecast.solvers.placement.bound import DualPoint, dual_point, no_prices
+from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.placement.bound import PricePoint, dual_point, no_prices
 from finecast.solvers.placement.chains import Classes, paths_of_placement
 from finecast.solvers.placement.dynamic_programme import Paths
-from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
-from finecast.solvers.placement.result import PlacementResult, Progress
+from finecast.solvers.placement.problem import Placement, PlacementProblem
+from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.columns import empty_paths
 from finecast.solvers.placement.search.dual_ascent import Ascent, ascend
 from finecast.solvers.placement.search.path_milp import choose_paths
@@ -43,11 +46,11 @@ PROGRESS = 1e-5
 """Relative improvement of the delay that counts as progress."""
 
 
-def solve_lagrangian(
+def place_by_prices(
     problem: PlacementProblem,
     *,
+    deadline: Deadline = NEVER,
     gap: float | None = None,
-    time_limit: float | None = None,
     seed: int = 0,
     start: Placement | None = None,
     callback: Callable[[TracePoint], None] | None = None,
@@ -60,12 +63,12 @@ def solve_lagrangian(
     ----------
     problem
         The problem.
+    deadline
+        When to stop. The first placement and bound take some milliseconds even when it is over.
     gap
         Relative gap at which to stop; None: as good as the method can.
-    time_limit
-        Seconds at which to stop; the first placement and bound take some milliseconds even at 0.
     seed
-        Seed of the search; without a time limit the same seed gives the same answer.
+        Seed of the search; without a deadline the same seed gives the same answer.
     start
         A feasible placement to start from.
     callback
@@ -78,101 +81,140 @@ def solve_lagrangian(
     Raises
     ------
     ValueError
-        Where `start` is not feasible, or `gap` or `time_limit` is negative.
+        Where `start` is not feasible, or `gap` is negative.
     """
-    started = time.perf_counter()
-    for name, value in (("gap", gap), ("time_limit", time_limit)):
-        if value is not None and not value >= 0:
-            raise ValueError(f"{name}: {value!r} is not allowed, must be >= 0 or None")
+    started = time.monotonic()
+    origin = _origin(problem, units)
+    incumbent = Incumbent(
+        problem, origin.nothing.placement, origin.point.bound,
+        deadline=deadline, gap=gap, callback=callback, started=started,
+    )  # fmt: skip
+    if start is not None:
+        incumbent.offer(start)
+    prices = origin.point.prices
+    if not incumbent.finished:
+        try:
+            tolerance = min(BOUND_TOLERANCE, incumbent.wanted / 10) if gap else BOUND_TOLERANCE
+            ascent = _ascent(incumbent, origin, tolerance, deadline.share(BOUND_TIME_SHARE))
+            prices = ascent.best.prices
+            classes = origin.nothing.classes
+            # The prices of a relaxation are only a start for those of the tables of the search.
+            if classes is not origin.relaxed and not incumbent.finished:
+                ascent = ascend(
+                    problem, classes, dual_point(problem, classes, prices), incumbent.delay,
+                    tolerance=tolerance, deadline=deadline.share(BOUND_TIME_SHARE),
+                )  # fmt: skip
+            _search(incumbent, origin, ascent, seed, start is not None, patience)
+        except KeyboardInterrupt:
+            incumbent.interrupted = True
+    return incumbent.result(prices)
+
+
+def dual_bound(
+    problem: PlacementProblem, deadline: Deadline = NEVER, *, units: int = UNITS
+) -> float:
+    """Return the certified lower bound on the delay (s) that storage prices alone give.
+
+    The search for prices is that of `place_by_prices`; no placement is searched for.
+
+    Parameters
+    ----------
+    problem
+        The problem.
+    deadline
+        When to stop raising the prices; the bound at prices of zero is there even when it is over.
+    units
+        Up to so many nodes the bound is exact about node sets.
+    """
+    origin = _origin(problem, units)
+    incumbent = Incumbent(problem, origin.nothing.placement, origin.point.bound, deadline=deadline)
+    if not incumbent.finished:
+        with suppress(KeyboardInterrupt):  # every bound on the way holds
+            _ascent(incumbent, origin, BOUND_TOLERANCE, deadline)
+    return incumbent.lower_bound
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where bound and search start.
+
+    Attributes
+    ----------
+    relaxed
+        The tables of the bound.
+    empty
+        Of every class the cheapest path that caches nothing, by the tables of the search.
+    nothing
+        The placement that caches nothing, with the tables of the search: those of the bound up to
+        `UNITS` nodes.
+    point
+        The Lagrangian function at prices of zero.
+    """
+
+    relaxed: Classes
+    empty: Paths
+    nothing: Assignment
+    point: PricePoint
+
+
+def _origin(problem: PlacementProblem, units: int) -> _Origin:
     relaxed = relaxed_classes(problem, units)
     classes = relaxed if relaxed.unit is None else restricted_classes(problem, units)
     empty = empty_paths(problem, classes)
-    of = classes.of_block
-    nothing = Assignment(problem, classes, Paths(*(array[:, of] for array in empty.arrays)))
-    first = dual_point(problem, relaxed, no_prices(problem))
-    progress = Progress(
-        problem, nothing.placement, first.bound,
-        started=started, gap=gap, time_limit=time_limit, callback=callback,
-    )  # fmt: skip
-    if start is not None:
-        placement_delay(problem, start)
-        progress.offer(start)
-    prices = [first.prices]
-    if not progress.finished:
-        try:
-            tolerance = min(BOUND_TOLERANCE, progress.wanted / 10) if gap else BOUND_TOLERANCE
-            ascent = _ascent(progress, relaxed, first, tolerance, progress.raise_bound)
-            prices.append(ascent.best.prices)
-            if relaxed.unit is not None and not progress.finished:
-                ascent = _ascent(
-                    progress, classes, dual_point(problem, classes, prices[-1]), tolerance
-                )
-            _search(progress, classes, empty, ascent, seed, start is not None, patience)
-        except KeyboardInterrupt:
-            progress.interrupted = True
-    return progress.result(prices[-1])
+    nothing = Assignment(problem, classes, empty.columns(classes.of_block))
+    return _Origin(relaxed, empty, nothing, dual_point(problem, relaxed, no_prices(problem)))
 
 
-def _ascent(
-    progress: Progress,
-    classes: Classes,
-    first: DualPoint,
-    tolerance: float,
-    report: Callable[[float], None] = lambda bound: None,
-) -> Ascent:
-    """Find good storage prices in a share of the time that is left."""
-    left = progress.deadline - time.perf_counter()
+def _ascent(incumbent: Incumbent, origin: _Origin, tolerance: float, deadline: Deadline) -> Ascent:
+    """Raise the storage prices from zero; the incumbent takes every better bound."""
     return ascend(
-        progress.problem, classes, first, progress.delay,
-        tolerance=tolerance,
-        deadline=time.perf_counter() + BOUND_TIME_SHARE * left,
-        report=report,
+        incumbent.problem, origin.relaxed, origin.point, incumbent.delay,
+        tolerance=tolerance, deadline=deadline, report=incumbent.raise_bound,
     )  # fmt: skip
 
 
 def _search(
-    progress: Progress,
-    classes: Classes,
-    empty: Paths,
+    incumbent: Incumbent,
+    origin: _Origin,
     ascent: Ascent,
     seed: int,
-    started_from: bool,
+    from_start: bool,
     patience: int,
 ) -> None:
     """Improve the placement until nothing comes of it."""
-    problem, of = progress.problem, classes.of_block
+    problem, classes = incumbent.problem, origin.nothing.classes
     rng = np.random.default_rng(seed)
-    assignment, unplaced = rounded(problem, classes, ascent.master, ascent.share, empty)
-    _sweeps(progress, assignment, ascent, unplaced, rng)
-    if started_from:
-        _sweeps(progress, _assigned(progress, assignment), ascent, np.arange(0), rng)
+    assignment, unplaced = rounded(problem, classes, ascent.master, ascent.share, origin.empty)
+    _sweeps(incumbent, assignment, ascent, unplaced, rng)
+    if from_start:
+        _sweeps(incumbent, _assigned(incumbent, assignment), ascent, np.arange(0), rng)
 
     stagnation = 0
-    while not progress.finished and stagnation < patience:
-        before = progress.delay
-        best = _assigned(progress, assignment)
-        _neighbourhood(progress, best, ascent, rng)
-        best = _assigned(progress, assignment)
+    while not incumbent.finished and stagnation < patience:
+        before = incumbent.delay
+        best = _assigned(incumbent, assignment)
+        _neighbourhood(incumbent, best, ascent, rng)
+        best = _assigned(incumbent, assignment)
         better = ruin_and_recreate(
             best, ascent.best.prices.storage, rng,
             steps=min(RUIN_STEPS, 5 * problem.blocks),
-            goal=progress.goal, deadline=progress.deadline,
+            goal=incumbent.goal, deadline=incumbent.deadline,
         )  # fmt: skip
-        progress.offer(better.placement)
-        _sweeps(progress, better, ascent, np.arange(0), rng, rounds=1)
-        best = _assigned(progress, assignment)
-        ascent.master.add(of, best.paths)
-        stagnation = 0 if progress.delay < before * (1 - PROGRESS) else stagnation + 1
+        incumbent.offer(better.placement)
+        _sweeps(incumbent, better, ascent, np.arange(0), rng, rounds=1)
+        best = _assigned(incumbent, assignment)
+        ascent.master.add(classes.of_block, best.paths)
+        stagnation = 0 if incumbent.delay < before * (1 - PROGRESS) else stagnation + 1
 
 
-def _assigned(progress: Progress, like: Assignment) -> Assignment:
+def _assigned(incumbent: Incumbent, like: Assignment) -> Assignment:
     """Return the best placement as a state of the search."""
-    cached, sender = paths_of_placement(progress.problem, progress.placement)
-    return assignment_of(progress.problem, like.classes, cached, sender)
+    cached, sender = paths_of_placement(incumbent.problem, incumbent.placement)
+    return assignment_of(incumbent.problem, like.classes, cached, sender)
 
 
 def _sweeps(
-    progress: Progress,
+    incumbent: Incumbent,
     assignment: Assignment,
     ascent: Ascent,
     first: IntArray,
@@ -180,33 +222,33 @@ def _sweeps(
     rounds: int = SWEEP_ROUNDS,
 ) -> None:
     """Sweep at falling shares of the prices, again and again, until that no longer helps."""
-    problem = progress.problem
+    problem = incumbent.problem
     price = ascent.best.prices.storage
-    progress.offer(assignment.placement)
-    sweep(assignment, 0.0 * price, first, progress.deadline)
-    progress.offer(assignment.placement)
+    incumbent.offer(assignment.placement)
+    sweep(assignment, 0.0 * price, first, incumbent.deadline)
+    incumbent.offer(assignment.placement)
     for _ in range(rounds):
-        before = progress.delay
+        before = incumbent.delay
         for share in SWEEP_PRICES:
-            if progress.finished:
+            if incumbent.finished:
                 return
-            sweep(assignment, share * price, rng.permutation(problem.blocks), progress.deadline)
-            progress.offer(assignment.placement)
-        if progress.delay > before * (1 - PROGRESS):
+            sweep(assignment, share * price, rng.permutation(problem.blocks), incumbent.deadline)
+            incumbent.offer(assignment.placement)
+        if incumbent.delay > before * (1 - PROGRESS):
             return
 
 
 def _neighbourhood(
-    progress: Progress, assignment: Assignment, ascent: Ascent, rng: np.random.Generator
+    incumbent: Incumbent, assignment: Assignment, ascent: Ascent, rng: np.random.Generator
 ) -> None:
     """Choose again, all at once, the paths of as many random blocks as the path MILP can take.
 
     Of the paths of a block only those matter whose reduced cost leaves room for an improvement:
     s_j times the reduced cost must be below the distance of delay and bound.
     """
-    problem, master = progress.problem, ascent.master
+    problem, master = incumbent.problem, ascent.master
     excess = master.reduced_cost(ascent.best.prices, ascent.best.value)
-    room = progress.delay - ascent.best.bound
+    room = incumbent.delay - ascent.best.bound
     own = assignment.paths
     block: list[int] = []
     pool: list[int] = []
@@ -247,12 +289,12 @@ def _neighbourhood(
     holds = classes.holds(classes.of_block[block_of_path], chosen_from.cached)
     chosen = choose_paths(
         problem, block_of_path, chosen_from, holds, free, seconds, np.array(start)[order],
-        gap=1e-5, goal=progress.goal, node_limit=MILP_NODES,
-        time_limit=progress.deadline - time.perf_counter(), seed=int(rng.integers(1 << 30)),
+        gap=1e-5, goal=incumbent.goal, node_limit=MILP_NODES,
+        deadline=incumbent.deadline, seed=int(rng.integers(1 << 30)),
     )  # fmt: skip
     if chosen is None:
         return
     own = Paths(*(array.copy() for array in own.arrays))
     for array, new in zip(own.arrays, chosen_from.arrays, strict=True):
         array[:, np.sort(freed)] = new[:, chosen]
-    progress.offer(Assignment(problem, classes, own).placement)
+    incumbent.offer(Assignment(problem, classes, own).placement)

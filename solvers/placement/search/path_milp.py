@@ -11,6 +11,7 @@ import highspy
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.highs import QuietHighs
 from finecast.solvers.placement.dynamic_programme import Paths
 from finecast.solvers.placement.problem import PlacementProblem
@@ -28,7 +29,7 @@ def choose_paths(
     gap: float,
     goal: float,
     node_limit: int,
-    time_limit: float,
+    deadline: Deadline,
     seed: int,
 ) -> IntArray | None:
     """Choose one path for every block.
@@ -53,8 +54,10 @@ def choose_paths(
         Relative gap at which to stop.
     goal
         Delay (s), with the blocks not listed, at which to stop.
-    node_limit, time_limit
-        Branch-and-bound nodes and seconds at which to stop.
+    node_limit
+        Branch-and-bound nodes at which to stop.
+    deadline
+        When to stop.
     seed
         Seed of HiGHS.
 
@@ -97,7 +100,7 @@ def choose_paths(
     highs = QuietHighs()
     for option, value in (
         ("threads", 1), ("presolve", "off"), ("random_seed", seed), ("mip_rel_gap", gap),
-        ("mip_max_nodes", node_limit), ("time_limit", max(time_limit, 0.01)),
+        ("mip_max_nodes", node_limit), ("time_limit", max(deadline.left(), 0.01)),
     ):  # fmt: skip
         highs.setOptionValue(option, value)
     fixed = 0.0 if pipelined else float(seconds.sum())

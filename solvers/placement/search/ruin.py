@@ -8,11 +8,10 @@ Physics 159 (2000) 139-171); the worst searches restart from the best one.
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.placement.dynamic_programme import (
     Paths,
     cheapest_paths,
@@ -34,7 +33,7 @@ def ruin_and_recreate(
     *,
     steps: int,
     goal: float,
-    deadline: float,
+    deadline: Deadline,
 ) -> Assignment:
     """Improve a placement by `steps` steps of all searches.
 
@@ -51,7 +50,7 @@ def ruin_and_recreate(
     goal
         Delay (s) at which to stop early.
     deadline
-        Time at which to stop.
+        When to stop.
 
     Returns
     -------
@@ -73,7 +72,7 @@ def ruin_and_recreate(
     best, best_delay = assignment, float(current[0])
 
     for step in range(steps):
-        if time.perf_counter() >= deadline or best_delay <= goal:
+        if deadline.over() or best_delay <= goal:
             break
         ruined = int(rng.integers(1, min(LARGEST_RUIN, blocks) + 1))
         taken = rng.random((blocks, SEARCHES)).argpartition(ruined - 1, axis=0)[:ruined]

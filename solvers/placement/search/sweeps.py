@@ -8,11 +8,10 @@ each where it still fits.
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.placement.chains import Classes, placement_of_paths
 from finecast.solvers.placement.dynamic_programme import (
     Paths,
@@ -108,7 +107,7 @@ def assignment_of(
     return Assignment(problem, classes, Paths(cached, wider, time, broadcast))
 
 
-def sweep(assignment: Assignment, price: FloatArray, order: IntArray, deadline: float) -> int:
+def sweep(assignment: Assignment, price: FloatArray, order: IntArray, deadline: Deadline) -> int:
     """Give every block in `order` its best response at the prices; return how many moved.
 
     Parameters
@@ -120,13 +119,13 @@ def sweep(assignment: Assignment, price: FloatArray, order: IntArray, deadline: 
     order
         Blocks, in the order of their turn.
     deadline
-        Time at which to stop.
+        When to stop.
     """
     problem, classes = assignment.problem, assignment.classes
     weights = sequential_weights(problem.slots)
     moved = 0
     for first in range(0, len(order), BATCH):
-        if time.perf_counter() >= deadline:
+        if deadline.over():
             break
         batch = order[first : first + BATCH]
         size = problem.block_size[batch]

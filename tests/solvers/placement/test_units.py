@@ -15,7 +15,7 @@ from finecast.solvers.placement.chains import Classes, chains, classes
 from finecast.solvers.placement.greedy import best_levels, greedy_placement, total_cost
 from finecast.solvers.placement.problem import PlacementProblem, placement_delay
 from finecast.solvers.placement.search import lagrangian
-from finecast.solvers.placement.search.lagrangian import solve_lagrangian
+from finecast.solvers.placement.search.lagrangian import place_by_prices
 from finecast.solvers.placement.units import (
     classes_of_units,
     nodes_by_importance,
@@ -58,11 +58,11 @@ def test_search_over_single_nodes_is_as_good(monkeypatch):
     """The search over per-class units that leave nothing out proves the same optima."""
     rng = np.random.default_rng(1)
     problems = [random_problem(rng, nodes, 6, 2) for nodes in (2, 3, 4, 5) for _ in range(2)]
-    plain = [solve_lagrangian(problem, patience=1) for problem in problems]
+    plain = [place_by_prices(problem, patience=1) for problem in problems]
     monkeypatch.setattr(lagrangian, "relaxed_classes", single_nodes)
     monkeypatch.setattr(lagrangian, "restricted_classes", single_nodes)
     for problem, expected in zip(problems, plain, strict=True):
-        found = solve_lagrangian(problem, patience=1)
+        found = place_by_prices(problem, patience=1)
         assert found.lower_bound == pytest.approx(expected.lower_bound, rel=2e-4)
         assert found.delay == pytest.approx(expected.delay, rel=1e-2)
 
@@ -86,7 +86,7 @@ def test_bound_and_placement_against_enumeration(size, schedule):
                 share = rng.random(size[2]) if schedule == "pipelined" else None
                 prices = Prices(rng.exponential(0.3, (size[2], size[0])), share)
                 assert dual_point(problem, relaxed, prices).bound <= best * (1 + 1e-12)
-            found = solve_lagrangian(problem, units=units, patience=1)
+            found = place_by_prices(problem, units=units, patience=1)
             assert found.delay == placement_delay(problem, found.placement)
             assert found.lower_bound <= best * (1 + 1e-12)
             assert found.delay >= best * (1 - 1e-12)
@@ -132,7 +132,7 @@ def test_tables_on_demand_change_nothing():
     for nodes in (2, 4):
         problem = random_problem(rng, nodes, 8, 2)
         lazy = on_demand(problem)
-        plain, same = solve_lagrangian(problem, seed=1), solve_lagrangian(lazy, seed=1)
+        plain, same = place_by_prices(problem, seed=1), place_by_prices(lazy, seed=1)
         assert (plain.delay, plain.lower_bound) == (same.delay, same.lower_bound)
         greedy = greedy_placement(lazy)
         assert placement_delay(lazy, greedy) == placement_delay(problem, greedy_placement(problem))

@@ -11,10 +11,11 @@ import pytest
 from placement_oracle import optimum, random_problem
 
 from finecast.problem.files import FormatError
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.highs import QuietHighs
-from finecast.solvers.placement.exact.by_pyomo import everywhere, solve_lp, solve_milp
+from finecast.solvers.placement.exact.by_pyomo import everywhere, place_by_lp, place_by_milp
 from finecast.solvers.placement.exact.pyomo_model import everything_from_the_cloud, write_model
-from finecast.solvers.placement.exact.state_flow import solve_state_flow
+from finecast.solvers.placement.exact.state_flow import place_by_state_flow
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from finecast.solvers.placement.result import PlacementResult
 from finecast.solvers.result import BoundKind, Termination
@@ -56,13 +57,13 @@ def test_against_enumeration(size: tuple[int, int, int], count: int) -> None:
     for seed in range(count):
         problem = random_problem(rng, *size)
         best = optimum(problem)
-        reference, fast = solve_milp(problem, seed=seed), solve_state_flow(problem, seed=seed)
+        reference, fast = place_by_milp(problem, seed=seed), place_by_state_flow(problem, seed=seed)
         check(problem, reference)
         assert reference.delay == pytest.approx(best, rel=1e-9, abs=1e-12)
         assert reference.lower_bound <= best * (1 + SOLVER_TOLERANCE)
         assert reference.termination is Termination.OPTIMAL
         assert fast.delay == pytest.approx(best, rel=1e-9, abs=1e-12)
-        relaxed = solve_lp(problem, seed=seed)
+        relaxed = place_by_lp(problem, seed=seed)
         check(problem, relaxed)
         assert relaxed.lower_bound <= best * (1 + SOLVER_TOLERANCE)
         assert relaxed.delay >= best * (1 - 1e-12)
@@ -78,15 +79,15 @@ def test_pipelined_against_enumeration(size: tuple[int, int, int], count: int) -
     for seed in range(count):
         problem = random_problem(rng, *size, schedule="pipelined")
         best = optimum(problem)
-        result = solve_milp(problem, seed=seed)
+        result = place_by_milp(problem, seed=seed)
         check(problem, result)
         assert result.delay == pytest.approx(best, rel=1e-9, abs=1e-12)
         assert result.lower_bound <= best * (1 + SOLVER_TOLERANCE)
         assert result.termination is Termination.OPTIMAL
-        by_sums = solve_state_flow(problem, seed=seed)
+        by_sums = place_by_state_flow(problem, seed=seed)
         assert by_sums.lower_bound <= best * (1 + SOLVER_TOLERANCE)
         above_sums += by_sums.lower_bound < best * (1 - 1e-4)
-        relaxed = solve_lp(problem, seed=seed)
+        relaxed = place_by_lp(problem, seed=seed)
         check(problem, relaxed)
         assert relaxed.lower_bound <= best * (1 + SOLVER_TOLERANCE)
     assert above_sums > 0  # else this test would not tell the makespan from the sums
@@ -131,9 +132,9 @@ def test_lp_rounds_well() -> None:
     for seed in range(5):
         problem = random_problem(rng, 3, 10, 2)
         problem = replace(problem, storage=np.full(3, int(0.4 * problem.block_size.sum())))
-        best = solve_state_flow(problem, seed=seed).delay
+        best = place_by_state_flow(problem, seed=seed).delay
         cloud = placement_delay(problem, everything_from_the_cloud(problem))
-        result = solve_lp(problem, seed=seed)
+        result = place_by_lp(problem, seed=seed)
         check(problem, result)
         assert result.bound_kind is BoundKind.MILP
         shares.append((result.delay - best) / (cloud - best))
@@ -143,31 +144,30 @@ def test_lp_rounds_well() -> None:
 def test_start_is_used() -> None:
     """The optimum as a start, with no time to search, comes back; an infeasible one is refused."""
     problem = random_problem(np.random.default_rng(17), 2, 3, 2)
-    best = solve_milp(problem)
-    again = solve_milp(problem, start=best.placement, time_limit=0)
+    best = place_by_milp(problem)
+    again = place_by_milp(problem, start=best.placement, deadline=Deadline.after(0))
     assert again.delay == best.delay
     full = Placement(np.ones((2, 2, 3), dtype=bool), np.full((2, 2, 3), -1))
     with pytest.raises(ValueError, match="storage"):
-        solve_milp(problem, start=full)
+        place_by_milp(problem, start=full)
 
 
-@pytest.mark.parametrize("solver", [solve_milp, solve_lp])
+@pytest.mark.parametrize("solver", [place_by_milp, place_by_lp])
 def test_limits_are_honest(solver) -> None:
     """No time: a judged placement, a bound, and the reason; a generous gap: stops within it."""
     problem = random_problem(np.random.default_rng(6), 3, 20, 3)
     for limit in (0.0, 0.01):
-        result = solver(problem, time_limit=limit)
+        result = solver(problem, deadline=Deadline.after(limit))
         check(problem, result)
         assert result.termination is Termination.TIME_LIMIT
         assert result.lower_bound > 0
     result = solver(problem, gap=10.0)
     assert result.termination in (Termination.GAP_REACHED, Termination.OPTIMAL)
-    for name, value in (("gap", -0.1), ("time_limit", -1.0)):
-        with pytest.raises(ValueError, match=name):
-            solver(problem, **{name: value})
+    with pytest.raises(ValueError, match="gap"):
+        solver(problem, gap=-0.1)
 
 
-@pytest.mark.parametrize("solver", [solve_milp, solve_lp])
+@pytest.mark.parametrize("solver", [place_by_milp, place_by_lp])
 @pytest.mark.parametrize("schedule", ["sequential", "pipelined"])
 def test_special_cases(solver, schedule: str) -> None:
     """Room for everything, no storage, nobody requesting, tiny times and large storages."""
@@ -188,5 +188,5 @@ def test_special_cases(solver, schedule: str) -> None:
     )  # fmt: skip
     result = solver(scaled)
     check(scaled, result)
-    if solver is solve_milp:
+    if solver is place_by_milp:
         assert result.delay == pytest.approx(0.9 * optimum(problem), rel=1e-9)

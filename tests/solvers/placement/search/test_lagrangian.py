@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from placement_oracle import optimum, random_problem
 
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.placement.bound import Prices, dual_point
 from finecast.solvers.placement.chains import classes, paths_of_placement, placement_of_paths
-from finecast.solvers.placement.exact.state_flow import solve_state_flow
+from finecast.solvers.placement.exact.state_flow import place_by_state_flow
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from finecast.solvers.placement.result import PlacementResult
-from finecast.solvers.placement.search.lagrangian import solve_lagrangian
+from finecast.solvers.placement.search.lagrangian import dual_bound, place_by_prices
 
 Solver = Callable[..., PlacementResult]
-SOLVERS: list[Solver] = [solve_lagrangian, solve_state_flow]
+SOLVERS: list[Solver] = [place_by_prices, place_by_state_flow]
 SIZES = [(1, 3, 2), (2, 1, 1), (2, 2, 1), (2, 3, 1), (2, 2, 2), (3, 2, 1), (1, 2, 3)]
 
 
@@ -51,11 +52,11 @@ def test_against_enumeration(size: tuple[int, int, int]) -> None:
     for seed in range(30):
         problem = random_problem(rng, *size)
         best = optimum(problem)
-        result = solve_lagrangian(problem, seed=seed)
+        result = place_by_prices(problem, seed=seed)
         check(problem, result)
         assert result.lower_bound <= best * (1 + 1e-12)
         assert result.delay >= best * (1 - 1e-12)
-        proven = solve_state_flow(problem, seed=seed)
+        proven = place_by_state_flow(problem, seed=seed)
         check(problem, proven)
         assert proven.delay == pytest.approx(best, rel=1e-6, abs=1e-12)
         assert proven.lower_bound <= best * (1 + 1e-9)
@@ -89,6 +90,18 @@ def test_every_price_gives_a_bound() -> None:
                 assert dual_point(problem, classes(problem), prices).bound <= best * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("units", [2, 10])
+@pytest.mark.parametrize("schedule", ["sequential", "pipelined"])
+def test_the_bound_alone_is_that_of_the_search(schedule: str, units: int) -> None:
+    """`dual_bound` gives the bound of the whole method; when it is late, that of zero prices."""
+    problem = replace(realistic(6, 4, 24, 3), schedule=schedule)
+    bound = dual_bound(problem, units=units)
+    assert bound == place_by_prices(problem, units=units, patience=0).lower_bound
+    free = place_by_prices(problem, units=units, deadline=Deadline.after(0)).lower_bound
+    assert dual_bound(problem, Deadline.after(0), units=units) == free
+    assert free < bound
+
+
 def test_negative_price_is_refused() -> None:
     """A negative price would not give a bound."""
     problem = random_problem(np.random.default_rng(0), 2, 2, 1)
@@ -101,14 +114,14 @@ def test_more_resources_never_hurt() -> None:
     rng = np.random.default_rng(11)
     for _ in range(12):
         problem = random_problem(rng, 2, 3, 2)
-        before = solve_state_flow(problem).delay
+        before = place_by_state_flow(problem).delay
         faster = tuple(0.7 * table for table in problem.broadcast)
         for change in (
             {"storage": problem.storage + 3},
             {"broadcast": faster},
             {"link": 0.5 * problem.link},
         ):
-            assert solve_state_flow(replace(problem, **change)).delay <= before * (1 + 1e-6)
+            assert place_by_state_flow(replace(problem, **change)).delay <= before * (1 + 1e-6)
 
 
 def test_permuting_nodes_and_blocks_changes_nothing() -> None:
@@ -130,7 +143,7 @@ def test_permuting_nodes_and_blocks_changes_nothing() -> None:
             problem.block_size[order], problem.storage[nodes], problem.group[:, order],
             tuple(table), problem.link[rows][:, nodes],
         )  # fmt: skip
-        assert solve_state_flow(other).delay == pytest.approx(solve_state_flow(problem).delay)
+        assert place_by_state_flow(other).delay == pytest.approx(place_by_state_flow(problem).delay)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -148,7 +161,7 @@ def test_same_seed_same_answer(solver: Solver) -> None:
 def test_tiny_time_limits(solver: Solver, limit: float) -> None:
     """A time limit of nothing still returns a feasible placement, a bound, and the reason."""
     problem = realistic(2, 4, 60, 5)
-    result = solver(problem, time_limit=limit)
+    result = solver(problem, deadline=Deadline.after(limit))
     check(problem, result)
     assert result.termination == "time_limit"
     assert result.lower_bound > 0
@@ -167,27 +180,27 @@ def test_gap_is_honoured(solver: Solver) -> None:
 def test_start_is_used() -> None:
     """The optimum as a start, with no time to search, comes back; an infeasible one is refused."""
     problem = random_problem(np.random.default_rng(17), 2, 3, 2)
-    best = solve_state_flow(problem)
-    again = solve_lagrangian(problem, start=best.placement, time_limit=0)
+    best = place_by_state_flow(problem)
+    again = place_by_prices(problem, start=best.placement, deadline=Deadline.after(0))
     assert again.delay == best.delay
     full = Placement(np.ones((2, 2, 3), dtype=bool), np.full((2, 2, 3), -1))
     with pytest.raises(ValueError, match="storage"):
-        solve_lagrangian(problem, start=full)
+        place_by_prices(problem, start=full)
 
 
 def test_callback_sees_the_trace() -> None:
     """The callback gets every point of the trace, in order."""
     seen = []
-    result = solve_lagrangian(realistic(4, 2, 10, 2), gap=0.05, callback=seen.append)
+    result = place_by_prices(realistic(4, 2, 10, 2), gap=0.05, callback=seen.append)
     assert tuple(seen) == result.trace
 
 
-@pytest.mark.parametrize(("name", "value"), [("gap", -0.1), ("time_limit", -1.0)])
-def test_bad_options(name: str, value: float) -> None:
-    """Negative limits are refused by name."""
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_negative_gap_is_refused(solver: Solver) -> None:
+    """A negative gap is refused by name."""
     problem = random_problem(np.random.default_rng(0), 1, 1, 1)
-    with pytest.raises(ValueError, match=name):
-        solve_lagrangian(problem, **{name: value})
+    with pytest.raises(ValueError, match="gap"):
+        solver(problem, gap=-0.1)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -227,7 +240,7 @@ def test_special_cases(solver: Solver, schedule: str) -> None:
 def test_paths_and_placements_convert_back() -> None:
     """Node sets to arrays and back are the same node sets."""
     problem = random_problem(np.random.default_rng(23), 3, 4, 2)
-    result = solve_lagrangian(problem)
+    result = place_by_prices(problem)
     cached, sender = paths_of_placement(problem, result.placement)
     again = placement_of_paths(problem, cached, sender)
     assert (again.cache == result.placement.cache).all()
@@ -238,6 +251,6 @@ def test_a_block_larger_than_every_storage() -> None:
     """The bound knows that a block that fits nowhere is never cached, not even in part."""
     table = np.array([[np.inf, 1.0]])
     problem = PlacementProblem([10], [9], [[0]], (table,), [[np.inf], [2.0]])
-    result = solve_lagrangian(problem)
+    result = place_by_prices(problem)
     assert result.delay == 30.0
     assert result.lower_bound == pytest.approx(30.0)

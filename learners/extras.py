@@ -1,17 +1,17 @@
-"""Packages that only some parts need."""
+"""The error of a part whose optional packages are missing."""
 
 from __future__ import annotations
 
 
 class MissingExtra(ImportError):  # noqa: N818
-    """A package is not installed.
+    """A package that is needed is not installed.
 
     Parameters
     ----------
     what
-        What needs it.
+        The part that needs it.
     extra
-        The extra of finecast that installs it.
+        The extra of finecast that installs the package.
     """
 
     def __init__(self, what: str, extra: str) -> None:

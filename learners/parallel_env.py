@@ -1,13 +1,14 @@
 """A PettingZoo parallel environment, so that learners of other libraries can be used.
 
-One scenario; every reset draws an instance. The agents are the nodes and decide at once. An action
-is (2 J,) integers: for every block where to pull it from (0 nothing, 1 + n' node n', N + 1 the
-cloud), then for every block whether to keep it (0 or 1). What does not fit is dropped in the order
-of what a copy is expected to save in the next slot (docs/formulation.md section 6). The reward of
-every agent is minus the slot delay in seconds.
+The environment has one scenario, and every reset draws an instance of it. The agents are the nodes.
+They decide at once. An action is (2 J,) integers. The first J say for every block where to pull it
+from: 0 is nothing, 1 + n' is node n', N + 1 is the cloud. The last J say for every block whether to
+keep it, 0 or 1. Where the blocks to keep do not fit, those that save most in the next slot by
+expectation are kept (docs/formulation.md section 6). The reward of every agent is minus the slot
+delay in seconds.
 
 Observations are the features of `finecast.learners.networks.features`, with a mask of the actions
-that have an effect; see J. Terry et al., PettingZoo, NeurIPS 2021, for the interface.
+that have an effect. J. Terry et al., PettingZoo, NeurIPS 2021, describe the interface.
 
 Raises
 ------
@@ -24,7 +25,7 @@ import torch
 
 from finecast.learners.extras import MissingExtra
 from finecast.learners.networks.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, features
-from finecast.learners.world.baselines import saving
+from finecast.learners.world.baselines import savings
 from finecast.learners.world.draws import check_instance, episodes_of, fitted_exponent, surrogate_of
 from finecast.learners.world.environment import (
     View,
@@ -42,7 +43,7 @@ except ModuleNotFoundError as error:
     raise MissingExtra("finecast.learners.parallel_env", "pettingzoo") from error
 
 LARGEST_SEED = 2**31
-"""Seeds of the instances that resets without a seed draw lie below it."""
+"""Upper limit of the seeds of instances that are drawn by resets without a seed."""
 
 
 class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[misc]
@@ -51,12 +52,12 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
     Parameters
     ----------
     scenario
-        Where the instances are drawn from; at most 8 nodes, sequential delivery and schedule.
+        The instances are drawn from it. It has at most 8 nodes, sequential delivery and schedule.
     rates
-        "surrogate": from a closed form, some milliseconds per draw; "true": by beamforming, some
-        seconds per draw.
+        "surrogate" takes rates from a closed form, in milliseconds per draw. "true" computes them
+        by beamforming, in seconds per draw.
     seed
-        Of the instances that resets without a seed draw.
+        Seed of the instances that are drawn by resets without a seed.
     rate_cache
         As in `finecast.solvers.joint.prepare`, for true rates.
 
@@ -80,10 +81,10 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
             raise ValueError(f"rates: {rates!r} is not allowed, must be 'surrogate' or 'true'")
         self.scenario, self.rates, self.rate_cache = scenario, rates, rate_cache
         self._rng = np.random.default_rng(seed)
-        first = scenario.generate(seed)
-        check_instance(first, "scenario")
-        self._exponent = fitted_exponent(first) if rates == "surrogate" else 0.0
-        nodes, blocks = first.nodes, first.library.blocks
+        example = scenario.generate(seed)
+        check_instance(example, "scenario")
+        self._exponent = fitted_exponent(example) if rates == "surrogate" else 0.0
+        nodes, blocks = example.nodes, example.library.blocks
         self.possible_agents = [f"node_{n}" for n in range(nodes)]
         self.agents: list[str] = []
         self.render_mode = None
@@ -132,9 +133,9 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
         Parameters
         ----------
         seed
-            Of the instance, and of all that resets without a seed draw after it.
+            Seed of the instance, and of the instances of later resets without a seed.
         options
-            Not used.
+            They are ignored.
         """
         if seed is not None:
             self._rng = np.random.default_rng(seed)
@@ -157,12 +158,12 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
         dict[str, bool],
         dict[str, dict[str, Any]],
     ]:
-        """Play one slot; the last one ends the episode.
+        """Play one slot. The last slot ends the episode.
 
         Parameters
         ----------
         actions
-            One for every node.
+            One action for every node.
 
         Raises
         ------
@@ -173,23 +174,18 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
         """
         if self._episode is None or not self.agents:
             raise RuntimeError("step: the episode is over, call reset")
-        chosen = torch.from_numpy(np.stack([self._checked(actions, name) for name in self.agents]))
+        agents = self.agents
+        chosen = torch.from_numpy(np.stack([self._checked(actions, name) for name in agents]))
         blocks = self._episode.blocks
         # Action 0 is nothing (-1), 1 + n' is node n', N + 1 the cloud (N).
         source, wanted = chosen[None, :, :blocks] - 1, chosen[None, :, blocks:] == 1
         slot, cached = self._episode.slot(self._t), packed(self._cache)
         delivery = deliver(slot, cached, source)
-        view = View(
-            slot,
-            cached,
-            delivery.sender,
-            torch.zeros_like(cached),
-            in_turn=False,
-            keeping=True,
-        )
+        kept = torch.zeros_like(cached)
+        view = View(slot, cached, delivery.sender, kept, in_turn=False, keeping=True)
         self._cache = keep_turns(view, _Wanted(wanted))
         delay = float(delivery.delay.sum())
-        agents, self._t = self.agents, self._t + 1
+        self._t += 1
         over = self._t == self._episode.slots
         observed = self._observed()
         if over:
@@ -213,6 +209,7 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
         """Let go of nothing."""
 
     def _checked(self, actions: dict[str, Any], agent: str) -> np.ndarray[Any, Any]:
+        """Return the action of an agent, if it is in its space."""
         action = np.asarray(actions.get(agent))
         space = self._actions[agent]
         if action.shape != space.shape or not space.contains(action.astype(np.int64)):
@@ -228,11 +225,13 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
         return features(View(slot, cached, cached, torch.zeros_like(cached), in_turn=False), None)
 
     def _observed(self) -> dict[str, dict[str, Any]]:
+        """Return the observations of all agents: features, and the mask of actions."""
         seen = self._features()
+        # A node may keep what it has and what it may pull. Action 0 of each kind is always allowed.
         may_pull, may_keep = seen.may_pull[0], (seen.may_keep | seen.may_pull.any(dim=-1))[0]
-        always = torch.ones_like(may_keep[..., None])
-        pulls = torch.cat([always, may_pull], dim=2).to(torch.int8).numpy()
-        keeps = torch.stack([always[..., 0], may_keep], dim=2).to(torch.int8).numpy()
+        nothing = torch.ones_like(may_keep[..., None])
+        pulls = torch.cat([nothing, may_pull], dim=2).to(torch.int8).numpy()
+        keeps = torch.stack([nothing[..., 0], may_keep], dim=2).to(torch.int8).numpy()
         return {
             agent: {
                 "own": seen.own[0, n].numpy(),
@@ -246,7 +245,13 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
 
 
 class _Wanted:
-    """Keep what the actions name, in the order of what a copy saves."""
+    """A node policy that keeps what the actions name, in the order of what a copy saves.
+
+    Parameters
+    ----------
+    wanted
+        (1, N, J) bool, what each node wants to keep.
+    """
 
     def __init__(self, wanted: torch.Tensor) -> None:
         self.wanted = wanted
@@ -255,6 +260,4 @@ class _Wanted:
         return None
 
     def keep(self, view: View, n: int | None) -> torch.Tensor:
-        worth = view.slot.worth[:, 0]
-        saved = torch.stack([saving(view, worth, m) for m in range(view.slot.nodes)], dim=1)
-        return torch.where(self.wanted, saved, 0.0)
+        return torch.where(self.wanted, savings(view, view.slot.worth[:, 0]), 0.0)

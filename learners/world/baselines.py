@@ -1,7 +1,7 @@
-"""Fixed node policies: yardsticks of training, and what the environment's speed is measured with.
+"""Fixed node policies: training is compared with them, and speed is measured with them.
 
-Played by `finecast.learners.world.environment.roll` they give what the methods of the same names
-give (`finecast.solvers.placement`), many draws at once.
+`finecast.learners.world.environment.roll` plays them on many draws at once. The delays are those of
+the methods of the same names in `finecast.solvers.heuristics`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 from finecast.learners.world.environment import View, lookup
 
 KEEP_ANYWAY = 1e-30
-"""Score of a block that saves nothing: kept if there is room when all else has been placed."""
+"""Score of a block that saves nothing: it is kept if there is room after all others."""
 
 
 @dataclass(frozen=True)
 class Static:
-    """Keep what is cached; misses come by the best chain level."""
+    """Keep what is cached. Missing blocks come by the best chain level."""
 
     def pull(self, view: View, n: int | None) -> Tensor | None:
         """Leave it to the best chain levels."""
@@ -34,7 +34,7 @@ class Static:
 
 @dataclass(frozen=True)
 class Replacement:
-    """LRU or LFU: keep what was used last, or most often.
+    """LRU or LFU: keep the blocks that were used last, or most often.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Replacement:
         return None
 
     def keep(self, view: View, n: int | None) -> Tensor:
-        """Score every block alike at every node; the unused count last, but count."""
+        """Score every block alike at all nodes; also unused blocks score above 0."""
         score: Tensor = getattr(view.slot, self.by) + 2.0
         return score[:, None].expand(-1, view.slot.nodes, -1) if n is None else score
 
@@ -58,7 +58,7 @@ class Replacement:
 class Rolling:
     """Keep what saves most expected delay per byte in the next slot, given what others keep.
 
-    The method `rolling`: in turn with 3 rounds, or all at once.
+    With nodes in turn and 3 rounds this is the method `rolling`.
     """
 
     def pull(self, view: View, n: int | None) -> Tensor | None:
@@ -66,10 +66,9 @@ class Rolling:
         return None
 
     def keep(self, view: View, n: int | None) -> Tensor:
-        """Score by worth(others) - worth(others and n)."""
-        if n is None:
-            return torch.stack([saving(view, view.slot.worth[:, 0], m) for m in _nodes(view)], 1)
-        return saving(view, view.slot.worth[:, 0], n)
+        """Score a block by worth(others) - worth(others and n)."""
+        worth = view.slot.worth[:, 0]
+        return savings(view, worth) if n is None else saving(view, worth, n)
 
 
 def saving(view: View, cost: Tensor, n: int) -> Tensor:
@@ -89,5 +88,6 @@ def saving(view: View, cost: Tensor, n: int) -> Tensor:
     return saved.clamp(min=KEEP_ANYWAY)
 
 
-def _nodes(view: View) -> range:
-    return range(view.slot.nodes)
+def savings(view: View, cost: Tensor) -> Tensor:
+    """Return `saving` of all nodes, (E, N, J)."""
+    return torch.stack([saving(view, cost, n) for n in range(view.slot.nodes)], dim=1)

@@ -1,13 +1,13 @@
-"""Making episodes: from instances with their true rates, or from a closed form of the rates.
+"""Episodes are made from instances, with their true rates or with rates in closed form.
 
-`episodes_of` computes every slot's rates from that slot alone by the machinery of the online
-methods (`finecast.solvers.online`). That takes seconds per draw. `surrogate_episodes` replaces
-beamforming by the closed form of `finecast.solvers.heuristics.expected`,
+`episodes_of` computes the rates of every slot from that slot alone, as the online methods do
+(`finecast.solvers.online`). That takes seconds per draw. `surrogate_episodes` replaces beamforming
+by the closed form of `finecast.solvers.heuristics.expected`,
 
     snr_U(Q) = |U|^c / sum_{k in U} 1 / snr_k(Q),    snr_k(Q) = (sum_{n in Q} reach_kn)^2,
 
-c fitted on true tables of the scenario, which takes milliseconds: as many training draws as one
-likes. `slot_of` makes the `Slot` of an online method's observation.
+with c fitted to true tables of the scenario. That takes milliseconds per draw, so that training
+can have as many draws as it needs. `slot_of` makes the `Slot` of an online method's observation.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from finecast.learners.world.episodes import MOST_NODES, Episodes, Slot, joined_episodes
 from finecast.learners.world.slot_tables import (
@@ -89,12 +91,13 @@ def episodes_of(
     beamforming, restrict, seed, rate_cache
         As in `finecast.solvers.online.prepare_slots`.
     bound
-        Compute the certified lower bounds of the total delays: about a second per draw, as good as
-        the machine gets within `finecast.solvers.bounds.BOUND_TIME_S`.
+        Compute the certified lower bounds of the total delays. That takes about a second per draw.
+        How good a bound is depends on what the machine can do within
+        `finecast.solvers.bounds.BOUND_TIME_S`.
     dtype
-        Of the expected tables.
+        Type of the expected tables.
     callback
-        Told after every draw.
+        It is called after every draw.
     processes
         Processes that share the draws.
 
@@ -107,7 +110,7 @@ def episodes_of(
         raise ValueError(f"horizon: {horizon} is not allowed, must be >= 1")
     for i, instance in enumerate(instances):
         check_instance(instance, f"instances[{i}]")
-    one = partial(
+    episode_of = partial(
         _episode_of,
         horizon=horizon,
         beamforming=beamforming,
@@ -118,11 +121,11 @@ def episodes_of(
         rate_cache=rate_cache,
     )
     if processes == 1:
-        return _gathered(map(one, instances), len(instances), "episodes", callback)
+        return _gathered(map(episode_of, instances), len(instances), "episodes", callback)
     # Not forked: a fork of a process with torch's threads can hang.
     spawn = torch.multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
-        return _gathered(pool.map(one, instances), len(instances), "episodes", callback)
+        return _gathered(pool.map(episode_of, instances), len(instances), "episodes", callback)
 
 
 def surrogate_episodes(
@@ -139,13 +142,13 @@ def surrogate_episodes(
     Parameters
     ----------
     scenario
-        Where the instances are drawn from.
+        The instances are drawn from it.
     seeds
-        One for each draw.
+        One seed for each draw.
     horizon, dtype, callback
         As in `episodes_of`.
     exponent
-        c; None fits it to the true rates of the first slot of the first 4 draws.
+        c; with None it is fitted to the true rates of the first slot of the first 4 draws.
 
     Raises
     ------
@@ -157,8 +160,8 @@ def surrogate_episodes(
         raise ValueError("seeds: is empty, must be at least one")
     check_instance(scenario.generate(seeds[0]), "scenario")
     if exponent is None:
-        first = [fitted_exponent(scenario.generate(seed)) for seed in seeds[:FITTED_DRAWS]]
-        exponent = float(np.mean(first))
+        fitted = [fitted_exponent(scenario.generate(seed)) for seed in seeds[:FITTED_DRAWS]]
+        exponent = float(np.mean(fitted))
     draws = (
         surrogate_of(scenario.generate(seed), exponent, horizon=horizon, dtype=dtype)
         for seed in seeds
@@ -198,25 +201,25 @@ def fitted_exponent(instance: Instance, slots: Iterable[int] = (0,)) -> float:
     instance
         A draw of the scenario.
     slots
-        Their rates are computed, each alone.
+        Slots whose rates are computed, each from the slot alone.
     """
     prior = prior_of(instance)
-    found = []
+    exponents = []
     for t in slots:
         observation = observation_of(instance, prior, t, prepare(slot_alone(instance, t)))
-        found.append(group_exponent(observation, user_reach(observation)))
-    return float(np.mean(found))
+        exponents.append(group_exponent(observation, user_reach(observation)))
+    return float(np.mean(exponents))
 
 
 def check_instance(instance: Instance, name: str) -> None:
-    """Refuse what has no episodes.
+    """Raise if learners cannot play the instance.
 
     Parameters
     ----------
     instance
         The problem.
     name
-        What to call it.
+        Its name in the message.
 
     Raises
     ------
@@ -224,16 +227,12 @@ def check_instance(instance: Instance, name: str) -> None:
         More than 8 nodes, a pipelined schedule, or spatial delivery.
     """
     _check_nodes(instance.nodes, name)
-    if instance.schedule != "sequential":
-        raise ValueError(
-            f"{name}: schedule {instance.schedule!r} is not allowed, must be 'sequential': "
-            "learners need delays that are sums over blocks"
-        )
-    if instance.delivery != "sequential":
-        raise ValueError(
-            f"{name}: delivery {instance.delivery!r} is not allowed, must be 'sequential': "
-            "learners need delays that are sums over blocks"
-        )
+    for what, value in (("schedule", instance.schedule), ("delivery", instance.delivery)):
+        if value != "sequential":
+            raise ValueError(
+                f"{name}: {what} {value!r} is not allowed, must be 'sequential': "
+                "learners need delays that are sums over blocks"
+            )
 
 
 def _check_nodes(nodes: int, name: str) -> None:
@@ -246,6 +245,7 @@ def _check_nodes(nodes: int, name: str) -> None:
 def _gathered(
     draws: Iterable[Episodes], count: int, stage: str, callback: Callback | None
 ) -> Episodes:
+    """Return all draws as one, and call the callback after each."""
     parts = []
     for part in draws:
         parts.append(part)
@@ -265,7 +265,7 @@ def _episode_of(
     dtype: torch.dtype,
     rate_cache: str | None,
 ) -> Episodes:
-    """Return the episode of one instance."""
+    """Return the episode of one instance, with true rates; arguments as in `episodes_of`."""
     slots = prepare_slots(
         instance,
         beamforming=beamforming,
@@ -280,6 +280,7 @@ def _episode_of(
         observed_tables(observation_of(instance, prior, t, slot), table, horizon)
         for t, slot in enumerate(slots)
     ]
+    # Slots differ in the number of user groups: their tables grow to that of the largest.
     groups = max(len(slot["broadcast"]) for slot in observed)
     varying = {
         name: np.stack([grown(slot[name], groups, name) for slot in observed])
@@ -303,7 +304,7 @@ def surrogate_of(
     instance
         As in `episodes_of`.
     exponent
-        c.
+        c, from `fitted_exponent`.
     horizon, dtype
         As in `episodes_of`.
 
@@ -314,58 +315,93 @@ def surrogate_of(
     """
     check_instance(instance, "instance")
     prior = prior_of(instance)
-    network, table = prior.network, chains(prior.link)
+    table = chains(prior.link)
     amplitude = np.linalg.norm(instance.normalised_channel, axis=3) - instance.normalised_error
-    reach = np.sqrt(network.power) * np.maximum(amplitude, 0.0)  # (T, K, N)
-    single = (reach @ table.member.T) ** 2  # (T, K, S)
-    if not (single[:, :, -1] > 0).all():
+    reach = np.sqrt(prior.network.power) * np.maximum(amplitude, 0.0)  # (T, K, N)
+    snr = (reach @ table.member.T) ** 2  # (T, K, S), of each user alone
+    if not (snr[:, :, -1] > 0).all():
         raise ValueError("a user group cannot be served at any rate")
 
-    found = [user_groups(wanted) for wanted in instance.wanted]
-    groups = max(1, *(len(users) for users, _ in found))
-    users = np.stack([grown(users, groups, "users") for users, _ in found])  # (T, G, K)
-    size = users.sum(axis=2)[:, :, None]
-    with np.errstate(divide="ignore"):
-        inverse = users @ np.minimum(1.0 / single, 1e300)
-        snr = np.where(size > 0, np.maximum(size, 1) ** exponent / inverse, 0.0)
-        bits = rate(snr, network.bandwidth, network.max_spectral_efficiency)
-        bits[:, :, 0] = 0.0
-        broadcast = 8.0 / bits
+    slot_groups = [user_groups(wanted) for wanted in instance.wanted]
+    most = max(1, *(len(users) for users, _ in slot_groups))
+    users = np.stack([grown(users, most, "users") for users, _ in slot_groups])  # (T, G, K)
+    group = np.stack([group for _, group in slot_groups])
+    broadcast = _broadcast_times(prior, snr, users, exponent)
 
-    contains = kinds_of(prior)[1]
-    wanted = np.clip(_forecasts(prior.demand, instance.requests, horizon) @ contains, 0.0, 1.0)
+    models_of_kind = kinds_of(prior)[1]
+    forecasts = _forecasts(prior.demand, instance.requests, horizon)
+    wanted = np.clip(forecasts @ models_of_kind, 0.0, 1.0)  # (T, H, K, C)
     probability = 1.0 - np.prod(1.0 - wanted, axis=2)  # (T, H, C)
-    all_of_it = probability[:, :, None]
-    share = np.divide(wanted, all_of_it, out=np.ones_like(wanted), where=all_of_it > 0)
-    slowest = 1.0 / np.maximum(single, LOWEST_SNR)
-    mean = share.transpose(0, 1, 3, 2) @ slowest[:, None]  # (T, H, C, S)
-    pooled = share.sum(axis=2)[:, :, :, None] ** exponent / np.maximum(mean, 1e-300)
-    air = 8.0 / rate(pooled, network.bandwidth, network.max_spectral_efficiency)
-    air[..., 0] = np.inf
-    wanted_blocks = instance.wanted.sum(axis=1)
+    air = _expected_times(prior, snr, wanted, probability, exponent)
+    requested = instance.wanted.sum(axis=1).astype(np.float64)
     varying = {
-        **tables_now(
-            np.stack([group for _, group in found]),
-            broadcast,
-            users,
-            reach,
-            instance.requests,
-            table,
-        ),
+        **tables_now(group, broadcast, users, reach, instance.requests, table),
         **tables_coming(probability, air, wanted, reach, table),
-        **history_scores(wanted_blocks.astype(np.float64)),
+        **history_scores(requested),
     }
     return _episode(prior, table, varying, np.nan, dtype)
+
+
+def _broadcast_times(
+    prior: Prior, snr: FloatArray, users: NDArray[Any], exponent: float
+) -> FloatArray:
+    """Return (T, G, S), seconds per byte to the user groups in closed form; infinite for no node.
+
+    Parameters
+    ----------
+    prior
+        Gives the network.
+    snr
+        (T, K, S) SNR of each user alone under every node set.
+    users
+        (T, G, K) bool, the user groups.
+    exponent
+        c.
+    """
+    network = prior.network
+    size = users.sum(axis=2)[:, :, None]
+    with np.errstate(divide="ignore"):
+        inverse = users @ np.minimum(1.0 / snr, 1e300)  # a user out of reach: no infinity times 0
+        of_group = np.where(size > 0, np.maximum(size, 1) ** exponent / inverse, 0.0)
+        bits = rate(of_group, network.bandwidth, network.max_spectral_efficiency)
+        bits[:, :, 0] = 0.0
+        return np.asarray(8.0 / bits)
+
+
+def _expected_times(
+    prior: Prior, snr: FloatArray, wanted: FloatArray, probability: FloatArray, exponent: float
+) -> FloatArray:
+    """Return (T, H, C, S), expected seconds per byte on the air if somebody needs the kind.
+
+    The closed form takes the expected group: a user counts by the probability that it wants the
+    kind, given that somebody does. The empty set takes infinitely long.
+
+    Parameters
+    ----------
+    prior, snr, exponent
+        As in `_broadcast_times`.
+    wanted, probability
+        (T, H, K, C) and (T, H, C), the probability that each user, or somebody, wants the kind.
+    """
+    network = prior.network
+    somebody = probability[:, :, None]
+    share = np.divide(wanted, somebody, out=np.ones_like(wanted), where=somebody > 0)
+    inverse = share.transpose(0, 1, 3, 2) @ (1.0 / np.maximum(snr, LOWEST_SNR))[:, None]
+    pooled = share.sum(axis=2)[:, :, :, None] ** exponent / np.maximum(inverse, 1e-300)
+    air = 8.0 / rate(pooled, network.bandwidth, network.max_spectral_efficiency)
+    air[..., 0] = np.inf
+    return np.asarray(air)
 
 
 def _forecasts(demand: Demand, requests: IntArray, horizon: int) -> FloatArray:
     """Return (T, H, K, M), `finecast.problem.demand.forecast` after every slot; 0 after the end."""
     slots, users, models = demand.preference.shape
+    # Distribution of the last request of every user: known in slot t, carried on from there.
     last = np.zeros((slots, users, models))
-    known = np.full(users, -1)
+    last_model = np.full(users, -1)
     for t, row in enumerate(requests):
-        known = np.where(row >= 0, row, known)
-        last[t] = known[:, None] == np.arange(models)
+        last_model = np.where(row >= 0, row, last_model)
+        last[t] = last_model[:, None] == np.arange(models)
     activity, persistence = demand.activity[:, None], demand.persistence
     coming = np.zeros((slots, horizon, users, models))
     for h in range(min(horizon, slots - 1)):
@@ -381,6 +417,7 @@ def _forecasts(demand: Demand, requests: IntArray, horizon: int) -> FloatArray:
 def _episode(
     prior: Prior, table: Chains, varying: Arrays, bound: float, dtype: torch.dtype
 ) -> Episodes:
+    """Return the episode of one draw from what varies over its slots."""
     arrays = {
         **static_tables(prior, table),
         **varying,

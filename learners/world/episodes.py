@@ -1,14 +1,16 @@
 """Episodes: draws of a scenario as tensors, and what is known of them in one slot.
 
-E draws of equal N, K and T lie side by side; blocks, kinds and user groups are padded to the
-longest draw (a padded block has size 0 and is never needed). Blocks that the same models contain
-are of one kind: they share all expected tables. A node set is a bit mask, bit n for node n, and
-S = 2^N is the number of node sets. `Episodes.slot(t)` gives the `Slot`, which holds what an online
-method may know in slot t and nothing of a later one; `finecast.learners.world.draws.slot_of` makes
-the same of an `Observation`, so that a policy trained on episodes acts on it unchanged.
+E draws of equal N, K and T lie side by side. Blocks, kinds and user groups are padded to the
+longest draw. A padded block has size 0 and is never needed. Blocks that the same models contain are
+of one kind, and share all expected tables. A node set is a bit mask with bit n for node n. S = 2^N
+is the number of node sets.
 
-Times are seconds per byte. Delays are float64 throughout, exactly those of the judge
-(docs/formulation.md section 3); expected tables are float32 unless asked for otherwise.
+`Episodes.slot(t)` gives the `Slot`. It holds what an online method may know in slot t, and nothing
+of a later slot. `finecast.learners.world.draws.slot_of` makes the same of an `Observation`, so that
+a policy trained on episodes acts on it unchanged.
+
+Times are seconds per byte. Delays are float64 throughout and exactly those of the judge
+(docs/formulation.md section 3). Expected tables are float32 by default.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ import torch
 from torch import Tensor
 
 MOST_NODES = 8
-"""Tables over all node sets are kept up to so many nodes."""
+"""Largest number of nodes that learners take, since tables have a row for every node set."""
 
 
 @dataclass(frozen=True, eq=False)
 class Static:
-    """What does not change over the slots of a draw.
+    """The part of a draw that does not change over its slots.
 
     Attributes
     ----------
@@ -42,8 +44,8 @@ class Static:
         (E, N + 1, N) float64 seconds per byte from node n' (row N: the cloud) to node n, infinite
         where there is no link and on the diagonal.
     chain_sender, chain_time
-        (E, S, N + 1) int64 and float64: the nested sets Q_l(X) and their migration times
-        (`finecast.solvers.placement.chains`).
+        (E, S, N + 1) int64 and float64: the nested sets Q_l(X) and their migration times, as in
+        `finecast.solvers.placement.chains`.
     reach_time
         (E, S, N) float64 d_n(X), seconds per byte to node n from the nearest holder or the cloud.
     fastest
@@ -77,7 +79,7 @@ class Static:
 
     @cached_property
     def member(self) -> Tensor:
-        """(S, N) bool: the node is in the set."""
+        """(S, N) bool: node n is in the set."""
         sets = torch.arange(1 << self.nodes, device=self.size.device)
         return ((sets[:, None] >> torch.arange(self.nodes, device=sets.device)) & 1).bool()
 
@@ -94,16 +96,16 @@ class Slot(Static):
     Attributes
     ----------
     t, slots
-        The slot, and the number of slots T of the episode.
+        Index of the slot, and the number of slots T of the episode.
     group
         (E, J) int64 row of the block's user group in `broadcast`, -1 where nobody needs it.
     broadcast
         (E, G, S) float64 seconds per byte when the node set sends; infinite where it cannot serve.
     best_sender
-        (E, G, S) int16: the best Q_l(X) of this slot alone, for every cached set X.
+        (E, G, S) int16 node set Q_l(X) of least delay in this slot alone, for every cached set X.
     listeners
-        (E, G, N) float32 users of the group, each divided among the nodes by the share of the
-        amplitude that reaches it.
+        (E, G, N) float32 users of the group. Every user is divided among the nodes by their shares
+        in the amplitude that reaches it.
     requests
         (E, K) int64 model requested by every user, -1 for none.
     reach
@@ -111,14 +113,16 @@ class Slot(Static):
     need
         (E, H, C) probability that somebody needs the kind in the h-th coming slot; 0 after the end.
     air
-        (E, H, C, S) expected seconds per byte on the air if so; infinite for the empty set.
+        (E, H, C, S) expected seconds per byte on the air if somebody needs the kind; infinite for
+        the empty set.
     worth
-        (E, H, C, S) expected delay under every cached set, seconds per byte:
-        need min over l of tau_l(X) + air(Q_l(X)); 0 after the end.
+        (E, H, C, S) expected delay under every cached set X, seconds per byte: need times the least
+        tau_l(X) + air(Q_l(X)) over l; 0 after the end.
     audience
         (E, H, C, N) expected users who want the kind, divided among the nodes as in `listeners`.
     recency
-        (E, J) float64 the score of LRU, the last slot of need, ties by how often; -1 if never.
+        (E, J) float64 the score of LRU: the last slot of need, plus less than 1 by the number of
+        requests; below 0 if there was none.
     frequency
         (E, J) float64 the score of LFU with decay 0.8.
     """
@@ -151,7 +155,7 @@ class Slot(Static):
 
 @dataclass(frozen=True, eq=False)
 class Episodes(Static):
-    """E draws over T slots: the fields of `Slot`, with an axis of slots after that of draws.
+    """E draws over T slots. The fields are those of `Slot` with an axis of slots after the draws.
 
     Attributes
     ----------
@@ -227,20 +231,24 @@ def joined_episodes(parts: Sequence[Episodes]) -> Episodes:
     Parameters
     ----------
     parts
-        Of equal N, K, T and H.
+        Episodes of equal N, K, T and H.
 
     Raises
     ------
     ValueError
-        There is none, or they differ in what cannot be padded.
+        There are no parts, or they differ in an axis that cannot be padded.
     """
     if not parts:
         raise ValueError("parts: is empty, must be at least one")
-    for name, axis in (("storage", 1), ("requests", 2), ("group", 1), ("need", 2)):
+    for what, name, axis in (
+        ("nodes", "storage", 1),
+        ("users", "requests", 2),
+        ("slots", "group", 1),
+        ("horizon", "need", 2),
+    ):
         sizes = [int(getattr(part, name).shape[axis]) for part in parts]
         if len(set(sizes)) > 1:
-            what = {"storage": "nodes", "requests": "users", "group": "slots", "need": "horizon"}
-            raise ValueError(f"episodes: {what[name]} are {sizes}, must be equal")
+            raise ValueError(f"episodes: {what} are {sizes}, must be equal")
     tensors = {
         name: _padded([getattr(part, name) for part in parts], PADDING.get(name, 0))
         for name in EPISODE_TENSORS
@@ -249,7 +257,7 @@ def joined_episodes(parts: Sequence[Episodes]) -> Episodes:
 
 
 PADDING = {"group": -1, "broadcast": float("inf"), "recency": -1}
-"""What padding holds where it is not 0."""
+"""Values of padding that are not 0."""
 
 
 def _padded(parts: Sequence[Tensor], fill: float) -> Tensor:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finecast.learners.world.baselines import saving
+from finecast.learners.world.baselines import saving, savings
 from finecast.learners.world.environment import (
     Rollout,
     View,
@@ -87,7 +87,8 @@ class Planned:
 
     def keep(self, view: View, n: int | None) -> Tensor:
         """Score a block by what a copy saves, given what the others keep."""
-        return _saving(view, self.values.cost[:, view.slot.t], n)
+        cost = self.values.cost[:, view.slot.t]
+        return savings(view, cost) if n is None else saving(view, cost, n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,14 +101,7 @@ class _KeepByCost:
         return None
 
     def keep(self, view: View, n: int | None) -> Tensor:
-        return _saving(view, self.cost, n)
-
-
-def _saving(view: View, cost: Tensor, n: int | None) -> Tensor:
-    """Return `saving` of node n, (E, J), or of all nodes, (E, N, J)."""
-    if n is not None:
-        return saving(view, cost, n)
-    return torch.stack([saving(view, cost, m) for m in range(view.slot.nodes)], dim=1)
+        return savings(view, self.cost) if n is None else saving(view, self.cost, n)
 
 
 @dataclass(frozen=True, eq=False)

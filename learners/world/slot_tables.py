@@ -1,6 +1,6 @@
-"""The arrays of one draw that `Static` and `Slot` are made of.
+"""The arrays of one draw from which `Static` and `Slot` are made.
 
-All functions but those of an observation take leading axes of slots.
+`tables_now` and `tables_coming` take leading axes of slots.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from finecast.solvers.placement.chains import Chains, chains, reach_times, sourc
 Arrays = dict[str, NDArray[Any]]
 
 DECAY = 0.8
-"""What a request of one slot ago counts in `frequency`: that of the method `lfu`."""
+"""Weight in `frequency` of a request of one slot ago, as in the method `lfu`."""
 
 _FLOAT64 = frozenset(
     ("size", "storage", "link", "chain_time", "reach_time", "broadcast", "recency", "frequency")
 )
+"""Arrays that keep double precision: from them the delays and the scores of LRU and LFU follow."""
 
 
 @lru_cache(maxsize=4)
 def known_before(prior: Prior, dtype: torch.dtype) -> tuple[Chains, dict[str, torch.Tensor]]:
-    """Return what does not change over the slots: computed in the first slot of a prior."""
+    """Return the chains and the tensors of `Static`, computed once for every prior."""
     table = chains(prior.link)
     return table, tensors_of(static_tables(prior, table), dtype)
 
@@ -70,21 +71,23 @@ def observed_tables(observation: Observation, table: Chains, horizon: int) -> Ar
     broadcast = np.asarray(problem.broadcast[0])
     reach = user_reach(observation)
 
+    # Expected tables end with the last slot: those of the coming slots after it are 0.
     coming = coming_tables(observation, horizon)
-    left = len(coming.probability)
-    short = ((0, horizon - left), (0, 0))
-    air = np.pad(coming.broadcast, (*short, (0, 0)))
+    beyond = ((0, horizon - len(coming.probability)), (0, 0))
+    probability = np.pad(coming.probability, beyond)
+    air = np.pad(coming.broadcast, (*beyond, (0, 0)))
     air[..., 0] = np.inf
-    of_kind = kinds_of(prior)[1]
-    q = np.clip(observation.forecast()[:horizon] @ of_kind, 0.0, 1.0)  # (left, K, C)
+    models_of_kind = kinds_of(prior)[1]
+    coming_wanted = np.clip(observation.forecast()[:horizon] @ models_of_kind, 0.0, 1.0)
+    coming_wanted = np.pad(coming_wanted, (*beyond, (0, 0)))  # (H, K, C)
+
     now = tables_now(problem.group[0], broadcast, users, reach, requests[-1], table)
-    least = max(1, len(users))  # a slot without any request still has a row to look up
+    groups = max(1, len(users))  # a slot without any request still has a row to look up
+    history = history_scores(wanted.sum(axis=1).astype(float))
     return {
-        **{name: grown(array, least, name) for name, array in now.items()},
-        **tables_coming(
-            np.pad(coming.probability, short), air, np.pad(q, (*short, (0, 0))), reach, table
-        ),
-        **{name: row[-1] for name, row in history_scores(wanted.sum(axis=1).astype(float)).items()},
+        **{name: grown(array, groups, name) for name, array in now.items()},
+        **tables_coming(probability, air, coming_wanted, reach, table),
+        **{name: scores[-1] for name, scores in history.items()},
     }
 
 
@@ -96,7 +99,23 @@ def tables_now(
     requests: IntArray,
     table: Chains,
 ) -> Arrays:
-    """Return what is known of the slot itself; leading axes of slots are allowed."""
+    """Return the fields of `Slot` about the slot itself; leading axes of slots are allowed.
+
+    Parameters
+    ----------
+    group
+        (J,) row of the block's user group, -1 for none.
+    broadcast
+        (G, S) seconds per byte.
+    users
+        (G, K) bool, the user groups.
+    reach
+        (K, N) amplitudes.
+    requests
+        (K,) models.
+    table
+        The chain levels.
+    """
     level = (table.time + broadcast[..., table.sender]).argmin(axis=-1)
     return {
         "group": group,
@@ -111,7 +130,21 @@ def tables_now(
 def tables_coming(
     probability: FloatArray, air: FloatArray, wanted: FloatArray, reach: FloatArray, table: Chains
 ) -> Arrays:
-    """Return the expected tables; leading axes of slots are allowed."""
+    """Return the fields of `Slot` about the coming slots; leading axes of slots are allowed.
+
+    Parameters
+    ----------
+    probability
+        (H, C) probability of need.
+    air
+        (H, C, S) seconds per byte on the air.
+    wanted
+        (H, K, C) probability that the user wants the kind.
+    reach
+        (K, N) amplitudes.
+    table
+        The chain levels.
+    """
     levels = table.time + air[..., table.sender]
     share = _amplitude_share(reach)[..., None, :, :]
     return {
@@ -132,19 +165,19 @@ def history_scores(counts: FloatArray) -> Arrays:
     """Return the scores of LRU and LFU after every slot, from (T, J) users who want each block."""
     slot = np.arange(len(counts))[:, None]
     last = np.maximum.accumulate(np.where(counts > 0, slot, -1), axis=0)
-    often = counts.cumsum(axis=0)
+    total = counts.cumsum(axis=0)
     frequency = np.zeros_like(counts)
-    past = np.zeros(counts.shape[1])
-    for t, row in enumerate(counts):
-        past = DECAY * past + row
-        frequency[t] = past
+    decayed = np.zeros(counts.shape[1])
+    for t, count in enumerate(counts):
+        decayed = DECAY * decayed + count
+        frequency[t] = decayed
     # Counts only decide between blocks of the same slot: their share stays below 1.
-    ties = often / (1.0 + often.max(axis=1, keepdims=True))
+    ties = total / (1.0 + total.max(axis=1, keepdims=True))
     return {"recency": last + ties, "frequency": frequency}
 
 
 def grown(array: NDArray[Any], groups: int, name: str) -> NDArray[Any]:
-    """Return a slot's array, padded to a number of user groups where it has a row for each."""
+    """Return a slot's array, padded to `groups` rows if it has a row for every user group."""
     if name not in ("broadcast", "best_sender", "listeners", "users"):
         return array
     fill = np.inf if name == "broadcast" else 0
@@ -153,7 +186,7 @@ def grown(array: NDArray[Any], groups: int, name: str) -> NDArray[Any]:
 
 
 def tensors_of(arrays: Arrays, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Return the arrays as tensors of one draw."""
+    """Return the arrays as tensors of one draw (E = 1); expected tables get the type `dtype`."""
     tensors = {}
     for name, array in arrays.items():
         value = torch.from_numpy(np.array(array)[None])

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from finecast.problem.arrays import IntArray
+from finecast.problem.arrays import BoolArray, IntArray
 
 FULL_TABLES = 8
 """Up to so many nodes tables are arrays over all node sets."""
@@ -82,6 +82,12 @@ def whole_set(table: Table, nodes: int) -> NDArray[Any]:
     return column
 
 
-def members(sets: IntArray, nodes: int) -> NDArray[np.bool_]:
+def node_sets(held: NDArray[Any]) -> IntArray:
+    """Return (..., J) the nodes that hold each block, as bit masks, from (..., N, J)."""
+    masks: IntArray = (1 << np.arange(held.shape[-2])) @ held
+    return masks
+
+
+def members(sets: IntArray, nodes: int) -> BoolArray:
     """Return (..., N) bool from node sets (...) as bit masks."""
     return np.asarray((sets[..., None] >> np.arange(nodes)) & 1, dtype=bool)

@@ -32,6 +32,7 @@ import numpy as np
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.sinr import rate
 from finecast.problem.tolerances import LOWEST_SNR
+from finecast.solvers.node_set_tables import members
 from finecast.solvers.online import Observation, Prior
 from finecast.solvers.placement.chains import Chains, chains
 
@@ -167,8 +168,7 @@ def group_exponent(observation: Observation, reach: FloatArray) -> float:
         (K, N) as from `user_reach`.
     """
     rates = observation.rates
-    nodes = reach.shape[1]
-    member = (rates.node_sets[:, :, None] >> np.arange(nodes)) & 1
+    member = members(rates.node_sets, reach.shape[1])
     alone = np.maximum((member @ reach.T) ** 2, LOWEST_SNR)  # (G, F, K)
     inverse = (rates.users[:, None, :] / alone).sum(axis=2)
     pooled = 1.0 / np.maximum(inverse, np.finfo(float).tiny)  # (G, F)

@@ -12,7 +12,8 @@ from finecast.problem.arrays import BoolArray
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
 from finecast.solvers.heuristics.expected import prior_tables
-from finecast.solvers.heuristics.rules import Static, members
+from finecast.solvers.heuristics.rules import Static
+from finecast.solvers.node_set_tables import members
 from finecast.solvers.online import Prior, solve_by_policy
 from finecast.solvers.placement.greedy import greedy_sets
 from finecast.solvers.result import Answer, Callback
@@ -30,7 +31,7 @@ def greedy_by_popularity(prior: Prior, slots: int | None = None) -> BoolArray:
     """
     cost = prior_tables(prior).cost[:slots].sum(axis=0)
     size, storage = prior.library.block_size, prior.network.storage
-    return members(greedy_sets(cost, size, storage), prior.network.nodes)
+    return members(greedy_sets(cost, size, storage), prior.network.nodes).T
 
 
 def solve_greedy_online(

@@ -29,7 +29,8 @@ from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
 from finecast.solvers.heuristics.expected import Expected, coming_tables
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
-from finecast.solvers.heuristics.rules import keep_by_cost, members, node_sets, pull, sources
+from finecast.solvers.heuristics.rules import keep_by_cost, pull, sources
+from finecast.solvers.node_set_tables import members, node_sets
 from finecast.solvers.online import Observation, Prior, solve_by_policy
 from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.result import Answer, Callback
@@ -71,7 +72,7 @@ class ModelPredictive:
         prices = storage_prices(problem, coming, cached)
         values = programme(coming, prices)
         sender = first_senders(problem, coming, values, cached)
-        held = members(sender, problem.nodes)
+        held = members(sender, problem.nodes).T
         # What a copy is worth in the next slot and after, before its own rent there.
         rent = coming.chains.member @ prices[0]
         cost = (values.cost[0] - rent)[coming.kind]

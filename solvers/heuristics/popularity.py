@@ -10,8 +10,9 @@ import numpy as np
 from finecast.problem.arrays import BoolArray
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
-from finecast.solvers.heuristics.rules import Static, fill
+from finecast.solvers.heuristics.rules import Static
 from finecast.solvers.online import Prior, solve_by_policy
+from finecast.solvers.placement.fill import fill
 from finecast.solvers.result import Answer, Callback
 
 Unit = Literal["block", "model"]

@@ -19,7 +19,8 @@ from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
 from finecast.solvers.heuristics.expected import coming_tables
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
-from finecast.solvers.heuristics.rules import keep_by_cost, node_sets, pull
+from finecast.solvers.heuristics.rules import keep_by_cost, pull
+from finecast.solvers.node_set_tables import node_sets
 from finecast.solvers.online import Observation, Prior, solve_by_policy
 from finecast.solvers.result import Answer, Callback
 

@@ -1,4 +1,4 @@
-"""Rules that online heuristics share: what to pull now, what to keep, how to fill a cache."""
+"""Rules that online heuristics share: what to pull now, what to keep."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.solvers.node_set_tables import node_sets
 from finecast.solvers.online import Observation, Prior
 from finecast.solvers.placement.chains import placement_of_paths
+from finecast.solvers.placement.fill import fill
 from finecast.solvers.placement.greedy import best_levels
 from finecast.solvers.placement.problem import PlacementProblem
 
@@ -64,52 +66,6 @@ def sources(problem: PlacementProblem, cached: IntArray, sender: IntArray) -> In
     return source
 
 
-def fill(order: IntArray, size: IntArray, storage: int) -> BoolArray:
-    """Take blocks in their order, each that still fits.
-
-    Parameters
-    ----------
-    order
-        Some of the blocks, the most wanted first.
-    size
-        (J,) byte.
-    storage
-        Byte.
-
-    Returns
-    -------
-    (J,) which blocks are taken.
-    """
-    taken = np.zeros(len(size), dtype=bool)
-    free = int(storage)
-    for j in order:
-        if size[j] <= free:
-            taken[j] = True
-            free -= int(size[j])
-    return taken
-
-
-def keep_by_score(
-    score: FloatArray, held: BoolArray, size: IntArray, storage: IntArray
-) -> BoolArray:
-    """Every node keeps the blocks of the highest scores, each that still fits; (N, J).
-
-    Parameters
-    ----------
-    score
-        (J,) or (N, J); of equal scores the first block wins.
-    held
-        (N, J) cached or received now.
-    size, storage
-        (J,) and (N,) byte.
-    """
-    keep = np.zeros_like(held)
-    for n, row in enumerate(np.broadcast_to(score, held.shape)):
-        order = np.argsort(-row, kind="stable")
-        keep[n] = fill(order[held[n, order]], size, storage[n])
-    return keep
-
-
 def keep_by_cost(
     cost: FloatArray,
     held: BoolArray,
@@ -155,14 +111,3 @@ def keep_by_cost(
         if in_turn:
             kept = others | keep[n].astype(np.int64) << n
     return keep
-
-
-def node_sets(cache: BoolArray) -> IntArray:
-    """Return (J,) the nodes that hold each block, as bit masks, from (N, J)."""
-    bits: IntArray = (1 << np.arange(len(cache))) @ cache
-    return bits
-
-
-def members(sets: IntArray, nodes: int) -> BoolArray:
-    """Return (N, J) from (J,) node sets as bit masks."""
-    return np.asarray((sets >> np.arange(nodes)[:, None]) & 1, dtype=bool)

@@ -13,9 +13,8 @@ import numpy as np
 from finecast.problem.arrays import BoolArray, IntArray
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
-from finecast.solvers.heuristics.rules import node_sets
 from finecast.solvers.joint import solve_by_placement
-from finecast.solvers.node_set_tables import Table
+from finecast.solvers.node_set_tables import Table, node_sets
 from finecast.solvers.placement.greedy import static_placement, total_cost
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.restrictions import check_restrictions

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
-from finecast.solvers.node_set_tables import MOST_NODES, members
+from finecast.solvers.node_set_tables import MOST_NODES, members, node_sets
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 
 
@@ -284,7 +284,4 @@ def paths_of_placement(
     problem: PlacementProblem, placement: Placement
 ) -> tuple[IntArray, IntArray]:
     """Node sets X and Q of every block in every slot, as bit masks, (T, J) each."""
-    bits = (1 << np.arange(problem.nodes))[:, None]
-    cached = (placement.cache * bits).sum(axis=1)
-    sender = ((placement.cache | (placement.source >= 0)) * bits).sum(axis=1)
-    return cached, sender
+    return node_sets(placement.cache), node_sets(placement.cache | (placement.source >= 0))

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray, checked
-from finecast.solvers.node_set_tables import OnDemand, Table
+from finecast.solvers.node_set_tables import OnDemand, Table, node_sets
 
 Schedule = Literal["sequential", "pipelined"]
 
@@ -173,7 +173,7 @@ def slot_times(problem: PlacementProblem, placement: Placement) -> tuple[FloatAr
     _refuse("source", np.isinf(seconds), "there is no link from the source")
     migration = problem.block_size * seconds.max(axis=1)
 
-    sending = ((cache | received) * (1 << np.arange(nodes))[:, None]).sum(axis=1)
+    sending = node_sets(cache | received)
     broadcast = np.zeros((slots, blocks))
     for t in range(slots):
         j = np.flatnonzero(needed[t])

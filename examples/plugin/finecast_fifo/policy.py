@@ -10,8 +10,9 @@ from finecast.problem.arrays import BoolArray, IntArray
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
 from finecast.solvers.heuristics.popularity import most_popular
-from finecast.solvers.heuristics.rules import keep_by_score, pull
+from finecast.solvers.heuristics.rules import pull
 from finecast.solvers.online import Observation, Prior, solve_by_policy
+from finecast.solvers.placement.fill import keep_by_score
 from finecast.solvers.result import Answer, Callback
 
 

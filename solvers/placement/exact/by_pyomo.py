@@ -11,10 +11,11 @@ from pyomo.contrib.solver.solvers.highs import Highs
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.solvers.deadline import NEVER, Deadline
-from finecast.solvers.heuristics.rules import keep_by_score
+from finecast.solvers.node_set_tables import node_sets
 from finecast.solvers.placement.chains import classes, placement_of_paths
 from finecast.solvers.placement.exact.pyomo_model import everything_from_the_cloud, placement_model
 from finecast.solvers.placement.exact.state_flow import PROOF_GAP, best_senders
+from finecast.solvers.placement.fill import keep_by_score
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.result import BoundKind, TracePoint
@@ -165,5 +166,5 @@ def _rounded(problem: PlacementProblem, model: Any) -> Placement:
     for t in range(problem.slots):
         can_have = cache[t - 1] | (problem.group[t - 1] >= 0) if t else np.ones_like(cache[0])
         cache[t] = keep_by_score(x[t], wanted[t] & can_have, problem.block_size, problem.storage)
-    cached = (cache * (1 << np.arange(problem.nodes))[:, None]).sum(axis=1)
+    cached = node_sets(cache)
     return placement_of_paths(problem, cached, best_senders(classes(problem), cached))

@@ -12,6 +12,7 @@ import numpy as np
 from finecast.problem.arrays import FloatArray, IntArray
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.highs import QuietHighs
+from finecast.solvers.node_set_tables import node_sets
 from finecast.solvers.placement.bound import dual_point
 from finecast.solvers.placement.chains import Classes, placement_of_paths
 from finecast.solvers.placement.chains import classes as classes_of
@@ -142,8 +143,7 @@ def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed:
 
 def _offer(incumbent: Incumbent, classes: Classes, milp: Model, value: FloatArray) -> None:
     problem = incumbent.problem
-    holds = (value[milp.x] > 0.5).astype(np.int64)
-    cached = (holds * (1 << np.arange(problem.nodes))[:, None]).sum(axis=1)
+    cached = node_sets(value[milp.x] > 0.5)
     if problem.schedule == "sequential":
         sender = best_senders(classes, cached)
     else:

@@ -28,9 +28,10 @@ from finecast.learners.world.episodes import Episodes, joined_episodes
 from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance
 from finecast.solvers.heuristics import replacement, rolling
-from finecast.solvers.heuristics.rules import fill, pull
+from finecast.solvers.heuristics.rules import pull
 from finecast.solvers.joint import Prepared, answer
 from finecast.solvers.online import joined, observation_of, prepare_slots, prior_of, run_online
+from finecast.solvers.placement.fill import fill
 from finecast.solvers.placement.problem import slot_times
 from finecast.solvers.restrictions import restricted_instance
 from finecast.solvers.result import Termination
@@ -188,7 +189,7 @@ def test_what_is_kept_by_hand() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 9))
 def test_keeping_is_the_rule_of_the_methods(seed: int, rows: int, blocks: int) -> None:
-    """Row by row `finecast.solvers.heuristics.rules.fill` on the positive scores; equal scores
+    """Row by row `finecast.solvers.placement.fill.fill` on the positive scores; equal scores
     occur.
     """
     rng = np.random.default_rng(seed)

@@ -17,7 +17,7 @@ from finecast.learners.world.lookahead import (
 )
 from finecast.solvers.heuristics import mpc
 from finecast.solvers.heuristics.expected import coming_tables
-from finecast.solvers.heuristics.rules import node_sets
+from finecast.solvers.node_set_tables import node_sets
 from finecast.solvers.online import observation_of, prepare_slots, prior_of
 
 

@@ -19,7 +19,7 @@ from finecast.solvers.heuristics.mpc import (
     programme,
     storage_prices,
 )
-from finecast.solvers.heuristics.rules import node_sets
+from finecast.solvers.node_set_tables import node_sets
 from finecast.solvers.online import observation_of, prepare_slots, prior_of
 
 

@@ -10,8 +10,10 @@ from finecast.problem.library import ModelLibrary
 from finecast.solvers.heuristics.popularity import most_popular
 from finecast.solvers.heuristics.random import random_blocks
 from finecast.solvers.heuristics.replacement import LeastFrequentlyUsed, LeastRecentlyUsed
-from finecast.solvers.heuristics.rules import fill, keep_by_cost, keep_by_score, members, node_sets
+from finecast.solvers.heuristics.rules import keep_by_cost
+from finecast.solvers.node_set_tables import members, node_sets
 from finecast.solvers.online import observation_of, prepare_slots, prior_of, run_online
+from finecast.solvers.placement.fill import fill, keep_by_score
 from finecast.solvers.solve import solve
 
 
@@ -159,4 +161,4 @@ def test_node_sets_and_back():
     """Bit n is node n."""
     cache = np.array([[True, False, True], [False, False, True]])
     assert node_sets(cache).tolist() == [1, 0, 3]
-    assert np.array_equal(members(node_sets(cache), 2), cache)
+    assert np.array_equal(members(node_sets(cache), 2).T, cache)

@@ -5,12 +5,13 @@
     C = (sum z z^T + ridge diag(0, 1, ..., 1))^-1 sum z y^T
 
 Only C is learnt, in closed form, from two sums over the samples. The sums are kept as one matrix
-S = sum (z, y) (z, y)^T, the normal equations: those of two sets of samples add up to those of
-their union, and gamma S_old + S_new forgets. So a readout is refitted at the cost of one Cholesky
-factorisation however much has been seen.
+S = sum (z, y) (z, y)^T, the normal equations. Those of two sets of samples add up to those of their
+union, and gamma S_old + S_new forgets. So a readout is refitted at the cost of one Cholesky
+factorisation, whatever the number of samples.
 
-All sequences of a batch go through the reservoir at once. The recurrent matrix is sparse in its
-values but stored in full: at the few hundred units used here a dense product is the faster one.
+All sequences of a batch go through the reservoir at once. Most elements of the recurrent matrix are
+0, but it is stored in full, because a dense product is faster at the few hundred units of this
+package.
 
 H. Jaeger, "The echo state approach to analysing and training recurrent neural networks", GMD
 report 148 (2001), section 4; leaky units and ridge readout: M. Lukosevicius, "A practical guide to
@@ -29,7 +30,7 @@ from finecast.problem.arrays import checked_number
 
 @dataclass(frozen=True, eq=False)
 class Reservoir:
-    """Weights of a reservoir of H units with I inputs, float64; they are never trained.
+    """Weights of a reservoir of H units with I inputs. They are float64 and never trained.
 
     Parameters
     ----------
@@ -93,19 +94,19 @@ def draw_reservoir(
     bias_scaling: float = 0.1,
     leak: float = 1.0,
 ) -> Reservoir:
-    """Draw a reservoir: Gaussian W of set density and spectral radius, uniform W_in and b.
+    """Draw a reservoir with Gaussian W of given density and spectral radius, uniform W_in and b.
 
     Parameters
     ----------
     generator
-        Source of the weights, on the CPU, so that a seed means the same on every device.
+        Source of the weights. It is on the CPU, so that a seed means the same on every device.
     units, inputs
         H and I, each at least 1.
     spectral_radius
-        Largest modulus of an eigenvalue of W, at least 0. The state forgets where it started when
-        the largest singular value is below 1, and in practice when this number is.
+        Largest modulus of an eigenvalue of W, at least 0. The state forgets its start if the
+        largest singular value is below 1. In practice it does so if the spectral radius is.
     density
-        In (0, 1], share of the elements of W that are not 0.
+        Share of the elements of W that are not 0, in (0, 1].
     input_scaling, bias_scaling
         W_in and b are uniform in [-scaling, scaling].
     leak
@@ -114,8 +115,8 @@ def draw_reservoir(
     Raises
     ------
     ValueError
-        A number is out of its range, or W came out without an eigenvalue but 0, which happens
-        when there are few units and the density is low.
+        A number is out of its range, or W has no eigenvalue but 0, which happens with few units
+        and a low density.
     """
     for name, count in (("units", units), ("inputs", inputs)):
         if count < 1:
@@ -148,7 +149,7 @@ def spectral_radius_of(weight: Tensor) -> float:
 
 
 def reservoir_states(reservoir: Reservoir, inputs: Tensor, start: Tensor | None = None) -> Tensor:
-    """Return the states x (B, T, H) that B input sequences leave behind.
+    """Return the states x, (B, T, H), for B input sequences.
 
     Parameters
     ----------
@@ -157,21 +158,21 @@ def reservoir_states(reservoir: Reservoir, inputs: Tensor, start: Tensor | None 
     inputs
         (B, T, I), u.
     start
-        (B, H) or (H,), x[-1]; default 0. The last state of one call continues it in the next.
+        (B, H) or (H,), x[-1]; default 0. The last state of a call continues it in the next call.
     """
-    a, recurrent = reservoir.leak, reservoir.recurrent_weight.T
+    leak, recurrent = reservoir.leak, reservoir.recurrent_weight.T
     batch, steps = inputs.shape[:2]
     drive = inputs @ reservoir.input_weight.T + reservoir.bias
     state = drive.new_zeros(batch, reservoir.units) if start is None else start
     states = torch.empty_like(drive)
     for t in range(steps):
-        state = (1 - a) * state + a * torch.tanh(drive[:, t] + state @ recurrent)
+        state = (1 - leak) * state + leak * torch.tanh(drive[:, t] + state @ recurrent)
         states[:, t] = state
     return states
 
 
 def readout_features(states: Tensor, inputs: Tensor | None = None) -> Tensor:
-    """Return z (..., F): 1, the states (..., H), and the inputs (..., I) where they are given."""
+    """Return z, (..., F): 1, the states (..., H), and the inputs (..., I) if there are any."""
     parts = [torch.ones_like(states[..., :1]), states]
     return torch.cat(parts if inputs is None else [*parts, inputs], dim=-1)
 
@@ -181,8 +182,8 @@ def normal_equations(
 ) -> Tensor:
     """Return S (F + O, F + O), the sum of weight (z, y) (z, y)^T over sequences and steps.
 
-    S of all samples is the sum of S of its parts; gamma S_old + S_new, gamma in [0, 1], weighs
-    what is l additions old by gamma^l.
+    S of all samples is the sum of S of its parts. gamma S_old + S_new, gamma in [0, 1], gives
+    samples that are l additions old the weight gamma^l.
 
     Parameters
     ----------
@@ -191,10 +192,10 @@ def normal_equations(
     targets
         (B, T, O), y.
     wash_out
-        Steps at the beginning of every sequence that are left out: the state still remembers that
-        it started at 0.
+        Steps at the beginning of every sequence that are left out, because the state still
+        remembers that it started at 0.
     weight
-        (B, T), at least 0; default 1. Weight 0 leaves a sample out.
+        (B, T), at least 0; default 1. A sample of weight 0 is left out.
 
     Raises
     ------
@@ -219,7 +220,7 @@ def normal_equations(
 def ridge_readout(sums: Tensor, outputs: int, ridge: float = 1e-6) -> Tensor:
     """Return C (F, O), the minimiser of sum |y - C^T z|^2 + ridge |C without its first row|^2.
 
-    The first feature is the constant 1, and the mean is not drawn to 0.
+    The first feature is the constant 1. Its row has no penalty, so that the mean is not drawn to 0.
 
     Parameters
     ----------
@@ -228,7 +229,8 @@ def ridge_readout(sums: Tensor, outputs: int, ridge: float = 1e-6) -> Tensor:
     outputs
         O.
     ridge
-        At least 0; in units of the squared features, to be compared with the number of samples.
+        Penalty, at least 0, in units of the squared features. Its effect depends on its ratio to
+        the number of samples.
 
     Raises
     ------

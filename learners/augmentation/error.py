@@ -1,6 +1,6 @@
-"""How wrong synthetic episodes are: held-out error of the predictor, and the bias they bring.
+"""The error of synthetic episodes: held-out error of the predictor, and bias in the delay.
 
-The true forecast enters reports only: nothing that a learner uses depends on it.
+The true forecast enters reports only. Nothing that a learner uses depends on it.
 """
 
 from __future__ import annotations
@@ -36,21 +36,22 @@ from finecast.problem.instance import Instance
 
 @dataclass(frozen=True)
 class HeldOutError:
-    """How well a predictor foretells episodes that it has not seen.
+    """Error of a predictor on episodes that it has not seen.
 
     Attributes
     ----------
     request, persistence, uniform
-        Log-loss of the next request, nats: of the predictor, of the last request repeated with the
-        probability seen in training, and of all models alike.
+        Log-loss of the next request, nats: of the predictor, of a forecast that repeats the last
+        request with the probability seen in training, and of one that takes all models as equally
+        likely.
     truth
-        Log-loss of the true forecast, nats. For reports: no learner knows it.
+        Log-loss of the true forecast, nats. It is for reports, since no learner knows it.
     distance
-        Mean total variation between predicted and true distribution, in [0, 1].
+        Mean total variation between the predicted and the true distribution, in [0, 1].
     reach_db
         Root mean square error of the next reach, dB.
     reach_unchanged_db
-        That of predicting no change, dB.
+        The same error of a forecast without any change, dB.
     """
 
     request: float
@@ -63,7 +64,7 @@ class HeldOutError:
 
     @property
     def relative(self) -> float:
-        """Log-loss above that of persistence, in units of that of all models alike; at least 0.
+        """The larger of 0 and (request - persistence) / uniform.
 
         It uses nothing that a learner could not know.
         """
@@ -72,20 +73,20 @@ class HeldOutError:
 
 @dataclass(frozen=True)
 class Bias:
-    """What a share of synthetic episodes does to what a learner sees, in the mean.
+    """Mean effect of a share of synthetic episodes on what a learner sees.
 
     Attributes
     ----------
     share
         Synthetic share in [0, 1].
     request
-        Total variation between the distribution of the next request that the mixture follows and
-        the true one.
+        Total variation between the distribution of the next request in the mixture and the true
+        distribution.
     reach_db
-        Root mean square error of the expected next reach over the mixture, dB; that of a real
-        slot is 0.
+        Root mean square error of the expected next reach over the mixture, dB. A real slot counts
+        with error 0.
     reward
-        Mean delay under a fixed policy in the mixture over that in real episodes, less 1.
+        Mean delay under a fixed policy in the mixture, divided by that in real episodes, less 1.
     """
 
     share: float
@@ -99,16 +100,16 @@ def held_out_error(
     train: Sequence[Instance],
     held_out: Sequence[Instance],
 ) -> HeldOutError:
-    """Return the errors of the predictor on instances that it was not fitted to.
+    """Return the errors of the predictor on instances to which it was not fitted.
 
     Parameters
     ----------
     predictor
-        Fitted to `train`.
+        Predictor that was fitted to `train`.
     train
-        What persistence is estimated from.
+        Instances from which persistence is estimated.
     held_out
-        What is foretold. Only `truth` and `distance` look at their demand model.
+        Instances to predict. Only `truth` and `distance` use their demand model.
     """
     requests, reach = requests_and_reach(held_out)
     coming = requests[:, 1:]
@@ -132,11 +133,11 @@ def held_out_error(
 def true_forecasts(instances: Sequence[Instance]) -> Tensor:
     """Return (E, T - 1, K, M), the true distribution of a request of slot t + 1 given slots 0..t.
 
-    Rows sum to 1: it is conditional on a request being made.
+    Rows sum to 1: the distribution is that of a user who requests something.
     """
     rows = [
-        [forecast(one.demand, one.requests[:t])[0] for t in range(1, one.slots)]
-        for one in instances
+        [forecast(instance.demand, instance.requests[:t])[0] for t in range(1, instance.slots)]
+        for instance in instances
     ]
     chance = torch.from_numpy(np.array(rows))
     return chance / chance.sum(dim=-1, keepdim=True).clamp_min(1e-300)
@@ -153,29 +154,29 @@ def measured_bias(
     exponent: float = 0.0,
     copies: int = 4,
 ) -> tuple[tuple[Bias, ...], FloatArray]:
-    """Return the bias of next observation and reward against the synthetic share, and by slot.
+    """Return the bias of next observation and reward by synthetic share, and by slot.
 
-    In a mixture with share s the next request follows (1 - s) p + s p', which is s times the total
-    variation of p and p' away from p; the mean reward is off by s times its difference, and a mean
-    square error is s times that of what is synthetic. So all is known from s = 1; what has to be
-    measured is how much that is, and how fast the error of an imagined reward grows with the slots
-    imagined since the last real one. Rates are the closed form's on both sides: their own error is
-    not part of this.
+    In a mixture with share s the next request follows (1 - s) p + s p', where p is the true and p'
+    the predicted distribution. Its total variation from p is s times that of p'. The mean reward is
+    off by s times the difference of the imagined reward, and a mean square error is s times that of
+    synthetic slots. So the biases of all shares follow from s = 1. The figures by slot show how the
+    error of an imagined reward grows with the number of imagined slots. Both sides have rates in
+    closed form, so that the error of the closed form is not part of the bias.
 
     Parameters
     ----------
     predictor
-        What has been learnt.
+        The predictor.
     held_out
-        Real instances that it was not fitted to.
+        Real instances to which it was not fitted.
     policy
-        The same on both sides; its own caches are computed on both.
+        Policy that plays the real and the imagined episodes.
     generator
         Source of the imagined slots.
     shares
         Synthetic shares.
     begin
-        Real slots of every imagined episode, less than T.
+        Real slots at the beginning of every imagined episode, less than T.
     exponent
         c of the closed form.
     copies
@@ -184,11 +185,12 @@ def measured_bias(
     Returns
     -------
     biases
-        One for each share.
+        One bias for each share.
     by_slot
-        (T,) mean delay of imagined over that of real episodes, less 1, slot by slot; 0 before
-        `begin`, where they are the same.
+        (T,) mean delay of imagined episodes in the slot, divided by that of real ones, less 1. It
+        is 0 before `begin`, where the episodes are the same.
     """
+    # One slot ahead: how far the predicted request and reach are from the true ones.
     requests, reach = requests_and_reach(held_out)
     chance = next_requests(predictor, requests, reach)[:, :-1]
     distance = float((chance - true_forecasts(held_out)).abs().sum(-1).mean() / 2)
@@ -196,13 +198,14 @@ def measured_bias(
     error = next_log_reach(predictor, reach)[:, :-1] - log_reach[:, 1:]
     reach_db = DECIBEL * float(error.square().mean().sqrt())
 
+    # Whole episodes: the delay of one policy in real and in imagined continuations.
     imagined = []
     for _ in range(copies):
         branch = torch.full((len(held_out),), begin)
-        drawn = imagine(predictor, requests, reach, branch, generator)
+        new_requests, new_reach = imagine(predictor, requests, reach, branch, generator)
         imagined += [
-            with_observations(one, drawn[0][i].numpy(), drawn[1][i].numpy())
-            for i, one in enumerate(held_out)
+            with_observations(instance, new_requests[i].numpy(), new_reach[i].numpy())
+            for i, instance in enumerate(held_out)
         ]
     delays = [
         roll(synthetic_episodes(instances, exponent=exponent), policy).delay.sum(dim=2)

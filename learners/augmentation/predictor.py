@@ -1,24 +1,29 @@
-"""Echo state networks that learn how requests and channels go on, from what was seen of them.
+"""Echo state networks that predict requests and channels from those of the past.
 
-The predictor is told requests and reach of the past, and nothing else: not the demand model, not
-its preferences, persistence or period, no position. It treats all models and all users alike, so
-that it has few weights and serves any K, M and N. One series per user and model,
+The predictor sees the requests and the reach of the past and nothing else. It does not know the
+demand model with its preferences, persistence and period, and it knows no positions. It treats all
+models and all users alike, so that it has few weights and serves any K, M and N.
 
-    u[t] = (k's last request is m,  share of near users who request m,  share of all other users)
+Requests. Every user k and model m have one series,
 
-goes through a reservoir, and a ridge readout z of its state estimates the probability that the
+    u[t] = (k's last request is m,  share of near users who request m,  share of all other users).
+
+It goes through a reservoir, and a ridge readout z of the state estimates the probability that the
 next request of k is m:
 
-    p[k, m] = max(z[k, m], floor) / sum_m max(z[k, m], floor)
+    p[k, m] = max(z[k, m], floor) / sum_m max(z[k, m], floor).
 
-(the least-squares readout of an indicator estimates its conditional mean; the floor, which makes
-distributions of the estimates, has the least log-loss on a grid). Near users are those whose power
-comes from the same nodes, weight sum_n s_kn s_ln with s the shares of the nodes in the power. One
-series per user and node, the logarithm of the reach and its excess over its mean so far, goes
-through a second reservoir; its next value is the readout's plus a residual of the fit, drawn at
-random.
+The least-squares readout of an indicator estimates its conditional mean. The floor makes a
+distribution of the estimates; it is the value of least log-loss on a grid. Near users are those
+whose power comes from the same nodes: user l has the weight sum_n s_kn s_ln, where s are the shares
+of the nodes in the power.
 
-Normal equations are kept, so that new episodes are added at the cost of their own sums.
+Reach. Every user and node have one series, the logarithm of the reach and its excess over its mean
+so far. It goes through a second reservoir. Its next value is that of the readout plus a residual of
+the fit, drawn at random.
+
+The predictor keeps its normal equations, so that new episodes are added at the cost of their own
+sums.
 """
 
 from __future__ import annotations
@@ -42,35 +47,36 @@ LEAST_REACH = 1e-3
 """Reach below which a node counts as out of reach: a rate of 1e-6 bit/s/Hz."""
 
 FLOORS = (0.03, 0.1, 0.2, 0.3, 0.5, 1.0)
-"""Candidates of the floor, in units of 1 / M."""
+"""Candidates for the floor, in units of 1 / M."""
 
 _SERIES = 4096
-"""Series that go through the reservoir at once, to bound memory."""
+"""Number of series that go through the reservoir at once. It bounds the memory."""
 
 _INPUT_SCALE = (1.0, 3.0, 3.0)
-"""Shares are smaller than an indicator."""
+"""Factors of the three inputs of u. Shares get more, since they are smaller than an indicator."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """What has been learnt of requests and reach.
+    """Two fitted echo state networks, one for requests and one for reach.
 
     Attributes
     ----------
     models
         M.
     request_reservoir, reach_reservoir
-        Of 3 and 2 inputs.
+        Reservoirs of 3 and 2 inputs.
     request_sums, reach_sums
-        (F + 1, F + 1) normal equations of all that has been seen.
+        (F + 1, F + 1) normal equations of all episodes so far.
     request_readout, reach_readout
-        (F, 1).
+        (F, 1) readouts.
     floor
-        Least estimate of a probability before division by the sum.
+        Least estimate of a probability before the division by the sum.
     activity
         Share of the slots in which a user requests something.
     centre, spread
-        Of the logarithm of the reach; the network sees (log reach - centre) / spread.
+        Mean and deviation of the logarithm of the reach. The network sees
+        (log reach - centre) / spread.
     residual
         (R,) residuals of the reach readout, in units of the spread.
     """
@@ -112,17 +118,17 @@ def fit_predictor(
     models
         M.
     generator
-        Source of the reservoirs when there is no past one.
+        Source of the reservoirs where there is no past predictor.
     past
-        Fitted to earlier episodes; its reservoirs are kept.
+        Predictor of earlier episodes, whose reservoirs are kept.
     forgetting
-        What the sums of the past count, in [0, 1].
+        Weight in [0, 1] of the sums of the past predictor.
     units
-        H of the request reservoir; that of the reach has about half as many.
+        H of the request reservoir. That of the reach has about half as many.
     ridge
-        Of both readouts.
+        Penalty of both readouts.
     wash_out
-        Slots at the beginning of an episode that are not learnt from.
+        Slots at the beginning of an episode that the fit leaves out.
 
     Raises
     ------
@@ -131,6 +137,7 @@ def fit_predictor(
     """
     _check(requests, reach, models, wash_out)
     log_reach = _log(reach)
+    # Reservoirs and scale: those of the past, so that the sums can be added, or new ones.
     if past is None:
         request_reservoir = draw_reservoir(
             generator, units=units, inputs=3, spectral_radius=0.95, input_scaling=0.3
@@ -143,18 +150,20 @@ def fit_predictor(
         request_reservoir, reach_reservoir = past.request_reservoir, past.reach_reservoir
         centre, spread = past.centre, past.spread
 
+    # Requests: the target of a series in slot t is whether k requests m in slot t + 1.
     request_sums = torch.zeros((), dtype=torch.float64)
     for part in _parts(len(requests), requests.shape[2] * models):
         inputs = request_inputs(requests[part], reach[part], models)
         features = readout_features(reservoir_states(request_reservoir, inputs), inputs)
-        wanted = one_hot(requests[part].clamp_min(0), models).double()
-        active = (requests[part] >= 0)[..., None].expand_as(wanted).double()
+        requested = one_hot(requests[part].clamp_min(0), models).double()
+        active = (requests[part] >= 0)[..., None].expand_as(requested).double()
         request_sums = request_sums + normal_equations(
             features[:, :-1],
-            _series(wanted)[:, 1:, None],
+            _series(requested)[:, 1:, None],
             wash_out=wash_out,
             weight=_series(active)[:, 1:],
         )
+    # Reach: the target is the scaled logarithm itself, one slot later.
     inputs = _reach_inputs((log_reach - centre) / spread)
     features = readout_features(reservoir_states(reach_reservoir, inputs), inputs)[:, :-1]
     coming = inputs[:, 1:, :1]
@@ -178,6 +187,7 @@ def fit_predictor(
         spread=spread,
         residual=(coming - features @ reach_readout)[:, wash_out:].flatten(),
     )
+    # The floor that suits these requests best.
     estimate = _estimates(predictor, requests, reach)[:, :-1]
     loss = [log_loss(_distribution(estimate, f / models), requests[:, 1:]) for f in FLOORS]
     return replace(predictor, floor=FLOORS[loss.index(min(loss))] / models)
@@ -223,17 +233,17 @@ def imagine(
 ) -> tuple[Tensor, Tensor]:
     """Return requests and reach that are real before slot `begin` and sampled from there on.
 
-    What is sampled is fed back: an imagined slot follows from real and imagined ones alike, and
-    errors compound with their number.
+    Samples are fed back to the network: an imagined slot follows from real and imagined slots. So
+    errors grow with the number of imagined slots.
 
     Parameters
     ----------
     predictor
         What has been learnt.
     requests, reach
-        (E, T, K) and (E, T, K, N), episodes to branch off from.
+        (E, T, K) and (E, T, K, N), the real episodes.
     begin
-        (E,) int64, at least 1: an imagined episode needs a real slot to go on from.
+        (E,) int64, at least 1, since an imagined slot needs a real one before it.
     generator
         Source of the samples.
 
@@ -252,9 +262,10 @@ def imagine(
     request_state: Tensor | None = None
     reach_state: Tensor | None = None
     for t in range(slots - 1):
-        now, amplitude = requests[:, t : t + 1], log_reach[:, t : t + 1]
+        # Requests of slot t + 1: by the predicted distribution, of active users.
+        now, reach_now = requests[:, t : t + 1], log_reach[:, t : t + 1].exp()
         last = torch.where(now[:, 0] >= 0, now[:, 0], last)
-        inputs = _inputs(last[:, None], now, amplitude.exp(), models)
+        inputs = _inputs(last[:, None], now, reach_now, models)
         states = reservoir_states(predictor.request_reservoir, inputs, request_state)
         request_state = states[:, -1]
         estimate = readout_features(states, inputs) @ predictor.request_readout
@@ -263,6 +274,7 @@ def imagine(
         active = torch.rand(draws, users, generator=generator) < predictor.activity
         drawn = torch.where(active, drawn.reshape(draws, users), -1)
 
+        # Reach of slot t + 1: the prediction and a residual, within the range of real values.
         so_far = (log_reach[:, : t + 1] - predictor.centre) / predictor.spread
         inputs = _reach_inputs(so_far)[:, -1:]
         states = reservoir_states(predictor.reach_reservoir, inputs, reach_state)
@@ -274,6 +286,7 @@ def imagine(
         )
         sampled = (predictor.centre + predictor.spread * sampled[:, 0]).clamp(low, high)
 
+        # Slots before `begin` stay real.
         imagined = t + 1 >= begin
         requests[:, t + 1] = torch.where(imagined[:, None], drawn, requests[:, t + 1])
         log_reach[:, t + 1] = torch.where(imagined[:, None, None], sampled, log_reach[:, t + 1])
@@ -282,7 +295,7 @@ def imagine(
 
 
 def request_inputs(requests: Tensor, reach: Tensor, models: int) -> Tensor:
-    """Return u (E * K * M, T, 3), the series of every user and model.
+    """Return u, (E K M, T, 3), the series of every user and model.
 
     Parameters
     ----------
@@ -293,7 +306,7 @@ def request_inputs(requests: Tensor, reach: Tensor, models: int) -> Tensor:
 
 
 def last_requests(requests: Tensor) -> Tensor:
-    """Return (E, T, K), the last request of each user in slots 0..t, -1 if there was none."""
+    """Return (E, T, K) int64, the last request of each user in slots 0..t, -1 for none."""
     last = requests.clone()
     for t in range(1, requests.shape[1]):
         last[:, t] = torch.where(requests[:, t] >= 0, requests[:, t], last[:, t - 1])
@@ -301,7 +314,7 @@ def last_requests(requests: Tensor) -> Tensor:
 
 
 def repeat_requests(requests: Tensor, models: int, persistence: float) -> Tensor:
-    """Return (E, T, K, M), what persistence alone predicts: the last request, else any other.
+    """Return (E, T, K, M), the distribution of the next request by persistence alone.
 
     Parameters
     ----------
@@ -310,36 +323,39 @@ def repeat_requests(requests: Tensor, models: int, persistence: float) -> Tensor
     models
         M.
     persistence
-        Probability of the last request; the others share the rest.
+        Probability of the last request. All other models are alike.
     """
     last = last_requests(requests)
-    other = (1 - persistence) / max(models - 1, 1)
-    chance = torch.full((*requests.shape, models), other, dtype=torch.float64)
+    of_each_other = (1 - persistence) / max(models - 1, 1)
+    chance = torch.full((*requests.shape, models), of_each_other, dtype=torch.float64)
     chance = chance.scatter(-1, last.clamp_min(0)[..., None], persistence)
     return torch.where((last >= 0)[..., None], chance, 1 / models)
 
 
 def persistence_of(requests: Tensor) -> float:
-    """Return the share of requests that repeat the user's last, kept off 0 and 1 by one count."""
+    """Return the share of requests that repeat the user's last one.
+
+    A repeated and another request are added to the counts, so that the share is never 0 or 1.
+    """
     last, coming = last_requests(requests)[:, :-1], requests[:, 1:]
     both = (last >= 0) & (coming >= 0)
     return (float((both & (last == coming)).sum()) + 1) / (float(both.sum()) + 2)
 
 
 def log_loss(chance: Tensor, requests: Tensor) -> float:
-    """Return the mean of -log p over the requests that are made, in nats.
+    """Return the mean of -log p over the requests, nats.
 
     Parameters
     ----------
     chance
         (..., M) distribution of each request.
     requests
-        (...) int64, -1 for none.
+        (...) int64 model requested, -1 for none.
 
     Raises
     ------
     ValueError
-        No request is made.
+        There is no request.
     """
     made = requests >= 0
     if not made.any():
@@ -348,26 +364,28 @@ def log_loss(chance: Tensor, requests: Tensor) -> float:
 
 
 def _inputs(last: Tensor, requests: Tensor, reach: Tensor, models: int) -> Tensor:
+    """Return u, (E K M, T, 3), from the last requests (E, T, K) and those of the slots."""
     users = requests.shape[2]
-    mine = one_hot(last.clamp_min(0), models).double() * (last >= 0)[..., None]
-    wanted = one_hot(requests.clamp_min(0), models).double() * (requests >= 0)[..., None]
+    repeated = one_hot(last.clamp_min(0), models).double() * (last >= 0)[..., None]
+    requested = one_hot(requests.clamp_min(0), models).double() * (requests >= 0)[..., None]
+    # Users are near whose power comes from the same nodes; nobody is near to itself.
     power = reach.double().square()
     share = power / power.sum(dim=-1, keepdim=True).clamp_min(LEAST_REACH**2)
     alike = share @ share.transpose(-1, -2) * (1 - torch.eye(users, dtype=torch.float64))
-    near = alike / alike.sum(dim=-1, keepdim=True).clamp_min(1e-12) @ wanted
-    others = (wanted.sum(dim=2, keepdim=True) - wanted) / max(users - 1, 1)
+    by_near = alike / alike.sum(dim=-1, keepdim=True).clamp_min(1e-12) @ requested
+    by_others = (requested.sum(dim=2, keepdim=True) - requested) / max(users - 1, 1)
     scale = torch.tensor(_INPUT_SCALE, dtype=torch.float64)
-    return _series(torch.stack([mine, near, others], dim=-1) * scale)
+    return _series(torch.stack([repeated, by_near, by_others], dim=-1) * scale)
 
 
 def _reach_inputs(value: Tensor) -> Tensor:
-    """Return (E * K * N, T, 2), each value (E, T, K, N) and its excess over the mean so far."""
+    """Return (E K N, T, 2), each value (E, T, K, N) and its excess over its mean so far."""
     count = torch.arange(1, value.shape[1] + 1, dtype=torch.float64)[:, None, None]
     return _series(torch.stack([value, value - value.cumsum(dim=1) / count], dim=-1))
 
 
 def _estimates(predictor: Predictor, requests: Tensor, reach: Tensor) -> Tensor:
-    """Return (E, T, K, M), what the readout says before it is made a distribution."""
+    """Return (E, T, K, M), z of the readout, which is no distribution yet."""
     draws, slots, users = requests.shape
     parts = []
     for part in _parts(draws, users * predictor.models):
@@ -379,6 +397,7 @@ def _estimates(predictor: Predictor, requests: Tensor, reach: Tensor) -> Tensor:
 
 
 def _distribution(estimate: Tensor, floor: float) -> Tensor:
+    """Return p of the estimates z (..., M): at least the floor, and divided by the sum."""
     positive = estimate.clamp_min(floor)
     return positive / positive.sum(dim=-1, keepdim=True)
 
@@ -395,11 +414,12 @@ def _unseries(series: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _log(reach: Tensor) -> Tensor:
+    """Return the natural logarithm of the reach, at least that of `LEAST_REACH`."""
     return reach.double().clamp_min(LEAST_REACH).log()
 
 
 def _parts(draws: int, series: int) -> list[slice]:
-    """Return slices of the draws so that not too many series go through at once."""
+    """Return slices of the draws, each of at most `_SERIES` series or one draw."""
     step = max(_SERIES // series, 1)
     return [slice(i, i + step) for i in range(0, draws, step)]
 

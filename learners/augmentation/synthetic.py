@@ -1,29 +1,27 @@
-"""Synthetic episodes for a learner that is short of real ones, and what they cost in truth.
+"""Synthetic episodes, for a learner that has few real ones.
 
-One switch, `Source`, says where they come from:
+`Source` says where they come from:
 
-    none         nowhere
-    noise        real episodes, their reach perturbed and a few requests drawn anew
-    echo-state   real episodes up to some slot, then what echo state networks predict
+    none         there are none
+    noise        real episodes with perturbed reach and a few requests drawn anew
+    echo-state   real episodes up to some slot, then the predictions of echo state networks
     oracle       the true generator: fresh draws of the scenario
 
-Only what is random is made up: requests and reach. Library, links and storage are those of the
-real episode; caches, delays and expected tables are computed by the environment as for any draw,
-with rates in closed form (`finecast.learners.world.draws`), since beams of an imagined channel do
-not exist.
+Only requests and reach are made up. Library, links and storage are those of the real episode. The
+environment computes caches, delays and expected tables as for any draw. Rates are in closed form
+(`finecast.learners.world.draws`), since an imagined channel has no beams.
 
-What each is told. `noise` and `echo-state` see the requests and the reach of the real episodes
-that they are given, and nothing of the scenario or of its demand model. `oracle` is the scenario:
-no learner could have it, it bounds what a perfect predictor is worth. A *policy* is told whatever
-demand model its episodes carry: expected tables come from `Demand`, whose preferences hold the
-coming rankings.
+Knowledge. `noise` and `echo-state` see the requests and the reach of real episodes. They see
+nothing of the scenario or of its demand model. `oracle` is the scenario. No learner could have it:
+it shows what a perfect predictor would be worth. A *policy* sees the demand model of its episodes,
+because the expected tables come from `Demand`, whose preferences hold the coming rankings.
 
-How many. The synthetic share falls with the held-out error of the predictor and over training
-(`share`): a model is trusted as far as its error on held-out data allows, and training ends on
-real episodes, so that the bias of the model ends too. The rule is our own choice. That model error
-should set how far a model is used is the lesson of M. Janner et al., "When to trust your model"
-(NeurIPS 2019), that the real share should rise over training that of H. Lai et al., "On effective
-scheduling of model-based reinforcement learning" (NeurIPS 2021).
+Number. The synthetic share falls with the held-out error of the predictor and over training
+(`share`). So a predictor is used as far as its error on held-out data allows, and training ends on
+real episodes, without the bias of the predictor. The rule is our own. M. Janner et al., "When to
+trust your model" (NeurIPS 2019), show that the error of a model should limit its use. H. Lai et
+al., "On effective scheduling of model-based reinforcement learning" (NeurIPS 2021), show that the
+share of real samples should rise over training.
 """
 
 from __future__ import annotations
@@ -49,10 +47,10 @@ Source = Literal["none", "noise", "echo-state", "oracle"]
 SOURCES: tuple[Source, ...] = ("none", "noise", "echo-state", "oracle")
 
 DECIBEL = 20 / math.log(10)
-"""dB of a natural logarithm of an amplitude."""
+"""Factor from the natural logarithm of an amplitude to dB."""
 
 ORACLE_SEED = 1 << 30
-"""Fresh draws of the oracle have seeds from here on, away from those of anything reported."""
+"""First seed of the oracle's draws, above all seeds that reports use."""
 
 
 def share(error: float, progress: float, *, highest: float = 0.5, tolerance: float = 0.5) -> float:
@@ -66,9 +64,9 @@ def share(error: float, progress: float, *, highest: float = 0.5, tolerance: flo
     progress
         Part of the training that is over, in [0, 1].
     highest
-        In [0, 1), share at the beginning with a predictor without error.
+        Share at the beginning of the training with a predictor without error, in [0, 1).
     tolerance
-        Error from which on nothing synthetic is used.
+        Least error with which the share is 0.
     """
     error = checked_number("error", error, low=0, finite=False)
     progress = checked_number("progress", progress, low=0, high=1)
@@ -78,7 +76,7 @@ def share(error: float, progress: float, *, highest: float = 0.5, tolerance: flo
 
 
 def synthetic_count(real: int, synthetic_share: float) -> int:
-    """Return how many synthetic episodes make up the share of all, rounded."""
+    """Return the number of synthetic episodes that are this share of all episodes, rounded."""
     return round(real * synthetic_share / (1.0 - synthetic_share))
 
 
@@ -88,7 +86,8 @@ def requests_and_reach(instances: Sequence[Instance]) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     instances
-        Of equal N, K and T. Reach is sqrt(P_n) max(0, |g_kn| - eps_kn), as in `Episodes`.
+        Instances of equal N, K and T. Reach is sqrt(P_n) max(0, |g_kn| - eps_kn), as in
+        `Episodes`.
     """
     reach = [_reach(instance) for instance in instances]
     requests = [np.asarray(instance.requests) for instance in instances]
@@ -112,20 +111,20 @@ def synthetic_instances(
     Parameters
     ----------
     source
-        See the module.
+        Where they come from, as the module says.
     instances
-        Real ones.
+        The real instances.
     count
-        How many to make; none if the source is "none".
+        Number of instances to make. The source "none" makes none.
     generator
-        Source of everything random.
+        Random numbers of all sources.
     predictor
-        Needed by "echo-state"; fitted to the real ones.
+        The source "echo-state" needs it, fitted to the real instances.
     scenario
-        Needed by "oracle".
+        The source "oracle" needs it.
     real_slots
-        For "echo-state": least and most slots at the beginning that stay real, drawn evenly for
-        every instance; with T or more an instance is a copy.
+        For "echo-state": least and most slots at the beginning that stay real. The number is drawn
+        evenly for every instance. With T or more the instance is a copy.
     redrawn
         For "noise": probability that a request is replaced by another one of the same slot.
     noise_db
@@ -134,7 +133,7 @@ def synthetic_instances(
     Raises
     ------
     ValueError
-        The source is unknown, or what it needs is missing.
+        The source is unknown, or an argument that it needs is missing.
     """
     if source not in SOURCES:
         raise ValueError(f"source: {source!r} is not allowed, must be one of {', '.join(SOURCES)}")
@@ -143,8 +142,8 @@ def synthetic_instances(
     if source == "oracle":
         if scenario is None:
             raise ValueError("scenario: is missing, 'oracle' draws from it")
-        first = int(torch.randint(ORACLE_SEED, (1,), generator=generator))
-        return [scenario.generate(ORACLE_SEED + first + i) for i in range(count)]
+        offset = int(torch.randint(ORACLE_SEED, (1,), generator=generator))
+        return [scenario.generate(ORACLE_SEED + offset + i) for i in range(count)]
     if not instances:
         raise ValueError(f"instances: is empty, {source!r} needs at least one real instance")
     chosen = torch.randint(len(instances), (count,), generator=generator)
@@ -178,15 +177,15 @@ def synthetic_episodes(
     Parameters
     ----------
     instances
-        At least one, of equal N, K and T.
+        At least one instance; all have equal N, K and T.
     exponent
-        c of the closed form, such as from `finecast.learners.world.draws.fitted_exponent` of a real
+        c of the closed form, such as `finecast.learners.world.draws.fitted_exponent` of a real
         instance.
     horizon, dtype
         As in `finecast.learners.world.draws.episodes_of`.
     """
     return joined_episodes(
-        [surrogate_of(one, exponent, horizon=horizon, dtype=dtype) for one in instances]
+        [surrogate_of(instance, exponent, horizon=horizon, dtype=dtype) for instance in instances]
     )
 
 
@@ -198,10 +197,10 @@ def perturbed(
     redrawn: float = 0.1,
     noise_db: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Return copies with noise: some requests redrawn, every reach log-normal around its own.
+    """Return copies with noise: some requests are redrawn, every reach is log-normal around itself.
 
-    A redrawn request becomes that of a user drawn evenly in the same slot, so that the popularity
-    of the models in the slot stays what it was; no model is requested that nobody asked for.
+    A redrawn request becomes that of a user drawn evenly in the same slot. So the popularity of the
+    models in the slot stays the same, and no model appears that nobody requested.
 
     Parameters
     ----------
@@ -214,11 +213,11 @@ def perturbed(
     noise_db
         Standard deviation of the reach, dB.
     """
-    other = torch.randint(requests.shape[2], requests.shape, generator=generator)
-    anew = torch.rand(requests.shape, generator=generator) < redrawn
+    copied_user = torch.randint(requests.shape[2], requests.shape, generator=generator)
+    is_redrawn = torch.rand(requests.shape, generator=generator) < redrawn
     noise = torch.randn(reach.shape, generator=generator, dtype=torch.float64)
     return (
-        torch.where(anew, requests.gather(2, other), requests),
+        torch.where(is_redrawn, requests.gather(2, copied_user), requests),
         reach * (noise * (noise_db / DECIBEL)).exp(),
     )
 
@@ -226,19 +225,19 @@ def perturbed(
 def with_observations(
     instance: Instance, requests: np.ndarray, reach: FloatArray, prefix: str = ""
 ) -> Instance:
-    """Return the instance with other requests (T, K) and another reach (T, K, N).
+    """Return the instance with other requests and another reach.
 
-    Its nodes have one antenna and channels without error that attain the reach: all that rates in
-    closed form look at.
+    Its nodes have one antenna and channels without error that attain the reach. Rates in closed
+    form depend on nothing else of a channel.
 
     Parameters
     ----------
     instance
-        Gives library, network and demand model.
+        It gives library, network and demand model.
     requests, reach
-        What is seen instead.
+        (T, K) and (T, K, N), the new requests and reach.
     prefix
-        Put before the name.
+        Beginning of the new name, before the old one.
     """
     network = instance.network
     power = np.maximum(network.power, np.finfo(float).tiny)
@@ -256,5 +255,6 @@ def with_observations(
 
 
 def _reach(instance: Instance) -> FloatArray:
+    """Return (T, K, N), the reach of an instance."""
     amplitude = np.linalg.norm(instance.normalised_channel, axis=3) - instance.normalised_error
     return np.asarray(np.sqrt(instance.network.power) * np.maximum(amplitude, 0.0))

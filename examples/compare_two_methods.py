@@ -1,9 +1,9 @@
 """Compare two methods on the same instances, by differences and not by two averages.
 
-Instances differ far more than methods do: the difference on each instance is what counts. Gaps are
-to the best certified bound known for the instance, whichever method found it.
+Instances differ far more than methods do, so the difference on each instance counts. Gaps are to
+the best certified bound known for the instance, whichever method found it.
 
-Run: python examples/compare_two_methods.py [METHOD METHOD] [SCENARIO]
+Run: python3 examples/compare_two_methods.py [METHOD METHOD] [SCENARIO]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import finecast
 
 methods = sys.argv[1:3] if len(sys.argv) > 2 else ["rolling", "lru"]
-path = sys.argv[3] if len(sys.argv) > 3 else "data/scenarios/tiny.toml"
+path = sys.argv[3] if len(sys.argv) > 3 else "tiny"
 
 scenario = finecast.read_scenario(path)
 scenario = scenario.model_copy(update={"slots": 4})
@@ -33,7 +33,7 @@ gap = delay / bound - 1.0
 for m, method in enumerate(methods):
     print(f"{method:>12}: {100 * gap[m].mean():.2f} % above the bound on average")
 
-# A bootstrap interval of the mean relative difference, resampling instances.
+# A bootstrap over instances gives the interval of the mean relative difference.
 difference = delay[0] / delay[1] - 1.0
 draws = np.random.default_rng(0).integers(0, len(instances), (2000, len(instances)))
 low, high = np.quantile(difference[draws].mean(axis=1), [0.025, 0.975])

@@ -1,9 +1,9 @@
 """Your own checkpoints, network, channels and requests, without a scenario file.
 
-Three fine-tuned models are written as .safetensors files on the fly; what they share is found by
-content. The network is two nodes with a fibre between them and a slow way to the cloud.
+The program writes three fine-tuned models as .safetensors files. finecast finds what they share by
+content. The network has two nodes with a fibre between them and a slow link to the cloud.
 
-Run: python examples/own_checkpoints_and_network.py
+Run: python3 examples/own_checkpoints_and_network.py
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from finecast.problem.network import Network, dbm_to_w, thermal_noise_w
 
 rng = np.random.default_rng(0)
 
-# 1. The models: a frozen trunk, a second stage that two of them share, and heads of their own.
+# 1. The models share a frozen trunk. Two of them share a second stage. Each has a head of its own.
 trunk, stage = (rng.standard_normal((256, 256), dtype=np.float32) for _ in range(2))
 with tempfile.TemporaryDirectory() as folder:
     for name in ("cats", "dogs", "birds"):
@@ -34,7 +34,7 @@ for j, name in enumerate(library.block_names):
     owners = [library.model_names[m] for m in library.model_blocks[:, j].nonzero()[0]]
     print(f"block {name}: {library.block_size[j]} bytes, in {', '.join(owners)}")
 
-# 2. The network. Rates in bit/s, powers in W, storage in bytes; decibels are converted here.
+# 2. The network. Rates are in bit/s, powers in W, storage in bytes. Decibels are converted here.
 bandwidth = 20e6
 node_position = np.array([[0.0, 0.0], [250.0, 0.0]])  # m
 network = Network(
@@ -47,8 +47,8 @@ network = Network(
     node_position=node_position,
 )
 
-# 3. The channels, (slots, users, nodes, antennas): drawn by 3GPP rules here. Arrays of your own
-# (measured, ray-traced) go in their place; the error is the radius of each link's error ball.
+# 3. The channels have shape (slots, users, nodes, antennas). Here they are drawn by 3GPP rules.
+# Measured or ray-traced arrays go in their place. The error is the radius of a link's error ball.
 slots, users = 2, 4
 user_position = np.column_stack([np.linspace(40.0, 210.0, users), np.full(users, 30.0)])
 channels = draw_channels(
@@ -63,7 +63,7 @@ channels = draw_channels(
     error=0.05,
 )
 
-# 4. Who asks for what: the statistics that online methods know, and the requests themselves.
+# 4. The demand holds the statistics that online methods know. The requests are drawn from it.
 demand = Demand(
     preference=np.broadcast_to([0.5, 0.3, 0.2], (slots, users, library.models)),
     persistence=0.3,

@@ -1,9 +1,10 @@
 """Train a learner, then compare its policy with classical online methods on fresh draws.
 
-A checkpoint is an ordinary online method, `policy`: the judge and the bound are the same for all.
-What a few seconds of training give is no figure of merit; docs/learning.md says what learners see.
+A checkpoint is an ordinary online method, `policy`. The judge and the bound are the same for all
+methods. A few seconds of training show how it works, and not how good a learner is.
+docs/learning.md says what learners see.
 
-Run: python examples/train_and_evaluate.py [LEARNER] [STEPS]
+Run: python3 examples/train_and_evaluate.py [LEARNER] [STEPS]
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ with tempfile.TemporaryDirectory() as work:
     trained = train(run, checkpoint)
     print(f"{learner}: {trained.steps} steps in {trained.cpu_s:.1f} s of CPU")
 
-    # Training and held-out draws have seeds below 2,000,000: these are fresh.
+    # Training and held-out draws have seeds below 2,000,000, so these draws are fresh.
     instances = [finecast.read_scenario(path).generate(2_000_000 + seed) for seed in range(4)]
     for method, options in (
         ("policy", {"checkpoint": str(checkpoint)}),
         ("rolling", {}),
         ("lru", {}),
     ):
-        results = [finecast.solve(one, method, **options) for one in instances]
+        results = [finecast.solve(instance, method, **options) for instance in instances]
         assert all(result.evaluation.feasible for result in results)
         gap = np.mean([result.delay / result.lower_bound - 1.0 for result in results])
         print(f"{method:>8}: {100 * gap:.2f} % above the bound on average")

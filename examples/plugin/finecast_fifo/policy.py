@@ -1,4 +1,4 @@
-"""First in, first out: a node keeps, of what it holds, the blocks that arrived last."""
+"""First in, first out: of the blocks that it holds, a node keeps those that arrived last."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finecast.solvers.result import Answer, Callback
 
 
 class FirstInFirstOut:
-    """An online policy: it sees the past and the forecast, and cannot see more."""
+    """An online policy, which sees the past and the forecast and cannot see more."""
 
     def place(self, prior: Prior) -> BoolArray:
         """Return x[0], (N, J): the most popular blocks."""
@@ -26,7 +26,7 @@ class FirstInFirstOut:
         return cache
 
     def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:
-        """Return source and keep, (N, J) each: pull what makes this slot fastest, keep the new."""
+        """Return source and keep, (N, J): pull what makes this slot fastest, keep the newest."""
         source = pull(observation.problem, cache)
         received = source >= 0
         self.arrived[received] = observation.t + 1

@@ -27,19 +27,19 @@ from torch import Tensor
 
 from finecast.solvers.beamforming.kernel.candidates import Carried, Iterate
 from finecast.solvers.beamforming.kernel.gram import Group
-from finecast.solvers.beamforming.kernel.steps import TINY
+from finecast.solvers.beamforming.kernel.steps import LONGEST, TINY, Descent
 
 
 def ascend(
-    group: Group, at: Iterate, temperature: float, cut: float, floor: float, steps: int
+    group: Group, iterate: Iterate, temperature: float, descent: Descent
 ) -> tuple[Iterate, Carried, float]:
-    """Take `steps` Newton steps, the temperature times `cut` after each, not below `floor`.
+    """Take the Newton steps of `descent`, a phase update after each.
 
     Returns the last iterate, the best beams met in the last quarter of the way, and the
     temperature reached.
     """
     batch, nodes, users, _ = group.gram.shape
-    candidates = at.phase.shape[1]
+    candidates = iterate.phase.shape[1]
     stacked = group.gram.reshape(batch, nodes * users, users).mT
     flat = torch.view_as_real(group.gram).reshape(batch, nodes, 2 * users * users)
     error, present = group.error, group.present[:, None]
@@ -47,32 +47,31 @@ def ascend(
     erring = (error > 0).any(1)[:, None]
     robust = bool(erring.any())
     absent = 1 - present
-    phase, weight, slack = at.phase, at.weight, at.slack
-    level, upper, lower = at.level, at.upper, at.lower
-    on = torch.where(erring, level, 1.0) if robust else torch.ones_like(level)
-
-    def images() -> tuple[Tensor, Tensor]:
-        """e_k^* g_{k,n}^H v_n and norm(v_n)^2 at the present phases and weights."""
-        image = ((phase * weight) @ stacked).reshape(batch, candidates, nodes, users)
-        image = phase.conj()[:, :, None] * image
-        return image, (image.real * weight[:, :, None]).sum(-1).clamp(min=0)
+    phase, weight, slack = iterate.phase, iterate.weight, iterate.slack
+    level, upper, lower = iterate.level, iterate.upper, iterate.lower
+    amplitude = torch.where(erring, level, 1.0) if robust else torch.ones_like(level)
 
     best: Carried | None = None
-    for step in range(steps):
-        image, square = images()
+    for step in range(descent.steps):
+        image, square = _images(stacked, nodes, phase, weight)
         length = (square + temperature**2).sqrt()
-        if step >= steps - max(1, steps // 4):
-            best = better_beams(best, image, phase * weight, square, on, error_by_node, absent)
-        per_length = on / length
+        if step >= descent.last_quarter:
+            direction = phase * weight
+            best = better_beams(best, image, direction, square, amplitude, error_by_node, absent)
+
+        # Gradient and Hessian of the smoothed dual in the weights, with the phases held. `toward`
+        # is the gradient of the smoothed r_n, and the Hessian is a sum of products right^T left.
+        per_length = amplitude / length
         toward = image.real / length[..., None]
         slope = toward - error_by_node
-        gradient = (on[..., None] * slope).sum(2)
+        gradient = (amplitude[..., None] * slope).sum(2)
         mixed = torch.view_as_complex(
             (per_length @ flat).reshape(batch, candidates, users, users, 2)
         )
         hessian = (phase.conj()[..., :, None] * mixed * phase[..., None, :]).real
         left, right = toward * -per_length[..., None], toward
         if robust:
+            # The amplitude p_n and its two multipliers are eliminated: a term of rank one a node.
             stiffness = lower / level + upper / (1 - level)
             residual = length - weight @ error + temperature / level - temperature / (1 - level)
             soft = torch.where(erring, 1 / stiffness, 0.0)
@@ -80,6 +79,9 @@ def ascend(
             right = torch.cat([right, slope], 2)
             gradient = gradient + ((soft * residual)[..., None] * slope).sum(2)
         hessian = hessian + right.mT @ left
+
+        # One Newton step, with the slacks eliminated. The second right-hand side is the normal of
+        # the simplex, by which the step is brought back to a sum of zero.
         safe = weight + absent  # absent users: weight 0, a unit row, no step
         barrier = slack / safe
         hessian = hessian + torch.diag_embed(torch.where(present > 0, barrier, 1.0))
@@ -91,16 +93,13 @@ def ascend(
         ratio = slack_move / slack
         if robust:
             level_move = soft * (residual + (slope * move[:, :, None]).sum(-1))
-            upper_move = (temperature + upper * level_move) / (1 - level) - upper
-            lower_move = (temperature - lower * level_move) / level - lower
-            extra = [
-                level_move / level,
-                -level_move / (1 - level),
-                upper_move / upper,
-                lower_move / lower,
-            ]
-            ratio = torch.cat([ratio, *extra], -1)
-        # A candidate whose step is not finite stays where it is.
+            upper_move, lower_move, ratios = level_moves(
+                level, upper, lower, level_move, temperature
+            )
+            ratio = torch.cat([ratio, ratios], -1)
+
+        # Weights have a step length of their own. A candidate whose step is not finite stays where
+        # it is.
         sound = (move.isfinite().all(-1) & ratio.isfinite().all(-1))[..., None]
         move = torch.where(sound, move, 0.0)
         ratio = torch.where(sound, ratio, 0.0)
@@ -112,20 +111,47 @@ def ascend(
             level = level + torch.where(sound, reach * level_move, 0.0)
             upper = upper + torch.where(sound, reach * upper_move, 0.0)
             lower = lower + torch.where(sound, reach * lower_move, 0.0)
-            on = torch.where(erring, level, 1.0)
-        image, square = images()
+            amplitude = torch.where(erring, level, 1.0)
+
+        # Phases follow the signals that the new weights give: the minorise-maximise step.
+        image, square = _images(stacked, nodes, phase, weight)
         length = (square + temperature**2).sqrt()
-        signal = ((on / length)[..., None] * image).sum(2)
+        signal = ((amplitude / length)[..., None] * image).sum(2)
         modulus = signal.abs()
         phase = torch.where(modulus > TINY, phase * (signal / modulus.clamp(min=TINY)), phase)
-        temperature = max(temperature * cut, floor)
+        temperature = descent.cooled(temperature)
     assert best is not None
     return Iterate(phase, weight, slack, level, upper, lower), best, temperature
 
 
+def _images(stacked: Tensor, nodes: int, phase: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return e_k^* g_{k,n}^H v_n (B, s, N, K) and norm(v_n)^2 (B, s, N) of the candidates."""
+    image = ((phase * weight) @ stacked).reshape(*phase.shape[:2], nodes, phase.shape[2])
+    image = phase.conj()[:, :, None] * image
+    return image, (image.real * weight[:, :, None]).sum(-1).clamp(min=0)
+
+
+def level_moves(
+    level: Tensor, upper: Tensor, lower: Tensor, level_move: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the moves of both multipliers of a level, and the ratios that limit their steps."""
+    upper_move = (temperature + upper * level_move) / (1 - level) - upper
+    lower_move = (temperature - lower * level_move) / level - lower
+    ratios = (
+        level_move / level,
+        -level_move / (1 - level),
+        upper_move / upper,
+        lower_move / lower,
+    )
+    return upper_move, lower_move, torch.cat(ratios, -1)
+
+
 def within(ratio: Tensor) -> Tensor:
-    """Return the step length, at most 1, that takes at most 95 % off what must stay positive."""
-    return 0.95 / (-ratio).amax(-1, keepdim=True).clamp(min=0.95)
+    """Return the step length, at most 1, that keeps positive what must stay positive.
+
+    `ratio` (..., m) is move / value of the m numbers; (..., 1) is returned.
+    """
+    return LONGEST / (-ratio).amax(-1, keepdim=True).clamp(min=LONGEST)
 
 
 def better_beams(
@@ -133,17 +159,29 @@ def better_beams(
     image: Tensor,
     direction: Tensor,
     square: Tensor,
-    on: Tensor,
+    amplitude: Tensor,
     error_by_node: Tensor,
     absent: Tensor,
 ) -> Carried:
-    gain = on / square.sqrt().clamp(min=TINY)
+    """Return the beams of the iterate, or `best` where it is better.
+
+    Parameters
+    ----------
+    best
+        The best beams met so far, if any.
+    image, direction, square
+        (..., N, K), (..., K) and (..., N) of the iterate: what users receive of v_n up to their
+        phases, lambda_k e_k, and norm(v_n)^2.
+    amplitude
+        (..., N), norm(w_n).
+    error_by_node, absent
+        (..., N, K) error radii, and (..., K), 1 for padding.
+    """
+    gain = amplitude / square.sqrt().clamp(min=TINY)
     received = (gain[..., None] * image).sum(-2).abs()
-    used = torch.where(square > 0, on, 0.0)
+    used = torch.where(square > 0, amplitude, 0.0)
     loss = (used[..., None] * error_by_node).sum(-2)
     value = torch.where(absent > 0, torch.inf, received - loss).amin(-1)
     value = torch.where(value.isfinite(), value, -torch.inf)
-    if best is None:
-        return Carried(value, direction, gain)
-    now = Carried(value, direction, gain)
-    return now.where(value > best.value, best)
+    beams = Carried(value, direction, gain)
+    return beams if best is None else beams.where(value > best.value, best)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from finecast.solvers.beamforming.kernel.gram import Group, real_of
-from finecast.solvers.beamforming.kernel.steps import TINY
+from finecast.solvers.beamforming.kernel.steps import FIRST_LEVEL, FIRST_TEMPERATURE, TINY
 
 
-@dataclass
+@dataclass(frozen=True)
 class Iterate:
     """Where the search stands, s candidates per problem.
 
@@ -36,19 +36,20 @@ class Iterate:
     def to(self, dtype: torch.dtype) -> Iterate:
         """Return the same iterate in the precision of the complex `dtype`."""
         real = real_of(dtype)
-        rest = (self.weight, self.slack, self.level, self.upper, self.lower)
-        return Iterate(self.phase.to(dtype), *(x.to(real) for x in rest))
+        _, *reals = self._arrays()
+        return Iterate(self.phase.to(dtype), *(x.to(real) for x in reals))
 
     def pick(self, index: Tensor) -> Iterate:
         """Return candidates `index` (B, m) of every problem."""
-        parts = (self.phase, self.weight, self.slack, self.level, self.upper, self.lower)
         row = torch.arange(index.shape[0], device=index.device)[:, None]
-        return Iterate(*(x[row, index] for x in parts))
+        return Iterate(*(x[row, index] for x in self._arrays()))
 
     def take(self, index: Tensor) -> Iterate:
         """Return the problems `index` (m,) of the batch."""
-        parts = (self.phase, self.weight, self.slack, self.level, self.upper, self.lower)
-        return Iterate(*(x[index] for x in parts))
+        return Iterate(*(x[index] for x in self._arrays()))
+
+    def _arrays(self) -> tuple[Tensor, ...]:
+        return self.phase, self.weight, self.slack, self.level, self.upper, self.lower
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,15 @@ class Carried:
         )
 
 
-def start(group: Group, phase: Tensor, temperature: float) -> Iterate:
+def start(group: Group, phase: Tensor) -> Iterate:
     """Return the iterate with weights inverse to the users' total gains, at the given phases."""
     strength = torch.diagonal(group.gram, dim1=-2, dim2=-1).real.clamp(min=0).sqrt().sum(1)
     weight = group.present / strength.clamp(min=TINY)
     weight = (weight / weight.sum(-1, keepdim=True))[:, None, :].expand(phase.shape).contiguous()
-    slack = temperature / (weight + 1 - group.present[:, None])
-    level = torch.full((*phase.shape[:2], group.gram.shape[1]), 0.9).to(weight)
-    return Iterate(phase, weight, slack, level, temperature / (1 - level), temperature / level)
+    tau = FIRST_TEMPERATURE
+    slack = tau / (weight + 1 - group.present[:, None])
+    level = torch.full((*phase.shape[:2], group.gram.shape[1]), FIRST_LEVEL).to(weight)
+    return Iterate(phase, weight, slack, level, tau / (1 - level), tau / level)
 
 
 def initial_phases(group: Group, count: int, seed: int) -> Tensor:

@@ -20,13 +20,15 @@ from finecast.solvers.beamforming.kernel.gram import Group
 from finecast.solvers.beamforming.kernel.newton import settle
 from finecast.solvers.beamforming.kernel.small import search_one
 from finecast.solvers.beamforming.kernel.steps import (
+    CARRY,
     CLOSED,
+    FINISH,
     FIRST,
     FIRST_TEMPERATURE,
     NEAR,
+    SCREEN,
     SETTLE,
     SMALL,
-    STAGES,
 )
 
 
@@ -43,11 +45,12 @@ def search(
     if len(phases) <= SMALL and phases.device.type == "cpu":
         direction, gain = _one_by_one(group, phases, starts)
         return direction, gain, guess_from_beams(group, direction, gain)[0]
-    at = _proven(group, _straight(group, phases[:, :1], dtype))
-    left = at.left()
+    known = _proven(group, _straight(group, phases[:, :1], dtype))
+    left = known.left()
     if len(left):
-        at = at.put(left, _screened(group.take(left), phases[left], starts, dtype, at.take(left)))
-    return at.beams.direction[:, 0], at.beams.gain[:, 0], at.proof
+        hard = _screened(group.take(left), phases[left], starts, dtype, known.take(left))
+        known = known.put(left, hard)
+    return known.beams.direction[:, 0], known.beams.gain[:, 0], known.proof
 
 
 def search_again(
@@ -74,8 +77,8 @@ def search_again(
     signal = torch.linalg.solve_triangular(factor.mH, drawn.expand(len(matrix), -1, -1), upper=True)
     angle = signal.angle().nan_to_num().mT.contiguous()
     phases = torch.polar(torch.ones_like(angle), angle)
-    found = _screened(group, phases, starts, dtype, _proven(group, known))
-    return found.beams.direction[:, 0], found.beams.gain[:, 0]
+    beams = _screened(group, phases, starts, dtype, _proven(group, known)).beams
+    return beams.direction[:, 0], beams.gain[:, 0]
 
 
 @dataclass(frozen=True)
@@ -122,12 +125,10 @@ def _proven(group: Group, beams: Carried) -> _Proven:
 
 def _straight(group: Group, phase: Tensor, dtype: torch.dtype) -> Carried:
     """Follow one candidate per problem, phases (B, 1, K)."""
-    steps, cut, floor = FIRST
     rough = group.to(dtype)
-    at = start(rough, phase.to(dtype), FIRST_TEMPERATURE)
-    at, _, temperature = ascend(rough, at, FIRST_TEMPERATURE, cut, floor, steps)
-    steps, cut, floor = SETTLE
-    return settle(group, at.to(torch.complex128), temperature, cut, floor, steps)
+    iterate = start(rough, phase.to(dtype))
+    iterate, _, temperature = ascend(rough, iterate, FIRST_TEMPERATURE, FIRST)
+    return settle(group, iterate.to(torch.complex128), temperature, SETTLE)
 
 
 def _screened(
@@ -135,24 +136,21 @@ def _screened(
 ) -> _Proven:
     """Screen the candidates, carry the better half, finish the best; improve on what is known."""
     rough = group.to(dtype)
-    (steps, cut, floor), second, third = STAGES
-    at = start(rough, phases.to(dtype), FIRST_TEMPERATURE)
-    at, screened, temperature = ascend(rough, at, FIRST_TEMPERATURE, cut, floor, steps)
-    at = at.pick(screened.value.topk(starts, dim=1).indices)
-    steps, cut, floor = second
-    at, carried, temperature = ascend(rough, at, temperature, cut, floor, steps)
-    at = at.pick(carried.value.argmax(1, keepdim=True)).to(torch.complex128)
-    steps, cut, floor = SETTLE
-    best = settle(group, at, temperature, cut, floor, steps)
+    iterate = start(rough, phases.to(dtype))
+    iterate, screened, temperature = ascend(rough, iterate, FIRST_TEMPERATURE, SCREEN)
+    iterate = iterate.pick(screened.value.topk(starts, dim=1).indices)
+    iterate, carried, temperature = ascend(rough, iterate, temperature, CARRY)
+    iterate = iterate.pick(carried.value.argmax(1, keepdim=True)).to(torch.complex128)
+    best = settle(group, iterate, temperature, SETTLE)
     for rounded in (screened.best(), carried.best()):  # their values are in `dtype`
         best = best.where(best.value * (1 + 1e-5) > rounded.value, rounded)
     known = known.improved(group, best)
+    # Coupled steps go to any stationary point: the uncoupled way to the end is tried too.
     left = known.left()
     if len(left):
-        steps, cut, floor = third
-        part = group.take(left)
-        _, finished, _ = ascend(part, at.take(left), temperature, cut, floor, steps)
-        known = known.put(left, known.take(left).improved(part, finished))
+        hard = group.take(left)
+        _, finished, _ = ascend(hard, iterate.take(left), temperature, FINISH)
+        known = known.put(left, known.take(left).improved(hard, finished))
     return known
 
 
@@ -163,7 +161,7 @@ def _one_by_one(group: Group, phases: Tensor, starts: int) -> tuple[Tensor, Tens
     for i, users in enumerate((group.present > 0).numpy()):
         gram = np.ascontiguousarray(group.gram[i].numpy()[:, users][:, :, users])
         error, phase = group.error[i].numpy()[users], phases[i].numpy()[:, users]
-        (_, beams, gains), _ = search_one(gram, error, phase, starts, group.antennas)
-        direction[i, torch.from_numpy(users)] = torch.from_numpy(beams)
-        gain[i] = torch.from_numpy(gains)
+        beam, _ = search_one(gram, error, phase, starts, group.antennas)
+        direction[i, torch.from_numpy(users)] = torch.from_numpy(beam.direction)
+        gain[i] = torch.from_numpy(beam.gain)
     return direction, gain

@@ -1,6 +1,6 @@
 """One problem from end to end in NumPy: scaling, search, free certificate, judgement.
 
-The formulas and rounding allowances are those of `group.py`, `certificate.py` and `multicast.py`,
+The formulas and rounding allowances are those of `gram.py`, `certificate.py` and `multicast.py`,
 without a batch: torch's calls would cost more than the arithmetic. Problems out of the ordinary
 (silent ENs or users, gains or errors that need capping) are left to the batched way.
 """
@@ -97,8 +97,8 @@ def solve_one(
     phase = np.empty((2 * starts, users), complex)
     phase[:, order] = _phases(seed, users, 2 * starts)
 
-    (_, direction, gain), bound = search_one(gram, eps, phase, starts, antennas)
-    beams = _judged(g, eps, (direction @ per_node) * gain[:, None])
+    beam, bound = search_one(gram, eps, phase, starts, antennas)
+    beams = _judged(g, eps, (beam.direction @ per_node) * beam.gain[:, None])
     beamformer = beams * amplitude[:, None]
     snr = _worst_case(channel, error, beamformer) ** 2
     up = 1 + 1e-14

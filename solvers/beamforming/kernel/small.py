@@ -1,13 +1,14 @@
 """The search of `search.py` for one problem at a time, in NumPy.
 
 A step on arrays of a few dozen entries costs what calling it costs, and NumPy's calls are several
-times cheaper than torch's. Same formulas (`ascent.py`, `newton.py`), same schedule, same starts,
-always double precision.
+times cheaper than torch's. Formulas (`ascent.py`, `newton.py`), schedule and starts are the same;
+everything is in double precision.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,25 +16,37 @@ from scipy.linalg.lapack import dgesv
 
 from finecast.problem.arrays import ComplexArray, FloatArray
 from finecast.solvers.beamforming.kernel.steps import (
+    CARRY,
     CLOSED,
     COUPLING,
+    FINISH,
     FIRST,
+    FIRST_LEVEL,
     FIRST_TEMPERATURE,
+    LONGEST,
     PHASED,
+    SCREEN,
     SETTLE,
-    STAGES,
     TINY,
     TURN,
+    Descent,
 )
 from finecast.solvers.rounding import ROUNDOFF
 
-Beam = tuple[float, ComplexArray, FloatArray]
-"""u, direction (K,) and gain (N,): w_n = gain_n sum_k direction_k g_{k,n}."""
 
-NONE: Beam = (-np.inf, np.zeros(0, complex), np.zeros(0))
+class Beam(NamedTuple):
+    """One beam: w_n = gain_n sum_k direction_k g_{k,n}, direction (K,) and gain (N,)."""
+
+    value: float
+    """u, the worst-case amplitude."""
+    direction: ComplexArray
+    gain: FloatArray
 
 
-@dataclass
+NONE = Beam(-np.inf, np.zeros(0, complex), np.zeros(0))
+
+
+@dataclass(frozen=True)
 class State:
     """Candidates of one problem, see `candidates.Iterate`: phase (s, K), ..., level (s, N)."""
 
@@ -79,47 +92,46 @@ def search_one(
         Length of the inner products behind gram.
     """
     with np.errstate(all="ignore"):
-        at = _start(gram, phase[:1])
-        at, _, tau = _follow(gram, error, at, FIRST_TEMPERATURE, *FIRST, coupled=False)
-        _, best, _ = _follow(gram, error, at, tau, *SETTLE, coupled=True)
+        # The straight try: one candidate, which is proven optimal more often than not.
+        state = _start(gram, phase[:1])
+        state, _, tau = _follow(gram, error, state, FIRST_TEMPERATURE, FIRST, coupled=False)
+        _, best, _ = _follow(gram, error, state, tau, SETTLE, coupled=True)
         bound = free_bound(gram, error, antennas, best)
-        if best[0] * (1 + CLOSED) >= bound:
+        if best.value * (1 + CLOSED) >= bound:
             return best, bound
-        first, second, third = STAGES
-        at, value, screened, tau = _ascend(
-            gram, error, _start(gram, phase), FIRST_TEMPERATURE, *first
+
+        # All candidates are screened, the better half goes on, the best one is settled.
+        state, value, screened, tau = _ascend(
+            gram, error, _start(gram, phase), FIRST_TEMPERATURE, SCREEN
         )
-        keep = np.argsort(-value, kind="stable")[:starts]
-        at, value, carried, tau = _ascend(gram, error, at.pick(keep), tau, *second)
-        at = at.pick(np.array([value.argmax()]))
-        _, settled, _ = _follow(gram, error, at, tau, *SETTLE, coupled=True)
-        best = max(best, screened, carried, settled, key=lambda beam: beam[0])
+        better_half = np.argsort(-value, kind="stable")[:starts]
+        state, value, carried, tau = _ascend(gram, error, state.pick(better_half), tau, CARRY)
+        state = state.pick(np.array([value.argmax()]))
+        _, settled, _ = _follow(gram, error, state, tau, SETTLE, coupled=True)
+        best = max(best, screened, carried, settled, key=lambda beam: beam.value)
         bound = min(bound, free_bound(gram, error, antennas, best))
-        if best[0] * (1 + CLOSED) >= bound:
+        if best.value * (1 + CLOSED) >= bound:
             return best, bound
-        _, finished, _ = _follow(gram, error, at, tau, *third, coupled=False)
-        best = max(best, finished, key=lambda beam: beam[0])
+
+        # Coupled steps go to any stationary point: the uncoupled way to the end is tried too.
+        _, finished, _ = _follow(gram, error, state, tau, FINISH, coupled=False)
+        best = max(best, finished, key=lambda beam: beam.value)
         return best, min(bound, free_bound(gram, error, antennas, best))
 
 
 def _start(gram: ComplexArray, phase: ComplexArray) -> State:
+    """Return the candidates at the given phases (s, K), as `candidates.start` does."""
     nodes = len(gram)
     strength = np.sqrt(np.maximum(np.einsum("nkk->nk", gram).real, 0)).sum(0)
     weight = 1 / np.maximum(strength, TINY)
     weight = np.tile(weight / weight.sum(), (len(phase), 1))
-    level = np.full((len(phase), nodes), 0.9)
+    level = np.full((len(phase), nodes), FIRST_LEVEL)
     tau = FIRST_TEMPERATURE
     return State(phase, weight, tau / weight, level, tau / (1 - level), tau / level)
 
 
 def _ascend(
-    gram: ComplexArray,
-    error: FloatArray,
-    at: State,
-    tau: float,
-    steps: int,
-    cut: float,
-    floor: float,
+    gram: ComplexArray, error: FloatArray, state: State, tau: float, descent: Descent
 ) -> tuple[State, FloatArray, Beam, float]:
     """Take steps of `ascent.ascend`; return state, values (s,), the best beams met, and tau.
 
@@ -131,26 +143,28 @@ def _ascend(
     per_node = error.T
     erring = error.any(0)
     robust = bool(erring.any())
-    phase, weight, slack = at.phase, at.weight, at.slack
-    level, upper, lower = at.level, at.upper, at.lower
-    on = np.where(erring, level, 1.0)
+    phase, weight, slack = state.phase, state.weight, state.slack
+    level, upper, lower = state.level, state.upper, state.lower
+    amplitude = np.where(erring, level, 1.0)
     candidates = len(phase)
     value, best = np.full(candidates, -np.inf), NONE
     right = np.ones((candidates, users, 2))
     conjugate, direction = phase.conj(), phase * weight
     image = conjugate[:, None] * (direction @ stacked).reshape(-1, nodes, users)
     square = np.maximum((image.real @ weight[..., None])[..., 0], 0)
-    for step in range(steps):
-        if step >= steps - max(1, steps // 4):
-            gain = on / np.sqrt(np.maximum(square, TINY))
+    for step in range(descent.steps):
+        if step >= descent.last_quarter:
+            gain = amplitude / np.sqrt(np.maximum(square, TINY))
             received = np.abs((gain[:, None] @ image)[:, 0])
-            now = (received - on @ per_node if robust else received).min(-1)
-            value = np.fmax(value, now)
-            top = int(now.argmax())
-            if now[top] > best[0]:
-                best = float(now[top]), direction[top], gain[top]
+            reached = (received - amplitude @ per_node if robust else received).min(-1)
+            value = np.fmax(value, reached)
+            top = int(reached.argmax())
+            if reached[top] > best.value:
+                best = Beam(float(reached[top]), direction[top], gain[top])
+
+        # Gradient and Hessian of the smoothed dual in the weights, with the phases held.
         length = np.sqrt(square + tau * tau)
-        per_length = on / length
+        per_length = amplitude / length
         toward = image.real / length[..., None]
         mixed = (per_length @ flat).reshape(candidates, users, users)
         hessian = (conjugate[..., None] * mixed * phase[:, None]).real
@@ -160,33 +174,38 @@ def _ascend(
             residual = length - weight @ error + tau / level - tau / (1 - level)
             soft = np.where(erring, 1 / (lower / level + upper / (1 - level)), 0.0)
             hessian += slope.swapaxes(1, 2) @ (slope * soft[..., None])
-            gradient = ((on + soft * residual)[:, None] @ slope)[:, 0]
+            gradient = ((amplitude + soft * residual)[:, None] @ slope)[:, 0]
         else:
             gradient = toward.sum(1)
+
+        # One Newton step along the simplex.
         barrier = slack / weight
         hessian.reshape(candidates, -1)[:, :: users + 1] += barrier
-        rest = tau / weight
-        right[..., 0] = rest - gradient
+        centred = tau / weight
+        right[..., 0] = centred - gradient
         try:
             solved = np.linalg.solve(hessian, right)
         except np.linalg.LinAlgError:  # keep the best met so far
             break
         move, shift = solved[..., 0], solved[..., 1]
         move = move - (move.sum(-1) / shift.sum(-1))[:, None] * shift
-        slack_move = rest - slack - barrier * move
+        slack_move = centred - slack - barrier * move
         largest = (-slack_move / slack).max(-1, keepdims=True)
         if robust:
             level_move = soft * (residual + (slope @ move[..., None])[..., 0])
             level, upper, lower, largest = _levels(level, upper, lower, level_move, tau, largest)
-            on = np.where(erring, level, 1.0)
-        weight = weight + 0.95 / np.maximum((-move / weight).max(-1, keepdims=True), 0.95) * move
-        slack = slack + 0.95 / np.maximum(largest, 0.95) * slack_move
+            amplitude = np.where(erring, level, 1.0)
+        longest = np.maximum((-move / weight).max(-1, keepdims=True), LONGEST)
+        weight = weight + LONGEST / longest * move
+        slack = slack + LONGEST / np.maximum(largest, LONGEST) * slack_move
+
+        # Phases follow the signals that the new weights give: the minorise-maximise step.
         direction = phase * weight
         image = conjugate[:, None] * (direction @ stacked).reshape(-1, nodes, users)
         square = np.maximum((image.real @ weight[..., None])[..., 0], 0)
-        signal = ((on / np.sqrt(square + tau * tau))[:, None] @ image)[:, 0] + TINY
+        signal = ((amplitude / np.sqrt(square + tau * tau))[:, None] @ image)[:, 0] + TINY
         phase = phase * (signal / np.abs(signal))
-        tau = max(tau * cut, floor)
+        tau = descent.cooled(tau)
         conjugate, direction = phase.conj(), phase * weight
         image = conjugate[:, None] * (direction @ stacked).reshape(-1, nodes, users)
         square = np.maximum((image.real @ weight[..., None])[..., 0], 0)
@@ -196,17 +215,16 @@ def _ascend(
 def _follow(
     gram: ComplexArray,
     error: FloatArray,
-    at: State,
+    state: State,
     tau: float,
-    steps: int,
-    cut: float,
-    floor: float,
+    descent: Descent,
     *,
     coupled: bool,
 ) -> tuple[State, Beam, float]:
     """Take steps of `newton.settle`, or uncoupled ones of `ascent.ascend`, from one candidate.
 
-    Returns the state, the best beams met (in the last quarter if uncoupled) and tau.
+    Returns the state, the best beams met (in the last quarter if uncoupled) and tau. What does
+    not change is allocated once: a step costs its calls.
     """
     nodes, users, _ = gram.shape
     size = 2 * users if coupled else users
@@ -217,41 +235,47 @@ def _follow(
     padding[:, :users] = per_node
     erring = error.any(0)
     robust = bool(erring.any())
-    still = 1.0 - erring
-    phase, weight, slack = at.phase[0], at.weight[0], at.slack[0]
-    level, upper, lower = at.level[0], at.upper[0], at.lower[0]
-    on = level * erring + still
+    faultless = 1.0 - erring
+    phase, weight, slack = state.phase[0], state.weight[0], state.slack[0]
+    level, upper, lower = state.level[0], state.upper[0], state.lower[0]
+    amplitude = level * erring + faultless
     best = NONE
     toward = np.empty((nodes, size))
     hessian = np.empty((size, size), order="F")
     diagonal = hessian.T.reshape(-1)[:: size + 1]
     right = np.zeros((size, 2), order="F")
-    right[:users, 1] = 1
-    first = 0 if coupled else steps - max(1, steps // 4)
-    for step in range(steps + 1):
+    right[:users, 1] = 1  # the normal of the simplex
+    judged_from = 0 if coupled else descent.last_quarter
+    for step in range(descent.steps + 1):
         direction = phase * weight
         image = phase.conj() * (stacked @ direction).reshape(nodes, users)
         square = image.real @ weight
         if step and not coupled:
-            signal = (on / np.sqrt(np.abs(square) + tau * tau)) @ image + TINY
+            # Phases follow the signals that the new weights give: the minorise-maximise step.
+            signal = (amplitude / np.sqrt(np.abs(square) + tau * tau)) @ image + TINY
             phase = phase * (signal / np.abs(signal))
             direction = phase * weight
             image = phase.conj() * (stacked @ direction).reshape(nodes, users)
             square = image.real @ weight
         square = np.maximum(square, TINY)
-        if step >= first:
-            gain = on / np.sqrt(square)
+
+        # The beams of this iterate, and the dual value for their phases, which they cannot exceed.
+        if step >= judged_from:
+            gain = amplitude / np.sqrt(square)
             received = np.abs(gain @ image)
-            value = float((received - on @ per_node if robust else received).min())
-            if value > best[0]:
-                best = value, direction, gain
+            value = float((received - amplitude @ per_node if robust else received).min())
+            if value > best.value:
+                best = Beam(value, direction, gain)
             dual = np.maximum(np.sqrt(square) - per_node @ weight, 0).sum()
             if value * (1 + PHASED) >= dual:  # as good as these phases allow
                 break
-        if step == steps:
+        if step == descent.steps:
             break
+
+        # Gradient and Hessian; coupled, in the real coordinates (lambda, phi), in which a complex
+        # matrix M becomes [[Re, -Im], [Im, Re]].
         length = np.sqrt(square + tau * tau)
-        per_length = on / length
+        per_length = amplitude / length
         conjugate = phase.conj()
         mixed = (per_length @ flat).reshape(users, users) * (conjugate[:, None] * phase)
         toward[:, :users] = image.real
@@ -263,8 +287,9 @@ def _follow(
             hessian[users:, users:] = COUPLING * mixed.real
         toward /= length[:, None]
         slope = toward - padding
-        gradient = on @ slope
+        gradient = amplitude @ slope
         if robust:
+            # The amplitude p_n and its two multipliers are eliminated: a term of rank one a node.
             residual = length - per_node @ weight + tau / level - tau / (1 - level)
             soft = erring / (lower / level + upper / (1 - level))
             scaled = slope * np.sqrt(soft)[:, None]
@@ -272,22 +297,26 @@ def _follow(
             gradient += (soft * residual) @ slope
         toward *= np.sqrt(per_length)[:, None]
         hessian -= toward.T @ toward
-        barrier, rest = slack / weight, tau / weight
+
+        # One Newton step, with the slacks eliminated. Turning a phase costs what its user
+        # receives, so the lower block gets a negative diagonal. The weights' step is brought back
+        # to a sum of zero by the second solution.
+        barrier, centred = slack / weight, tau / weight
         diagonal[:users] += barrier
         if coupled:
             diagonal[users:] -= np.abs(per_length @ image) / weight
         right[:, 0] = -gradient
-        right[:users, 0] += rest
+        right[:users, 0] += centred
         solved = dgesv(hessian, right)[2]
-        both, shift = solved.T
-        both = both - (both[:users].sum() / shift[:users].sum()) * shift
-        move = both[:users]
-        slack_move = rest - slack - barrier * move
+        free, shift = solved.T
+        newton = free - (free[:users].sum() / shift[:users].sum()) * shift
+        move = newton[:users]
+        slack_move = centred - slack - barrier * move
         limit = (slack_move / slack).min()
         if not np.isfinite(limit):  # keep the best met so far
             break
         if robust:
-            level_move = soft * (residual + slope @ both)
+            level_move = soft * (residual + slope @ newton)
             room = 1 - level
             upper_move = (tau + upper * level_move) / room - upper
             lower_move = (tau - lower * level_move) / level - lower
@@ -298,17 +327,20 @@ def _follow(
                 lower_move / lower,
             )
             limit = min(limit, np.concatenate(limits).min())
-        reach = 0.95 / max(-limit, 0.95)
+
+        # Slacks and levels go as far as all of them stay positive; weights have their own length.
+        reach = LONGEST / max(-limit, LONGEST)
         slack = slack + reach * slack_move
         if robust:
             level = level + reach * level_move
             upper = upper + reach * upper_move
             lower = lower + reach * lower_move
-            on = level * erring + still
+            amplitude = level * erring + faultless
         if coupled:
-            phase = phase * np.exp(1j * np.minimum(np.maximum(both[users:] / weight, -TURN), TURN))
-        weight = weight + 0.95 / max(-(move / weight).min(), 0.95) * move
-        tau = max(tau * cut, floor)
+            turn = newton[users:] / weight
+            phase = phase * np.exp(1j * np.minimum(np.maximum(turn, -TURN), TURN))
+        weight = weight + LONGEST / max(-(move / weight).min(), LONGEST) * move
+        tau = descent.cooled(tau)
     state = State(*(x[None] for x in (phase, weight, slack, level, upper, lower)))
     return state, best, tau
 
@@ -329,8 +361,8 @@ def _levels(
         np.maximum(-move / level, move / above),
         np.maximum(-upper_move / upper, -lower_move / lower),
     )
-    largest = np.maximum(largest, ratios.max(-1, keepdims=largest.ndim > 0))
-    reach = 0.95 / np.maximum(largest, 0.95)
+    largest = np.maximum(largest, ratios.max(-1, keepdims=True))
+    reach = LONGEST / np.maximum(largest, LONGEST)
     return (
         level + reach * move,
         upper + reach * upper_move,
@@ -340,17 +372,28 @@ def _levels(
 
 
 def free_bound(gram: ComplexArray, error: FloatArray, antennas: int, beam: Beam) -> float:
-    """Return the free certificate on u of beams, `guess_from_beams` and `closed` of one group."""
+    """Return the free certificate on u of a beam: `guess_from_beams` and `closed` for one group.
+
+    Parameters
+    ----------
+    gram, error, antennas
+        As for `search_one`.
+    beam
+        Any beam; a good one gives a tight bound.
+    """
     nodes, users, _ = gram.shape
-    _, direction, gain = beam
     gamma = 4 * (antennas + nodes + 9 * users + 16) * ROUNDOFF
-    image = gram @ direction
-    length = np.sqrt(np.maximum((image @ direction.conj()).real, 0))
-    weight = np.abs(direction)
-    slope = np.maximum(weight / (2 * np.maximum(np.abs(gain @ image), 1e-6)), 1e-14)
+
+    # The dual guess that belongs to the beam.
+    image = gram @ beam.direction
+    length = np.sqrt(np.maximum((image @ beam.direction.conj()).real, 0))
+    weight = np.abs(beam.direction)
+    slope = np.maximum(weight / (2 * np.maximum(np.abs(beam.gain @ image), 1e-6)), 1e-14)
     weight = weight / weight.sum()
     loss = weight @ error
     price = np.maximum(np.maximum(length / 2, 1e-12), loss)  # a price up to the loss is free
+
+    # Scaled by a proven eigenvalue it is feasible.
     root = np.sqrt(slope)
     matrix = np.tensordot(1 / price, gram, 1) * (root[:, None] * root)
     if not np.isfinite(matrix).all():
@@ -363,13 +406,15 @@ def free_bound(gram: ComplexArray, error: FloatArray, antennas: int, beam: Beam)
     except np.linalg.LinAlgError:
         top = trace
     slope = slope / max(top + gamma * trace, 1e-30)
+
+    # The common scale of slopes and prices is free: a few steps towards the best one.
     spread = (weight**2 / (4 * slope)).sum()
-    best, factor = np.inf, 1.0
+    bound, factor = np.inf, 1.0
     for _ in range(4 if error.any() else 2):
         trial = np.maximum(price * factor, loss)
         priced, lost = trial.sum(), loss.sum()
         value = spread / factor + np.maximum(trial - loss, 0).sum()
-        best = min(best, value + gamma * (spread / factor + priced + lost))
+        bound = min(bound, value + gamma * (spread / factor + priced + lost))
         paying = price[price * factor >= loss].sum()
         factor = min(max(np.sqrt(spread / max(paying, 1e-30)), 1e-6), 1e6)
-    return float(best) if np.isfinite(best) else np.inf
+    return float(bound) if np.isfinite(bound) else np.inf

@@ -2,23 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Newton steps with a falling temperature.
+
+    Attributes
+    ----------
+    steps
+        Number of steps.
+    cut
+        Factor on the temperature after every step.
+    floor
+        Least temperature.
+    """
+
+    steps: int
+    cut: float
+    floor: float
+
+    @property
+    def last_quarter(self) -> int:
+        """The first step of the last quarter, in which beams are judged."""
+        return self.steps - max(1, self.steps // 4)
+
+    def cooled(self, temperature: float) -> float:
+        """Return the temperature of the next step."""
+        return max(temperature * self.cut, self.floor)
+
+
 FIRST_TEMPERATURE = 0.1
 """Temperature of the first Newton step; u is scaled to at most 1."""
 
-FIRST = (14, 0.6, 1e-5)
-"""Newton steps, factor on the temperature per step and its floor of the first try: from equal
-phases only. On UMi channels more than half of the problems end there, proven optimal."""
+FIRST_LEVEL = 0.9
+"""Amplitude norm(w_n) that ENs with errors start from, of at most 1."""
 
-STAGES = ((10, 0.7, 1e-5), (6, 0.6, 1e-5), (16, 0.45, 1e-9))
-"""The same for the full search: screening twice the `starts` candidates, carrying the better half,
-finishing the best in double precision. Measured on UMi and equal-gain Rayleigh channels: a faster
-cut before the last stage loses good candidates."""
+FIRST = Descent(14, 0.6, 1e-5)
+"""The first try, from equal phases only. On UMi channels more than half of the problems end there,
+proven optimal."""
 
-SETTLE = (7, 0.15, 1e-9)
-"""The same for Newton's method on weights and phases together, in double precision."""
+SCREEN = Descent(10, 0.7, 1e-5)
+"""The full search, first stage: twice the `starts` candidates are screened."""
+
+CARRY = Descent(6, 0.6, 1e-5)
+"""Second stage: the better half goes on. A faster cut in these two stages loses good candidates, as
+measured on UMi and equal-gain Rayleigh channels."""
+
+FINISH = Descent(16, 0.45, 1e-9)
+"""Third stage: the best candidate is finished in double precision."""
+
+SETTLE = Descent(7, 0.15, 1e-9)
+"""Newton's method on weights and phases together, in double precision."""
+
+LONGEST = 0.95
+"""A step takes at most this share off a number that must stay positive."""
 
 COUPLING = 0.999
-"""Share of the coupling between phases that Newton's method sees: below 1 because turning all
+"""Share of the coupling between phases that Newton's method sees. It is below 1 because turning all
 phases together changes nothing, which would make the system singular."""
 
 TURN = 0.5

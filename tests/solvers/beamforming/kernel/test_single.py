@@ -11,7 +11,7 @@ from finecast.solvers.beamforming.kernel.certificate import closed, guess_from_b
 from finecast.solvers.beamforming.kernel.gram import Group
 from finecast.solvers.beamforming.kernel.multicast import solve_multicast
 from finecast.solvers.beamforming.kernel.single import solve_few
-from finecast.solvers.beamforming.kernel.small import free_bound
+from finecast.solvers.beamforming.kernel.small import Beam, free_bound
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
@@ -31,7 +31,7 @@ def test_free_bound_is_that_of_the_batch(share: float) -> None:
         )
         ones = torch.ones(1, 3, dtype=torch.float64)
         expected, _ = closed(group, guess, 0 * ones, ones)
-        found = free_bound(gram, error, 2, (0.0, direction, gain))
+        found = free_bound(gram, error, 2, Beam(0.0, direction, gain))
         np.testing.assert_allclose(found, expected[0].item(), rtol=1e-12)
 
 

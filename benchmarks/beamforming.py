@@ -19,6 +19,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import torch
 
 from finecast.problem.channel import draw_channels
 from finecast.problem.network import dbm_to_w, drop_users, hexagonal_positions, thermal_noise_w
-from finecast.solvers.beamforming.kernel.multicast import certify, solve_multicast
+from finecast.solvers.beamforming.kernel.multicast import MulticastOptions, certify, solve_multicast
 from finecast.solvers.beamforming.sca import solve_sca
 from finecast.solvers.beamforming.sdr import solve_relaxation, solve_sdr
 from finecast.solvers.beamforming.worst_case import normal_form
@@ -151,17 +152,16 @@ def measure(
     relaxation by CVXPY. `over_reference`: achieved over the reference's best.
     """
     g, eps, power = draw(channel, batch, users, nodes, antennas, error, seed)
-    common: dict[str, Any] = {"starts": starts, "seed": seed, "device": device}
-    free = solve_multicast(g, eps, power, **common)
-    free_s = least_time(lambda: solve_multicast(g, eps, power, **common), repetitions)
+    quick = MulticastOptions(starts=starts, seed=seed, device=device)
+    thorough = replace(quick, tolerance=tolerance, boxes=boxes)
+    free = solve_multicast(g, eps, power, quick)
+    free_s = least_time(lambda: solve_multicast(g, eps, power, quick), repetitions)
     began = time.perf_counter()
-    tight = solve_multicast(g, eps, power, tolerance=tolerance, boxes=boxes, **common)
+    tight = solve_multicast(g, eps, power, thorough)
     tight_s = time.perf_counter() - began
     one_s = np.median(
         [
-            least_time(
-                lambda i=i: solve_multicast(g[i : i + 1], eps[i : i + 1], power, **common), 20
-            )
+            least_time(lambda i=i: solve_multicast(g[i : i + 1], eps[i : i + 1], power, quick), 20)
             for i in range(min(batch, 15))
         ]
     )
@@ -205,7 +205,8 @@ def compare(
             polished = solve_sca(channel, error, power, start=relaxed.beamformer, seed=seed)
             best.append(max(relaxed.snr, polished.snr))
     wall_s = time.perf_counter() - began
-    certified = certify(g, eps, power, tolerance=tolerance, seed=seed).relaxation.numpy()
+    tight = MulticastOptions(tolerance=tolerance, seed=seed)
+    certified = certify(g, eps, power, tight).relaxation.numpy()
     values = np.array([relaxation_value(h, e, power) for h, e in zip(g, eps, strict=True)])
     over = certified[values > 0] / values[values > 0]
     return {

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
-from finecast.solvers.beamforming.kernel.multicast import solve_multicast
+from finecast.solvers.beamforming.kernel.multicast import MulticastOptions, solve_multicast
 from finecast.solvers.beamforming.worst_case import Multicast
 
 KERNEL = "multicast"
@@ -92,12 +92,9 @@ def solve_messages(
             channel,
             error,
             power,
+            MulticastOptions(starts=starts, tolerance=TOLERANCE, boxes=BOXES, seed=seed),
             node_mask=node_mask,
             user_mask=user_mask,
-            starts=starts,
-            tolerance=TOLERANCE,
-            boxes=BOXES,
-            seed=seed,
         )
     beamformer, snr = np.asarray(batch.beamformer), np.asarray(batch.snr)
     if name != KERNEL:

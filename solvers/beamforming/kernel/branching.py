@@ -8,22 +8,60 @@ branch-and-bound whose largest open bound is certified.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from finecast.solvers.beamforming.kernel.certificate import BeamDual
+from finecast.solvers.beamforming.kernel.certificate import BeamDual, Box
 from finecast.solvers.beamforming.kernel.gram import Group
-from finecast.solvers.beamforming.kernel.interior_point import refine
+from finecast.solvers.beamforming.kernel.interior_point import Reached, refine
 
 WIDTH = 4
 """Boxes of a problem that are split per round: a little best-first order for a lot of batching."""
 
 
+@dataclass(frozen=True)
+class _Leaves:
+    """Boxes that together cover all beams of their problems.
+
+    Attributes
+    ----------
+    owner
+        (m,) the problem that a box belongs to.
+    box
+        The amplitudes, m boxes.
+    value
+        (m,) certified bound on u of beams in the box.
+    point
+        The dual points behind `value`.
+    """
+
+    owner: Tensor
+    box: Box
+    value: Tensor
+    point: BeamDual
+
+    def take(self, index: Tensor) -> _Leaves:
+        """Return the boxes that `index`, or a mask, selects."""
+        return _Leaves(
+            self.owner[index], self.box.take(index), self.value[index], self.point.take(index)
+        )
+
+    def joined(self, more: _Leaves) -> _Leaves:
+        """Return these boxes followed by `more`."""
+        return _Leaves(
+            torch.cat([self.owner, more.owner]),
+            self.box.joined(more.box),
+            torch.cat([self.value, more.value]),
+            self.point.joined(more.point),
+        )
+
+
 def branch(
     group: Group,
     root: BeamDual,
-    received: Tensor,
-    achieved: Tensor,
+    reached: Reached,
     bound: Tensor,
     tolerance: float,
     boxes: int,
@@ -32,14 +70,16 @@ def branch(
 
     Parameters
     ----------
+    group
+        The problems.
     root
         Dual points of the whole intervals, where every box starts from.
-    received
-        (B, K) |y_k| of the best beams known.
-    achieved, bound
-        (B,) their u and the bounds so far.
+    reached
+        What the best beams known reach.
+    bound
+        (B,) the bounds on u so far.
     tolerance
-        Relative, on u: a problem is finished when its bound is within it of `achieved`.
+        Relative, on u: a problem is finished when its bound is within it of what is reached.
     boxes
         How many boxes may be examined per problem, the root included.
 
@@ -47,53 +87,47 @@ def branch(
     -------
     (B,) bounds on u and (B,) int64 how many boxes were examined.
     """
-    batch, _, nodes = group.error.shape
-    owner = torch.arange(batch, device=bound.device)  # which problem an open box belongs to
-    low = torch.zeros(batch, nodes, dtype=torch.float64, device=bound.device)
-    high = torch.ones_like(low)
-    value, point = bound, root
-    examined = torch.ones_like(owner)
-    aim = (1 + tolerance) * achieved
+    problems = torch.arange(len(bound), device=bound.device)
+    leaves = _Leaves(problems, Box.whole(group), bound, root)
+    examined = torch.ones_like(problems)
+    enough = (1 + tolerance) * reached.value
     while True:
-        node, gain = _loosest(group, point, owner, low, high, tolerance * value)
-        worth = (value > aim[owner]) & (gain > 0.1 * tolerance * value)
+        # Split what keeps its problem open and can gain by it.
+        node, gain = _loosest(group, leaves, tolerance * leaves.value)
+        above = leaves.value > enough[leaves.owner]
+        worth = above & (gain > 0.1 * tolerance * leaves.value)
         # A problem whose largest box cannot be split is as tight as branching makes it.
-        stuck = torch.zeros(batch, dtype=torch.bool, device=bound.device)
-        stuck[owner[(value > aim[owner]) & ~worth]] = True
-        worth &= ~stuck[owner] & (examined[owner] + 2 <= boxes)
-        chosen = _largest(owner, torch.where(worth, value, -torch.inf), WIDTH)
+        stuck = torch.zeros_like(problems, dtype=torch.bool)
+        stuck[leaves.owner[above & ~worth]] = True
+        worth &= ~stuck[leaves.owner] & (examined[leaves.owner] + 2 <= boxes)
+        chosen = _largest(leaves.owner, torch.where(worth, leaves.value, -torch.inf), WIDTH)
         if not len(chosen):
             break
-        row = torch.arange(len(chosen), device=bound.device)
-        middle = (low[chosen] + high[chosen])[row, node[chosen]] / 2
-        below, above = high[chosen], low[chosen]
-        below[row, node[chosen]] = middle
-        above[row, node[chosen]] = middle
-        halves = chosen.repeat(2)
-        mine = owner[halves]
-        lows, highs = torch.cat([low[chosen], above]), torch.cat([below, high[chosen]])
-        found, better = refine(
-            group.take(mine),
-            point.take(halves),
-            received[mine],
-            achieved[mine],
-            lows,
-            highs,
-            tolerance / 2,
+
+        # Bound both halves. A half's bound is no more than that of its whole.
+        box = _halves(leaves.box.take(chosen), node[chosen])
+        twice = chosen.repeat(2)
+        owner = leaves.owner[twice]
+        value, point = refine(
+            group.take(owner), leaves.point.take(twice), reached.take(owner), box, tolerance / 2
         )
-        examined = examined.index_add(0, mine, torch.ones_like(mine))
-        rest = torch.ones_like(owner, dtype=torch.bool)
-        rest[chosen] = False
-        kept = point.take(rest)
-        value = torch.cat([value[rest], torch.minimum(found, value[halves])])
-        owner = torch.cat([owner[rest], mine])
-        low, high = torch.cat([low[rest], lows]), torch.cat([high[rest], highs])
-        point = BeamDual(
-            torch.cat([kept.weight, better.weight]),
-            torch.cat([kept.slope, better.slope]),
-            torch.cat([kept.price, better.price]),
-        )
-    return achieved.scatter_reduce(0, owner, value, "amax"), examined
+        examined = examined.index_add(0, owner, torch.ones_like(owner))
+        unsplit = torch.ones_like(leaves.owner, dtype=torch.bool)
+        unsplit[chosen] = False
+        value = torch.minimum(value, leaves.value[twice])
+        leaves = leaves.take(unsplit).joined(_Leaves(owner, box, value, point))
+    # A problem's bound is that of its largest box, and not below what its beams reach.
+    return reached.value.scatter_reduce(0, leaves.owner, leaves.value, "amax"), examined
+
+
+def _halves(box: Box, node: Tensor) -> Box:
+    """Return the lower halves of m boxes, split at the middle of EN `node` (m,), then the upper."""
+    row = torch.arange(len(node), device=node.device)
+    middle = (box.low + box.high)[row, node] / 2
+    below, above = box.high.clone(), box.low.clone()
+    below[row, node] = middle
+    above[row, node] = middle
+    return Box(box.low, below).joined(Box(above, box.high))
 
 
 def _largest(owner: Tensor, value: Tensor, count: int) -> Tensor:
@@ -101,21 +135,20 @@ def _largest(owner: Tensor, value: Tensor, count: int) -> Tensor:
     order = torch.argsort(value, descending=True, stable=True)
     order = order[torch.argsort(owner[order], stable=True)]
     sorted_owner = owner[order]
-    first = torch.searchsorted(sorted_owner, sorted_owner, right=False)
-    place = torch.arange(len(order), device=owner.device) - first
-    return order[(place < count) & value[order].isfinite()]
+    begins = torch.searchsorted(sorted_owner, sorted_owner, right=False)
+    rank = torch.arange(len(order), device=owner.device) - begins
+    return order[(rank < count) & value[order].isfinite()]
 
 
-def _loosest(
-    group: Group, point: BeamDual, owner: Tensor, low: Tensor, high: Tensor, tie: Tensor
-) -> tuple[Tensor, Tensor]:
+def _loosest(group: Group, leaves: _Leaves, tie: Tensor) -> tuple[Tensor, Tensor]:
     """Return the EN of every box whose chord is off by most, and by how much at most.
 
-    Only ENs count whose two ends (D h^2 - c h and D l^2 - c l) tie: elsewhere the relaxation has
-    the EN at an end of its interval, where the chord is exact.
+    Only ENs count whose two ends (D h^2 - c h and D l^2 - c l) tie, up to `tie` (m,): elsewhere
+    the relaxation has the EN at an end of its interval, where the chord is exact.
     """
-    loss = (point.weight[:, None] @ group.error[owner])[:, 0]
-    lead = (high - low) * (point.price * (high + low) - loss)
+    low, high = leaves.box.low, leaves.box.high
+    loss = (leaves.point.weight[:, None] @ group.error[leaves.owner])[:, 0]
+    lead = (high - low) * (leaves.point.price * (high + low) - loss)
     gain = loss * (high - low) ** 2 / (4 * (low + high))
     gain = torch.where(lead <= tie[:, None], gain, 0.0)
     best = gain.max(-1)

@@ -73,6 +73,14 @@ class BeamDual:
             self.price.index_copy(0, index, other.price),
         )
 
+    def joined(self, more: BeamDual) -> BeamDual:
+        """Return these points followed by `more`."""
+        return BeamDual(
+            torch.cat([self.weight, more.weight]),
+            torch.cat([self.slope, more.slope]),
+            torch.cat([self.price, more.price]),
+        )
+
     def where(self, choose: Tensor, other: BeamDual) -> BeamDual:
         """Return this point where `choose` (B,) holds, else `other`."""
         pick = choose[:, None]
@@ -81,6 +89,34 @@ class BeamDual:
             torch.where(pick, self.slope, other.slope),
             torch.where(pick, self.price, other.price),
         )
+
+
+@dataclass(frozen=True)
+class Box:
+    """Intervals of the ENs' amplitudes, low <= norm(w_n) <= high, one box per problem.
+
+    Attributes
+    ----------
+    low, high
+        (B, N), 0 <= low <= high <= 1.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def whole(cls, group: Group) -> Box:
+        """Return the box that holds all beams: every amplitude in [0, 1]."""
+        low = torch.zeros_like(group.error[:, 0])
+        return cls(low, torch.ones_like(low))
+
+    def take(self, index: Tensor) -> Box:
+        """Return the boxes that `index` (m,), or a mask (B,), selects."""
+        return Box(self.low[index], self.high[index])
+
+    def joined(self, more: Box) -> Box:
+        """Return these boxes followed by `more`."""
+        return Box(torch.cat([self.low, more.low]), torch.cat([self.high, more.high]))
 
 
 @dataclass(frozen=True)
@@ -143,9 +179,8 @@ def largest_eigenvalue(matrix: Tensor) -> Tensor:
     safe = torch.where(sound[:, None, None], matrix, 0.0)
     try:
         top = torch.linalg.eigvalsh(safe)[:, -1]
-    except (
-        RuntimeError
-    ):  # no convergence; the trace of a positive semidefinite matrix is no smaller
+    except RuntimeError:
+        # No convergence. The trace of a positive semidefinite matrix is no smaller.
         top = torch.diagonal(safe, dim1=-2, dim2=-1).real.sum(-1)
     return torch.where(sound, top, torch.inf)
 
@@ -160,57 +195,65 @@ def proven_eigenvalue(matrix: Tensor, trace: Tensor, gamma: float) -> Tensor:
     return torch.where(failed == 0, top + proof, trace) + gamma * trace
 
 
-def dual_value(group: Group, point: BeamDual, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def dual_value(group: Group, point: BeamDual, box: Box) -> tuple[Tensor, Tensor]:
     """Return the right-hand side of (2), (B,), and the sum of the moduli of its terms."""
     spread = _quadratic(point)
     loss = (point.weight[:, None] @ group.error)[:, 0]
-    at_high = point.price * high**2 - loss * high
-    at_low = point.price * low**2 - loss * low
+    at_high = point.price * box.high**2 - loss * box.high
+    at_low = point.price * box.low**2 - loss * box.low
     value = spread + torch.maximum(at_high, at_low).sum(-1)
-    return value, spread + (point.price * high**2 + loss * high).sum(-1)
+    return value, spread + (point.price * box.high**2 + loss * box.high).sum(-1)
 
 
-def closed(group: Group, guess: BeamDual, low: Tensor, high: Tensor) -> tuple[Tensor, BeamDual]:
+def closed(group: Group, guess: BeamDual, box: Box) -> tuple[Tensor, BeamDual]:
     """Make a guess dual feasible by scaling and return the certified bound on u with the point.
 
     Parameters
     ----------
+    group
+        The problems.
     guess
         Any non-negative arrays; need not be feasible, nor weight sum to 1.
-    low, high
-        (B, N) interval of every EN's amplitude norm(w_n), 0 <= low <= high.
+    box
+        Amplitudes for which the bound is to hold.
 
     Returns
     -------
     (B,) certified bound on u of the scaled problem, and the feasible point that proves it.
     """
+    # lambda into the simplex, alpha and D away from 0.
     gamma = rounding(group)
     weight = guess.weight.clamp(min=0) * group.present
     weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-300)
     slope = guess.slope.clamp(min=1e-14) * group.present
     loss = (weight[:, None] @ group.error)[:, 0]
-    free = loss / (low + high).clamp(min=SMALLEST)  # a price up to here costs nothing
+    free = loss / (box.low + box.high).clamp(min=SMALLEST)  # a price up to here costs nothing
     price = torch.maximum(guess.price.clamp(min=SMALLEST), free)
+
+    # (1) holds once alpha is divided by a proven bound on the eigenvalue.
     matrix = coupling(group, slope, price)
     trace = torch.diagonal(matrix, dim1=-2, dim2=-1).real.sum(-1)
     top = proven_eigenvalue(matrix, trace, gamma)
     slope = slope / top.clamp(min=1e-30)[:, None]
-    # Scaling alpha and D by a common s keeps (1): minimise spread / s + s (priced power).
+
+    # Scaling alpha and D by a common s keeps (1): minimise spread / s + s (priced power). The best
+    # s for the ENs that pay is found in closed form, and which ENs pay depends on s.
     spread = _quadratic(BeamDual(weight, slope, price))
     best, scaling = torch.full_like(spread, torch.inf), torch.ones_like(spread)
     factor = torch.ones_like(spread)
     for _ in range(4 if bool((group.error > 0).any()) else 2):
         trial = torch.maximum(price * factor[:, None], free)
         point = BeamDual(weight, slope * factor[:, None], trial)
-        value, moduli = dual_value(group, point, low, high)
+        value, moduli = dual_value(group, point, box)
         value = value + gamma * moduli
         scaling = torch.where(value < best, factor, scaling)
         best = torch.minimum(best, value)
-        used = torch.where(price * factor[:, None] >= free, high**2, low**2)
+        used = torch.where(price * factor[:, None] >= free, box.high**2, box.low**2)
         factor = (spread / (price * used).sum(-1).clamp(min=1e-30)).sqrt().clamp(1e-6, 1e6)
     point = BeamDual(
         weight, slope * scaling[:, None], torch.maximum(price * scaling[:, None], free)
     )
+    # A guess without any weight, or with a number that is not finite, proves nothing.
     sound = best.isfinite() & (weight.sum(-1) > 0.5)
     return torch.where(sound, best, torch.inf), point
 
@@ -221,15 +264,15 @@ def _quadratic(point: BeamDual) -> Tensor:
     return torch.where(weight > 0, weight**2 / (4 * slope).clamp(min=1e-300), 0.0).sum(-1)
 
 
-def guess_from_beams(
-    group: Group, direction: Tensor, gain: Tensor
-) -> tuple[BeamDual, Tensor, Tensor]:
+def guess_from_beams(group: Group, direction: Tensor, gain: Tensor) -> tuple[BeamDual, Tensor]:
     """Return the dual guess that belongs to beams w_n = gain_n sum_k direction_k g_{k,n}.
 
     At a rank-one optimum of the relaxation alpha_k = lambda_k / (2 |y_k|) and D_n = r_n / 2.
 
     Parameters
     ----------
+    group
+        The problems.
     direction
         (B, K) complex, lambda_k e_k.
     gain
@@ -237,12 +280,11 @@ def guess_from_beams(
 
     Returns
     -------
-    The guess, |y_k| (B, K) and norm(w_n) (B, N).
+    The guess and |y_k| (B, K).
     """
     image = (group.gram @ direction[:, None, :, None])[..., 0]
     square = (image * direction.conj()[:, None]).real.sum(-1).clamp(min=0)
     received = (gain[..., None] * image).sum(1).abs()
     weight = direction.abs()
-    length = square.sqrt()
     slope = weight / (2 * received.clamp(min=1e-6))
-    return BeamDual(weight, slope, length / 2), received, gain * length
+    return BeamDual(weight, slope, square.sqrt() / 2), received

@@ -28,6 +28,16 @@ class Inputs:
     nodes: Tensor
     users: Tensor
 
+    def take(self, index: Tensor | slice) -> Inputs:
+        """Return the problems `index` of the batch."""
+        return Inputs(
+            self.channel[index],
+            self.error[index],
+            self.power[index],
+            self.nodes[index],
+            self.users[index],
+        )
+
 
 def checked_inputs(
     channel: ArrayLike | Tensor,

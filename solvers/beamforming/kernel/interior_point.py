@@ -29,11 +29,14 @@ Algorithms in Convex Programming, SIAM 1994, chapters 2 and 5.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
 from finecast.solvers.beamforming.kernel.certificate import (
     BeamDual,
+    Box,
     closed,
     coupling,
     dual_value,
@@ -48,15 +51,59 @@ CENTRED = 1.0
 """Squared Newton decrement (in units of mu) below which an iterate counts as centred."""
 
 HALVINGS = 8
+"""How often a step may be halved."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What the best beams known reach.
+
+    Attributes
+    ----------
+    value
+        (B,) their u.
+    received
+        (B, K) |y_k|.
+    """
+
+    value: Tensor
+    received: Tensor
+
+    def take(self, index: Tensor) -> Reached:
+        """Return the problems that `index` (m,), or a mask (B,), selects."""
+        return Reached(self.value[index], self.received[index])
+
+
+@dataclass(frozen=True)
+class _Running:
+    """Problems still worked on: their place in the batch, what they are, and where they stand."""
+
+    place: Tensor
+    group: Group
+    box: Box
+    reached: Reached
+    point: BeamDual
+    mu: Tensor
+
+    def take(self, chosen: Tensor) -> _Running:
+        """Return the problems that the mask `chosen` selects."""
+        if bool(chosen.all()):
+            return self
+        return _Running(
+            self.place[chosen],
+            self.group.take(chosen),
+            self.box.take(chosen),
+            self.reached.take(chosen),
+            self.point.take(chosen),
+            self.mu[chosen],
+        )
 
 
 def refine(
     group: Group,
     guess: BeamDual,
-    received: Tensor,
-    achieved: Tensor,
-    low: Tensor,
-    high: Tensor,
+    reached: Reached,
+    box: Box,
     tolerance: float,
     iterations: int = 60,
 ) -> tuple[Tensor, BeamDual]:
@@ -64,50 +111,45 @@ def refine(
 
     Parameters
     ----------
+    group
+        The problems.
     guess
         Where to start.
-    received
-        (B, K) |y_k| of the best beams known.
-    achieved
-        (B,) their u; a problem is finished once its bound is within `tolerance` of it.
-    low, high
-        (B, N) interval of every EN's amplitude.
+    reached
+        What beams reach; a problem is finished once its bound is within `tolerance` of their u.
+    box
+        Amplitudes for which the bounds are to hold.
     tolerance
         Relative, on u.
+    iterations
+        Most Newton steps.
 
     Returns
     -------
     (B,) certified bound on u and the dual point that proves it.
     """
-    best, proof = closed(group, guess, low, high)
-    alive = torch.arange(len(best), device=best.device)
-    point, mu = _interior(group, guess, received, achieved, low, high)
+    bound, proof = closed(group, guess, box)
+    point, mu = _interior(group, guess, reached, box)
+    place = torch.arange(len(bound), device=bound.device)
+    running = _Running(place, group, box, reached, point, mu)
     complexity = _complexity(group)
     for _ in range(iterations):
-        lacking = best[alive] > (1 + tolerance) * achieved
-        if not lacking.all():
-            alive, group, point, mu = (
-                alive[lacking],
-                group.take(lacking),
-                point.take(lacking),
-                mu[lacking],
-            )
-            achieved, low, high = achieved[lacking], low[lacking], high[lacking]
-        if not len(alive):
+        # Problems whose bound meets the beams leave the batch.
+        running = running.take(bound[running.place] > (1 + tolerance) * running.reached.value)
+        if not len(running.place):
             break
-        point, decrement = _newton(group, point, mu, low, high)
-        value, feasible = closed(group, point, low, high)
-        lower = value < best[alive]
-        best[alive] = torch.minimum(value, best[alive])
-        proof = _replace(proof, alive[lower], feasible.take(lower))
+        # A Newton step; every iterate is made feasible and gives a bound.
+        point, decrement = _newton(running.group, running.point, running.mu, running.box)
+        value, feasible = closed(running.group, point, running.box)
+        lower = value < bound[running.place]
+        bound = bound.index_copy(0, running.place, torch.minimum(value, bound[running.place]))
+        proof = proof.put(running.place[lower], feasible.take(lower))
+        # Centred iterates go on with a smaller mu, or leave where mu is as small as it need be.
         centred = decrement <= CENTRED
-        small = complexity * mu <= tolerance * best[alive]
-        going = ~(centred & small)
-        mu = torch.where(centred, CUT * mu, mu)
-        if not going.all():
-            alive, group, point, mu = alive[going], group.take(going), point.take(going), mu[going]
-            achieved, low, high = achieved[going], low[going], high[going]
-    return best, proof
+        small = complexity * running.mu <= tolerance * bound[running.place]
+        mu = torch.where(centred, CUT * running.mu, running.mu)
+        running = replace(running, point=point, mu=mu).take(~(centred & small))
+    return bound, proof
 
 
 def _complexity(group: Group) -> int:
@@ -116,36 +158,27 @@ def _complexity(group: Group) -> int:
     return users + nodes * (min(group.antennas, users) + 2)
 
 
-def _replace(points: BeamDual, index: Tensor, by: BeamDual) -> BeamDual:
-    points.weight[index] = by.weight
-    points.slope[index] = by.slope
-    points.price[index] = by.price
-    return points
-
-
-def _interior(
-    group: Group, guess: BeamDual, received: Tensor, achieved: Tensor, low: Tensor, high: Tensor
-) -> tuple[BeamDual, Tensor]:
+def _interior(group: Group, guess: BeamDual, reached: Reached, box: Box) -> tuple[BeamDual, Tensor]:
     """Move a guess, usually on the boundary, well inside; return it and the first mu."""
+    # A tenth of equal shares is mixed in, so that no weight, slope or price is near 0.
     present = group.present
     strength = torch.diagonal(group.gram, dim1=-2, dim2=-1).real.clamp(min=0).sqrt().sum(1)
     strength = strength.clamp(min=1e-3)
     share = 0.1 * present / strength
     total = (guess.weight + share).sum(-1, keepdim=True)
     weight = (guess.weight + share) / total
-    slope = (guess.weight / received.clamp(min=1e-3) + share / strength) / (2 * total)
+    slope = (guess.weight / reached.received.clamp(min=1e-3) + share / strength) / (2 * total)
     slope = torch.where(present > 0, slope, 1.0)
     price = guess.price + 0.1 * guess.price.mean(-1, keepdim=True) + 1e-6
+    # Slopes and prices are scaled apart until the eigenvalue of condition (1) is 0.8.
     top = largest_eigenvalue(coupling(group, slope, price))[:, None]
     shrink = (0.8 / top.clamp(min=1e-12)).sqrt()
     point = BeamDual(weight, torch.where(present > 0, slope * shrink, 1.0), price / shrink)
-    value, _ = dual_value(group, point, low, high)
-    return point, (value - achieved).clamp(min=1e-6) / _complexity(group)
+    value, _ = dual_value(group, point, box)
+    return point, (value - reached.value).clamp(min=1e-6) / _complexity(group)
 
 
-def _barrier(
-    group: Group, point: BeamDual, mu: Tensor, low: Tensor, high: Tensor
-) -> tuple[Tensor, Tensor]:
+def _barrier(group: Group, point: BeamDual, mu: Tensor, box: Box) -> tuple[Tensor, Tensor]:
     """Return the barrier function, infinite outside the domain, and the Cholesky factor of J^-1."""
     weight, slope, price = point.weight, point.slope, point.price
     users = weight.shape[-1]
@@ -157,7 +190,8 @@ def _barrier(
     determinant = 2 * torch.diagonal(factor, dim1=-2, dim2=-1).real.clamp(min=1e-300).log().sum(-1)
     rank = min(group.antennas, users)
     loss = (weight[:, None] @ group.error)[:, 0]
-    at_high, at_low = price * high**2 - loss * high, price * low**2 - loss * low
+    at_high = price * box.high**2 - loss * box.high
+    at_low = price * box.low**2 - loss * box.low
     m = mu[:, None]
     s = m + (m**2 + (at_high - at_low) ** 2 / 4).sqrt()
     value = (
@@ -168,21 +202,24 @@ def _barrier(
     return torch.where(inside & (failed == 0) & value.isfinite(), value, torch.inf), factor
 
 
-def _newton(
-    group: Group, point: BeamDual, mu: Tensor, low: Tensor, high: Tensor
-) -> tuple[BeamDual, Tensor]:
-    """Take one damped Newton step; return the new point and the squared Newton decrement."""
+def _derivatives(
+    group: Group, point: BeamDual, mu: Tensor, box: Box, factor: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return gradient (B, m) and Hessian (B, m, m) of `_barrier` in (lambda, alpha, D).
+
+    `factor` is the Cholesky factor of J^-1, m = 2 K + N. The formulas are those at the top.
+    """
     weight, slope, price = point.weight, point.slope, point.price
     batch, nodes, users, _ = group.gram.shape
     rank = min(group.antennas, users)
     m = mu[:, None]
-    start, factor = _barrier(group, point, mu, low, high)
 
+    # log det Z.
     root = slope.sqrt()
-    inverse = torch.cholesky_inverse(factor)
+    inverse = torch.cholesky_inverse(factor)  # J
     middle = root[:, :, None] * inverse * root[:, None, :]  # M
     w = inverse * (root[:, None, :] / root[:, :, None])
-    mixed = (group.gram / price[..., None, None]).sum(1)
+    mixed = (group.gram / price[..., None, None]).sum(1)  # S
     c = w @ mixed
     through = middle[:, None] @ group.gram  # M S_n
     trace = torch.diagonal(through, dim1=-2, dim2=-1).real.sum(-1)
@@ -190,65 +227,81 @@ def _newton(
     flat = through.reshape(batch, nodes, -1)
     pairs = (flat @ through.mT.reshape(batch, nodes, -1).mT).real  # tr(M S_n M S_m)
 
+    # The smoothed maxima over the two ends of every EN's interval.
     loss = (weight[:, None] @ group.error)[:, 0]
-    square, side = high**2 - low**2, high - low
+    square, side = box.high**2 - box.low**2, box.high - box.low
     difference = price * square - loss * side
     half = (m**2 + difference**2 / 4).sqrt()
     s = m + half
     share = 0.5 + difference / (4 * s)  # how much of the maximum is at the upper end
     bend = 1 / (4 * s) - difference**2 / (16 * s**2 * half)
     error = group.error.mT  # (B, N, K)
-    amplitude = share * high + (1 - share) * low
+    amplitude = share * box.high + (1 - share) * box.low
+
     gradient = torch.cat(
         [
             weight / (2 * slope) - (error * amplitude[..., None]).sum(1),
             -(weight**2) / (4 * slope**2)
             + m * (torch.diagonal(c, dim1=-2, dim2=-1).real - 1 / slope),
-            share * high**2 + (1 - share) * low**2 - m * (rank / price + trace / price**2),
+            share * box.high**2 + (1 - share) * box.low**2 - m * (rank / price + trace / price**2),
         ],
         -1,
     )
-    size = 2 * users + nodes
-    system = gradient.new_zeros(batch, size + 1, size + 1)
-    lam, alp, pri = slice(0, users), slice(users, 2 * users), slice(2 * users, size)
-    system[:, lam, lam] = torch.diag_embed(1 / (2 * slope)) + error.mT @ (
+    lam, alp, pri = _parts(users, nodes)
+    hessian = gradient.new_zeros(batch, 2 * users + nodes, 2 * users + nodes)
+    hessian[:, lam, lam] = torch.diag_embed(1 / (2 * slope)) + error.mT @ (
         error * (bend * side**2)[..., None]
     )
-    system[:, alp, lam] = torch.diag_embed(-weight / (2 * slope**2))
-    system[:, alp, alp] = (
+    hessian[:, alp, lam] = torch.diag_embed(-weight / (2 * slope**2))
+    hessian[:, alp, alp] = (
         torch.diag_embed(weight**2 / (2 * slope**3) + m / slope**2)
         + mu[:, None, None] * c.abs() ** 2
     )
-    system[:, pri, lam] = -error * (bend * side * square)[..., None]
-    system[:, pri, alp] = -m[..., None] * per_user / price[..., None] ** 2
-    system[:, pri, pri] = (
+    hessian[:, pri, lam] = -error * (bend * side * square)[..., None]
+    hessian[:, pri, alp] = -m[..., None] * per_user / price[..., None] ** 2
+    hessian[:, pri, pri] = (
         torch.diag_embed(bend * square**2 + m * (rank / price**2 + 2 * trace / price**3))
         + mu[:, None, None] * pairs / (price[:, :, None] * price[:, None, :]) ** 2
     )
-    system[:, lam, alp] = system[:, alp, lam].mT
-    system[:, lam, pri] = system[:, pri, lam].mT
-    system[:, alp, pri] = system[:, pri, alp].mT
+    hessian[:, lam, alp] = hessian[:, alp, lam].mT
+    hessian[:, lam, pri] = hessian[:, pri, lam].mT
+    hessian[:, alp, pri] = hessian[:, pri, alp].mT
+    return gradient, hessian
 
-    # Newton in relative coordinates x = x_0 (1 + t): gains may spread over many decades.
-    unit = torch.cat([weight, slope, price], -1)
-    system[:, :size, :size] *= unit[:, :, None] * unit[:, None, :] / mu[:, None, None]
-    system[:, size, lam] = system[:, lam, size] = weight
-    absent = torch.cat([1 - group.present, 1 - group.present, torch.zeros_like(price)], -1)
-    system[:, :size, :size] += torch.diag_embed(absent)
+
+def _parts(users: int, nodes: int) -> tuple[slice, slice, slice]:
+    """Return where lambda, alpha and D stand in a vector of all unknowns."""
+    return slice(0, users), slice(users, 2 * users), slice(2 * users, 2 * users + nodes)
+
+
+def _newton(group: Group, point: BeamDual, mu: Tensor, box: Box) -> tuple[BeamDual, Tensor]:
+    """Take one damped Newton step; return the new point and the squared Newton decrement."""
+    start, factor = _barrier(group, point, mu, box)
+    gradient, hessian = _derivatives(group, point, mu, box, factor)
+    size = gradient.shape[1]
+    lam, alp, pri = _parts(point.weight.shape[1], point.price.shape[1])
+    m = mu[:, None]
+
+    # Newton in relative coordinates x = x_0 (1 + t): gains may spread over many decades. The last
+    # row keeps lambda in the simplex, absent users get a unit row and no step.
+    unit = torch.cat([point.weight, point.slope, point.price], -1)
+    absent = torch.cat([1 - group.present, 1 - group.present, torch.zeros_like(point.price)], -1)
+    scaled = hessian * (unit[:, :, None] * unit[:, None, :] / mu[:, None, None])
+    system = torch.nn.functional.pad(scaled + torch.diag_embed(absent), (0, 1, 0, 1))
+    system[:, size, lam] = system[:, lam, size] = point.weight
     descent = -gradient * unit / m * (1 - absent)
     rhs = torch.cat([descent, torch.zeros_like(m)], -1)
     step = torch.linalg.solve_ex(system, rhs)[0][:, :size]
     step = torch.where(step.isfinite().all(-1, keepdim=True), step, 0.0)
     decrement = (descent * step).sum(-1)
 
+    # The step is halved until the barrier function falls (Armijo), and dropped if it never does.
     length = 0.9 / (-step).amax(-1).clamp(min=0.9)
     taken = torch.zeros_like(length)
     waiting = torch.ones_like(length, dtype=torch.bool)
     for _ in range(HALVINGS):
         trial = unit * (1 + length[:, None] * step)
-        value, _ = _barrier(
-            group, BeamDual(trial[:, lam], trial[:, alp], trial[:, pri]), mu, low, high
-        )
+        value, _ = _barrier(group, BeamDual(trial[:, lam], trial[:, alp], trial[:, pri]), mu, box)
         good = waiting & (value <= start - 0.05 * length * decrement * mu + 1e-12)
         taken = torch.where(good, length, taken)
         waiting = waiting & ~good

@@ -21,13 +21,14 @@ from finecast.solvers.beamforming.kernel.branching import branch
 from finecast.solvers.beamforming.kernel.candidates import Carried
 from finecast.solvers.beamforming.kernel.certificate import (
     BeamDual,
+    Box,
     Certificate,
     closed,
     guess_from_beams,
 )
 from finecast.solvers.beamforming.kernel.gram import ScaledGroups, scaled
 from finecast.solvers.beamforming.kernel.inputs import Inputs, checked_inputs
-from finecast.solvers.beamforming.kernel.interior_point import refine
+from finecast.solvers.beamforming.kernel.interior_point import Reached, refine
 from finecast.solvers.beamforming.kernel.search import search, search_again
 from finecast.solvers.beamforming.kernel.single import solve_few
 
@@ -35,7 +36,55 @@ AGAIN = 4
 """How many times `starts` are tried again, with a tolerance, where the bound stays away."""
 
 CHUNK_BYTES = 2**27
-"""Working memory aimed at per chunk of the batch."""
+"""Working memory of one chunk of the batch, about."""
+
+
+@dataclass(frozen=True)
+class MulticastOptions:
+    """How hard to search and to prove, and where.
+
+    Attributes
+    ----------
+    starts
+        Candidates carried through the search; twice as many are screened.
+    tolerance
+        None for the free certificate. Otherwise every bound is lowered until it is within this
+        relative distance (on the SNR) of what the beams reach, or of the relaxation's optimum.
+    boxes
+        With a tolerance, how many boxes of node amplitudes branching may examine per problem
+        where errors make the relaxation loose; 1 for none.
+    dtype
+        Precision of the search, complex64 or complex128; results are float64 in any case.
+    device
+        Where to compute.
+    seed
+        Of the random phases that candidates start from.
+    chunk
+        Problems worked on at a time; chosen from the sizes if None. Bounds memory only.
+
+    Raises
+    ------
+    ValueError
+        Naming the option that is out of range.
+    """
+
+    starts: int = 4
+    tolerance: float | None = None
+    boxes: int = 1
+    dtype: torch.dtype = torch.complex64
+    device: str | torch.device = "cpu"
+    seed: int = 0
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("starts", "boxes", "chunk"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ValueError(f"{name}: {count} is not allowed, must be >= 1")
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise ValueError(f"tolerance: {self.tolerance} is not allowed, must be > 0 or None")
+        if self.dtype not in (torch.complex64, torch.complex128):
+            raise ValueError(f"dtype: {self.dtype} is not allowed, must be complex64 or complex128")
 
 
 @dataclass(frozen=True)
@@ -63,16 +112,10 @@ def solve_multicast(
     channel: ArrayLike | Tensor,
     error: ArrayLike | Tensor,
     power: ArrayLike | Tensor,
+    options: MulticastOptions = MulticastOptions(),
     *,
     node_mask: ArrayLike | Tensor | None = None,
     user_mask: ArrayLike | Tensor | None = None,
-    starts: int = 4,
-    tolerance: float | None = None,
-    boxes: int = 1,
-    dtype: torch.dtype = torch.complex64,
-    device: str | torch.device = "cpu",
-    seed: int = 0,
-    chunk: int | None = None,
 ) -> MulticastBatch:
     """Find beams for a batch of user groups and certify them.
 
@@ -84,38 +127,42 @@ def solve_multicast(
         (B, K, N) radii of the error balls in the same unit.
     power
         (B, N) or (N,) power limits.
+    options
+        How hard to search and to prove, and where.
     node_mask, user_mask
         (B, N) and (B, K) bool; what is masked out counts as absent. Every group needs a user.
-    starts
-        Candidates carried through the search; twice as many are screened.
-    tolerance
-        None for the free certificate. Otherwise every bound is lowered until it is within this
-        relative distance (on the SNR) of what the beams reach, or of the relaxation's optimum.
-    boxes
-        With a tolerance, how many boxes of node amplitudes branching may examine per problem
-        where errors make the relaxation loose; 1 for none.
-    dtype
-        Precision of the search, complex64 or complex128; results are float64 in any case.
-    device
-        Where to compute.
-    seed
-        Of the random phases that candidates start from.
-    chunk
-        Problems worked on at a time; chosen from the sizes if None. Bounds memory only.
 
     Raises
     ------
     ValueError
         Naming the argument that is misshaped, not finite or out of range.
+
+    Examples
+    --------
+    One EN with two antennas and two users of orthogonal channels, gains 3 and 4. The best beam
+    gives both the amplitude 3 * 4 / 5.
+
+    >>> import numpy as np
+    >>> channel = np.array([[[[3.0, 0.0]], [[0.0, 4.0]]]])
+    >>> answer = solve_multicast(channel, np.zeros((1, 2, 1)), [1.0])
+    >>> np.round(answer.snr, 4)
+    array([5.76])
+    >>> np.round(np.abs(answer.beamformer), 4)
+    array([[[0.8, 0.6]]])
+
+    With errors of a tenth, no beam is proven to give more than the bound.
+
+    >>> answer = solve_multicast(channel, np.full((1, 2, 1), 0.1), [1.0])
+    >>> np.round(answer.snr, 4), np.round(answer.bound, 4)
+    (array([5.29]), array([5.29]))
     """
-    _check_options(starts, tolerance, boxes, dtype, chunk)
-    plain = tolerance is None and node_mask is None and user_mask is None
-    if plain and str(device) == "cpu":
-        few = solve_few(channel, error, power, starts, seed)
+    plain = options.tolerance is None and node_mask is None and user_mask is None
+    if plain and str(options.device) == "cpu":
+        few = solve_few(channel, error, power, options.starts, options.seed)
         if few is not None:
             return MulticastBatch(*few)
-    inputs = checked_inputs(channel, error, power, node_mask, user_mask, device)
-    beamformer, certificate = _solve_all(inputs, starts, tolerance, boxes, dtype, seed, chunk)
+    inputs = checked_inputs(channel, error, power, node_mask, user_mask, options.device)
+    beamformer, certificate = _solve_all(inputs, options)
     results = (beamformer, certificate.snr, certificate.bound)
     if not isinstance(channel, Tensor):
         return MulticastBatch(*(x.cpu().numpy() for x in results))
@@ -126,16 +173,10 @@ def certify(
     channel: ArrayLike | Tensor,
     error: ArrayLike | Tensor,
     power: ArrayLike | Tensor,
+    options: MulticastOptions = MulticastOptions(tolerance=1e-3),
     *,
     node_mask: ArrayLike | Tensor | None = None,
     user_mask: ArrayLike | Tensor | None = None,
-    tolerance: float | None = 1e-3,
-    boxes: int = 1,
-    starts: int = 4,
-    dtype: torch.dtype = torch.complex64,
-    device: str | torch.device = "cpu",
-    seed: int = 0,
-    chunk: int | None = None,
 ) -> Certificate:
     """Return certified upper bounds with their proofs; arguments as for `solve_multicast`.
 
@@ -144,9 +185,8 @@ def certify(
     ValueError
         Naming the argument that is misshaped, not finite or out of range.
     """
-    inputs = checked_inputs(channel, error, power, node_mask, user_mask, device)
-    _check_options(starts, tolerance, boxes, dtype, chunk)
-    _, certificate = _solve_all(inputs, starts, tolerance, boxes, dtype, seed, chunk)
+    inputs = checked_inputs(channel, error, power, node_mask, user_mask, options.device)
+    _, certificate = _solve_all(inputs, options)
     return Certificate(*(getattr(certificate, field.name).cpu() for field in fields(Certificate)))
 
 
@@ -162,34 +202,22 @@ def worst_case_snr(channel: Tensor, error: Tensor, beamformer: Tensor, users: Te
     return torch.where(users, amplitude, torch.inf).amin(-1) ** 2
 
 
-def _solve_all(
-    inputs: Inputs,
-    starts: int,
-    tolerance: float | None,
-    boxes: int,
-    dtype: torch.dtype,
-    seed: int,
-    chunk: int | None,
-) -> tuple[Tensor, Certificate]:
+def _solve_all(inputs: Inputs, options: MulticastOptions) -> tuple[Tensor, Certificate]:
     """Search and certify chunk by chunk."""
     batch, users, nodes, antennas = inputs.channel.shape
     if batch == 0:
-        device = inputs.channel.device
-        none = torch.zeros(0, dtype=torch.float64, device=device)
-        per_user, per_node = (
-            none.reshape(0, 1).expand(0, users),
-            none.reshape(0, 1).expand(0, nodes),
-        )
-        beams = torch.zeros(0, nodes, antennas, dtype=torch.complex128, device=device)
-        return beams, Certificate(none, none, none, per_user, per_user, per_node, none.long())
+        empty = inputs.power.new_zeros(0)
+        per_user, per_node = empty.expand(users, 0).T, empty.expand(nodes, 0).T
+        beams = inputs.channel.new_zeros(0, nodes, antennas)
+        return beams, Certificate(empty, empty, empty, per_user, per_user, per_node, empty.long())
+    chunk = options.chunk
     if chunk is None:
         per_problem = 16 * users * (nodes * antennas + 2 * nodes * users)
-        per_problem += 32 * starts * users * (users + 2 * nodes)
+        per_problem += 32 * options.starts * users * (users + 2 * nodes)
         chunk = max(1, CHUNK_BYTES // per_problem)
-    arrays = [getattr(inputs, field.name) for field in fields(Inputs)]
     parts = [
-        _solve(Inputs(*(x[at : at + chunk] for x in arrays)), starts, tolerance, boxes, dtype, seed)
-        for at in range(0, batch, chunk)
+        _solve(inputs.take(slice(begin, begin + chunk)), options)
+        for begin in range(0, batch, chunk)
     ]
     columns = [
         torch.cat([getattr(certificate, field.name) for _, certificate in parts])
@@ -198,83 +226,89 @@ def _solve_all(
     return torch.cat([beams for beams, _ in parts]), Certificate(*columns)
 
 
-def _solve(
-    inputs: Inputs,
-    starts: int,
-    tolerance: float | None,
-    boxes: int,
-    dtype: torch.dtype,
-    seed: int,
-) -> tuple[Tensor, Certificate]:
+def _solve(inputs: Inputs, options: MulticastOptions) -> tuple[Tensor, Certificate]:
     """Search and certify one chunk."""
+    # Beams, judged on the channels as given.
     problem = scaled(inputs.channel, inputs.error, inputs.power, inputs.nodes, inputs.users)
-    direction, gain, guess = search(problem.group, starts, dtype, seed)
-    beams = _beams(problem, direction, gain)
-    beamformer = beams * inputs.power.sqrt()[..., None]
+    direction, gain, guess = search(problem.group, options.starts, options.dtype, options.seed)
+    beamformer = _beams(problem, direction, gain) * inputs.power.sqrt()[..., None]
     snr = worst_case_snr(inputs.channel, inputs.error, beamformer, inputs.users)
 
+    # The free certificate. Users whose channels were capped in the search do not count in it.
+    _, received = guess_from_beams(problem.group, direction, gain)
     group = problem.group
-    _, received, _ = guess_from_beams(group, direction, gain)
     if not bool((problem.faithful > 0).all()):
         group = group.only(problem.faithful)
-    high = torch.ones_like(inputs.power)
-    low = torch.zeros_like(high)
-    achieved = snr.sqrt() / problem.scale
-    bound, proof = closed(group, guess, low, high)
+    whole = Box.whole(group)
+    bound, proof = closed(group, guess, whole)
     relaxed = bound
-    count = torch.ones(len(snr), dtype=torch.int64, device=snr.device)
-    if tolerance is not None:
-        aim = tolerance / 2  # on u, half of what it is on u^2
-        limit = torch.minimum(bound, problem.single_user / problem.scale)
-        open_ = (limit > (1 + aim) * achieved) & (problem.single_user > 0)
-        index = open_.nonzero()[:, 0]
+    boxes = torch.ones(len(snr), dtype=torch.int64, device=snr.device)
+    if options.tolerance is not None:
+        tolerance = options.tolerance / 2  # on u, half of what it is on u^2
+        index = _loose(problem, snr, bound, tolerance)
+        reached = Reached(snr.sqrt() / problem.scale, received)
+
+        # The relaxation's optimum, where the free certificate is too far above the beams.
         if len(index):
-            part = group.take(index)
-            found, better = refine(
-                part,
+            refined, dual = refine(
+                group.take(index),
                 guess.take(index),
-                received[index],
-                achieved[index],
-                low[index],
-                high[index],
-                aim / 2,
+                reached.take(index),
+                whole.take(index),
+                tolerance / 2,
             )
-            bound[index] = found
-            proof.weight[index] = better.weight
-            proof.slope[index] = better.slope
-            proof.price[index] = better.price
-            limit = torch.minimum(bound, problem.single_user / problem.scale)
-            index = (limit > (1 + aim) * achieved).nonzero()[:, 0]
-            index = index[problem.single_user[index] > 0]
+            bound, proof = bound.index_copy(0, index, refined), proof.put(index, dual)
+            index = _loose(problem, snr, bound, tolerance)
+
+        # More beams, from starts that the relaxation gives, where its optimum is too far above.
         if len(index):
-            hard = problem.take(index)
-            known = Carried(achieved[index, None], direction[index, None], gain[index, None])
-            again = search_again(hard.group, known, proof.take(index), AGAIN * starts, dtype, seed)
-            other = _beams(hard, *again) * inputs.power[index].sqrt()[..., None]
-            value = worst_case_snr(
-                inputs.channel[index], inputs.error[index], other, inputs.users[index]
+            known = Carried(reached.value[index, None], direction[index, None], gain[index, None])
+            new, value = _searched_again(
+                inputs.take(index), problem.take(index), known, proof.take(index), options
             )
-            up = value > snr[index]
-            beamformer[index[up]], snr[index[up]] = other[up], value[up]
-            achieved = snr.sqrt() / problem.scale
-        relaxed = bound.clone()
-        if boxes > 1:
-            limit = torch.minimum(bound, problem.single_user / problem.scale)
-            open_ = (limit > (1 + aim) * achieved) & (group.error > 0).any(-1).any(-1)
-            index = (open_ & (problem.single_user > 0)).nonzero()[:, 0]
+            better = value > snr[index]
+            beamformer = beamformer.index_copy(0, index[better], new[better])
+            snr = snr.index_copy(0, index[better], value[better])
+            reached = Reached(snr.sqrt() / problem.scale, received)
+        relaxed = bound
+
+        # Branching, where errors leave the relaxation itself too far above.
+        if options.boxes > 1:
+            index = _loose(problem, snr, bound, tolerance)
+            index = index[(group.error > 0).any(-1).any(-1)[index]]
             if len(index):
-                found, used = branch(
+                branched, examined = branch(
                     group.take(index),
                     proof.take(index),
-                    received[index],
-                    achieved[index],
+                    reached.take(index),
                     bound[index],
-                    aim,
-                    boxes,
+                    tolerance,
+                    options.boxes,
                 )
-                bound[index] = torch.minimum(bound[index], found)
-                count[index] = used
-    return beamformer, _certificate(inputs, problem, snr, relaxed, bound, proof, count)
+                bound = bound.index_copy(0, index, torch.minimum(bound[index], branched))
+                boxes = boxes.index_copy(0, index, examined)
+    return beamformer, _certificate(inputs, problem, snr, relaxed, bound, proof, boxes)
+
+
+def _loose(problem: ScaledGroups, snr: Tensor, bound: Tensor, tolerance: float) -> Tensor:
+    """Return the problems (m,) whose bound on u is further above their beams than `tolerance`."""
+    limit = torch.minimum(bound, problem.single_user / problem.scale)
+    above = limit > (1 + tolerance) * (snr.sqrt() / problem.scale)
+    return (above & (problem.single_user > 0)).nonzero()[:, 0]
+
+
+def _searched_again(
+    inputs: Inputs,
+    problem: ScaledGroups,
+    known: Carried,
+    proof: BeamDual,
+    options: MulticastOptions,
+) -> tuple[Tensor, Tensor]:
+    """Return beams (B, N, A) from starts that the relaxation gives, and their SNR (B,)."""
+    starts = AGAIN * options.starts
+    direction, gain = search_again(problem.group, known, proof, starts, options.dtype, options.seed)
+    beamformer = _beams(problem, direction, gain) * inputs.power.sqrt()[..., None]
+    return beamformer, worst_case_snr(inputs.channel, inputs.error, beamformer, inputs.users)
 
 
 def _certificate(
@@ -312,30 +346,10 @@ def _beams(problem: ScaledGroups, direction: Tensor, gain: Tensor) -> Tensor:
     unit = beams / torch.where(norm > 0, norm, 1.0)
     norm = norm.clamp(max=1)
     users = problem.group.present > 0
+    # Without errors, more power at an EN never lowers an amplitude whose phases agree.
     if not bool((problem.group.error > 0).any()):
         return unit
-    choices = torch.stack([unit * norm, unit * (norm > 0.5), unit], 1)
-    values = torch.stack(
-        [
-            worst_case_snr(problem.channel, problem.group.error, choices[:, i], users)
-            for i in range(choices.shape[1])
-        ],
-        1,
-    )
-    row = torch.arange(len(values), device=values.device)
-    return choices[row, values.argmax(1)]
-
-
-def _check_options(
-    starts: int, tolerance: float | None, boxes: int, dtype: torch.dtype, chunk: int | None
-) -> None:
-    if starts < 1:
-        raise ValueError(f"starts: {starts} is not allowed, must be >= 1")
-    if tolerance is not None and not tolerance > 0:
-        raise ValueError(f"tolerance: {tolerance} is not allowed, must be > 0 or None")
-    if boxes < 1:
-        raise ValueError(f"boxes: {boxes} is not allowed, must be >= 1")
-    if dtype not in (torch.complex64, torch.complex128):
-        raise ValueError(f"dtype: {dtype} is not allowed, must be complex64 or complex128")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk: {chunk} is not allowed, must be >= 1")
+    choices = (unit * norm, unit * (norm > 0.5), unit)
+    values = [worst_case_snr(problem.channel, problem.group.error, w, users) for w in choices]
+    row = torch.arange(len(unit), device=unit.device)
+    return torch.stack(choices, 1)[row, torch.stack(values, 1).argmax(1)]

@@ -12,6 +12,7 @@ from finecast.solvers.beamforming.kernel.ascent import ascend
 from finecast.solvers.beamforming.kernel.candidates import Carried, initial_phases, start
 from finecast.solvers.beamforming.kernel.certificate import (
     BeamDual,
+    Box,
     closed,
     coupling,
     guess_from_beams,
@@ -44,7 +45,8 @@ def search(
     phases = initial_phases(group, 2 * starts, seed)
     if len(phases) <= SMALL and phases.device.type == "cpu":
         direction, gain = _one_by_one(group, phases, starts)
-        return direction, gain, guess_from_beams(group, direction, gain)[0]
+        guess, _ = guess_from_beams(group, direction, gain)
+        return direction, gain, guess
     known = _proven(group, _straight(group, phases[:, :1], dtype))
     left = known.left()
     if len(left):
@@ -118,9 +120,8 @@ class _Proven:
 
 def _proven(group: Group, beams: Carried) -> _Proven:
     """Certify beams by their free certificate."""
-    guess, _, _ = guess_from_beams(group, beams.direction[:, 0], beams.gain[:, 0])
-    high = torch.ones_like(beams.gain[:, 0])
-    return _Proven(beams, *closed(group, guess, torch.zeros_like(high), high))
+    guess, _ = guess_from_beams(group, beams.direction[:, 0], beams.gain[:, 0])
+    return _Proven(beams, *closed(group, guess, Box.whole(group)))
 
 
 def _straight(group: Group, phase: Tensor, dtype: torch.dtype) -> Carried:

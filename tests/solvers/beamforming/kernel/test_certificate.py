@@ -10,9 +10,9 @@ import torch
 from kernel_channels import rayleigh, relative, spread
 
 from finecast.problem.arrays import ComplexArray, FloatArray
-from finecast.solvers.beamforming.kernel.certificate import BeamDual, Certificate, closed
+from finecast.solvers.beamforming.kernel.certificate import BeamDual, Box, Certificate, closed
 from finecast.solvers.beamforming.kernel.gram import scaled
-from finecast.solvers.beamforming.kernel.multicast import certify
+from finecast.solvers.beamforming.kernel.multicast import MulticastOptions, certify
 
 
 def exact_bound(
@@ -63,7 +63,7 @@ def test_bound_holds_in_exact_arithmetic(tolerance: float | None, share: float) 
         channel = spread(rng, 4, users, nodes, antennas)
         error, power = relative(channel, share), rng.uniform(0.2, 3, nodes)
         power[-1] *= nodes < 3  # one EN without power
-        proof = certify(channel, error, power, tolerance=tolerance)
+        proof = certify(channel, error, power, MulticastOptions(tolerance=tolerance))
         for b in range(4):
             exact = exact_bound(channel, error, power, proof, b)
             reported = mpmath.sqrt(mpmath.mpf(float(proof.relaxation[b])))
@@ -77,7 +77,7 @@ def test_any_guess_becomes_a_bound() -> None:
     channel = spread(rng, 40, 4, 2, 2)
     error = relative(channel, 0.1)
     ones = torch.ones(40, 2, dtype=torch.float64)
-    best = certify(channel, error, np.ones(2), starts=8)
+    best = certify(channel, error, np.ones(2), MulticastOptions(starts=8, tolerance=1e-3))
     problem = scaled(
         torch.as_tensor(channel), torch.as_tensor(error), ones, ones > 0, torch.ones(40, 4) > 0
     )
@@ -86,7 +86,7 @@ def test_any_guess_becomes_a_bound() -> None:
         torch.as_tensor(rng.exponential(size=(40, 4)) ** 3),
         torch.as_tensor(rng.exponential(size=(40, 2)) ** 3),
     )
-    bound, _ = closed(problem.group, guess, 0 * ones, ones)
+    bound, _ = closed(problem.group, guess, Box.whole(problem.group))
     assert ((bound * problem.scale) ** 2 >= best.snr).all()
 
 
@@ -117,7 +117,7 @@ def test_bound_equals_the_sdp(share: float) -> None:
     for users, nodes, antennas in ((3, 2, 2), (6, 2, 2), (5, 3, 2)):
         channel = rayleigh(rng, 3, users, nodes, antennas)
         error, power = relative(channel, share), rng.uniform(0.5, 2, nodes)
-        proof = certify(channel, error, power, tolerance=5e-4)
+        proof = certify(channel, error, power, MulticastOptions(tolerance=5e-4))
         for b in range(3):
             sdp = relaxation_by_sdp(channel[b], error[b], power) ** 2
             assert sdp * (1 - 1e-5) <= proof.relaxation[b] <= sdp * (1 + 1e-3)
@@ -131,8 +131,8 @@ def test_branching_closes_the_chord() -> None:
     rng = np.random.default_rng(3)
     channel = rayleigh(rng, 12, 2, 2, 1)
     error = relative(channel, 1.0) * np.array([0.1, 0.7])
-    root = certify(channel, error, np.ones(2), tolerance=1e-3)
-    branched = certify(channel, error, np.ones(2), tolerance=1e-3, boxes=200)
+    root = certify(channel, error, np.ones(2), MulticastOptions(tolerance=1e-3))
+    branched = certify(channel, error, np.ones(2), MulticastOptions(tolerance=1e-3, boxes=200))
     amplitude = np.linspace(0, 1, 51)
     phase = np.exp(2j * np.pi * np.arange(180) / 180)
     one, two, turn = np.meshgrid(amplitude, amplitude, phase, indexing="ij")
@@ -155,7 +155,8 @@ def test_tolerance_tightens_and_free_is_valid() -> None:
     channel = rayleigh(np.random.default_rng(4), 30, 6, 3, 2)
     error = relative(channel, 0.1)
     free, loose, tight = (
-        certify(channel, error, np.ones(3), tolerance=t) for t in (None, 1e-1, 1e-3)
+        certify(channel, error, np.ones(3), MulticastOptions(tolerance=t))
+        for t in (None, 1e-1, 1e-3)
     )
     assert (free.bound >= loose.bound).all()
     assert (loose.bound >= tight.bound * (1 - 1e-12)).all()

@@ -11,17 +11,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_channels import rayleigh, relative, snr_of, spread
 
-from finecast.solvers.beamforming.kernel.multicast import MulticastBatch, solve_multicast
+from finecast.solvers.beamforming.kernel.multicast import (
+    MulticastBatch,
+    MulticastOptions,
+    solve_multicast,
+)
 
 POWER = 1e-12
 """Relative tolerance on the power limit that the beams promise."""
 
 
-def solve(*args: object, **options: object) -> MulticastBatch:
+def solve(
+    channel: object,
+    error: object,
+    power: object,
+    node_mask: object = None,
+    user_mask: object = None,
+    **options: object,
+) -> MulticastBatch:
     """solve_multicast with every warning an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return solve_multicast(*args, **options)  # type: ignore[arg-type]
+        return solve_multicast(
+            channel,
+            error,
+            power,
+            MulticastOptions(**options),
+            node_mask=node_mask,
+            user_mask=user_mask,
+        )
 
 
 def check(channel: object, error: object, power: object, answer: MulticastBatch) -> None:

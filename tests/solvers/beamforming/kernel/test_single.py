@@ -7,9 +7,9 @@ import pytest
 import torch
 from kernel_channels import rayleigh, relative, snr_of, spread
 
-from finecast.solvers.beamforming.kernel.certificate import closed, guess_from_beams
+from finecast.solvers.beamforming.kernel.certificate import Box, closed, guess_from_beams
 from finecast.solvers.beamforming.kernel.gram import Group
-from finecast.solvers.beamforming.kernel.multicast import solve_multicast
+from finecast.solvers.beamforming.kernel.multicast import MulticastOptions, solve_multicast
 from finecast.solvers.beamforming.kernel.single import solve_few
 from finecast.solvers.beamforming.kernel.small import Beam, free_bound
 
@@ -26,11 +26,8 @@ def test_free_bound_is_that_of_the_batch(share: float) -> None:
         gain = rng.random(3)
         group = Group(torch.tensor(gram)[None], torch.tensor(error)[None], torch.ones(1, 5), 2)
         group = Group(group.gram, group.error, group.present.double(), 2)
-        guess, _, _ = guess_from_beams(
-            group, torch.tensor(direction)[None], torch.tensor(gain)[None]
-        )
-        ones = torch.ones(1, 3, dtype=torch.float64)
-        expected, _ = closed(group, guess, 0 * ones, ones)
+        guess, _ = guess_from_beams(group, torch.tensor(direction)[None], torch.tensor(gain)[None])
+        expected, _ = closed(group, guess, Box.whole(group))
         found = free_bound(gram, error, 2, Beam(0.0, direction, gain))
         np.testing.assert_allclose(found, expected[0].item(), rtol=1e-12)
 
@@ -45,7 +42,7 @@ def test_tight_relaxations_are_closed(batch: int, users: int) -> None:
     error = np.zeros((8, users, 1))
     for at in range(0, 8, batch):
         part = slice(at, at + batch)
-        answer = solve_multicast(g[part], error[part], [1.0], starts=8)
+        answer = solve_multicast(g[part], error[part], [1.0], MulticastOptions(starts=8))
         np.testing.assert_allclose(answer.bound, answer.snr, rtol=1e-5)
 
 

@@ -20,6 +20,26 @@ from finecast.problem.solution import Broadcast, Solution
 from finecast.problem.tolerances import LOWEST_SNR, RATE_RELATIVE
 from finecast.problem.violations import Violation, broadcast_violations, cache_violations
 
+METRICS = (
+    "mean_slot_delay",
+    "realised_delay",
+    "planned_delay",
+    "sequential_delay",
+    "pipelined_delay",
+    "mean_completion",
+    "p95_completion",
+    "request_hit_ratio",
+    "block_hit_ratio",
+    "byte_hit_ratio",
+    "migrated_bytes",
+    "cloud_bytes",
+    "storage_saved_bytes",
+    "broadcast_gain",
+    "transmit_energy",
+    "outages",
+)
+"""The figures of an `Evaluation` that are one number each, but for `delay` and `guaranteed`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
 import zipfile
@@ -242,3 +243,20 @@ def _plain_array(path: str | os.PathLike[str], name: str, member: bytes) -> NDAr
         raise FormatError(path, f"entry {name!r} is truncated: {declared} bytes declared")
     stream.seek(0)
     return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+
+
+def json_text(value: dict[str, Any]) -> str:
+    """Return one JSON object; numbers that JSON lacks (NaN, infinities) become null."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

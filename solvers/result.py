@@ -8,9 +8,13 @@ from enum import StrEnum
 from typing import Any
 
 from finecast.problem.arrays import FloatArray
-from finecast.problem.evaluation import Evaluation
+from finecast.problem.evaluation import METRICS, Evaluation
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
+from finecast.problem.wording import gigabytes, percent, seconds
+
+VIOLATIONS_SHOWN = 20
+"""A summary names so many broken rules and no more."""
 
 
 class Termination(StrEnum):
@@ -132,9 +136,9 @@ class Answer:
     train_s: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """A judged answer.
+    """A judged answer: `print(result)` says how good it is, `result.summary()` says more.
 
     Parameters
     ----------
@@ -205,6 +209,132 @@ class Result:
         if self.delay_at_bounded_rates is None:
             return None
         return relative_gap(self.delay_at_bounded_rates, self.lower_bound)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all but the decisions as plain values, for `finecast.problem.files.json_text`."""
+        evaluation = self.evaluation
+        return {
+            "method": self.method,
+            "delay": self.delay,
+            "lower_bound": self.lower_bound,
+            "bound_kind": self.bound_kind,
+            "gap": self.gap,
+            "beamforming_gap": self.beamforming_gap,
+            "placement_gap": self.placement_gap,
+            "feasible": evaluation is not None and evaluation.feasible,
+            "violations": [] if evaluation is None else [str(v) for v in evaluation.violations],
+            **{
+                name: getattr(evaluation, name, None)
+                for name in (*METRICS, "guaranteed", "slot_delay")
+            },
+            "termination": self.termination,
+            "wall_s": self.wall_s,
+            "cpu_s": self.cpu_s,
+            "train_s": self.train_s,
+            "seed": self.seed,
+            "options": dict(self.options),
+            "instance_hash": self.instance_hash,
+            "trace": [[point.time_s, point.delay, point.lower_bound] for point in self.trace],
+            "notes": list(self.notes),
+            "versions": dict(self.versions),
+        }
+
+    def summary(self) -> str:
+        """Return a table in plain text: delays, bound, gap, hits, traffic, time, notes.
+
+        Examples
+        --------
+        >>> import finecast
+        >>> result = finecast.solve(finecast.read_scenario("tiny").generate(seed=0), "lru")
+        >>> print(result.summary().splitlines()[0])
+        method             lru, ended: completed
+        """
+        rows = self.rows()
+        width = max(len(label) for label, _ in rows)
+        return "\n".join([*(f"{label:{width}}  {text}" for label, text in rows), *self.remarks()])
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the lines of the summary as labels and texts."""
+        evaluation = self.evaluation
+        rows = [("method", f"{self.method}, ended: {self.termination.replace('_', ' ')}")]
+        if evaluation is not None:
+            slots = len(evaluation.slot_delay)
+            rows += [
+                ("delay, guaranteed", seconds(self.delay)),
+                ("mean per slot", f"{seconds(evaluation.mean_slot_delay)}, {slots} slots"),
+            ]
+        rows += [
+            ("lower bound", f"{seconds(self.lower_bound)} ({self.bound_kind})"),
+            ("gap", f"{percent(self.gap)} at most above the optimum"),
+        ]
+        if self.placement_gap is not None:
+            parts = (
+                f"beamforming {percent(self.beamforming_gap)}, "
+                f"placement {percent(self.placement_gap)}"
+            )
+            rows.append(("  of which", parts))
+        if evaluation is not None:
+            rows += _judged_rows(evaluation)
+        rows.append(("time", f"{self.wall_s:.2f} s wall, {self.cpu_s:.2f} s CPU"))
+        return rows
+
+    def remarks(self) -> list[str]:
+        """Return the notes, and the first broken rules, a line each."""
+        broken = () if self.evaluation is None else self.evaluation.violations[:VIOLATIONS_SHOWN]
+        return [*(f"note: {note}" for note in self.notes), *(f"violation: {v}" for v in broken)]
+
+    def __str__(self) -> str:
+        """Return the answer in two lines: delay and gap; bound, ending, time."""
+        if self.evaluation is None:
+            answer = "no solution"
+        elif not self.evaluation.feasible:
+            answer = f"infeasible, {self.evaluation.violations[0]}"
+        elif not self.evaluation.guaranteed:
+            realised = seconds(self.evaluation.realised_delay)
+            answer = f"no guaranteed delay, realised {realised} over the true channels"
+        else:
+            answer = f"delay {seconds(self.delay)}, {percent(self.gap)} at most above the optimum"
+        return (
+            f"{self.method}: {answer}\n"
+            f"lower bound {seconds(self.lower_bound)} ({self.bound_kind}), "
+            f"ended: {self.termination.replace('_', ' ')}, after {self.wall_s:.2f} s"
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Result(method={self.method!r}, delay={self.delay:.6g}, "
+            f"lower_bound={self.lower_bound:.6g}, termination={str(self.termination)!r})"
+        )
+
+
+def _judged_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Return the lines of a summary that the judge has the word on."""
+    return [
+        ("delay, realised", f"{seconds(evaluation.realised_delay)} over the true channels"),
+        (
+            "by schedule",
+            f"sequential {seconds(evaluation.sequential_delay)}, "
+            f"pipelined {seconds(evaluation.pipelined_delay)}",
+        ),
+        (
+            "user completion",
+            f"mean {seconds(evaluation.mean_completion)}, "
+            f"95th percentile {seconds(evaluation.p95_completion)}",
+        ),
+        (
+            "hits",
+            f"{percent(evaluation.request_hit_ratio, 1)} of requests, "
+            f"{percent(evaluation.block_hit_ratio, 1)} of blocks, "
+            f"{percent(evaluation.byte_hit_ratio, 1)} of bytes",
+        ),
+        (
+            "migrated",
+            f"{gigabytes(evaluation.migrated_bytes)} between nodes, "
+            f"{gigabytes(evaluation.cloud_bytes)} from the cloud",
+        ),
+        ("broadcast gain", f"{evaluation.broadcast_gain:.2f} users reached per bit sent"),
+        ("feasible", "yes" if evaluation.feasible else "NO"),
+    ]
 
 
 def relative_gap(delay: float, lower_bound: float) -> float:

@@ -22,7 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from finecast.compare.runs.records import METRICS, Status, canonical_json
+from finecast.compare.runs.records import Status, canonical_json
+from finecast.problem.evaluation import METRICS
 from finecast.problem.instance import Instance
 
 Tell = Callable[[dict[str, Any]], None]

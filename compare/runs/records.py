@@ -38,29 +38,6 @@ class Status(StrEnum):
     """Over its memory limit, and killed from outside, or refused memory."""
 
 
-METRICS = (
-    "mean_slot_delay",
-    "realised_delay",
-    "planned_delay",
-    "sequential_delay",
-    "pipelined_delay",
-    "mean_completion",
-    "p95_completion",
-    "request_hit_ratio",
-    "block_hit_ratio",
-    "byte_hit_ratio",
-    "migrated_bytes",
-    "cloud_bytes",
-    "storage_saved_bytes",
-    "broadcast_gain",
-    "transmit_energy",
-    "outages",
-)
-"""Fields of a record that are numbers of `finecast.problem.evaluation.Evaluation`, by the same
-names.
-"""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One run of one method on one instance.

@@ -13,10 +13,10 @@ from finecast.cli.common import (
     print_json,
     print_table,
     progress_bar,
-    seconds,
     set_option,
     with_settings,
 )
+from finecast.problem.wording import seconds
 
 
 @click.command("bound")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finecast.problem.files import FormatError
+from finecast.problem.files import FormatError, json_text
 from finecast.problem.instance import Instance
 from finecast.problem.shipped import find
 
@@ -151,23 +150,6 @@ def print_json(value: dict[str, Any]) -> None:
     click.echo(json_text(value))
 
 
-def json_text(value: dict[str, Any]) -> str:
-    """Return one JSON object; numbers that JSON lacks (NaN, infinities) become null."""
-    return json.dumps(_plain(value), indent=2, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
 def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     """Print a two-column table of names and values."""
     from rich.console import Console
@@ -179,25 +161,6 @@ def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console().print(table, markup=False)
-
-
-def seconds(value: float) -> str:
-    """Write a duration with its unit."""
-    if not math.isfinite(value):
-        return "infinite" if value > 0 else "-"
-    return f"{value:.4g} s" if value < 1e5 else f"{value:.6g} s"
-
-
-def percent(value: float | None, digits: int = 3) -> str:
-    """Write a share in per cent."""
-    if value is None or math.isnan(value):
-        return "-"
-    return f"{100 * value:.{digits}f} %" if math.isfinite(value) else "infinite"
-
-
-def gigabytes(value: float) -> str:
-    """Write bytes in GB (1e9), or MB (1e6) below a tenth of one."""
-    return f"{value / 1e9:.3f} GB" if value == 0 or value >= 1e8 else f"{value / 1e6:.3f} MB"
 
 
 def refuse_overwriting_folder(path: str, suffix: str | None = None) -> Path:

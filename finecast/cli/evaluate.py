@@ -9,12 +9,11 @@ import click
 from finecast.cli.common import (
     instance_for,
     json_option,
-    percent,
     print_json,
     print_table,
-    seconds,
     set_option,
 )
+from finecast.problem.wording import percent, seconds
 
 
 @click.command("evaluate")

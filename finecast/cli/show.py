@@ -9,7 +9,6 @@ import click
 import numpy as np
 
 from finecast.cli.common import (
-    gigabytes,
     instance_for,
     json_option,
     print_json,
@@ -17,9 +16,10 @@ from finecast.cli.common import (
     refuse_overwriting_folder,
     set_option,
 )
-from finecast.cli.library import describe_library, library_rows
+from finecast.cli.describe import describe_library, library_rows
 from finecast.problem.files import FormatError
 from finecast.problem.shipped import find
+from finecast.problem.wording import gigabytes
 
 
 @click.command("show")

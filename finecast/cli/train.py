@@ -11,13 +11,12 @@ import click
 from finecast.cli.common import (
     json_option,
     parse_settings,
-    percent,
     print_json,
     print_table,
     progress_bar,
-    seconds,
 )
 from finecast.problem.shipped import find
+from finecast.problem.wording import percent, seconds
 
 
 @click.command("train")

@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from finecast.cli.common import json_text
-from finecast.cli.solve import as_dict
 from finecast.problem.evaluation import Evaluation, evaluate
+from finecast.problem.files import json_text
 from finecast.problem.instance import Instance
 from finecast.problem.shipped import find
 from finecast.problem.solution import Solution, read_solution, write_solution
@@ -209,7 +208,7 @@ def check_result(name: str, /, instance: Instance | None = None, **options: Any)
     instance = instance or small_instance()
     result = _run(name, instance, seed=3, **options)
     try:
-        told = json.loads(json_text(as_dict(result)))
+        told = json.loads(json_text(result.as_dict()))
     except (TypeError, ValueError) as error:
         raise AssertionError(f"{name}: its result cannot be written as JSON: {error}") from error
     given = {"method": name, "seed": 3, "instance_hash": instance.content_hash}

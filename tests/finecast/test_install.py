@@ -17,7 +17,7 @@ from finecast.problem.version import FINECAST_VERSION
 
 SOLVE = (
     "import finecast; "
-    "print(finecast.solve(finecast.read_scenario('tiny').generate(seed=0)).delay, 'certified')"
+    "print(finecast.solve(finecast.read_scenario('tiny').generate(seed=0)).summary())"
 )
 
 

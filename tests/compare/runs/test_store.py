@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finecast.compare.runs.records import METRICS, Record, Status, record_from_json, run_key
+from finecast.compare.runs.records import Record, Status, record_from_json, run_key
 from finecast.compare.runs.store import (
     PARQUET,
     collect,
@@ -26,7 +26,7 @@ from finecast.compare.runs.store import (
     solution_path,
     write_record,
 )
-from finecast.problem.evaluation import Evaluation
+from finecast.problem.evaluation import METRICS, Evaluation
 from finecast.problem.files import FormatError
 
 ASKED: dict[str, Any] = {

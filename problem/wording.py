@@ -1,0 +1,24 @@
+"""Numbers with their units, for people."""
+
+from __future__ import annotations
+
+import math
+
+
+def seconds(value: float) -> str:
+    """Write a duration with its unit."""
+    if not math.isfinite(value):
+        return "infinite" if value > 0 else "-"
+    return f"{value:.4g} s" if value < 1e5 else f"{value:.6g} s"
+
+
+def percent(value: float | None, digits: int = 3) -> str:
+    """Write a share in per cent."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{100 * value:.{digits}f} %" if math.isfinite(value) else "infinite"
+
+
+def gigabytes(value: float) -> str:
+    """Write bytes in GB (1e9), or MB (1e6) below a tenth of one."""
+    return f"{value / 1e9:.3f} GB" if value == 0 or value >= 1e8 else f"{value / 1e6:.3f} MB"

@@ -21,10 +21,8 @@ print(f"{instance.name}: {instance.nodes} nodes, {instance.users} users, {instan
 result = finecast.solve(instance, time_limit=20.0)
 assert result.evaluation is not None, "some user cannot be served at any rate"
 assert result.solution is not None
-print(f"guaranteed delay  {result.delay:.6g} s")
-print(f"lower bound       {result.lower_bound:.6g} s ({result.bound_kind})")
-print(f"at most           {100 * result.gap:.4f} % above the optimum")
-print(f"realised delay    {result.evaluation.realised_delay:.6g} s over the true channels")
+print(result.summary())  # `result.as_dict()` has the same for programs
+print(f"guaranteed delay {result.delay:.6g} s")
 
 # The solution says which node caches what, and which nodes send each message to which users.
 solution = result.solution

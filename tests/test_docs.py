@@ -67,7 +67,9 @@ def mine(tmp_path_factory):
 def test_first_page_in_python(mine):
     """The Python of the first page runs on the scenario of the first page."""
     (program,) = blocks("start.md", "python")
-    delay, bound, gap, ratio = map(float, run("-c", program, cwd=mine).split())
+    *summary, figures, ratio_line = run("-c", program, cwd=mine).splitlines()
+    delay, bound, gap, ratio = map(float, f"{figures} {ratio_line}".split())
+    assert any(line.split()[:2] == ["lower", "bound"] for line in summary)
     assert delay * (1 + 1e-9) >= bound > 0
     assert gap == pytest.approx(delay / bound - 1)
     assert ratio >= 1 - gap  # the online method cannot beat the bound

@@ -18,7 +18,7 @@ methods = sys.argv[1:3] if len(sys.argv) > 2 else ["rolling", "lru"]
 path = sys.argv[3] if len(sys.argv) > 3 else "tiny"
 
 scenario = finecast.read_scenario(path)
-scenario = scenario.model_copy(update={"slots": 4})
+scenario = scenario.with_(slots=4)
 instances = [scenario.generate(seed) for seed in range(8)]
 
 delay = np.empty((2, len(instances)))

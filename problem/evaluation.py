@@ -272,10 +272,9 @@ def _message_rates(
     instance: Instance, broadcast: Broadcast, slot: int, *, robust: bool
 ) -> FloatArray:
     """Return (X,) bit/s: W min(eta, log2(1 + min over the message's users of the SINR))."""
-    error = instance.normalised_error[slot]
     sinr = worst_case_sinr(
         instance.normalised_channel[slot],
-        error if robust else np.zeros_like(error),
+        instance.error_of(slot, robust),
         broadcast.beam,
         _together(broadcast),
     )

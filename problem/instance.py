@@ -192,6 +192,14 @@ class Instance:
         error.setflags(write=False)
         return error
 
+    def error_of(self, slot: int, robust: bool) -> FloatArray:
+        """Return (K, N): the normalised error that a plan of one slot reckons with.
+
+        A robust plan reckons with the error balls, any other with none.
+        """
+        error = self.normalised_error[slot]
+        return error if robust else np.zeros_like(error)
+
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 of everything the instance says."""

@@ -6,21 +6,19 @@ channels, CSI errors, links, tastes and requests vary one at a time.
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from finecast.problem.arrays import FloatArray, IntArray
 from finecast.problem.channel import draw_channels, draw_true_channel
 from finecast.problem.demand import draw_demand, sample
 from finecast.problem.families import FamilySpec, build_family
-from finecast.problem.files import FormatError, read_bytes
 from finecast.problem.instance import Instance
 from finecast.problem.library import ModelLibrary, combine, read_library
 from finecast.problem.measured import read_channels
@@ -34,6 +32,7 @@ from finecast.problem.network import (
 )
 from finecast.problem.shipped import find
 from finecast.problem.synthetic import synthetic_library
+from finecast.problem.toml import merged, read_model, validated
 from finecast.problem.trace import read_trace
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -176,6 +175,40 @@ class Scenario(_Section):
     demand: DemandSection = DemandSection()
     _path: Path = Path("scenario.toml")
 
+    def with_(self, changes: Mapping[str, Any] | None = None, /, **sections: Any) -> Scenario:
+        """Return the scenario with other values, checked as those of a file are.
+
+        What is not named stays, within a section too; `library` is replaced as a whole.
+
+        Parameters
+        ----------
+        changes
+            Values by key; the key of a value in a section may be dotted, as in
+            `{"nodes.storage_gb": 4}`.
+        **sections
+            The same by keyword, as in `slots=4, users={"count": 6}`.
+
+        Raises
+        ------
+        ValueError
+            A key is unknown (the nearest known one is suggested), or a value is not allowed.
+
+        Examples
+        --------
+        >>> tiny = read_scenario("tiny").with_({"users.count": 6}, slots=2)
+        >>> tiny.users.count, tiny.slots
+        (6, 2)
+        """
+        table = self.model_dump(exclude_unset=True)
+        for key, value in {**(changes or {}), **sections}.items():
+            over = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+            for part in reversed(key.split(".")):
+                over = {part: over}
+            table = merged(table, over)
+        changed = validated(Scenario, table)
+        changed._path = self._path
+        return changed
+
     def generate(self, seed: int = 0) -> Instance:
         """Draw an instance; the same seed gives the same instance, bit for bit.
 
@@ -316,18 +349,9 @@ def read_scenario(path: str | os.PathLike[str]) -> Scenario:
         The file is missing or not TOML, a key is unknown (the nearest known one is suggested), or
         a value is out of range.
     """
-    path = find(path, "scenario")
-    try:
-        data = tomllib.loads(read_bytes(path).decode("utf-8"))
-    except FormatError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise FormatError(path, f"not valid TOML: {error}") from None
-    try:
-        scenario = Scenario.model_validate(data)
-    except ValidationError as error:
-        raise FormatError(path, _first_problem(error)) from None
-    scenario._path = Path(path)
+    file = find(path, "scenario")
+    scenario = read_model(Scenario, file)
+    scenario._path = file
     return scenario
 
 
@@ -349,33 +373,3 @@ def _draw(
     if low > high:
         raise ValueError(f"links: [{low}, {high}] is not allowed, must be [low, high]")
     return rng.uniform(low, high, shape)
-
-
-def _first_problem(error: ValidationError) -> str:
-    """Say the first problem in one line: field, value, what is allowed."""
-    problem = error.errors()[0]
-    place = [
-        str(part)
-        for part in problem["loc"]
-        if not str(part).startswith(("function-", "constrained"))
-    ]
-    field = ".".join(place) or "scenario"
-    if problem["type"] == "extra_forbidden":
-        section: Any = Scenario
-        for part in place[:-1]:
-            annotation = (
-                section.model_fields[part].annotation
-                if part in getattr(section, "model_fields", {})
-                else section
-            )
-            section = FamilySection if part == "families" else annotation
-        known = list(getattr(section, "model_fields", {}))
-        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
-        return f"{field}: unknown key; {hint}"
-    if problem["type"] == "missing":
-        return f"{field}: is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    value = problem["input"]
-    shown = f"{value!r}: " if isinstance(value, str | int | float | list) else ""
-    return f"{field}: {shown}{message[:1].lower()}{message[1:]}"

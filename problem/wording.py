@@ -1,8 +1,10 @@
-"""Numbers with their units, for people."""
+"""Words for people: numbers with their units, and what an unknown name may have meant."""
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 
 
 def seconds(value: float) -> str:
@@ -22,3 +24,10 @@ def percent(value: float | None, digits: int = 3) -> str:
 def gigabytes(value: float) -> str:
     """Write bytes in GB (1e9), or MB (1e6) below a tenth of one."""
     return f"{value / 1e9:.3f} GB" if value == 0 or value >= 1e8 else f"{value / 1e6:.3f} MB"
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """Return what to say after an unknown name: the nearest known one, or all that are known."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"

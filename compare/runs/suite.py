@@ -13,27 +13,19 @@ import hashlib
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from finecast.problem.files import FormatError, read_bytes, read_json, write_atomically
+from finecast.problem.files import FormatError, read_json, write_atomically
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
 from finecast.problem.shipped import find
+from finecast.problem.toml import merged, read_model, read_toml, validated
 
 SIGNIFICANT = 1e5
 """Real numbers enter an instance's hash to one part in so many."""
@@ -201,12 +193,9 @@ def read_suite(path: str | os.PathLike[str]) -> Suite:
         The file is missing or not TOML, a key is unknown, a value out of range, or the hashes are
         of another suite or version.
     """
-    path = find(path, "suite")
-    try:
-        suite = Suite.model_validate(_read_toml(path))
-    except ValidationError as error:
-        raise FormatError(path, _first_problem(error)) from None
-    suite._path = Path(path)
+    file = find(path, "suite")
+    suite = read_model(Suite, file)
+    suite._path = file
     suite._hashes = _read_hashes(suite)
     return suite
 
@@ -229,7 +218,7 @@ def scenario_of(suite: Suite, one: InstanceClass) -> Scenario:
         The result is no scenario, or the file that `base` names is none.
     """
     table = dict(suite.scenario)
-    table = _merged(table, one.scenario)
+    table = merged(table, one.scenario)
     base = table.pop("base", None)
     # Files are named relative to the file that names them.
     table = _with_absolute_files(table, suite._path.parent)
@@ -237,14 +226,13 @@ def scenario_of(suite: Suite, one: InstanceClass) -> Scenario:
         if not isinstance(base, str):
             raise FormatError(suite._path, f"scenario.base: {base!r}: expected a file name")
         path = find(base, "scenario", folder=suite._path.parent)
-        table = _merged(_with_absolute_files(_read_toml(path), path.parent), table)
+        table = merged(_with_absolute_files(read_toml(path), path.parent), table)
     if "name" not in one.scenario:
         table["name"] = one.name
     try:
-        return Scenario.model_validate(table)
-    except ValidationError as error:
-        what = f"classes.{one.name}.scenario.{_first_problem(error)}"
-        raise FormatError(suite._path, what) from None
+        return validated(Scenario, table)
+    except ValueError as error:
+        raise FormatError(suite._path, f"classes.{one.name}.scenario.{error}") from None
 
 
 def draw(suite: Suite, one: InstanceClass, seed: int, *, check: bool = True) -> Drawn:
@@ -363,15 +351,6 @@ def _rounded(array: Any) -> Any:
     return np.stack([*parts, exponent, infinite.astype(np.int64)])
 
 
-def _read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        return tomllib.loads(read_bytes(path).decode("utf-8"))
-    except FormatError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise FormatError(path, f"not valid TOML: {error}") from None
-
-
 def _read_hashes(suite: Suite) -> dict[str, dict[str, str]]:
     path = hashes_path(suite)
     if not path.exists():
@@ -390,14 +369,6 @@ def _read_hashes(suite: Suite) -> dict[str, dict[str, str]]:
         raise FormatError(path, "expected suite, version and hashes by class and seed") from None
 
 
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both and key != "library" else value
-    return merged
-
-
 def _with_absolute_files(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     absolute = dict(table)
     for section, key in (("library", "file"), ("channel", "file"), ("demand", "trace")):
@@ -407,18 +378,3 @@ def _with_absolute_files(table: Mapping[str, Any], folder: Path) -> dict[str, An
             path = find(part[key], "library", folder=folder) if library else folder / part[key]
             absolute[section] = {**part, key: str(path.resolve())}
     return absolute
-
-
-def _first_problem(error: ValidationError) -> str:
-    """Say the first problem in one line: field, value, what is allowed."""
-    problem = error.errors()[0]
-    place = ".".join(
-        str(part) for part in problem["loc"] if not str(part).startswith(("function-", "list["))
-    )
-    what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
-    what = what.removeprefix("Value error, ")
-    value = problem["input"]
-    shown = f"{value!r}: " if isinstance(value, str | int | float) else ""
-    if problem["type"] in ("extra_forbidden", "missing"):
-        shown = ""
-    return f"{place}: {shown}{what[:1].lower()}{what[1:]}" if place else what

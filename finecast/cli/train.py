@@ -55,12 +55,13 @@ def command(
     Example: finecast train data/scenarios/persist.toml --learner maasn-da -o runs/x
     """
     from finecast.learners.registry import LEARNERS
-    from finecast.learners.runs.config import read_config, run_config
+    from finecast.learners.runs.config import run_config
+    from finecast.problem.toml import read_toml
 
     if as_list:
         _list(LEARNERS, as_json)
         return
-    table: dict[str, Any] = {} if config is None else read_config(find(config, "learner"))
+    table: dict[str, Any] = {} if config is None else read_toml(find(config, "learner"))
     given = {"learner": learner, "steps": steps, "seed": seed, "device": device}
     table |= {name: value for name, value in given.items() if value is not None}
     if scenarios:

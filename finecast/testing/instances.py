@@ -26,11 +26,10 @@ def small_instance(seed: int = 0, *, slots: int = 3) -> Instance:
     slots
         T.
     """
-    scenario = read_scenario("tiny")
-    demand = scenario.demand.model_copy(update={"persistence": 0.5, "drift": 0.5})
-    channel = scenario.channel.model_copy(update={"error": 0.05})
-    changed = {"slots": slots, "demand": demand, "channel": channel}
-    return scenario.model_copy(update=changed).generate(seed)
+    scenario = read_scenario("tiny").with_(
+        slots=slots, demand={"persistence": 0.5, "drift": 0.5}, channel={"error": 0.05}
+    )
+    return scenario.generate(seed)
 
 
 def another_future(instance: Instance, t: int, seed: int) -> Instance:

@@ -13,8 +13,6 @@ width = 64
 
 from __future__ import annotations
 
-import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +20,6 @@ from typing import Any
 
 from finecast.learners.options import at_least, dataclass_from, one_of
 from finecast.learners.registry import learner_kind
-from finecast.problem.files import FormatError, read_bytes
 
 AUGMENTATIONS = ("none", "noise", "echo-state", "oracle")
 RATES = ("closed-form", "true")
@@ -142,20 +139,6 @@ class RunConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
         return {**asdict(self), "scenarios": list(self.scenarios), "options": dict(self.options)}
-
-
-def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the table of a TOML file.
-
-    Raises
-    ------
-    FormatError
-        It cannot be read or is not TOML.
-    """
-    try:
-        return tomllib.loads(read_bytes(path).decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(path, f"not valid TOML: {error}") from None
 
 
 def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfig:

@@ -24,6 +24,7 @@ from finecast.problem.instance import (
     write_instance,
 )
 from finecast.problem.network import Network
+from finecast.problem.scenario import read_scenario
 
 
 def assert_identical(a: Any, b: Any) -> None:
@@ -303,3 +304,13 @@ def test_infinite_cap_is_kept(tmp_path: Path) -> None:
     write_instance(path, hand_instance())
     assert isinstance(read_instance(path).network, Network)
     assert read_instance(path).network.max_spectral_efficiency == np.inf
+
+
+def test_error_that_a_plan_reckons_with() -> None:
+    """A robust plan reckons with the radius of the balls over sigma, any other with none."""
+    drawn = read_scenario("tiny").with_({"channel.error": 0.1}, slots=2).generate(0)
+    radius = drawn.channel_error[1] / np.sqrt(drawn.network.noise_power)
+    np.testing.assert_allclose(drawn.error_of(1, True), radius, rtol=1e-14)
+    assert radius.min() > 0
+    assert not drawn.error_of(1, False).any()
+    assert drawn.error_of(1, False).shape == radius.shape

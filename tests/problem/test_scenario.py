@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -160,3 +161,49 @@ def test_every_instance_is_valid(seed, nodes, antennas, users, slots, environmen
     ).generate(seed)
     assert made.channel_estimate.shape == (slots, users, nodes, antennas)
     assert made.popularity.sum(axis=2) == pytest.approx(np.full((slots, users), share))
+
+
+def test_with_changes_what_is_named():
+    """Sections are merged key by key, dotted keys too; the rest stays, files found as before."""
+    tiny = read_scenario("tiny")
+    changed = tiny.with_({"nodes.power_dbm": 20.0, "slots": 3}, users={"count": 6})
+    assert (changed.nodes.power_dbm, changed.slots, changed.users.count) == (20.0, 3, 6)
+    before, after = tiny.model_dump(), changed.model_dump()
+    for table in (before, after):
+        del table["slots"], table["users"]["count"], table["nodes"]["power_dbm"]
+    assert before == after
+    assert tiny.users.count != 6
+    assert changed.generate(0).users == 6  # its library lies beside the scenario's file
+    assert tiny.with_().generate(5).content_hash == tiny.generate(5).content_hash
+    assert tiny.with_(demand=changed.demand).demand == tiny.demand
+
+
+def test_with_replaces_the_library():
+    """A library has one source: another one takes the place of the first."""
+    made_up = read_scenario("tiny").with_(library={"synthetic": {"models": 3, "blocks": 9}})
+    assert made_up.library.file is None
+    assert made_up.generate(0).library.blocks == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nodes": {"storag_gb": 9}}, "nodes.storag_gb: unknown key; did you mean 'storage_gb'?"),
+        ({"nodes.storag_gb": 9}, "nodes.storag_gb: unknown key; did you mean 'storage_gb'?"),
+        ({"storag_gb": 9}, "storag_gb: unknown key; known are name, description, slots"),
+        ({"user.count": 9}, "user: unknown key; did you mean 'users'?"),
+        ({"users.count": 0}, "users.count: 0: input should be greater than or equal to 1"),
+        ({"slots.count": 2}, "slots: input should be a valid integer"),
+        ({"library.families": [{"backbon": "x"}]}, "library.families.0.backbone: is missing"),
+        (
+            {"library": {"families": [{"backbone": "x", "variant": 2}]}},
+            "library.families.0.variant: unknown key; did you mean 'variants'?",
+        ),
+        ({"nodes.storage_gb": 1, "nodes.storage_share": 0.5}, "give either 'storage_gb' or"),
+    ],
+)
+def test_with_refuses_as_a_file_does(changes, message):
+    """One line with the key, what may have been meant, and what is allowed."""
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        read_scenario("tiny").with_(changes)
+    assert "\n" not in str(caught.value)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from finecast.learners.runs.config import read_config, run_config
+from finecast.learners.runs.config import run_config
 from finecast.problem.files import FormatError
+from finecast.problem.toml import read_toml
 
 GOOD = {"learner": "maasn-da", "scenarios": ["x.toml"]}
 
@@ -17,7 +18,7 @@ def test_toml_becomes_dataclasses(tmp_path):
         'learner = "maasn-da"\nscenarios = ["x.toml"]\nsteps = 7\n'
         "[source]\ndraws = 9\n[options]\ntemperature = 1\n"
     )
-    run = run_config(read_config(path))
+    run = run_config(read_toml(path))
     assert (run.steps, run.source.draws, run.scenarios) == (7, 9, ("x.toml",))
     assert run.learner_options.temperature == 1.0
 
@@ -61,4 +62,4 @@ def test_no_toml(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text("learner = ")
     with pytest.raises(FormatError, match=r"run\.toml: not valid TOML"):
-        read_config(path)
+        read_toml(path)

@@ -3,9 +3,9 @@
 A learner is a module with three names, found by `finecast.learners.registry.LEARNERS` and imported
 when it is used:
 
-    Config                                  frozen dataclass of its options, all with defaults
-    start(config, source, *, seed, device)  -> Learner, at step 0
-    policy(config, tensors, values=None)    -> TrainedPolicy of the tensors of a checkpoint
+    Config                                     frozen dataclass of its options, all with defaults
+    Learner(config, source, *, seed, device)   at step 0: the protocol `Learner` below
+    trained(config, tensors, values=None)      TrainedPolicy of the tensors of a checkpoint
 
 `finecast.learners.runs.training.train` does the rest: steps, log, held-out evaluation, checkpoints,
 resume.

@@ -28,6 +28,7 @@ from finecast.learners.networks.features import CLOUD, NEIGHBOUR, OWN, STATE, Fe
 from finecast.learners.world.baselines import savings
 from finecast.learners.world.draws import check_instance, episodes_of, fitted_exponent, surrogate_of
 from finecast.learners.world.environment import (
+    NodePolicy,
     View,
     deliver,
     keep_turns,
@@ -244,7 +245,7 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
         }
 
 
-class _Wanted:
+class _Wanted(NodePolicy):
     """A node policy that keeps what the actions name, in the order of what a copy saves.
 
     Parameters

@@ -11,7 +11,6 @@ from statistics import median
 import torch
 
 from finecast.learners.learner import TrainedPolicy
-from finecast.learners.options import dataclass_from
 from finecast.learners.registry import learner_kind
 from finecast.learners.runs.checkpoints import POLICY, Checkpoint, read_checkpoint
 from finecast.learners.world.draws import check_instance, slot_of
@@ -80,9 +79,8 @@ def load_policy(checkpoint: str | Path) -> tuple[TrainedPolicy, Checkpoint]:
     header = path / f"{POLICY}.json" if path.is_dir() else path
     found = read_checkpoint(header)
     try:
-        kind = learner_kind(found.learner).load()
-        config = dataclass_from(kind.Config, found.options, "options")
-        policy: TrainedPolicy = kind.policy(config, found.tensors)
+        kind = learner_kind(found.learner)
+        policy: TrainedPolicy = kind.load().trained(kind.config(found.options), found.tensors)
     except ValueError as error:
         raise FormatError(header, str(error)) from None
     return policy, found

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
+from typing import Any
+
+from finecast.learners.options import dataclass_from
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class LearnerKind:
     augmentation
         Where its synthetic draws come from by default
         (`finecast.learners.runs.config.SourceConfig`).
+    preset
+        Options whose defaults differ from those of the module.
     """
 
     name: str
@@ -37,10 +43,21 @@ class LearnerKind:
     steps: int = 20000
     every: int = 1000
     augmentation: str = "none"
+    preset: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> ModuleType:
         """Import the module."""
         return import_module(self.module)
+
+    def config(self, options: Mapping[str, Any]) -> Any:
+        """Return the Config of the module: the user's options over the preset.
+
+        Raises
+        ------
+        ValueError
+            An option is unknown, of another kind, or out of range.
+        """
+        return dataclass_from(self.load().Config, {**self.preset, **options}, "options")
 
 
 LEARNERS = (
@@ -69,11 +86,12 @@ LEARNERS = (
     ),
     LearnerKind(
         "ippo",
-        "finecast.learners.algorithms.ippo",
+        "finecast.learners.algorithms.ppo",
         "PPO, a critic for every node",
         "de Witt et al., arXiv 2011.09533",
         steps=100,
         every=10,
+        preset={"centralised": False},
     ),
     LearnerKind(
         "qmix",
@@ -85,19 +103,21 @@ LEARNERS = (
     ),
     LearnerKind(
         "vdn",
-        "finecast.learners.algorithms.vdn",
+        "finecast.learners.algorithms.qmix",
         "values of node sets, summed over nodes",
         "Sunehag et al., arXiv 1706.05296",
         steps=200,
         every=10,
+        preset={"mixing": "sum"},
     ),
     LearnerKind(
         "dcg",
-        "finecast.learners.algorithms.dcg",
+        "finecast.learners.algorithms.qmix",
         "values of node sets, summed over nodes and pairs of nodes: a coordination graph",
         "Boehmer, Kurin, Whiteson, ICML 2020, arXiv 1910.00091",
         steps=200,
         every=10,
+        preset={"mixing": "sum", "pairs": True},
     ),
 )
 

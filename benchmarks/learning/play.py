@@ -15,7 +15,6 @@ from torch import Tensor
 
 from finecast.learners.algorithms.hindsight_labels import hindsight_of
 from finecast.learners.learner import TrainedPolicy, play
-from finecast.learners.options import dataclass_from
 from finecast.learners.registry import learner_kind
 from finecast.learners.runs.checkpoints import read_checkpoint
 from finecast.learners.world.baselines import Replacement, Rolling, Static
@@ -85,9 +84,8 @@ def baseline(name: str, kind: str, folder: Path, most: int) -> Tensor:
 def policy_of(header: Path) -> TrainedPolicy:
     """Return the policy of a checkpoint, by its header's path."""
     found = read_checkpoint(header)
-    kind = learner_kind(found.learner).load()
-    options = dataclass_from(kind.Config, found.options, "options")
-    policy: TrainedPolicy = kind.policy(options, found.tensors)
+    kind = learner_kind(found.learner)
+    policy: TrainedPolicy = kind.load().trained(kind.config(found.options), found.tensors)
     return policy
 
 

@@ -125,7 +125,7 @@ PEERS: dict[str, Run] = {
     "hindsight without mpc": Run(
         "hindsight",
         "privileged labels, residual on the next slot's expected delay",
-        {**HINDSIGHT, "mpc": False},
+        {**HINDSIGHT, "lookahead": False},
     ),
     "maasn-da from hindsight": Run(
         "maasn-da",
@@ -203,7 +203,7 @@ def trained(
     prepare_s = time.process_time() - began
     kind = learner_kind(run.learner).load()
     options = config.learner_options
-    learner: Learner = kind.start(options, source, seed=seed, device=torch.device("cpu"))
+    learner: Learner = kind.Learner(options, source, seed=seed, device=torch.device("cpu"))
     if run.warm:
         warm = folder.parent / f"{run.warm}-s{seed}"
         if not (warm / "done.json").exists():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -52,6 +54,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; bad input ends in one line on stderr and exit code 2."""
+    warnings.showwarning = _note
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -66,6 +69,11 @@ def main() -> None:
         click.echo("finecast: interrupted", err=True)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _note(message: Warning | str, *_where: Any, **_more: Any) -> None:
+    """Show a warning in one line, without the source line that gave it."""
+    click.echo(f"finecast: note: {message}", err=True)
 
 
 def _fail(message: str) -> None:

@@ -1,16 +1,16 @@
-"""Actors: every node scores its actions from what it sees; Gumbel noise where they explore.
+"""Actors: every node scores its actions from what it sees; noise on the scores where they explore.
 
-    pull     logits of nothing, of every other node that has the block, and of the cloud
+    pull     logits of every other node that has the block, of the cloud, and of nothing
     keep     one logit a block; what fits the storage is kept in falling order of the logits
 
-Logits are a start plus what the network has learnt, in units of saving per byte, over the
-temperature. The start pulls by the best chain level of the
-slot and keeps by expected saving per byte, as the methods `rolling` or `mpc` do. A logit of keeping
-stands for (saving - price of storage) / temperature: what maximises expected saving plus
-temperature times entropy, and so ranks blocks by what they save.
+A logit is a start plus what the network has learnt, in units of saving per byte, over the
+temperature. The start pulls by the best chain level of the slot and keeps by the expected saving
+per byte, as the methods `rolling` or `mpc` do. A logit of keeping stands for (saving - price of
+storage) / temperature. That logit maximises the expected saving plus temperature times entropy, so
+it ranks blocks by what they save.
 
 The network looks once in every stage, for all nodes. In turn, a node adds what those before it have
-decided: to the start by looking the saving up that is left, to what is learnt by the scores
+decided: to the start by looking up the saving that is left, to what is learnt by the scores
 `company` of the nodes that receive or keep the block.
 """
 
@@ -18,28 +18,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 
+from finecast.learners.algorithms.node_options import NodeOptions
 from finecast.learners.algorithms.set_values import Rows, unit_of
 from finecast.learners.networks.action_semantics import Scores, action_network
 from finecast.learners.networks.features import CLOUD, NEIGHBOUR, OWN, Features
 from finecast.learners.networks.observer import Observer
-from finecast.learners.weights import load_module
+from finecast.learners.options import at_least
+from finecast.learners.weights import load_module, part_of
 from finecast.learners.world.environment import View, near_nodes
 from finecast.learners.world.lookahead import Lookahead
 
 BEST_LEVEL = 4.0
 """Logit at the start of what the best level of the slot does, over that of anything else."""
 
+LEAST_UNIFORM = 1e-6
+"""The uniform numbers that become noise lie at least so far from 0 and 1."""
+
 MOST_NOISE = 15.0
-"""Logistic noise is less: its uniform is at least 1e-6."""
+"""Logistic noise is less than this, given `LEAST_UNIFORM`."""
 
 _IN_BEST = OWN.index("in the best level of the slot")
 _FASTEST_NODE = NEIGHBOUR.index("is the fastest source")
 _FASTEST_CLOUD = CLOUD.index("is the fastest source")
+
+
+@dataclass(frozen=True)
+class ActorOptions(NodeOptions):
+    """Options that actors have in common, whoever trains them.
+
+    Attributes
+    ----------
+    temperature
+        Units of saving per byte that a logit stands for: the weight of the entropy.
+    """
+
+    temperature: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1e-6, "temperature")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +98,12 @@ class Turn:
     noise: Tensor
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Look:
     """What the network says in one stage of a slot, for all nodes.
 
     Attributes
     ----------
-    key
-        The node sets (E, J) at its beginning.
-    keeping
-        What to keep, else what to pull.
     seen
         Features.
     near
@@ -99,18 +116,13 @@ class Look:
     company
         What the decisions of others add: (E, N, J, N - 1) to pulling nothing, and (E, N, J, S) to
         keeping, where the logits have it already.
-    turn
-        Turns taken.
     """
 
-    key: Tensor
-    keeping: bool
     seen: Features
     near: Tensor
     start: Tensor
     logits: Tensor
     company: Tensor
-    turn: int = 0
 
 
 class Actors:
@@ -128,9 +140,12 @@ class Actors:
     in_turn, rounds
         As in `finecast.learners.world.environment.roll`.
     generator
-        For exploration, of which `turns` then tells: the pulls and the last round of keeping. None:
-        the best actions.
+        For exploration. `turns` then has what was decided: the pulls, and the last round of
+        keeping. None: the best actions, and no turns.
     """
+
+    look: Look
+    """What the network said at the beginning of the stage."""
 
     def __init__(
         self,
@@ -149,27 +164,31 @@ class Actors:
         self.rounds = rounds
         self.generator = generator
         self.turns: list[Turn] = []
-        self._last: Look | None = None
+        self._turns_in_stage = 0
 
-    @property
-    def seen(self) -> Features:
-        """What all nodes saw at the beginning of the stage that was played last."""
-        assert self._last is not None
-        return self._last.seen
+    def begin(self, view: View) -> None:
+        """Let the network look, once for all nodes and all turns of the stage."""
+        self._turns_in_stage = 0
+        all_at_once = replace(view, in_turn=False)
+        if not view.keeping:
+            self.observer.begin(all_at_once)
+            self.look = self._pulling(self.observer(all_at_once))
+        elif not _last(view):
+            self.look = self._keeping(view, self.observer(all_at_once))
 
     def pull(self, view: View, n: int | None) -> Tensor:
         """Return sources (E, J), or (E, N, J) for all nodes."""
         if n is None:
             return torch.stack([self.pull(view, m) for m in range(view.slot.nodes)], dim=1)
-        look = self._look(view)
-        joined = view.held & ~view.cached
+        look = self.look
+        receiving = view.held & ~view.cached
         logits = look.logits[:, n].clone()
-        logits[..., -1] += (look.company[:, n] * _in_sets(joined, look.near[n])).sum(dim=2)
+        logits[..., -1] += (look.company[:, n] * _in_sets(receiving, look.near[n])).sum(dim=2)
         if self.generator is not None:
             may = look.seen.may_pull[:, n].any(dim=2)
             noise = gumbel_noise(logits.shape, self.generator).to(logits.device)
             logits = logits + noise
-            self._tell(look, n, may, joined, look.start[:, n], noise)
+            self._note(False, n, may, receiving, look.start[:, n], noise)
         names = source_names(view.slot.nodes, logits.device)[n]
         return names[logits.argmax(dim=2)]
 
@@ -177,43 +196,38 @@ class Actors:
         """Return scores (E, J), or (E, N, J) for all nodes; all are positive."""
         if n is None:
             return torch.stack([self.keep(view, m) for m in range(view.slot.nodes)], dim=1)
-        slot = view.slot
-        if slot.t == slot.slots - 1:  # nothing comes after the last slot
+        if _last(view):  # nothing comes after it: whatever fits
             return torch.ones(view.held.shape, device=view.held.device)
-        look = self._look(view)
-        others = view.others(n)
+        look, others = self.look, view.others(n)
         logits = look.logits[:, n].gather(2, others[..., None])[..., 0]
         if self.generator is not None:
             may = look.seen.may_keep[:, n]
             noise = logistic(may.shape, self.generator).to(may.device)
             logits = logits + noise
-            if look.turn >= (self.rounds - 1) * slot.nodes:
+            # Only the last round decides what is kept.
+            if self._turns_in_stage >= (self.rounds - 1) * view.slot.nodes:
                 start = look.start[:, n].gather(2, others[..., None])[..., 0]
-                self._tell(look, n, may, others, start, noise)
-        look.turn += 1
+                self._note(True, n, may, others, start, noise)
+        self._turns_in_stage += 1
         return logits
 
-    def _look(self, view: View) -> Look:
-        """Return what the network says in the stage of the view."""
-        key = view.held if view.keeping else view.cached
-        last = self._last
-        if last is None or key is not last.key or last.keeping != view.keeping:
-            seen = self.observer(replace(view, in_turn=False), None)
-            near = near_nodes(view.slot.nodes, key.device)
-            make = self._keeping if view.keeping else self._pulling
-            last = self._last = make(view, seen, self.network(seen), near)
-        return last
-
-    def _pulling(self, view: View, seen: Features, scores: Scores, near: Tensor) -> Look:
+    def _pulling(self, seen: Features) -> Look:
+        """Return what the network says of pulling."""
+        scores: Scores = self.network(seen)
         start = pull_start(seen)
         learnt = torch.cat([scores.source, scores.nothing[..., None]], dim=-1)
         logits, company = start + learnt / self.temperature, scores.company[..., 0]
-        return Look(view.cached, False, seen, near, start, logits, company / self.temperature)
+        near = near_nodes(start.shape[1], start.device)
+        return Look(seen, near, start, logits, company / self.temperature)
 
-    def _keeping(self, view: View, seen: Features, scores: Scores, near: Tensor) -> Look:
-        slot, values = view.slot, self.observer.values(view)
+    def _keeping(self, view: View, seen: Features) -> Look:
+        """Return what the network says of keeping, whichever set of other nodes keeps too."""
+        scores: Scores = self.network(seen)
+        slot, values = view.slot, self.observer.values
+        near = near_nodes(slot.nodes, view.held.device)
         sets = torch.arange(1 << slot.nodes, device=near.device)
         bit = (1 << torch.arange(slot.nodes, device=near.device))[:, None]
+        # The start: what a copy saves beside every set of others, by the tables.
         cost = slot.worth[:, 0] if values is None else values.cost
         scale = unit_of(slot)[:, None, None] * self.temperature
         of_block = (cost / scale).float()[
@@ -221,22 +235,36 @@ class Actors:
         ]  # (E, J, S)
         saved = of_block[:, :, sets & ~bit] - of_block[:, :, sets | bit]
         start = saved.transpose(1, 2)  # (E, N, J, S)
+        # What is learnt is added, and all is raised until no noise makes a score negative.
         company = scores.company[..., 1] @ _in_sets(sets, near[:, None]).transpose(1, 2)
         logits = start + (scores.keep[..., None] + company) / self.temperature
         logits = logits - logits.amin(dim=(1, 2, 3), keepdim=True) + MOST_NOISE
-        return Look(view.held, True, seen, near, start, logits, company)
+        return Look(seen, near, start, logits, company)
 
-    def _tell(
-        self, look: Look, n: int, may: Tensor, others: Tensor, start: Tensor, noise: Tensor
+    def _note(
+        self, keeping: bool, n: int, may: Tensor, others: Tensor, start: Tensor, noise: Tensor
     ) -> None:
-        """Note a turn."""
+        """Add what node n decided to `turns`."""
         rows = Rows.where(may)
-        if len(rows.draw):
-            seen, company = take(look.seen, rows, n), _in_sets(rows.of(others), look.near[n])
-            turn = Turn(
-                look.keeping, n, rows, seen, others, company, rows.of(start), rows.of(noise)
+        if not len(rows.draw):
+            return
+        self.turns.append(
+            Turn(
+                keeping=keeping,
+                node=n,
+                rows=rows,
+                seen=seen_by(self.look.seen, rows, n),
+                others=others,
+                company=_in_sets(rows.pick(others), self.look.near[n]),
+                start=rows.pick(start),
+                noise=rows.pick(noise),
             )
-            self.turns.append(turn)
+        )
+
+
+def _last(view: View) -> bool:
+    """Return whether it is the last slot, after which nothing comes."""
+    return view.slot.t == view.slot.slots - 1
 
 
 def logistic(size: Sequence[int], generator: Generator) -> Tensor:
@@ -250,7 +278,8 @@ def gumbel_noise(size: Sequence[int], generator: Generator) -> Tensor:
 
 
 def _uniform(size: Sequence[int], generator: Generator) -> Tensor:
-    return torch.rand(tuple(size), generator=generator).clamp(1e-6, 1.0 - 1e-6)
+    uniform = torch.rand(tuple(size), generator=generator)
+    return uniform.clamp(LEAST_UNIFORM, 1.0 - LEAST_UNIFORM)
 
 
 def _in_sets(sets: Tensor, nodes: Tensor) -> Tensor:
@@ -258,24 +287,24 @@ def _in_sets(sets: Tensor, nodes: Tensor) -> Tensor:
     return (sets[..., None] >> nodes & 1).float()
 
 
-def take(seen: Features, rows: Rows, n: int) -> Features:
+def seen_by(seen: Features, rows: Rows, n: int) -> Features:
     """Return what node n sees of some (draw, block) pairs, from the features of all nodes."""
-    at = (rows.draw, n, rows.block)
+    index = (rows.draw, n, rows.block)
     return Features(
-        own=seen.own[at],
-        neighbour=seen.neighbour[at],
-        cloud=seen.cloud[at],
+        own=seen.own[index],
+        neighbour=seen.neighbour[index],
+        cloud=seen.cloud[index],
         state=seen.state[rows.draw],
-        real=rows.of(seen.real),
-        may_pull=seen.may_pull[at],
-        may_keep=seen.may_keep[at],
+        real=rows.pick(seen.real),
+        may_pull=seen.may_pull[index],
+        may_keep=seen.may_keep[index],
     )
 
 
 def pull_start(seen: Features) -> Tensor:
     """Return (E, N, J, N + 1) logits of pulling at the start: what the best level of the slot does.
 
-    The other nodes in their order, the cloud, nothing; minus infinity where not allowed.
+    The order is: the other nodes, the cloud, nothing; minus infinity where not allowed.
     """
     best = seen.own[..., _IN_BEST, None]
     fastest = torch.cat(
@@ -289,8 +318,8 @@ def pull_start(seen: Features) -> Tensor:
 
 def source_names(nodes: int, device: torch.device) -> Tensor:
     """Return (N, N + 1) the sources by the order of the logits: other nodes, the cloud, nothing."""
-    rest = torch.tensor([[nodes, -1]], device=device).expand(nodes, -1)
-    return torch.cat([near_nodes(nodes, device), rest], dim=1)
+    cloud_and_nothing = torch.tensor([[nodes, -1]], device=device).expand(nodes, -1)
+    return torch.cat([near_nodes(nodes, device), cloud_and_nothing], dim=1)
 
 
 def pull_logits(scores: Scores, company: Tensor, temperature: float) -> Tensor:
@@ -304,69 +333,43 @@ def keep_logits(scores: Scores, company: Tensor, temperature: float) -> Tensor:
     return (scores.keep + (scores.company[..., 1] * company).sum(dim=-1)) / temperature
 
 
-class ActorConfig(Protocol):
-    """Options that actors have in common, whoever trains them."""
-
-    @property
-    def action_semantics(self) -> bool:
-        """Inner products per neighbour, else a flat network."""
-
-    @property
-    def width(self) -> int:
-        """Of the hidden layers."""
-
-    @property
-    def embedding(self) -> int:
-        """Size of the embeddings."""
-
-    @property
-    def lookahead(self) -> bool:
-        """Whether the nodes see the values of `mpc`."""
-
-    @property
-    def temperature(self) -> float:
-        """Units of saving that a logit stands for."""
-
-    @property
-    def in_turn(self) -> bool:
-        """Whether the nodes decide in turn."""
-
-    @property
-    def rounds(self) -> int:
-        """How often every node decides what to keep, if in turn."""
-
-
-def actor_network(config: ActorConfig, nodes: int) -> nn.Module:
+def actor_network(options: ActorOptions, nodes: int) -> nn.Module:
     """Return the network of new actors; only a flat one depends on the number of nodes."""
     return action_network(
-        action_semantics=config.action_semantics,
+        action_semantics=options.action_semantics,
         nodes=nodes,
-        width=config.width,
-        embedding=config.embedding,
+        width=options.width,
+        embedding=options.embedding,
         zero_last=True,
     )
 
 
-def actors_of(config: ActorConfig, network: nn.Module, values: Lookahead | None) -> Actors:
-    """Return the actors of a network, without exploration."""
+def actors_of(
+    options: ActorOptions,
+    network: nn.Module,
+    values: Lookahead | None,
+    generator: Generator | None = None,
+) -> Actors:
+    """Return the actors of a network; with a generator they explore."""
     return Actors(
         network,
-        Observer(config.lookahead, values),
-        temperature=config.temperature,
-        in_turn=config.in_turn,
-        rounds=config.rounds if config.in_turn else 1,
+        Observer(options.lookahead, values),
+        temperature=options.temperature,
+        in_turn=options.in_turn,
+        rounds=options.rounds if options.in_turn else 1,
+        generator=generator,
     )
 
 
 def trained_actors(
-    config: ActorConfig, tensors: Mapping[str, Tensor], values: Lookahead | None = None
+    options: ActorOptions, tensors: Mapping[str, Tensor], values: Lookahead | None = None
 ) -> Actors:
     """Return the actors of a checkpoint.
 
     Parameters
     ----------
-    config
-        Options they were trained with.
+    options
+        Those that they were trained with.
     tensors
         Those of the checkpoint whose names begin with "policy".
     values
@@ -378,7 +381,6 @@ def trained_actors(
         The tensors are of another architecture.
     """
     heads = tensors.get("policy/rest.2.weight")  # of a flat network, 3 N
-    network = actor_network(config, 1 if heads is None else len(heads) // 3)
-    found = {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
-    load_module(network, found, "policy")
-    return actors_of(config, network, values)
+    network = actor_network(options, 1 if heads is None else len(heads) // 3)
+    load_module(network, part_of(tensors, "policy"), "policy")
+    return actors_of(options, network, values)

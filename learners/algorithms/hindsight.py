@@ -8,16 +8,19 @@ tables are wrong:
 
     r_nj = [V(Q - n) - V(Q + n)] - [v(Q - n) - v(Q + n)]
 
-where Q are the nodes that have the block in the end, V is the value in hindsight and v that of the
-tables: those of `mpc` (`after` while pulling, `cost` while keeping); or without them nothing while
-pulling, and the expected delay of the next slot while keeping. The loss is the squared error,
-weighted by size. The policy pulls by the best chain level, charged v(Q_l) less r_nj of every
-receiver, and keeps by the marginal per byte v(kept - n) - v(kept + n) + r_nj, the nodes in turn for
-some rounds: the tables say how copies stand in for one another, the network what they are worth.
+Q are the nodes that have the block in the end, V is the value in hindsight, and v that of the
+tables. With `lookahead` the tables are those of `mpc`: `after` while pulling, `cost` while keeping.
+Without, v is nothing while pulling, and the expected delay of the next slot while keeping. The loss
+is the squared error, weighted by size.
+
+The policy pulls by the best chain level, charged v(Q_l) less r_nj of every receiver. It keeps by
+the marginal per byte v(kept - n) - v(kept + n) + r_nj, the nodes in turn for some rounds. The
+tables say how copies stand in for one another, the network what they are worth.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +35,7 @@ from finecast.learners.networks.action_semantics import ActionSemanticsNetwork
 from finecast.learners.networks.features import Features, joined_features
 from finecast.learners.networks.observer import Observer
 from finecast.learners.options import at_least
-from finecast.learners.weights import Part, follow, load_module, seeded
+from finecast.learners.weights import Part, follow, load_module, part_of, seeded
 from finecast.learners.world.baselines import KEEP_ANYWAY
 from finecast.learners.world.environment import (
     Delivery,
@@ -57,7 +60,7 @@ class Config:
 
     Attributes
     ----------
-    mpc
+    lookahead
         Learn the residual on the tables of `mpc`; else on the expected delay of the next slot.
     width, embedding
         Of the network.
@@ -68,35 +71,67 @@ class Config:
     batch, passes
         Rows of a gradient update, and updates in a step as a multiple of what is needed to see
         every row once.
-    learning_rate, final_learning_rate
-        Of Adam; they fall along a cosine over `decay_steps`.
+    actor_rate, final_actor_rate
+        Step sizes of Adam at the beginning and at the end; they fall along a cosine over
+        `decay_steps`.
     decay_steps
         Steps.
-    averaging
-        What the mean of the weights keeps of itself in every update: it is the policy.
+    average_rate
+        Share of the network that goes into its running average after every update; the average is
+        the policy.
     label_steps
         Subgradient steps for the prices in hindsight.
     """
 
-    mpc: bool = True
+    lookahead: bool = True
     width: int = 64
     embedding: int = 32
     rounds: int = 3
     draws: int = 16
     batch: int = 4096
     passes: float = 1.0
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-4
+    actor_rate: float = 1e-3
+    final_actor_rate: float = 1e-4
     decay_steps: int = 500
-    averaging: float = 0.99
+    average_rate: float = 0.01
     label_steps: int = 60
 
     def __post_init__(self) -> None:
         at_least(self, 1, "width", "embedding", "rounds", "draws", "batch", "decay_steps")
         at_least(self, 2, "label_steps")
-        at_least(self, 0, "learning_rate", "final_learning_rate", "passes", "averaging")
-        if self.averaging >= 1:
-            raise ValueError(f"averaging: {self.averaging} is not allowed, must be below 1")
+        at_least(self, 0, "actor_rate", "final_actor_rate", "passes")
+        if not 0 < self.average_rate <= 1:
+            raise ValueError(
+                f"average_rate: {self.average_rate} is not allowed, must be above 0 and at most 1"
+            )
+
+
+def trained(
+    config: Config, tensors: Mapping[str, Tensor], values: Lookahead | None = None
+) -> HindsightPolicy:
+    """Return the policy of a checkpoint.
+
+    Parameters
+    ----------
+    config
+        Options that it was trained with.
+    tensors
+        Those of the checkpoint whose names begin with "policy".
+    values
+        Lookahead of the episodes to be played; None: computed where needed.
+
+    Raises
+    ------
+    ValueError
+        The tensors are of another architecture.
+    """
+    network = _network(config)
+    load_module(network, part_of(tensors, "policy"), "policy")
+    return HindsightPolicy(network, config, values)
+
+
+def _network(config: Config) -> ActionSemanticsNetwork:
+    return ActionSemanticsNetwork(config.width, config.embedding, zero_last=True)
 
 
 class HindsightPolicy:
@@ -110,71 +145,74 @@ class HindsightPolicy:
         Options.
     values
         Lookahead of all slots; None: computed in every slot.
-    seen
+    shown
         Where to note what the network is shown, for training; None not to.
     """
 
     in_turn = True
+
+    _residual: Tensor
+    """(E, N, J) what the network says in the stage, seconds per byte."""
+
+    _cost: Tensor
+    """(E, C, S) what keeping costs by the tables, seconds per byte."""
+
+    _turns_in_stage: int
 
     def __init__(
         self,
         network: ActionSemanticsNetwork,
         config: Config,
         values: Lookahead | None = None,
-        seen: list[_Seen] | None = None,
+        shown: list[_Shown] | None = None,
     ) -> None:
         self.network = network
         self.rounds = config.rounds
-        self.observer = Observer(config.mpc, values)
-        self.seen = seen
-        self._held: Tensor | None = None
-        self._turns = 0
-        self._cost = self._residual = torch.empty(0)
+        self.observer = Observer(config.lookahead, values)
+        self.shown = shown
+
+    def begin(self, view: View) -> None:
+        """Ask the network once for all nodes: while keeping, it sees who has a block."""
+        self._turns_in_stage = 0
+        all_at_once = replace(view, in_turn=False)
+        if not view.keeping:
+            self.observer.begin(all_at_once)
+        self._residual = self._ask(all_at_once)
+        values = self.observer.values
+        self._cost = (view.slot.worth[:, 0] if values is None else values.cost).double()
 
     def pull(self, view: View, n: int | None) -> Tensor:
         """Return the sources (E, N, J) of the best chain levels, copies charged and credited."""
-        slot, cached = view.slot, view.cached
-        worth = self._ask(view)
+        slot, cached, values = view.slot, view.cached, self.observer.values
         sender = rows(slot.chain_sender, cached)  # (E, J, L)
-        members = slot.member[sender & ~cached[..., None]].double()  # (E, J, L, N)
-        credit = (members @ worth.transpose(1, 2)[..., None])[..., 0]
+        receivers = slot.member[sender & ~cached[..., None]].double()  # (E, J, L, N)
+        credit = (receivers @ self._residual.transpose(1, 2)[..., None])[..., 0]
         seconds = rows(slot.chain_time, cached) + lookup(
             slot.broadcast, slot.group[..., None], sender
         )
-        values = self.observer.values(view)
         after = 0.0 if values is None else lookup(values.after, slot.kind[..., None], sender)
         level = (seconds + after - credit).argmin(dim=2, keepdim=True)
-        chosen = torch.where(slot.needed, sender.gather(2, level)[..., 0], cached)
-        return fastest_sources(slot, cached, chosen)
+        best_sender = torch.where(slot.needed, sender.gather(2, level)[..., 0], cached)
+        return fastest_sources(slot, cached, best_sender)
 
     def keep(self, view: View, n: int | None) -> Tensor:
         """Return what a copy saves given what the others keep, seconds per byte."""
-        new = view.held is not self._held
-        self._turns = 0 if new else self._turns + 1
-        last_round = self._turns == (self.rounds - 1) * view.slot.nodes
-        if new or (last_round and n is not None):
-            self._held = view.held
+        if n is None:
+            return torch.stack([self.keep(view, m) for m in range(view.slot.nodes)], dim=1)
+        # Before the last round the network looks again: at who so far keeps a block.
+        if 0 < self._turns_in_stage == (self.rounds - 1) * view.slot.nodes:
             self._residual = self._ask(view)
-            values = self.observer.values(view)
-            self._cost = (view.slot.worth[:, 0] if values is None else values.cost).double()
-        nodes = range(view.slot.nodes) if n is None else [n]
-        score = torch.stack([marginal(self._cost, view.slot, view.others(m), m) for m in nodes], 1)
-        score = score + (self._residual if n is None else self._residual[:, n : n + 1])
-        score = score.clamp(min=KEEP_ANYWAY)
-        return score if n is None else score[:, 0]
+        self._turns_in_stage += 1
+        score = marginal(self._cost, view.slot, view.others(n), n) + self._residual[:, n]
+        return score.clamp(min=KEEP_ANYWAY)
 
     def _ask(self, view: View) -> Tensor:
-        """Return the residuals (E, N, J) of a stage, seconds per byte.
-
-        All nodes look at once; when they keep, before the first round at who has a block, and
-        before the last one at who so far keeps it.
-        """
-        shown = replace(view, in_turn=view.keeping and self._turns > 0)
-        features = self.observer(shown, None)
+        """Return the residuals (E, N, J) by what all nodes see in a view, seconds per byte."""
+        features = self.observer(view)
         with torch.no_grad():
             scores = self.network(features)
-        if self.seen is not None:
-            self.seen.append(_Seen(features, view.slot, view.keeping))
+        if self.shown is not None:
+            self.shown.append(_Shown(features, view.slot, view.keeping))
         residual: Tensor = scores.keep if view.keeping else -scores.nothing
         return residual.double() * unit_of(view.slot)[:, None, None]
 
@@ -186,7 +224,7 @@ def marginal(table: Tensor, slot: Slot, others: Tensor, n: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _Shown:
     """What the network was shown in a stage."""
 
     features: Features
@@ -204,11 +242,11 @@ class _Rows:
     weight: Tensor
 
     def select(self, index: Tensor) -> _Rows:
-        seen = self.features.select(index)
-        return _Rows(seen, self.keeping[index], self.target[index], self.weight[index])
+        features = self.features.select(index)
+        return _Rows(features, self.keeping[index], self.target[index], self.weight[index])
 
 
-class HindsightLearner:
+class Learner:
     """Plays its own policy on training episodes, and learns the residuals there.
 
     Parameters
@@ -230,9 +268,8 @@ class HindsightLearner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeded(seed, "network").initial_seed())
             self.network = _network(config).to(device)
-        self.average = _network(config).to(device)
-        self.average.load_state_dict(self.network.state_dict())
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
+        self.average = copy.deepcopy(self.network)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.actor_rate)
         self.generator = seeded(seed, "draws of hindsight")
         self.steps = 0
         self._pool: Pool | None = None
@@ -241,34 +278,28 @@ class HindsightLearner:
     def step(self) -> Mapping[str, float]:
         """Play some episodes; see every row of them `passes` times."""
         config = self.config
+        # Play, and collect rows: what the network was shown, and what it should have said.
         pool = self.source.at(self.steps)
-        labels = self._labels_of(pool)
-        draws = pool.episodes.draws
-        chosen = torch.randperm(draws, generator=self.generator)[: config.draws]
-        found, delay = self._played(pool, labels, chosen.to(pool.episodes.size.device))
-        done = min(1.0, self.steps / config.decay_steps)
-        rate = config.final_learning_rate + (
-            config.learning_rate - config.final_learning_rate
-        ) * 0.5 * (1.0 + math.cos(math.pi * done))
+        order = torch.randperm(pool.episodes.draws, generator=self.generator)
+        draw = order[: config.draws].to(pool.episodes.size.device)
+        data, delay = self._play(pool, self._labels_of(pool), draw)
+        # The step size of this step, on a cosine.
+        progress = min(1.0, self.steps / config.decay_steps)
+        rate = config.final_actor_rate + (config.actor_rate - config.final_actor_rate) * 0.5 * (
+            1.0 + math.cos(math.pi * progress)
+        )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        count = len(found.target)
+        # Updates on batches in a random order, from its beginning again where it ends.
+        count = len(data.target)
         updates = max(1, round(config.passes * count / config.batch))
         loss_sum = start_sum = 0.0
         order = torch.randperm(count, generator=self.generator)
         for update in range(updates):
             index = order[torch.arange(update * config.batch, (update + 1) * config.batch) % count]
-            rows_ = found.select(index.to(found.target.device))
-            scores = self.network(rows_.features)
-            residual = torch.where(rows_.keeping, scores.keep[:, 0], -scores.nothing[:, 0])
-            total = rows_.weight.sum()
-            loss = (rows_.weight * (residual - rows_.target) ** 2).sum() / total
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimiser.step()
-            follow(self.average, self.network, 1.0 - config.averaging)
-            loss_sum += float(loss.detach())
-            start_sum += float((rows_.weight * rows_.target**2).sum() / total)
+            batch = data.select(index.to(data.target.device))
+            loss_sum += self._improve(batch)
+            start_sum += float((batch.weight * batch.target**2).sum() / batch.weight.sum())
         self.steps += 1
         return {
             "loss": loss_sum / updates,
@@ -277,6 +308,68 @@ class HindsightLearner:
             "rows": float(count),
             "learning_rate": rate,
         }
+
+    def _labels_of(self, pool: Pool) -> Lookahead:
+        """Return the values in hindsight of a pool, computed once."""
+        if self._labels is None or self._pool is not pool:
+            parts = [
+                hindsight_of(pool.episodes.select(index), steps=self.config.label_steps).values
+                for index in torch.split(torch.arange(pool.episodes.draws), LABEL_DRAWS)
+            ]
+            self._labels = Lookahead(
+                after=torch.cat([part.after for part in parts]),
+                cost=torch.cat([part.cost for part in parts]),
+                price=torch.cat([part.price for part in parts]),
+            )
+            self._pool = pool
+        return self._labels
+
+    def _play(self, pool: Pool, labels: Lookahead, draw: Tensor) -> tuple[_Rows, float]:
+        """Play some draws; return what there is to learn from them, and the mean delay."""
+        # By slot, whether keeping or pulling: the nodes that have each block in the end.
+        final_sets: list[dict[bool, Tensor]] = []
+
+        def watch(t: int, cache: Tensor, delivery: Delivery, keep: Tensor) -> None:
+            final_sets.append({False: delivery.sender, True: packed(keep)})
+
+        shown: list[_Shown] = []
+        values, labels = pool.values.select(draw), labels.select(draw)
+        policy = HindsightPolicy(self.average, self.config, values, shown)
+        played = roll(pool.episodes.select(draw), policy, rounds=self.config.rounds, watch=watch)
+        parts = []
+        for stage in shown:
+            t = stage.slot.t
+            base = self._base(stage, values.slot(t))
+            parts.append(_rows_of(stage, final_sets[t][stage.keeping], labels.slot(t), base))
+        data = _Rows(
+            features=joined_features([part.features for part in parts]),
+            keeping=torch.cat([part.keeping for part in parts]),
+            target=torch.cat([part.target for part in parts]),
+            weight=torch.cat([part.weight for part in parts]),
+        )
+        return data, float(played.total.mean())
+
+    def _base(self, stage: _Shown, values: Lookahead) -> Tensor | None:
+        """Return the table (E, C, S) whose marginals are corrected; None for 0."""
+        if stage.keeping:
+            return values.cost if self.config.lookahead else stage.slot.worth[:, 0]
+        return values.after if self.config.lookahead else None
+
+    def _improve(self, batch: _Rows) -> float:
+        """Make one update on a batch; the average follows. Return the loss."""
+        scores = self.network(batch.features)
+        residual = torch.where(batch.keeping, scores.keep[:, 0], -scores.nothing[:, 0])
+        error = residual - batch.target
+        loss = (batch.weight * error**2).sum() / batch.weight.sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        follow(self.average, self.network, self.config.average_rate)
+        return float(loss.detach())
+
+    def policy(self, values: Lookahead | None = None) -> HindsightPolicy:
+        """Return the policy as it stands."""
+        return HindsightPolicy(self.average, self.config, values)
 
     def parts(self) -> Mapping[str, Part]:
         """Return the networks, the optimiser and the generator of draws."""
@@ -295,104 +388,30 @@ class HindsightLearner:
         """Take back the steps made."""
         self.steps = int(counters["steps"])
 
-    def policy(self, values: Lookahead | None = None) -> HindsightPolicy:
-        """Return the policy as it stands."""
-        return HindsightPolicy(self.average, self.config, values)
 
-    def _labels_of(self, pool: Pool) -> Lookahead:
-        """Return the values in hindsight of a pool, computed once."""
-        if self._labels is None or self._pool is not pool:
-            parts = [
-                hindsight_of(pool.episodes.select(index), steps=self.config.label_steps).values
-                for index in torch.split(torch.arange(pool.episodes.draws), LABEL_DRAWS)
-            ]
-            self._labels = Lookahead(
-                *(torch.cat([getattr(p, name) for p in parts]) for name in _LOOKAHEAD)
-            )
-            self._pool = pool
-        return self._labels
-
-    def _played(self, pool: Pool, labels: Lookahead, chosen: Tensor) -> tuple[_Rows, float]:
-        """Play some draws; return what there is to learn from them, and the mean delay."""
-        seen: list[_Seen] = []
-        final: list[dict[bool, Tensor]] = []
-
-        def watch(t: int, cache: Tensor, delivery: Delivery, keep: Tensor) -> None:
-            final.append({False: delivery.sender, True: packed(keep)})
-
-        values, labels = pool.values.select(chosen), labels.select(chosen)
-        policy = HindsightPolicy(self.average, self.config, values, seen)
-        played = roll(pool.episodes.select(chosen), policy, rounds=self.config.rounds, watch=watch)
-        parts = []
-        for shown in seen:
-            t = shown.slot.t
-            sets = final[t][shown.keeping]
-            parts.append(_rows_of(shown, sets, labels.slot(t), self._base(shown, values)))
-        joined = joined_features([part.features for part in parts])
-        rest = (torch.cat([getattr(p, name) for p in parts]) for name in _ROWS)
-        return _Rows(joined, *rest), float(played.total.mean())
-
-    def _base(self, shown: _Seen, values: Lookahead) -> Tensor | None:
-        """Return the table (E, C, S) whose marginals are corrected; None for 0."""
-        now = values.slot(shown.slot.t)
-        if shown.keeping:
-            return now.cost if self.config.mpc else shown.slot.worth[:, 0]
-        return now.after if self.config.mpc else None
-
-
-_LOOKAHEAD = ("after", "cost", "price")
-_ROWS = ("keeping", "target", "weight")
-
-
-def _rows_of(shown: _Seen, sets: Tensor, label: Lookahead, base: Tensor | None) -> _Rows:
+def _rows_of(stage: _Shown, sets: Tensor, label: Lookahead, base: Tensor | None) -> _Rows:
     """Return the rows of a stage: blocks that are needed, or that the node can keep."""
-    slot, seen = shown.slot, shown.features
-    table = label.cost if shown.keeping else label.after
+    slot, seen = stage.slot, stage.features
+    # Targets: by how much the marginals of the base are off, given the nodes (E, J) in the end.
+    table = label.cost if stage.keeping else label.after
     if base is not None:
         table = table - base
     nodes = range(slot.nodes)
     target = torch.stack([marginal(table, slot, sets, n) for n in nodes], dim=1)
     target = target / unit_of(slot)[:, None, None]
     weight = slot.size / slot.size.sum(dim=1, keepdim=True) * slot.real.sum(dim=1, keepdim=True)
-    use = seen.may_keep if shown.keeping else (slot.needed & slot.real)[:, None].expand_as(target)
+    # The (draw, node, block) rows, with features as of a single block.
+    use = seen.may_keep if stage.keeping else (slot.needed & slot.real)[:, None].expand_as(target)
     draw, node, block = use.nonzero(as_tuple=True)
-    at = (draw, node, block)
-    state = seen.state[draw]
-    picked = Features(
-        seen.own[at][:, None],
-        seen.neighbour[at][:, None],
-        seen.cloud[at][:, None],
-        state,
-        seen.real[draw, block][:, None],
-        seen.may_pull[at][:, None],
-        seen.may_keep[at][:, None],
+    index = (draw, node, block)
+    features = Features(
+        own=seen.own[index][:, None],
+        neighbour=seen.neighbour[index][:, None],
+        cloud=seen.cloud[index][:, None],
+        state=seen.state[draw],
+        real=seen.real[draw, block][:, None],
+        may_pull=seen.may_pull[index][:, None],
+        may_keep=seen.may_keep[index][:, None],
     )
-    keeping = torch.full_like(draw, shown.keeping, dtype=torch.bool)
-    return _Rows(picked, keeping, target[at].float(), weight[draw, block].float())
-
-
-def start(
-    config: Config, source: EpisodeSource, *, seed: int, device: torch.device
-) -> HindsightLearner:
-    """Return the learner at step 0: it plays as the tables say."""
-    return HindsightLearner(config, source, seed=seed, device=device)
-
-
-def policy(
-    config: Config, tensors: Mapping[str, Tensor], values: Lookahead | None = None
-) -> HindsightPolicy:
-    """Return the policy of a checkpoint.
-
-    Raises
-    ------
-    ValueError
-        The tensors are of another architecture.
-    """
-    network = _network(config)
-    own = {key.removeprefix("policy/"): value for key, value in tensors.items()}
-    load_module(network, own, "policy")
-    return HindsightPolicy(network, config, values)
-
-
-def _network(config: Config) -> ActionSemanticsNetwork:
-    return ActionSemanticsNetwork(config.width, config.embedding, zero_last=True)
+    keeping = torch.full_like(draw, stage.keeping, dtype=torch.bool)
+    return _Rows(features, keeping, target[index].float(), weight[draw, block].float())

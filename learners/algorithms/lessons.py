@@ -69,7 +69,7 @@ class Lessons:
     cost: Tensor
     weight: Tensor
 
-    def some(self, count: int, generator: Generator) -> Lessons:
+    def sample(self, count: int, generator: Generator) -> Lessons:
         """Return at most so many pairs, drawn at random."""
         chosen = torch.randperm(len(self.weight), generator=generator)[:count]
         chosen = chosen.to(self.weight.device)
@@ -137,7 +137,7 @@ def lessons_of(
             others = turn.others if kept is None else kept
             displaced, saved = keep_values(turn.node, slot, delivery.sender, cost, others)
             price = displaced[turn.rows.draw]
-            costs.append(_widened([price, turn.rows.of(saved)], columns))
+            costs.append(_widened([price, turn.rows.pick(saved)], columns))
             starts.append(_widened([turn.start], columns))
         else:
             by_number = pull_costs(turn, slot, cached, delivery, after)
@@ -150,7 +150,7 @@ def lessons_of(
         company=torch.cat([turn.company for turn in turns]),
         start=torch.cat(starts),
         cost=torch.cat(costs),
-        weight=torch.cat([turn.rows.of(slot.size).float() for turn in turns]),
+        weight=torch.cat([turn.rows.pick(slot.size).float() for turn in turns]),
     )
 
 
@@ -228,13 +228,13 @@ def pull_costs(turn: Turn, slot: Slot, cached: Tensor, delivery: Delivery, after
     taken = torch.where(source >= 0, taken, 0.0)
     taken[:, n] = 0.0
     others_time = taken.amax(dim=1, keepdim=True)
-    others = rows.of(delivery.sender) & ~(1 << n)
+    others = rows.pick(delivery.sender) & ~(1 << n)
     sets = torch.stack([others | 1 << n, others], dim=1)
-    air = slot.broadcast[rows.draw, rows.of(slot.group).clamp(min=0)] / unit[rows.draw, 0]
-    total = (air.float() + rows.of(after)).gather(1, sets)  # (R, 2)
+    air = slot.broadcast[rows.draw, rows.pick(slot.group).clamp(min=0)] / unit[rows.draw, 0]
+    total = (air.float() + rows.pick(after)).gather(1, sets)  # (R, 2)
     by_source = torch.maximum(others_time, time[rows.draw, :, n]) + total[:, :1]
     nothing = others_time + total[:, 1:]
-    best = backup(slot, rows.of(after), rows).gather(1, rows.of(cached)[:, None])
+    best = backup(slot, rows.pick(after), rows).gather(1, rows.pick(cached)[:, None])
     nothing = torch.where(torch.isfinite(nothing), nothing, best)
     return torch.cat([by_source, nothing], dim=1)
 

@@ -24,7 +24,7 @@ start at its scores, or at the expected saving of the next slot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
 from finecast.learners.algorithms.actors import (
+    ActorOptions,
     Turn,
     actor_network,
     actors_of,
@@ -50,8 +51,8 @@ from finecast.learners.networks.features import (
     Features,
     joined_features,
 )
-from finecast.learners.options import at_least, one_of
-from finecast.learners.weights import Part, seeded
+from finecast.learners.options import at_least
+from finecast.learners.weights import Part, initialised, seeded
 from finecast.learners.world.environment import (
     View,
     deliver,
@@ -65,12 +66,13 @@ from finecast.learners.world.episodes import Episodes, Slot
 from finecast.learners.world.lookahead import Lookahead
 from finecast.learners.world.pool import EpisodeSource
 
-CREDITS = ("block", "team")
+VALUES_AT_ONCE = 64
+"""Stages of a draw whose values are computed at once; it bounds the memory."""
 
 
 @dataclass(frozen=True)
-class Config:
-    """Options of MAPPO; IPPO differs in the default of `centralised`.
+class Config(ActorOptions):
+    """Options of MAPPO; IPPO is the same with `centralised` false.
 
     Attributes
     ----------
@@ -78,99 +80,40 @@ class Config:
         The critic sees what all nodes see (MAPPO); else every node's critic what it sees (IPPO).
     batch
         Draws that are played in a step.
-    width, embedding
-        Of hidden layers and embeddings.
-    action_semantics
-        Else flat networks.
-    credit
-        "block": rewards, values and advantages by block; "team": of their sum.
-    in_turn
-        Nodes decide in turn, else all at once.
-    rounds
-        How often every node decides what to keep, if in turn; what it decides last is learned from.
-    lookahead
-        The marginals of `mpc` are features, and the start; else the expected saving in the next
-        slot is the start. Without, decisions are faster.
-    temperature
-        Units of saving per byte that a logit stands for.
     actor_rate, critic_rate
         Step sizes of Adam.
     epochs, minibatches
         Passes over what was played, and updates in each.
-    clip
-        Of the ratio of probabilities.
+    ratio_clip
+        Of the ratio of probabilities, from 1.
     entropy
         Weight of the entropy.
-    discount, trace
+    discount, gae_lambda
         gamma and lambda of generalised advantage estimation.
-    gradient
-        Clip of the gradient's norm.
+    gradient_clip
+        Of the gradient's norm.
     """
 
     centralised: bool = True
     batch: int = 16
-    width: int = 64
-    embedding: int = 32
-    action_semantics: bool = True
-    credit: str = "block"
-    in_turn: bool = True
-    rounds: int = 3
-    lookahead: bool = False
-    temperature: float = 0.05
     actor_rate: float = 5e-5
     critic_rate: float = 1e-3
     epochs: int = 4
     minibatches: int = 4
-    clip: float = 0.2
+    ratio_clip: float = 0.2
     entropy: float = 0.01
     discount: float = 0.95
-    trace: float = 0.8
-    gradient: float = 10.0
+    gae_lambda: float = 0.8
+    gradient_clip: float = 10.0
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "batch", "width", "embedding", "rounds", "epochs", "minibatches")
-        at_least(self, 0, "actor_rate", "critic_rate", "entropy", "discount", "trace")
-        at_least(self, 1e-6, "temperature", "clip", "gradient")
-        one_of("credit", self.credit, CREDITS)
+        super().__post_init__()
+        at_least(self, 1, "batch", "epochs", "minibatches")
+        at_least(self, 0, "actor_rate", "critic_rate", "entropy", "discount", "gae_lambda")
+        at_least(self, 1e-6, "ratio_clip", "gradient_clip")
 
 
-def start(config: Config, source: EpisodeSource, *, seed: int, device: torch.device) -> PpoLearner:
-    """Return the learner at step 0.
-
-    Parameters
-    ----------
-    config
-        Options.
-    source
-        Of training episodes.
-    seed
-        Of networks, draws and exploration.
-    device
-        Where the networks are.
-    """
-    return PpoLearner(config, source, seed, device)
-
-
-def policy(
-    config: Config, tensors: Mapping[str, Tensor], values: Lookahead | None = None
-) -> TrainedPolicy:
-    """Return the policy of a checkpoint.
-
-    Parameters
-    ----------
-    config
-        Options it was trained with.
-    tensors
-        Those of the checkpoint whose names begin with "policy".
-    values
-        Lookahead of the episodes to be played; None: computed where needed.
-
-    Raises
-    ------
-    ValueError
-        The tensors are of another architecture.
-    """
-    return trained_actors(config, tensors, values)
+trained = trained_actors
 
 
 class Critic(nn.Module):
@@ -203,8 +146,8 @@ class Critic(nn.Module):
         hidden = torch.relu(own + over_blocks(self.state(seen.state), own))
         if self.centralised:
             hidden = hidden.mean(dim=1, keepdim=True)
-        found: Tensor = self.rest(hidden)[..., 0]
-        return found
+        value: Tensor = self.rest(hidden)[..., 0]
+        return value
 
     def follow(self, values: Tensor, weight: float = 0.1) -> None:
         """Let the scale follow that of values, which `forward` is to return normalised."""
@@ -218,6 +161,8 @@ class Stage:
 
     Attributes
     ----------
+    keeping
+        The nodes chose what to keep, else what to pull.
     seen
         What all nodes saw at its beginning.
     base
@@ -232,6 +177,7 @@ class Stage:
         (E, N, J) bool: the caches before a stage of pulling, after one of keeping.
     """
 
+    keeping: bool
     seen: Features
     base: Tensor
     reward: Tensor
@@ -272,13 +218,15 @@ class Decisions:
     weight: Tensor
 
     def select(self, index: Tensor) -> Decisions:
-        """Return some of the rows."""
-        names = ("company", "start", "choice", "advantage", "weight")
-        rest = (getattr(self, name)[index] for name in names)
-        return Decisions(self.keeping, self.seen.select(index), *rest)
+        """Return some of the rows, by number or by a bool for each."""
+        columns = {name: getattr(self, name)[index] for name in _COLUMNS}
+        return Decisions(self.keeping, self.seen.select(index), **columns)
 
 
-class PpoLearner:
+_COLUMNS = ("company", "start", "choice", "advantage", "weight")
+
+
+class Learner:
     """PPO as it learns.
 
     Parameters
@@ -294,17 +242,166 @@ class PpoLearner:
     """
 
     def __init__(
-        self, config: Config, source: EpisodeSource, seed: int, device: torch.device
+        self, config: Config, source: EpisodeSource, *, seed: int, device: torch.device
     ) -> None:
         self.config, self.source, self.device = config, source, device
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=seeded(seed, "networks"))))
-            self.actor = actor_network(config, source.at(0).episodes.nodes).to(device)
-            self.critic = Critic(config.centralised, config.width).to(device)
+        nodes = source.at(0).episodes.nodes
+
+        def networks() -> tuple[nn.Module, Critic]:
+            return actor_network(config, nodes), Critic(config.centralised, config.width)
+
+        actor, critic = initialised(seed, networks)
+        self.actor, self.critic = actor.to(device), critic.to(device)
         self.actor_adam = torch.optim.Adam(self.actor.parameters(), lr=config.actor_rate)
         self.critic_adam = torch.optim.Adam(self.critic.parameters(), lr=config.critic_rate)
         self.generator = seeded(seed, "play")
         self.steps = 0
+
+    def step(self) -> Mapping[str, float]:
+        """Play whole episodes of a batch, then learn from them."""
+        pool = self.source.at(self.steps)
+        draw = torch.randint(
+            pool.episodes.draws, (self.config.batch,), generator=self.generator
+        ).to(self.device)
+        with torch.no_grad():
+            stages, delay = self._play(pool.episodes.select(draw), pool.values.select(draw))
+        row = {"delay": delay, **self._improve(stages)}
+        self.steps += 1
+        return row
+
+    def _play(self, episodes: Episodes, values: Lookahead) -> tuple[list[Stage], float]:
+        """Play all slots with exploration; return the stages and the mean total delay, s."""
+        actors = actors_of(self.config, self.actor, values, self.generator)
+        cache, stages, total = episodes.start, [], 0.0
+        for t in range(episodes.slots):
+            slot, look, cached = episodes.slot(t), values.slot(t), packed(cache)
+            share = (slot.size / slot.size.sum(dim=1, keepdim=True)).float()
+            unit = unit_of(slot)[:, None]
+            # Pull: the reward is minus the delay of each block.
+            view = View(slot, cached, cached, cached * 0, in_turn=actors.in_turn)
+            actors.turns = []
+            delivery = deliver(slot, cached, pull_turns(view, actors))
+            spent = delivery.delay / (slot.size.clamp(min=1.0) * unit)
+            base = -expected_cost(slot, look, cached)
+            seen = actors.look.seen
+            stages.append(Stage(False, seen, base, -spent.float(), share, actors.turns, cache))
+            total += float(delivery.delay.sum(dim=1).mean())
+            if t == episodes.slots - 1:
+                break
+            # Keep: the reward is minus the rent of the storage.
+            view = replace(view, held=delivery.sender, keeping=True)
+            actors.turns = []
+            cache = keep_turns(view, actors, actors.rounds)
+            rent = rents(slot, look).gather(1, packed(cache))
+            base = (-lookup(look.after, slot.kind, delivery.sender) / unit).float()
+            seen = actors.look.seen
+            stages.append(Stage(True, seen, base, -rent, share, actors.turns, cache))
+        return stages, total
+
+    def _improve(self, stages: Sequence[Stage]) -> dict[str, float]:
+        """Make the epochs of updates; return the means of what is logged."""
+        config = self.config
+        # What the critic is shown: all P stages of all draws, side by side.
+        seen = joined_features([stage.seen for stage in stages])
+        share = torch.cat([stage.share for stage in stages])[:, None]
+        base = torch.cat([stage.base for stage in stages])[:, None]
+        if config.credit == "team":
+            base = (base * share).sum(dim=2, keepdim=True)
+        indices = torch.arange(len(base), device=self.device)
+        with torch.no_grad():
+            # Advantages and targets, by the critic as it is.
+            learnt = [
+                self._learnt(seen.select(part), share[part])
+                for part in torch.split(indices, VALUES_AT_ONCE)
+            ]
+            value = base + torch.cat(learnt)  # (P, N or 1, J or 1)
+            value = torch.unflatten(value, 0, (len(stages), -1))  # (2 T - 1, E, ...)
+            reward = torch.stack([self._reward(stage) for stage in stages])[:, :, None]
+            advantage = advantages(reward, value, config.discount, config.gae_lambda)
+            target = (advantage + value).flatten(0, 1) - base
+            self.critic.follow(target)
+            # What the actors chose, and how likely that was.
+            kinds = [
+                kind
+                for keeping in (False, True)
+                if (kind := self._decisions(stages, advantage, keeping)) is not None
+            ]
+            old = [self._log_chance_of_choice(kind) for kind in kinds]
+        logged: list[dict[str, float]] = []
+        for _ in range(config.epochs):
+            # Every epoch sees all rows once, in an order of its own.
+            kind_parts = [self._split(len(kind.choice)) for kind in kinds]
+            for minibatch, part in enumerate(self._split(len(indices))):
+                error = self._learnt(seen.select(part), share[part]) - target[part]
+                row = self._improve_critic(error)
+                rows = [parts[minibatch] for parts in kind_parts]
+                row |= self._improve_actor(kinds, old, rows)
+                logged.append(row)
+        return {name: sum(row.get(name, 0.0) for row in logged) / len(logged) for name in logged[0]}
+
+    def _learnt(self, seen: Features, share: Tensor) -> Tensor:
+        """Return values over the base: (P, N or 1, J), of a team (P, N or 1, 1)."""
+        value: Tensor = self.critic(seen) * self.critic.spread + self.critic.mean
+        team = self.config.credit == "team"
+        return (value * share).sum(dim=2, keepdim=True) if team else value
+
+    def _reward(self, stage: Stage) -> Tensor:
+        """Return (E, J), or (E, 1) of a team, which pays no rent: it has the losses of all."""
+        if self.config.credit == "block":
+            return stage.reward
+        return (stage.reward * stage.share).sum(dim=1, keepdim=True) * (not stage.keeping)
+
+    def _decisions(
+        self, stages: Sequence[Stage], advantage: Tensor, keeping: bool
+    ) -> Decisions | None:
+        return decisions(self.actor, stages, advantage, keeping, self.config.temperature)
+
+    def _log_chance_of_choice(self, kind: Decisions) -> Tensor:
+        """Return (R,) the log-probability of what was chosen, by the actor as it is."""
+        return chosen(log_chances(self.actor, kind, self.config.temperature), kind.choice)
+
+    def _split(self, count: int) -> tuple[Tensor, ...]:
+        """Return the parts of a random order, as many as minibatches."""
+        order = torch.randperm(count, generator=self.generator).to(self.device)
+        return order.tensor_split(self.config.minibatches)
+
+    def _improve_critic(self, error: Tensor) -> dict[str, float]:
+        """Make one step of the critic."""
+        error = error / self.critic.spread
+        loss = huber_loss(error, torch.zeros_like(error))
+        _descend(loss, self.critic_adam, self.critic, self.config.gradient_clip)
+        return {"critic_loss": float(loss.detach())}
+
+    def _improve_actor(
+        self, kinds: Sequence[Decisions], old: Sequence[Tensor], rows: Sequence[Tensor]
+    ) -> dict[str, float]:
+        """Make one step of the actor on some rows of each kind, with their old chances."""
+        row, losses = {}, []
+        for kind, old_log, index in zip(kinds, old, rows, strict=True):
+            if len(index):
+                loss, clipped = self._actor_loss(kind.select(index), old_log[index])
+                losses.append(loss)
+                row["clipped keep" if kind.keeping else "clipped pull"] = clipped
+        if losses:
+            actor_loss = torch.stack(losses).sum()
+            _descend(actor_loss, self.actor_adam, self.actor, self.config.gradient_clip)
+            row["actor_loss"] = float(actor_loss.detach())
+        return row
+
+    def _actor_loss(self, kind: Decisions, old_log: Tensor) -> tuple[Tensor, float]:
+        """Return the clipped loss less entropy, and the share of clipped ratios."""
+        clip = self.config.ratio_clip
+        log = log_chances(self.actor, kind, self.config.temperature)
+        ratio = (chosen(log, kind.choice) - old_log).exp()
+        advantage, weight = kind.advantage, kind.weight
+        gain = torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
+        entropy = -(log.exp() * log.clamp(min=-100.0)).sum(dim=1)
+        loss = -(weight * (gain + self.config.entropy * entropy)).sum() / weight.sum()
+        return loss, float(((ratio.detach() - 1.0).abs() > clip).float().mean())
+
+    def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
+        """Return the actors, without exploration."""
+        return actors_of(self.config, self.actor, values)
 
     def parts(self) -> Mapping[str, Part]:
         """Return networks, optimisers, generator."""
@@ -323,132 +420,6 @@ class PpoLearner:
     def load_extra(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
         """Take back what `extra` returned."""
         self.steps = int(counters["steps"])
-
-    def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
-        """Return the actors, without exploration."""
-        return actors_of(self.config, self.actor, values)
-
-    def step(self) -> Mapping[str, float]:
-        """Play whole episodes of a batch, then learn from them."""
-        pool = self.source.at(self.steps)
-        draw = torch.randint(
-            pool.episodes.draws, (self.config.batch,), generator=self.generator
-        ).to(self.device)
-        with torch.no_grad():
-            stages, delay = self._played(pool.episodes.select(draw), pool.values.select(draw))
-        row = {"delay": delay, **self._improve(stages)}
-        self.steps += 1
-        return row
-
-    def _played(self, episodes: Episodes, values: Lookahead) -> tuple[list[Stage], float]:
-        """Play all slots with exploration; return the stages and the mean total delay, s."""
-        actors = actors_of(self.config, self.actor, values)
-        actors.generator = self.generator
-        cache, stages, total = episodes.start, [], 0.0
-        for t in range(episodes.slots):
-            slot, look, cached = episodes.slot(t), values.slot(t), packed(cache)
-            share = (slot.size / slot.size.sum(dim=1, keepdim=True)).float()
-            view = View(slot, cached, cached, cached * 0, in_turn=actors.in_turn)
-            actors.turns = []
-            delivery = deliver(slot, cached, pull_turns(view, actors))
-            seen = actors.seen
-            spent = delivery.delay / (slot.size.clamp(min=1.0) * unit_of(slot)[:, None])
-            base = -expected_cost(slot, look, cached)
-            stages.append(Stage(seen, base, -spent.float(), share, actors.turns, cache))
-            total += float(delivery.delay.sum(dim=1).mean())
-            if t == episodes.slots - 1:
-                break
-            view = View(
-                slot, cached, delivery.sender, cached * 0, in_turn=actors.in_turn, keeping=True
-            )
-            actors.turns = []
-            cache = keep_turns(view, actors, actors.rounds)
-            rent = rents(slot, look).gather(1, packed(cache))
-            base = -lookup(look.after, slot.kind, delivery.sender) / unit_of(slot)[:, None]
-            stages.append(Stage(actors.seen, base.float(), -rent, share, actors.turns, cache))
-        return stages, total
-
-    def _improve(self, stages: Sequence[Stage]) -> dict[str, float]:
-        """Make the epochs of updates."""
-        config, device = self.config, self.device
-        team = config.credit == "team"
-        seen = joined_features([stage.seen for stage in stages])
-        base, share = (
-            torch.cat([getattr(stage, name) for stage in stages])[:, None]
-            for name in ("base", "share")
-        )
-
-        def values_of(some: Tensor) -> Tensor:
-            """Return values over the base: (P, N or 1, J), of a team (P, N or 1, 1)."""
-            found: Tensor = self.critic(seen.select(some)) * self.critic.spread + self.critic.mean
-            return (found * share[some]).sum(dim=2, keepdim=True) if team else found
-
-        every = torch.arange(len(base), device=device)
-        with torch.no_grad():
-            learnt = torch.cat([values_of(some) for some in torch.split(every, 64)])
-            if team:
-                base = (base * share).sum(dim=2, keepdim=True)
-            value = torch.unflatten(
-                base + learnt, 0, (len(stages), -1)
-            )  # (2 T - 1, E, N or 1, J or 1)
-            reward = torch.stack([self._reward(s, stage) for s, stage in enumerate(stages)])[
-                :, :, None
-            ]
-            advantage = advantages(reward, value, config.discount, config.trace)
-            wanted = (advantage + value).flatten(0, 1) - base
-            self.critic.follow(wanted)
-            found = [
-                decisions(self.actor, stages, advantage, keep, config.temperature)
-                for keep in (False, True)
-            ]
-            kinds = [kind for kind in found if kind is not None]
-            before = [
-                chosen(log_chances(self.actor, kind, self.config.temperature), kind.choice)
-                for kind in kinds
-            ]
-        logged: list[dict[str, float]] = []
-        for _ in range(config.epochs):
-            parts = [self._split(len(kind.choice)) for kind in kinds]
-            for batch, some in enumerate(self._split(len(every))):
-                error = (values_of(some) - wanted[some]) / self.critic.spread
-                critic_loss = huber_loss(error, torch.zeros_like(error))
-                _descend(critic_loss, self.critic_adam, self.critic, config.gradient)
-                row = {"critic_loss": float(critic_loss.detach())}
-                losses = []
-                for kind, old, part in zip(kinds, before, parts, strict=True):
-                    if len(part[batch]):
-                        loss, moved = self._loss(kind, old, part[batch])
-                        losses.append(loss)
-                        row["clipped keep" if kind.keeping else "clipped pull"] = moved
-                if losses:
-                    actor_loss = torch.stack(losses).sum()
-                    _descend(actor_loss, self.actor_adam, self.actor, config.gradient)
-                    row["actor_loss"] = float(actor_loss.detach())
-                logged.append(row)
-        return {name: sum(row.get(name, 0.0) for row in logged) / len(logged) for name in logged[0]}
-
-    def _reward(self, s: int, stage: Stage) -> Tensor:
-        """Return (E, J), or (E, 1) of a team, which pays no rent: it has the losses of all."""
-        if self.config.credit == "block":
-            return stage.reward
-        keeping = s % 2 == 1
-        return (stage.reward * stage.share).sum(dim=1, keepdim=True) * (not keeping)
-
-    def _split(self, count: int) -> tuple[Tensor, ...]:
-        """Return the parts of a random order, as many as minibatches."""
-        order = torch.randperm(count, generator=self.generator).to(self.device)
-        return order.tensor_split(self.config.minibatches)
-
-    def _loss(self, kind: Decisions, before: Tensor, index: Tensor) -> tuple[Tensor, float]:
-        """Return the clipped loss less entropy of some rows, and the share of clipped ratios."""
-        clip, kind = self.config.clip, kind.select(index)
-        log = log_chances(self.actor, kind, self.config.temperature)
-        ratio = (chosen(log, kind.choice) - before[index]).exp()
-        advantage, weight = kind.advantage, kind.weight
-        gain = torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
-        entropy = -(log.exp() * log.clamp(min=-100.0)).sum(dim=1)
-        loss = -(weight * (gain + self.config.entropy * entropy)).sum() / weight.sum()
-        return loss, float(((ratio.detach() - 1.0).abs() > clip).float().mean())
 
 
 def expected_cost(slot: Slot, look: Lookahead, cached: Tensor) -> Tensor:
@@ -470,7 +441,7 @@ def expected_cost(slot: Slot, look: Lookahead, cached: Tensor) -> Tensor:
     return (cost / unit_of(slot)[:, None]).float()
 
 
-def advantages(reward: Tensor, value: Tensor, discount: float, trace: float) -> Tensor:
+def advantages(reward: Tensor, value: Tensor, discount: float, gae_lambda: float) -> Tensor:
     """Return generalised advantage estimates of all stages, of the shape of `value`.
 
     A_s = delta_s + gamma_s lambda A_{s+1},   delta_s = r_s + gamma_s V_{s+1} - V_s
@@ -482,17 +453,17 @@ def advantages(reward: Tensor, value: Tensor, discount: float, trace: float) -> 
     ----------
     reward, value
         (S, ...) of stages that take turns: pull, keep, ..., pull; shapes that broadcast.
-    discount, trace
+    discount, gae_lambda
         gamma and lambda.
     """
-    found = torch.zeros_like(value)
-    last, coming = torch.zeros_like(value[0]), torch.zeros_like(value[0])
+    estimates = torch.zeros_like(value)
+    advantage, next_value = torch.zeros_like(value[0]), torch.zeros_like(value[0])
     for s in reversed(range(len(value))):
         gamma = discount if s % 2 else 1.0
-        last = reward[s] + gamma * coming - value[s] + gamma * trace * last
-        coming = value[s]
-        found[s] = last
-    return found
+        advantage = reward[s] + gamma * next_value - value[s] + gamma * gae_lambda * advantage
+        next_value = value[s]
+        estimates[s] = advantage
+    return estimates
 
 
 def decisions(
@@ -518,49 +489,53 @@ def decisions(
         Units of saving that a logit stands for.
     """
     parts = []
-    for stage, of_stage in zip(stages, advantage, strict=True):
+    for stage, stage_advantage in zip(stages, advantage, strict=True):
+        if stage.keeping != keeping:
+            continue
         nodes, blocks = stage.seen.own.shape[1:3]
-        every = of_stage.expand(-1, nodes, blocks)
+        of_nodes = stage_advantage.expand(-1, nodes, blocks)
         weight = stage.share * stage.seen.real.sum(dim=1, keepdim=True)
         for turn in stage.turns:
-            if turn.keeping != keeping:
-                continue
             rows, scores = turn.rows, actor(turn.seen)
-            if keeping:  # where all fit there is no choice
+            if keeping:
+                # A Bernoulli choice: the noisy logit against the margin of the projection.
                 kept = stage.kept[rows.draw, turn.node, rows.block]
                 logits = turn.start + keep_logits(scores, turn.company, temperature) + turn.noise
                 margin = margins(logits, kept, rows.draw)
-                over, choice = turn.start - margin, kept.long()
-                start, open_ = torch.stack([torch.zeros_like(over), over], 1), margin.isfinite()
+                over = turn.start - margin
+                start, choice = torch.stack([torch.zeros_like(over), over], 1), kept.long()
             else:
+                # A categorical choice: the largest of the noisy logits.
                 start = turn.start
                 learnt = pull_logits(scores, turn.company, temperature)
                 choice = (start + learnt + turn.noise).argmax(dim=1)
-                open_ = torch.ones_like(choice, dtype=torch.bool)
-            seen = [getattr(turn.seen, field.name)[open_] for field in fields(Features)]
-            rest = [
+            of_turn = Decisions(
+                keeping,
+                turn.seen,
                 turn.company,
                 start,
                 choice,
-                every[rows.draw, turn.node, rows.block],
-                rows.of(weight),
-            ]
-            parts.append([*seen, *(values[open_] for values in rest)])
-    if not parts or not sum(len(part[-1]) for part in parts):
+                advantage=of_nodes[rows.draw, turn.node, rows.block],
+                weight=rows.pick(weight),
+            )
+            # Where all blocks fit the storage there is no choice.
+            parts.append(of_turn.select(margin.isfinite()) if keeping else of_turn)
+    if not sum(len(part.choice) for part in parts):
         return None
-    joint = [torch.cat(column) for column in zip(*parts, strict=True)]
-    company, start, choice, gain, weight = joint[-5:]
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in _COLUMNS}
+    joined = Decisions(keeping, joined_features([part.seen for part in parts]), **columns)
+    # Advantages of mean 0 and standard deviation 1, over bytes.
+    gain, weight = joined.advantage, joined.weight
     mean = (weight * gain).sum() / weight.sum()
     spread = ((weight * (gain - mean) ** 2).sum() / weight.sum()).sqrt()
-    advantages = (gain - mean) / (spread + 1e-6)
-    return Decisions(keeping, Features(*joint[:-5]), company, start, choice, advantages, weight)
+    return replace(joined, advantage=(gain - mean) / (spread + 1e-6))
 
 
 def margins(logits: Tensor, kept: Tensor, draw: Tensor) -> Tensor:
     """Return (R,) the noisy logit that decides for each block, given the noise of the others.
 
-    Of a dropped block the lowest that was kept, of a kept one the highest that was dropped below
-    all that were kept; infinite where all fit.
+    For a dropped block it is the lowest that was kept. For a kept one it is the highest that was
+    dropped below all that were kept. It is infinite where all fit.
 
     Parameters
     ----------
@@ -573,12 +548,17 @@ def margins(logits: Tensor, kept: Tensor, draw: Tensor) -> Tensor:
     """
     if not len(draw):
         return logits
-    never = torch.full((int(draw.max()) + 1,), torch.inf, device=draw.device)
-    lowest = never.scatter_reduce(0, draw, torch.where(kept, logits, torch.inf), "amin")[draw]
-    below = ~kept & (logits < lowest)
-    highest = (-never).scatter_reduce(0, draw, torch.where(below, logits, -torch.inf), "amax")[draw]
-    dropped = torch.zeros_like(never).index_add(0, draw, (~kept).float())[draw]
-    margin = torch.where(kept & (highest > -torch.inf), highest, lowest)
+    infinite = torch.full((int(draw.max()) + 1,), torch.inf, device=draw.device)
+
+    def of_draws(values: Tensor, reduction: str) -> Tensor:
+        start = infinite if reduction == "amin" else -infinite
+        return start.scatter_reduce(0, draw, values, reduction)[draw]
+
+    lowest_kept = of_draws(torch.where(kept, logits, torch.inf), "amin")
+    below = ~kept & (logits < lowest_kept)
+    highest_below = of_draws(torch.where(below, logits, -torch.inf), "amax")
+    dropped = torch.zeros_like(infinite).index_add(0, draw, (~kept).float())[draw]
+    margin = torch.where(kept & (highest_below > -torch.inf), highest_below, lowest_kept)
     return torch.where(dropped > 0, margin, torch.inf)
 
 

@@ -71,12 +71,12 @@ class Replay:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all as tensors."""
-        found = {}
+        tensors = {}
         for i, slot in enumerate(self.slots):
-            found[f"replay.{i:05d}.where"] = torch.tensor([slot.pool, slot.t])
+            tensors[f"replay.{i:05d}.where"] = torch.tensor([slot.pool, slot.t])
             for name in _TENSORS:
-                found[f"replay.{i:05d}.{name}"] = getattr(slot, name)
-        return found
+                tensors[f"replay.{i:05d}.{name}"] = getattr(slot, name)
+        return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take back what `tensors` returned."""

@@ -26,7 +26,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from finecast.learners.networks.action_semantics import over_blocks, perceptron, pooled
-from finecast.learners.networks.features import NEIGHBOUR, OWN, STATE, Features
+from finecast.learners.networks.feature_basis import Basis
+from finecast.learners.networks.features import NEIGHBOUR, OWN, STATE, Features, features
 from finecast.learners.networks.mixers import mixer
 from finecast.learners.world.environment import View, near_nodes
 from finecast.learners.world.episodes import Slot
@@ -52,12 +53,12 @@ class Rows:
         draw, block = mask.nonzero(as_tuple=True)
         return cls(draw, block)
 
-    def some(self, count: int, generator: Generator) -> Rows:
+    def sample(self, count: int, generator: Generator) -> Rows:
         """Return at most so many of the pairs, drawn at random."""
-        chosen = torch.randperm(len(self.draw), generator=generator)[:count].to(self.draw.device)
-        return Rows(self.draw[chosen], self.block[chosen])
+        index = torch.randperm(len(self.draw), generator=generator)[:count].to(self.draw.device)
+        return Rows(self.draw[index], self.block[index])
 
-    def of(self, values: Tensor) -> Tensor:
+    def pick(self, values: Tensor) -> Tensor:
         """Return (R, ...) of an array (E, J, ...)."""
         return values[self.draw, self.block]
 
@@ -111,6 +112,7 @@ class SetCritic(nn.Module):
         seen
             Of R (draw, block) pairs: own (R, N, F), neighbour (R, N, N - 1, F), state (R, F).
         """
+        # What a node sees: of the block, of its neighbours, of the whole system.
         if self.semantic:
             others = self.neighbour(seen.neighbour)  # (R, N, N - 1, d)
             near = pooled(others)
@@ -118,10 +120,12 @@ class SetCritic(nn.Module):
             near = seen.neighbour.flatten(start_dim=2)
         own = self.own(torch.cat([seen.own, near], dim=-1))
         h = torch.relu(self.hidden(torch.relu(own + over_blocks(self.state(seen.state), own))))
+        # What keeping is worth alone, a_n, and beside each other node, b_nm.
         alone = self.alone(h)  # (R, N, 1)
         meets = self.meets(h)
         if self.semantic:
             meets = (others @ meets[..., None])[..., 0] / others.shape[-1] ** 0.5
+        # The values of the nodes of every set, mixed.
         nodes = alone.shape[1]
         member = members(nodes, h.device)
         company = torch.einsum("snm,rnm->rsn", member[:, near_nodes(nodes, h.device)], meets)
@@ -148,7 +152,7 @@ def seen_of(seen: Features, rows: Rows) -> Features:
         neighbour=seen.neighbour[rows.draw, :, rows.block],
         cloud=seen.cloud[rows.draw, :, rows.block],
         state=seen.state[rows.draw],
-        real=rows.of(seen.real),
+        real=rows.pick(seen.real),
         may_pull=seen.may_pull[rows.draw, :, rows.block],
         may_keep=seen.may_keep[rows.draw, :, rows.block],
     )
@@ -172,8 +176,37 @@ def base_costs(slot: Slot, values: Lookahead | None, rows: Rows) -> Tensor:
         The (draw, block) pairs.
     """
     table = slot.worth[:, 0] if values is None else values.cost
-    cost = table[rows.draw, rows.of(slot.kind)]
+    cost = table[rows.draw, rows.pick(slot.kind)]
     return (cost / unit_of(slot)[rows.draw, None]).float()
+
+
+def set_costs(
+    network: nn.Module,
+    view: View,
+    values: Lookahead | None,
+    rows: Rows,
+    basis: Basis | None = None,
+) -> Tensor:
+    """Return (R, S) G(K): the base and what a network has learnt, in units; 0 after the last slot.
+
+    Parameters
+    ----------
+    network
+        From the features (R, N, ...) of all nodes to (R, S).
+    view
+        As `critic_view` returns.
+    values
+        Lookahead of the slot, if it is used.
+    rows
+        The (draw, block) pairs.
+    basis
+        Of the features of the slot, if it is known already.
+    """
+    base = base_costs(view.slot, values, rows)
+    if view.slot.t == view.slot.slots - 1:
+        return torch.zeros_like(base)
+    learnt: Tensor = network(seen_of(features(view, None, values, basis), rows))
+    return base + learnt
 
 
 def rents(slot: Slot, values: Lookahead) -> Tensor:
@@ -200,10 +233,12 @@ def backup(slot: Slot, after: Tensor, rows: Rows) -> Tensor:
         The (draw, block) pairs.
     """
     unit = unit_of(slot)[rows.draw]
+    # Every chain level l: its senders Q_l(K), the time on the air, the time of the migrations.
     sender = slot.chain_sender[rows.draw]  # (R, S, L)
-    group = rows.of(slot.group)
+    group = rows.pick(slot.group)
     air = slot.broadcast[rows.draw, group.clamp(min=0)] / unit[:, None]
     spent = slot.chain_time[rows.draw] / unit[:, None, None]
+    # The best level, where the block is needed.
     total = (air.float() + after).gather(1, sender.flatten(1)).unflatten(1, sender.shape[1:])  # type: ignore[no-untyped-call]
     needed = (spent.float() + total).amin(dim=2)
     return torch.where((group >= 0)[:, None], needed, after)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from finecast.learners.old_names import with_new_names
 from finecast.problem.files import FormatError, read_bytes, read_json, write_atomically
 from finecast.problem.version import FINECAST_VERSION
 
@@ -136,7 +137,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise FormatError(tensors_path, f"is no safetensors file: {error}") from None
-    return Checkpoint(tensors=tensors, **{key: header[key] for key in _HEADER})
+    checkpoint = Checkpoint(tensors=tensors, **{key: header[key] for key in _HEADER})
+    try:
+        return _with_new_names(checkpoint, f"{path}: options")
+    except ValueError as error:
+        raise FormatError(path, str(error)) from None
+
+
+def _with_new_names(checkpoint: Checkpoint, where: str) -> Checkpoint:
+    """Return the checkpoint with the learner's options under their new names."""
+    given = checkpoint.run.get("options", {})
+    return replace(
+        checkpoint,
+        options=with_new_names(checkpoint.learner, checkpoint.options, where),
+        run={**checkpoint.run, "options": with_new_names(checkpoint.learner, given)},
+    )
 
 
 def states(folder: Path) -> list[Path]:

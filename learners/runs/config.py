@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finecast.learners.old_names import with_new_names
 from finecast.learners.options import at_least, dataclass_from, one_of
 from finecast.learners.registry import learner_kind
 
@@ -134,7 +135,7 @@ class RunConfig:
     @property
     def learner_options(self) -> Any:
         """The learner's Config."""
-        return dataclass_from(learner_kind(self.learner).load().Config, self.options, "options")
+        return learner_kind(self.learner).config(self.options)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
@@ -161,6 +162,7 @@ def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfi
         given["warm_start"] = _beside(folder, given["warm_start"])
     if isinstance(given.get("learner"), str):
         kind = learner_kind(given["learner"])
+        options = with_new_names(kind.name, options, "options")
         every = dict.fromkeys(("validate_every", "checkpoint_every"), kind.every)
         source = {"augmentation": kind.augmentation, **source}
         given = {"steps": kind.steps, "log_every": max(1, kind.every // 10), **every, **given}

@@ -35,7 +35,7 @@ from finecast.learners.runs.held_out import held_out, measured
 from finecast.learners.runs.log import Log
 from finecast.learners.runs.source import ScenarioSource
 from finecast.learners.runs.warm_start import read_start, start_from
-from finecast.learners.weights import load_tensors, tensors_of
+from finecast.learners.weights import load_tensors, part_of, tensors_of
 from finecast.problem.files import FormatError
 from finecast.problem.scenario import read_scenario
 from finecast.solvers.result import Callback, Progress
@@ -137,7 +137,7 @@ def train(
     if found is not None:
         try:
             load_tensors(learner.parts(), found.tensors)
-            learner.load_extra(_extra(found.tensors), found.counters["learner"])
+            learner.load_extra(part_of(found.tensors, "extra"), found.counters["learner"])
         except (ValueError, KeyError, TypeError) as error:
             raise FormatError(states(target)[-1], str(error)) from None
         step, best = found.step, _Best(**found.counters["best"])
@@ -214,7 +214,7 @@ def _prepared(
         callback=callback,
     ).to(device)
     kind = learner_kind(run.learner).load()
-    learner: Learner = kind.start(run.learner_options, source, seed=run.seed, device=device)
+    learner: Learner = kind.Learner(run.learner_options, source, seed=run.seed, device=device)
     return learner, lambda learner: measured(learner.policy(held.values), held)
 
 
@@ -253,14 +253,6 @@ def _newest(run: RunConfig, folder: Path, resume: bool) -> Checkpoint | None:
 
 _FREE = ("steps", "keep", "patience", "tensorboard", "log_every", "checkpoint_every")
 """Options of a run that may change when it is resumed."""
-
-
-def _extra(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {
-        key.removeprefix("extra/"): value
-        for key, value in tensors.items()
-        if key.startswith("extra/")
-    }
 
 
 def _named(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:

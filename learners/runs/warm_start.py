@@ -15,13 +15,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from finecast.learners.learner import Learner
-from finecast.learners.runs.checkpoints import POLICY, Checkpoint, read_checkpoint
-from finecast.learners.weights import load_module
+from finecast.learners.runs.checkpoints import POLICY, read_checkpoint
+from finecast.learners.weights import load_module, part_of
 from finecast.problem.files import FormatError
 from finecast.problem.shipped import find
-
-TABLES = {"hindsight": "mpc"}
-"""Options that say whether the tables of `mpc` are the base, where not `lookahead`."""
 
 IMITATORS = ("maasn-da", "mappo", "ippo")
 """Learners whose actors can start from a policy of `hindsight`."""
@@ -43,12 +40,12 @@ class Start:
     state: Mapping[str, Tensor]
 
 
-def read_start(checkpoint: str | Path, name: str, options: Any) -> Start:
+def read_start(path: str | Path, name: str, options: Any) -> Start:
     """Return the policy of a checkpoint that a learner may start from.
 
     Parameters
     ----------
-    checkpoint
+    path
         The folder of a run (its best policy), a header in it, or the name of a shipped checkpoint.
     name, options
         Registered name and Config of the learner that is to start.
@@ -60,22 +57,23 @@ def read_start(checkpoint: str | Path, name: str, options: Any) -> Start:
     ValueError
         It is of a learner, or over tables, that this one cannot start from.
     """
-    path = find(checkpoint, "checkpoint")
-    header = path / f"{POLICY}.json" if path.is_dir() else path
-    found = read_checkpoint(header)
-    imitated = found.learner == "hindsight" and name in IMITATORS
-    if found.learner != name and not imitated:
+    folder = find(path, "checkpoint")
+    header = folder / f"{POLICY}.json" if folder.is_dir() else folder
+    checkpoint = read_checkpoint(header)
+    imitated = checkpoint.learner == "hindsight" and name in IMITATORS
+    if checkpoint.learner != name and not imitated:
         allowed = "hindsight or its own kind" if name in IMITATORS else "its own kind"
         raise ValueError(
-            f"warm_start: {header} is of {found.learner!r}; {name!r} starts from {allowed}"
+            f"warm_start: {header} is of {checkpoint.learner!r}; {name!r} starts from {allowed}"
         )
-    _check_tables(found, name, options, header)
-    state = {
-        key.removeprefix("policy/"): tensor
-        for key, tensor in found.tensors.items()
-        if key.startswith("policy/")
-    }
-    return Start(header, state)
+    # What was learned over other tables than those that the learner starts at is of no use.
+    if checkpoint.options.get("lookahead") != options.lookahead:
+        known = str(checkpoint.options.get("lookahead")).lower()
+        raise ValueError(
+            f"warm_start: {header} has lookahead = {known}, "
+            f"so options.lookahead must be {known} too"
+        )
+    return Start(header, part_of(checkpoint.tensors, "policy"))
 
 
 def start_from(learner: Learner, start: Start) -> None:
@@ -99,14 +97,3 @@ def start_from(learner: Learner, start: Start) -> None:
     for part in parts.values():
         if isinstance(part, Module) and part.state_dict().keys() == start.state.keys():
             load_module(part, start.state, "policy")
-
-
-def _check_tables(found: Checkpoint, name: str, options: Any, header: Path) -> None:
-    """Refuse what was learned over other tables than those that the learner starts at."""
-    theirs, mine = (TABLES.get(one, "lookahead") for one in (found.learner, name))
-    used = found.options.get(theirs)
-    if used != getattr(options, mine):
-        known = str(used).lower()
-        raise ValueError(
-            f"warm_start: {header} has {theirs} = {known}, so options.{mine} must be {known} too"
-        )

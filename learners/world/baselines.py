@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finecast.learners.world.environment import View, lookup
+from finecast.learners.world.environment import NodePolicy, View, lookup
 
 KEEP_ANYWAY = 1e-30
 """Score of a block that saves nothing: it is kept if there is room after all others."""
 
 
 @dataclass(frozen=True)
-class Static:
+class Static(NodePolicy):
     """Keep what is cached. Missing blocks come by the best chain level."""
 
     def pull(self, view: View, n: int | None) -> Tensor | None:
@@ -33,7 +33,7 @@ class Static:
 
 
 @dataclass(frozen=True)
-class Replacement:
+class Replacement(NodePolicy):
     """LRU or LFU: keep the blocks that were used last, or most often.
 
     Attributes
@@ -55,7 +55,7 @@ class Replacement:
 
 
 @dataclass(frozen=True)
-class Rolling:
+class Rolling(NodePolicy):
     """Keep what saves most expected delay per byte in the next slot, given what others keep.
 
     With nodes in turn and 3 rounds this is the method `rolling`.

@@ -79,6 +79,13 @@ class View:
 class NodePolicy(Protocol):
     """What every node does. In `pull` and `keep`, n is the node that decides, None for all."""
 
+    def begin(self, view: View) -> None:
+        """Take note of a new stage: called once before the nodes pull, and once before they keep.
+
+        What all turns of the stage share is computed here. The default does nothing.
+        """
+        return
+
     def pull(self, view: View, n: int | None) -> Tensor | None:
         """Return sources (E, J), or (E, N, J) for all: -1 nothing, n' a node, N the cloud.
 
@@ -307,6 +314,7 @@ def pull_turns(view: View, policy: NodePolicy) -> Tensor | None:
     policy
         What every node does.
     """
+    policy.begin(view)
     if not view.in_turn:
         return policy.pull(view, None)
     sources = []
@@ -334,6 +342,7 @@ def keep_turns(view: View, policy: NodePolicy, rounds: int = 1) -> Tensor:
     """
     slot = view.slot
     held = unpacked(view.held, slot.nodes)
+    policy.begin(view)
     if not view.in_turn:
         score = policy.keep(view, None)
         size = slot.size[:, None].expand(held.shape)

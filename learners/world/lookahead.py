@@ -23,6 +23,7 @@ from torch import Tensor
 
 from finecast.learners.world.baselines import saving, savings
 from finecast.learners.world.environment import (
+    NodePolicy,
     Rollout,
     View,
     best_senders,
@@ -70,7 +71,7 @@ class Lookahead:
 
 
 @dataclass(frozen=True, eq=False)
-class Planned:
+class Planned(NodePolicy):
     """A node policy that pulls and keeps by given values, as `mpc` does.
 
     Attributes
@@ -92,7 +93,7 @@ class Planned:
 
 
 @dataclass(frozen=True, eq=False)
-class _KeepByCost:
+class _KeepByCost(NodePolicy):
     """Keep by what a copy saves of `cost`, (E, C, S) seconds per byte; pull by the best levels."""
 
     cost: Tensor

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from finecast.learners.world.draws import episodes_of
-from finecast.learners.world.environment import View
+from finecast.learners.world.environment import NodePolicy, View
 from finecast.learners.world.episodes import Episodes
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
@@ -54,7 +54,7 @@ def episodes(count: int = 2) -> Episodes:
     return episodes_of([instance(seed) for seed in range(count)], dtype=torch.float64)
 
 
-class Dice:
+class Dice(NodePolicy):
     """Pull from anywhere, allowed or not, and keep by scores of either sign; own generator."""
 
     def __init__(self, seed: int) -> None:

@@ -15,7 +15,7 @@ from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 from finecast.learners.extras import MissingExtra
 from finecast.learners.parallel_env import DownloadingEnv
-from finecast.learners.world.environment import View, roll
+from finecast.learners.world.environment import NodePolicy, View, roll
 
 
 def environment(**options: Any) -> DownloadingEnv:
@@ -72,7 +72,7 @@ def test_rewards_are_the_delays_of_the_batched_environment() -> None:
     stacked = [torch.from_numpy(np.stack(list(chosen.values())))[None] for chosen in actions]
     blocks = env._episode.blocks
 
-    class Told:
+    class Told(NodePolicy):
         """Do what the actions said; keep in the order of what a copy saves."""
 
         def pull(self, view: View, n: int | None) -> torch.Tensor:

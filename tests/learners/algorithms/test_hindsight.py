@@ -10,7 +10,7 @@ import torch
 from fixed_source import FixedSource
 from learner_scenarios import episodes, scenario
 
-from finecast.learners.algorithms.hindsight import Config, HindsightLearner, policy, start
+from finecast.learners.algorithms.hindsight import Config, Learner, trained
 from finecast.learners.algorithms.hindsight_labels import Hindsight, hindsight_of
 from finecast.learners.learner import play
 from finecast.learners.registry import learner_kind
@@ -45,11 +45,11 @@ def pool() -> Pool:
     return Pool(0, drawn(), lookahead_of(drawn(), steps=8)[0], drawn().draws)
 
 
-def learner(seed: int = 0, values: Lookahead | None = None, **options: object) -> HindsightLearner:
+def learner(seed: int = 0, values: Lookahead | None = None, **options: object) -> Learner:
     """Return a small learner on the pool, or on the pool with other tables."""
     own = pool() if values is None else Pool(0, drawn(), values, drawn().draws)
     config = Config(**{**SMALL, **options})  # type: ignore[arg-type]
-    return start(config, FixedSource(own), seed=seed, device=CPU)
+    return Learner(config, FixedSource(own), seed=seed, device=CPU)
 
 
 def test_it_is_registered() -> None:
@@ -99,7 +99,7 @@ def test_values_end_with_the_episode() -> None:
 @pytest.mark.parametrize("mpc", [True, False])
 def test_at_the_start_it_plays_as_the_tables_say(mpc: bool) -> None:
     """The heads start at 0: `mpc` with its tables, `rolling` without."""
-    at_start = play(drawn(), learner(mpc=mpc).policy(pool().values)).total
+    at_start = play(drawn(), learner(lookahead=mpc).policy(pool().values)).total
     fixed = Planned(pool().values) if mpc else Rolling()
     torch.testing.assert_close(at_start, roll(drawn(), fixed, rounds=3).total)
 
@@ -113,9 +113,9 @@ def test_nothing_is_left_to_learn_where_the_tables_are_the_labels() -> None:
 
 def test_the_target_is_the_marginal_in_hindsight_where_there_are_no_tables() -> None:
     """Without `mpc` a pull's target is A(Q - n) - A(Q + n) at the senders that were played."""
-    one = learner(mpc=False, draws=6)
+    one = learner(lookahead=False, draws=6)
     labels = one._labels_of(pool())
-    found, _ = one._played(pool(), labels, torch.arange(6))
+    found, _ = one._play(pool(), labels, torch.arange(6))
     pulls = found.target[~found.keeping]
     played = roll(drawn(), one.policy(pool().values), rounds=3)
     expected = []
@@ -134,7 +134,7 @@ def test_the_target_is_the_marginal_in_hindsight_where_there_are_no_tables() -> 
 
 def test_it_learns() -> None:
     """On its own training draws the loss falls below that of the tables."""
-    one = learner(mpc=False, learning_rate=5e-3, passes=2.0)
+    one = learner(lookahead=False, actor_rate=5e-3, passes=2.0)
     rows = [one.step() for _ in range(12)]
     left = [row["loss"] / row["loss_of_tables"] for row in rows]
     assert sum(left[-3:]) / 3 < 0.9
@@ -166,16 +166,16 @@ def test_a_checkpoint_plays_as_the_learner_and_on_other_nodes_and_blocks() -> No
     one = learner()
     one.step()
     tensors = {k: v for k, v in tensors_of(one.parts()).items() if k.startswith("policy")}
-    again = policy(one.config, tensors, pool().values)
+    again = trained(one.config, tensors, pool().values)
     same = play(drawn(), one.policy(pool().values)).total
     assert torch.equal(play(drawn(), again).total, same)
     larger = scenario(
         nodes={"count": 4}, library={"synthetic": {"models": 8, "blocks": 20, "families": 2}}
     )
     other = surrogate_episodes(larger, [0], exponent=0.5)
-    assert play(other, policy(one.config, tensors)).total.isfinite().all()
+    assert play(other, trained(one.config, tensors)).total.isfinite().all()
     with pytest.raises(ValueError, match="another architecture"):
-        policy(Config(width=8), tensors)
+        trained(Config(width=8), tensors)
 
 
 def test_bad_options_are_refused_in_one_line() -> None:

@@ -20,7 +20,7 @@ from finecast.learners.algorithms.lessons import (
     pull_costs,
     pull_loss,
 )
-from finecast.learners.algorithms.maasn import Config, start
+from finecast.learners.algorithms.maasn import Config, Learner
 from finecast.learners.algorithms.set_values import (
     Rows,
     backup,
@@ -69,7 +69,7 @@ def test_backup_is_the_best_set_of_receivers(pool):
     episodes = pool.episodes
     slot, after = episodes.slot(1), some_costs(pool)
     rows = Rows.where(slot.real)
-    found = backup(slot, rows.of(after), rows)
+    found = backup(slot, rows.pick(after), rows)
     unit, nodes = unit_of(slot), slot.nodes
     for i, (e, j) in enumerate(zip(rows.draw.tolist(), rows.block.tolist(), strict=True)):
         for cached in range(1 << nodes):
@@ -305,7 +305,7 @@ def test_rent_is_the_price_of_every_set(pool):
 def test_every_switch_learns(pool, options):
     """With every switch, losses stay finite and both networks move."""
     config = Config(**{"batch": 3, "rows": 64, "width": 16, "embedding": 8, **options})
-    learner = start(config, FixedSource(pool), seed=0, device=torch.device("cpu"))
+    learner = Learner(config, FixedSource(pool), seed=0, device=torch.device("cpu"))
     before = [p.clone() for p in (*learner.actor.parameters(), *learner.critic.parameters())]
     for _ in range(12):
         assert all(math.isfinite(value) for value in learner.step().values())

@@ -34,9 +34,8 @@ SMALL = {"batch": 2, "width": 8, "embedding": 4}
 
 def started(name: str, seed: int = 0, **options: Any) -> Learner:
     """Return a learner of the game at step 0."""
-    kind = learner_kind(name).load()
-    device = torch.device("cpu")
-    learner: Learner = kind.start(kind.Config(**options), source(), seed=seed, device=device)
+    kind, device = learner_kind(name), torch.device("cpu")
+    learner: Learner = kind.load().Learner(kind.config(options), source(), seed=seed, device=device)
     return learner
 
 
@@ -92,9 +91,9 @@ def test_a_single_node_is_served(name):
     nodes = scenario.nodes.model_copy(update={"count": 1})
     draws = surrogate_episodes(scenario.model_copy(update={"nodes": nodes}), range(3))
     pool = Pool(0, draws, lookahead_of(draws, steps=2)[0], 3)
-    kind = learner_kind(name).load()
-    config = kind.Config(width=8, embedding=4)
-    learner = kind.start(config, FixedSource(pool), seed=0, device=torch.device("cpu"))
+    kind = learner_kind(name)
+    config = kind.config({"width": 8, "embedding": 4})
+    learner = kind.load().Learner(config, FixedSource(pool), seed=0, device=torch.device("cpu"))
     for _ in range(3):
         learner.step()
     assert play(draws, learner.policy()).total.isfinite().all()
@@ -136,12 +135,12 @@ def test_one_policy_serves_other_systems(name):
     learner = started(name, **SMALL)
     learner.step()
     tensors = {k: v for k, v in tensors_of(learner.parts()).items() if k.startswith("policy")}
-    kind = learner_kind(name).load()
-    loaded = kind.policy(kind.Config(**SMALL), tensors)
+    kind = learner_kind(name)
+    loaded = kind.load().trained(kind.config(SMALL), tensors)
     assert total(learner) == float(play(game(), loaded).total)
     assert bool(play(episodes(), loaded).total.isfinite().all())
     with pytest.raises(ValueError, match="another architecture"):
-        kind.policy(kind.Config(**{**SMALL, "width": 16}), tensors)
+        kind.load().trained(kind.config({**SMALL, "width": 16}), tensors)
 
 
 @pytest.mark.parametrize("name", ["mappo", "qmix"])
@@ -158,7 +157,7 @@ def test_advantages_by_hand():
     value = torch.tensor([-3.0, -3.0, -5.0])
     # delta: -1 - 3 + 3 = -1;  -2 - 5/2 + 3 = -3/2;  -4 + 5 = 1
     # A: 1;  -3/2 + 1/4 = -5/4;  -1 - 5/8 = -13/8
-    found = ppo.advantages(reward, value, discount=0.5, trace=0.5)
+    found = ppo.advantages(reward, value, discount=0.5, gae_lambda=0.5)
     torch.testing.assert_close(found, torch.tensor([-13 / 8, -5 / 4, 1.0]))
 
 
@@ -209,7 +208,7 @@ def test_values_of_sets(mixing):
     cached = packed(episodes().start)
     view = critic_view(slot, cached, cached)
     rows = Rows.where(slot.real)
-    seen = seen_of(Observer(False)(view, None), rows)
+    seen = seen_of(Observer(False)(view), rows)
     value = network(seen).detach()
     alone = value[:, [1, 2, 4]]
     torch.testing.assert_close(value[:, 0], torch.zeros(len(value)), atol=1e-6, rtol=0)
@@ -232,7 +231,7 @@ def test_learns_the_differences_of_the_second_slot():
     player = learner.policy()
     assert isinstance(player, qmix.SetPolicy)
     play(game(), player)
-    table = player._table[0, 1]  # B in slot 0
+    table = player.table[0, 1]  # B in slot 0
     assert float(table[0] - table[3]) == pytest.approx(1.0, abs=0.1)
     assert float(table[0] - table[1]) == pytest.approx(0.55, abs=0.1)
 
@@ -243,7 +242,7 @@ def test_learns_the_differences_of_the_second_slot():
         (ppo, {"credit": "node"}, "credit: 'node'"),
         (ppo, {"batch": 0}, "batch: 0"),
         (qmix, {"mixing": "mean"}, "mixing: 'mean'"),
-        (qmix, {"clip": float("nan")}, "clip: nan"),
+        (qmix, {"gradient_clip": float("nan")}, "gradient_clip: nan"),
     ],
 )
 def test_refuses_bad_options(module, options, message):

@@ -7,9 +7,11 @@ import itertools
 import pytest
 import torch
 
-from finecast.learners.algorithms import dcg, qmix, vdn
 from finecast.learners.algorithms.qmix import SetValues
 from finecast.learners.networks.features import CLOUD, NEIGHBOUR, OWN, STATE, Features
+from finecast.learners.registry import learner_kind
+
+SMALL = {"width": 16, "embedding": 8}
 
 
 def some_features(nodes: int = 4, rows: int = 6) -> Features:
@@ -37,7 +39,7 @@ def trained(network: SetValues) -> SetValues:
 @pytest.mark.parametrize("semantics", [False, True])
 def test_a_sum_over_nodes_and_ordered_pairs(pairs, semantics):
     """By hand for every set: minus what each member scores, and what it scores of each other."""
-    config = dcg.Config(pairs=pairs, action_semantics=semantics, width=16, embedding=8)
+    config = learner_kind("dcg").config({**SMALL, "pairs": pairs, "action_semantics": semantics})
     network, seen = trained(SetValues(config, 4)), some_features()
     with torch.no_grad():
         found = network(seen) - network.level(seen.state)
@@ -56,14 +58,16 @@ def test_with_pairs_a_copy_is_worth_less_beside_another():
     """Without pairs what a node adds is the same beside whatever others; with them it is not."""
     seen = some_features()
     for pairs in (False, True):
-        network = trained(SetValues(dcg.Config(pairs=pairs, width=16, embedding=8), 4))
+        network = trained(SetValues(learner_kind("dcg").config({**SMALL, "pairs": pairs}), 4))
         with torch.no_grad():
             table = network(seen)
         alone, beside = table[:, 1] - table[:, 0], table[:, 3] - table[:, 2]
         assert torch.allclose(alone, beside, atol=1e-5) != pairs
 
 
-def test_the_three_differ_in_defaults_alone():
-    """QMIX mixes monotonically, VDN sums, DCG sums with pairs."""
-    known = [(c.Config().mixing, c.Config().pairs) for c in (qmix, vdn, dcg)]
+def test_the_three_differ_in_presets_alone():
+    """QMIX mixes monotonically, VDN sums, DCG sums with pairs; a user's option wins."""
+    configs = [learner_kind(name).config({}) for name in ("qmix", "vdn", "dcg")]
+    known = [(config.mixing, config.pairs) for config in configs]
     assert known == [("monotonic", False), ("sum", False), ("sum", True)]
+    assert not learner_kind("dcg").config({"pairs": False}).pairs

@@ -77,11 +77,11 @@ def test_killed_and_resumed_is_the_same(whole, tmp_path):
     script = (
         f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(TINY_SLOTS.parent)]!r}\n"
         "import test_training as t, finecast.learners.algorithms.maasn as m, os, signal\n"
-        "step = m.MaasnLearner.step\n"
+        "step = m.Learner.step\n"
         "def killed(self):\n"
         "    if self.steps == 10: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return step(self)\n"
-        "m.MaasnLearner.step = killed\n"
+        "m.Learner.step = killed\n"
         f"t.train(t.tiny(), {str(tmp_path)!r})\n"
     )
     ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
@@ -113,13 +113,13 @@ def test_seeds_differ(whole, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops(tmp_path, monkeypatch):
     """The run stops, names the last good checkpoint, and that one still reads."""
-    real = maasn.MaasnLearner.step
+    real = maasn.Learner.step
 
     def broken(self):
         row = dict(real(self))
         return {**row, "critic_loss": float("nan")} if self.steps == 7 else row
 
-    monkeypatch.setattr(maasn.MaasnLearner, "step", broken)
+    monkeypatch.setattr(maasn.Learner, "step", broken)
     with pytest.raises(LossNotFiniteError, match=r"step 7: .*state-00000004\.json") as error:
         train(tiny(), tmp_path)
     assert "\n" not in str(error.value)
@@ -180,19 +180,19 @@ def test_augmented_runs_resume_too(tmp_path, source):
 
 def train_until(run, folder: Path, stop: int) -> None:
     """Train until a step and lose what came after the last state, as a killed run does."""
-    real = maasn.MaasnLearner.step
+    real = maasn.Learner.step
 
     def stopped(self):
         if self.steps == stop:
             raise RuntimeError("killed")
         return real(self)
 
-    maasn.MaasnLearner.step = stopped
+    maasn.Learner.step = stopped
     try:
         with pytest.raises(RuntimeError, match="killed"):
             train(run, folder)
     finally:
-        maasn.MaasnLearner.step = real
+        maasn.Learner.step = real
 
 
 def test_interrupted_from_the_command_line(tmp_path):

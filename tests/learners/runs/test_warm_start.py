@@ -17,7 +17,7 @@ from finecast.problem.files import FormatError
 TINY = str(TINY_SLOTS)
 SMALL = {"width": 8, "embedding": 4}
 OPTIONS = {
-    "hindsight": {**SMALL, "draws": 2, "mpc": False},
+    "hindsight": {**SMALL, "draws": 2, "lookahead": False},
     "maasn-da": {**SMALL, "batch": 2, "rows": 32},
     "mappo": {**SMALL, "batch": 2},
     "ippo": {**SMALL, "batch": 2},
@@ -93,10 +93,10 @@ def test_what_cannot_be_started_from_is_refused(imitator, tmp_path):
     with pytest.raises(ValueError, match="is of 'hindsight'; 'vdn' starts from its own kind"):
         train(tiny("vdn", warm_start=str(imitator)), tmp_path / "a")
     ahead = tiny("maasn-da", {"lookahead": True}, warm_start=str(imitator))
-    with pytest.raises(ValueError, match=r"mpc = false, so options\.lookahead must be false"):
+    with pytest.raises(ValueError, match=r"lookahead = false, so options\.lookahead must be false"):
         train(ahead, tmp_path / "b")
-    other = tiny("hindsight", {"mpc": True}, warm_start=str(imitator))
-    with pytest.raises(ValueError, match=r"mpc = false, so options\.mpc must be false"):
+    other = tiny("hindsight", {"lookahead": True}, warm_start=str(imitator))
+    with pytest.raises(ValueError, match=r"lookahead = false, so options\.lookahead must be false"):
         train(other, tmp_path / "e")
     with pytest.raises(FormatError, match="another architecture"):
         train(tiny("maasn-da", {"width": 16}, warm_start=str(imitator)), tmp_path / "c")

@@ -1,0 +1,43 @@
+"""Options that all learners of node networks share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finecast.learners.options import at_least, one_of
+
+CREDITS = ("block", "team")
+
+
+@dataclass(frozen=True)
+class NodeOptions:
+    """What a node's network is like, and how the nodes decide.
+
+    Attributes
+    ----------
+    width, embedding
+        Sizes of the hidden layers and of the embeddings.
+    action_semantics
+        Inner products with what is seen of each neighbour; else flat networks.
+    in_turn
+        Nodes decide in turn, else all at once.
+    rounds
+        How often every node decides what to keep, if in turn.
+    lookahead
+        The marginals of `mpc` are features, and its table is what is corrected; else the expected
+        delay of the next slot is. Without, decisions are faster.
+    credit
+        "block": the delay of every block is learned from; "team": their sum alone.
+    """
+
+    width: int = 64
+    embedding: int = 32
+    action_semantics: bool = True
+    in_turn: bool = True
+    rounds: int = 3
+    lookahead: bool = False
+    credit: str = "block"
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "width", "embedding", "rounds")
+        one_of("credit", self.credit, CREDITS)

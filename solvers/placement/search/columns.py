@@ -33,6 +33,13 @@ class Master:
     Rows: storage (T N), classes (C), and if pipelined migrations (T) and broadcasts (T).
     Columns: if pipelined D_t (T), then the paths. Bytes are counted in total bytes of the library
     and seconds in `unit` seconds per byte, so that all numbers are near one.
+
+    Attributes
+    ----------
+    of
+        (P,) class of every path of the pool.
+    paths
+        The P paths.
     """
 
     def __init__(self, problem: PlacementProblem, classes: Classes) -> None:
@@ -40,22 +47,17 @@ class Master:
         self.classes = classes
         self.total = float(classes.size.sum())
         self.pipelined = problem.schedule == "pipelined"
-        self.of = np.zeros(0, dtype=np.int64)
-        slots = problem.slots
-        self.cached = np.zeros((slots, 0), dtype=np.int64)
-        self.sender = np.zeros((slots, 0), dtype=np.int64)
-        self.migration = np.zeros((slots, 0))
-        self.broadcast = np.zeros((slots, 0))
-        self._known: set[bytes] = set()
         empty = empty_paths(problem, classes)
-        self.unit = float(
-            ((empty.migration + empty.broadcast).sum(axis=0) * classes.size).sum() / self.total
-        )
-        self.unit = self.unit or 1.0
+        seconds = (empty.migration + empty.broadcast).sum(axis=0)
+        self.unit = float((seconds * classes.size).sum() / self.total) or 1.0
+        self.of = np.zeros(0, dtype=np.int64)
+        self.paths = empty.columns(self.of)
+        self._known: set[bytes] = set()
         self._highs = self._rows()
         self.add(np.arange(len(classes.size)), empty)
 
     def _rows(self) -> Any:
+        """Return the programme without any path."""
         slots, nodes = self.problem.slots, self.problem.nodes
         highs = QuietHighs()
         highs.setOptionValue("threads", 1)
@@ -73,45 +75,40 @@ class Master:
             np.zeros(rows, dtype=np.int32), none, np.zeros(0),
         )  # fmt: skip
         if self.pipelined:
-            first = slots * nodes + len(one)
-            index = (first + np.arange(slots)[:, None] + [0, slots]).astype(np.int32).ravel()
+            # D_t costs 1, and is to be at least both sums of its slot.
+            sums = slots * nodes + len(one) + np.arange(slots)
+            index = (sums[:, None] + [0, slots]).astype(np.int32).ravel()
             highs.addCols(
                 slots, np.ones(slots), np.zeros(slots), np.full(slots, np.inf), 2 * slots,
                 np.arange(0, 2 * slots, 2, dtype=np.int32), index, np.full(2 * slots, -1.0),
             )  # fmt: skip
         return highs
 
-    @property
-    def paths(self) -> Paths:
-        """All paths of the pool."""
-        return Paths(self.cached, self.sender, self.migration, self.broadcast)
-
     def add(self, of: IntArray, paths: Paths) -> int:
         """Add the paths of the classes `of` (B,) that are new; return how many were."""
         keys = np.concatenate([of[None], paths.cached, paths.sender]).T.copy()
         new = []
-        for p, key in enumerate(keys):
+        for index, key in enumerate(keys):
             text = key.tobytes()
             if text not in self._known:
                 self._known.add(text)
-                new.append(p)
+                new.append(index)
         if not new:
             return 0
-        of = of[new]
-        cached, sender = paths.cached[:, new], paths.sender[:, new]
-        migration, broadcast = paths.migration[:, new], paths.broadcast[:, new]
-        slots, nodes = self.problem.slots, self.problem.nodes
+        of, paths = of[new], paths.columns(np.array(new))
+
+        # The matrix by rows, in the units of the programme.
         weight = self.classes.size[of] / self.total
-        holds = self.classes.holds(of, cached)
-        parts = [holds.reshape(slots * nodes, -1) * weight]
+        holds = self.classes.holds(of, paths.cached)
+        rows = [holds.reshape(self.problem.slots * self.problem.nodes, -1) * weight]
         member = np.zeros((len(self.classes.size), len(of)))
         member[of, np.arange(len(of))] = 1.0
-        parts.append(member)
-        cost = weight * (migration + broadcast).sum(axis=0) / self.unit
+        rows.append(member)
+        cost = weight * (paths.migration + paths.broadcast).sum(axis=0) / self.unit
         if self.pipelined:
             cost = np.zeros(len(of))
-            parts += [migration * weight / self.unit, broadcast * weight / self.unit]
-        matrix = np.concatenate(parts).T
+            rows += [paths.migration * weight / self.unit, paths.broadcast * weight / self.unit]
+        matrix = np.concatenate(rows).T
         column, row = np.nonzero(matrix)
         start = np.searchsorted(column, np.arange(len(of)))
         self._highs.addCols(
@@ -119,10 +116,7 @@ class Master:
             start.astype(np.int32), row.astype(np.int32), matrix[column, row],
         )  # fmt: skip
         self.of = np.concatenate([self.of, of])
-        self.cached = np.concatenate([self.cached, cached], axis=1)
-        self.sender = np.concatenate([self.sender, sender], axis=1)
-        self.migration = np.concatenate([self.migration, migration], axis=1)
-        self.broadcast = np.concatenate([self.broadcast, broadcast], axis=1)
+        self.paths = self.paths.joined(paths)
         return len(of)
 
     def solve(self, deadline: Deadline) -> tuple[float, Prices, FloatArray] | None:
@@ -134,35 +128,44 @@ class Master:
             Its value (s), its dual prices, and the shares (P,) of the paths; None when the time is
             up or the simplex method gives no optimum.
         """
-        self._highs.setOptionValue(
-            "time_limit", self._highs.getRunTime() + max(deadline.left(), 0.01)
-        )
+        limit = self._highs.getRunTime() + max(deadline.left(), 0.01)
+        self._highs.setOptionValue("time_limit", limit)
         self._highs.run()
         if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
         slots, nodes = self.problem.slots, self.problem.nodes
         solution = self._highs.getSolution()
+        # Rounding may leave a dual price of the wrong sign.
         dual = np.maximum(0.0, -np.array(solution.row_dual))
         storage = dual[: slots * nodes].reshape(slots, nodes) * self.unit
-        primal = np.array(solution.col_value)
+        share = np.array(solution.col_value)
         prices = Prices(storage)
         if self.pipelined:
-            first = slots * nodes + len(self.classes.size)
-            moved, sent = dual[first:].reshape(2, slots)
+            # The two duals of a slot sum to 1, except where it has nothing to do.
+            sums = slots * nodes + len(self.classes.size)
+            moved, sent = dual[sums:].reshape(2, slots)
             both = np.where(moved + sent > 0, moved + sent, 1.0)
             prices = Prices(storage, np.where(moved + sent > 0, moved / both, 0.5))
-            primal = primal[slots:]
+            share = share[slots:]
         value = self._highs.getInfo().objective_function_value * self.unit * self.total
-        return value, prices, primal
+        return value, prices, share
 
     def reduced_cost(self, prices: Prices, value: FloatArray) -> FloatArray:
-        """Price of every path of the pool above the cheapest of its class, s per byte, (P,)."""
-        weights = prices.weights
+        """Price of every path of the pool above the cheapest of its class, s per byte, (P,).
+
+        Parameters
+        ----------
+        prices
+            Where.
+        value
+            (C,) price of the cheapest path of every class, s per byte.
+        """
+        paths, weights = self.paths, prices.weights
         rent = np.zeros(len(self.of))
         for t in range(self.problem.slots):
-            held = self.classes.holds(self.of, self.cached[[t]])[0]
+            held = self.classes.holds(self.of, paths.cached[[t]])[0]
             rent += (held * prices.storage[t][:, None]).sum(axis=0)
-        cost = weights.migration @ self.migration + weights.broadcast @ self.broadcast
+        cost = weights.migration @ paths.migration + weights.broadcast @ paths.broadcast
         excess: FloatArray = cost + rent - value[self.of]
         return excess
 

@@ -15,7 +15,16 @@ from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.placement.search.columns import Master, smoothed
 
 SUBGRADIENT_STEPS = 60
+"""Subgradient steps before column generation."""
+
+FAILURES = 3
+"""Steps without a better bound after which the steps start again from the best, half as long."""
+
+LEAST_STEP = 1e-6
+"""The goal of a step is above the bound by this share of the goal at least."""
+
 SMOOTHING = 0.7
+"""Weight of the best prices known against those of the master programme."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Ascent:
 
 
 def subgradient(problem: PlacementProblem, classes: Classes, point: PricePoint) -> Prices:
-    """Bytes wanted beyond the storage (T, N), and migrations less broadcasts (T,) in seconds."""
+    """Return bytes wanted beyond the storage (T, N), and migrations less broadcasts (T,) in s."""
     paths = point.paths
     holds = classes.holds(np.arange(len(classes.size)), paths.cached)
     share = None
@@ -53,7 +62,7 @@ def subgradient(problem: PlacementProblem, classes: Classes, point: PricePoint) 
 def ascend(
     problem: PlacementProblem,
     classes: Classes,
-    first: PricePoint,
+    point: PricePoint,
     upper: float,
     *,
     tolerance: float,
@@ -66,7 +75,7 @@ def ascend(
     ----------
     problem, classes
         The problem and its tables.
-    first
+    point
         Where to start.
     upper
         Delay of any placement (s): the goal of the first steps.
@@ -77,12 +86,12 @@ def ascend(
     report
         Called with every better bound.
     """
-    best = first
     master = Master(problem, classes)
     everything = np.arange(len(classes.size))
-    master.add(everything, best.paths)
-    best = _subgradient_steps(problem, classes, master, best, upper, deadline, report)
+    master.add(everything, point.paths)
+    best = _subgradient_steps(problem, classes, master, point, upper, deadline, report)
 
+    # Column generation: the master's prices, and the cheapest paths at prices near them.
     share, value = None, np.inf
     while not deadline.over():
         solved = master.solve(deadline)
@@ -92,7 +101,7 @@ def ascend(
         if value - best.bound <= tolerance * value:
             break
         added = 0
-        for weight in (SMOOTHING, 0.0):
+        for weight in (SMOOTHING, 0.0):  # if smoothed prices bring no new path, its own
             point = dual_point(problem, classes, smoothed(best.prices, prices, weight))
             added = master.add(everything, point.paths)
             if point.bound > best.bound:
@@ -100,7 +109,7 @@ def ascend(
                 report(best.bound)
             if added:
                 break
-        if not added:
+        if not added:  # the master has all paths that its prices call for
             break
     return Ascent(best, master, share, value)
 
@@ -114,10 +123,14 @@ def _subgradient_steps(
     deadline: Deadline,
     report: Callable[[float], None],
 ) -> PricePoint:
-    """Polyak's steps towards `upper`, shortened when they fail; every path goes to the master."""
+    """Take Polyak's steps towards `upper`, shortened when they fail; return the best point.
+
+    Every path on the way goes to the master. B. T. Polyak, USSR Computational Mathematics and
+    Mathematical Physics 9 (1969) 14-29.
+    """
     scale = float(classes.size.sum())
     everything = np.arange(len(classes.size))
-    point, length, failures = best, 1.0, 0
+    point, length, failures = best, 1.0, 0  # length: of a step, in shares of Polyak's
     for _ in range(SUBGRADIENT_STEPS):
         if deadline.over():
             break
@@ -126,9 +139,9 @@ def _subgradient_steps(
         norm = float(((slope.storage / scale) ** 2).sum())
         if slope.migration_share is not None:
             norm += float(((slope.migration_share / upper) ** 2).sum())
-        if norm == 0.0:
+        if norm == 0.0:  # the paths fill the storage exactly: no better bound
             break
-        step = length * max(upper - point.bound, 1e-6 * upper) / norm
+        step = length * max(upper - point.bound, LEAST_STEP * upper) / norm
         storage = np.maximum(0.0, point.prices.storage + step * slope.storage / scale**2)
         share = point.prices.migration_share
         if share is not None and slope.migration_share is not None:
@@ -140,6 +153,6 @@ def _subgradient_steps(
             report(best.bound)
         else:
             failures += 1
-            if failures == 3:
+            if failures == FAILURES:
                 point, length, failures = best, length / 2, 0
     return best

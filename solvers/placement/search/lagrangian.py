@@ -25,23 +25,49 @@ from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.columns import empty_paths
 from finecast.solvers.placement.search.dual_ascent import Ascent, ascend
-from finecast.solvers.placement.search.path_milp import choose_paths
+from finecast.solvers.placement.search.path_milp import PathChoice, choose_paths
 from finecast.solvers.placement.search.ruin import ruin_and_recreate
 from finecast.solvers.placement.search.sweeps import Assignment, assignment_of, rounded, sweep
 from finecast.solvers.placement.units import UNITS, relaxed_classes, restricted_classes
 from finecast.solvers.result import TracePoint
 
 BOUND_TOLERANCE = 1e-4
+"""Relative distance of the bound to its best value at which the prices are good enough."""
+
 BOUND_TIME_SHARE = 0.5
+"""Share of the time that is left for raising the prices, before the search of placements."""
+
 SWEEP_ROUNDS = 8
+"""Most rounds of sweeps at falling prices."""
+
 SWEEP_PRICES = (0.98, 0.9, 0.5, 0.0)
 """Shares of the prices in the sweeps of a round: just below the full price, storage is used rather
 than left free where two paths cost the same; at none, every saving of time is taken."""
+
 NEIGHBOURHOOD = 1500
 """Paths in one path MILP."""
+
+LEAST_CHOICE = 8
+"""Paths of a block in one path MILP that its number of blocks does not lower."""
+
+USUAL_BLOCKS = 40
+"""Blocks that a path MILP should have room for."""
+
+MILP_GAP = 1e-5
+"""Relative gap at which a path MILP stops."""
+
 MILP_NODES = 400
+"""Branch-and-bound nodes of one path MILP."""
+
 RUIN_STEPS = 150
+"""Most steps of one ruin and recreate."""
+
+RUIN_STEPS_A_BLOCK = 5
+"""Fewer where there are few blocks: so many for each of them."""
+
 PATIENCE = 6
+"""Rounds of path MILP and ruin without progress after which the search ends."""
+
 PROGRESS = 1e-5
 """Relative improvement of the delay that counts as progress."""
 
@@ -183,118 +209,135 @@ def _search(
 ) -> None:
     """Improve the placement until nothing comes of it."""
     problem, classes = incumbent.problem, origin.nothing.classes
+    nobody = np.arange(0)
     rng = np.random.default_rng(seed)
     assignment, unplaced = rounded(problem, classes, ascent.master, ascent.share, origin.empty)
     _sweeps(incumbent, assignment, ascent, unplaced, rng)
     if from_start:
-        _sweeps(incumbent, _assigned(incumbent, assignment), ascent, np.arange(0), rng)
+        _sweeps(incumbent, _assigned(incumbent, classes), ascent, nobody, rng)
 
     stagnation = 0
     while not incumbent.finished and stagnation < patience:
-        before = incumbent.delay
-        best = _assigned(incumbent, assignment)
-        _neighbourhood(incumbent, best, ascent, rng)
-        best = _assigned(incumbent, assignment)
+        delay = incumbent.delay
+        _neighbourhood(incumbent, _assigned(incumbent, classes), ascent, rng)
         better = ruin_and_recreate(
-            best, ascent.best.prices.storage, rng,
-            steps=min(RUIN_STEPS, 5 * problem.blocks),
+            _assigned(incumbent, classes), ascent.best.prices.storage, rng,
+            steps=min(RUIN_STEPS, RUIN_STEPS_A_BLOCK * problem.blocks),
             goal=incumbent.goal, deadline=incumbent.deadline,
         )  # fmt: skip
         incumbent.offer(better.placement)
-        _sweeps(incumbent, better, ascent, np.arange(0), rng, rounds=1)
-        best = _assigned(incumbent, assignment)
-        ascent.master.add(classes.of_block, best.paths)
-        stagnation = 0 if incumbent.delay < before * (1 - PROGRESS) else stagnation + 1
+        _sweeps(incumbent, better, ascent, nobody, rng, rounds=1)
+        # The next neighbourhoods may take the paths of the best placement, of any block of a class.
+        ascent.master.add(classes.of_block, _assigned(incumbent, classes).paths)
+        stagnation = 0 if incumbent.delay < delay * (1 - PROGRESS) else stagnation + 1
 
 
-def _assigned(incumbent: Incumbent, like: Assignment) -> Assignment:
+def _assigned(incumbent: Incumbent, classes: Classes) -> Assignment:
     """Return the best placement as a state of the search."""
     cached, sender = paths_of_placement(incumbent.problem, incumbent.placement)
-    return assignment_of(incumbent.problem, like.classes, cached, sender)
+    return assignment_of(incumbent.problem, classes, cached, sender)
 
 
 def _sweeps(
     incumbent: Incumbent,
     assignment: Assignment,
     ascent: Ascent,
-    first: IntArray,
+    unplaced: IntArray,
     rng: np.random.Generator,
     rounds: int = SWEEP_ROUNDS,
 ) -> None:
-    """Sweep at falling shares of the prices, again and again, until that no longer helps."""
-    problem = incumbent.problem
+    """Place what is unplaced, then sweep at falling shares of the prices until that helps no more.
+
+    The assignment is changed in place; the incumbent is offered it after every sweep.
+    """
+    problem, deadline = incumbent.problem, incumbent.deadline
     price = ascent.best.prices.storage
     incumbent.offer(assignment.placement)
-    sweep(assignment, 0.0 * price, first, incumbent.deadline)
+    sweep(assignment, 0.0 * price, unplaced, deadline)
     incumbent.offer(assignment.placement)
     for _ in range(rounds):
-        before = incumbent.delay
+        delay = incumbent.delay
         for share in SWEEP_PRICES:
             if incumbent.finished:
                 return
-            sweep(assignment, share * price, rng.permutation(problem.blocks), incumbent.deadline)
+            sweep(assignment, share * price, rng.permutation(problem.blocks), deadline)
             incumbent.offer(assignment.placement)
-        if incumbent.delay > before * (1 - PROGRESS):
+        if incumbent.delay > delay * (1 - PROGRESS):
             return
 
 
 def _neighbourhood(
     incumbent: Incumbent, assignment: Assignment, ascent: Ascent, rng: np.random.Generator
 ) -> None:
-    """Choose again, all at once, the paths of as many random blocks as the path MILP can take.
+    """Choose again, all at once, the paths of as many random blocks as the path MILP can take."""
+    problem, classes, own = incumbent.problem, assignment.classes, assignment.paths
+    order = rng.permutation(problem.blocks)
+    options = _options(assignment, ascent, incumbent.delay - ascent.best.bound, order)
+    if not options:
+        return
+    # The candidates of a block are its own path, which is where HiGHS starts, and its options.
+    freed = np.sort(np.array(list(options)))
+    candidates = [np.append(j, problem.blocks + options[j]) for j in freed.tolist()]
+    paths = own.joined(ascent.master.paths).columns(np.concatenate(candidates))
+    block = np.repeat(freed, [len(candidate) for candidate in candidates])
+    start = np.concatenate([np.arange(len(candidate)) == 0 for candidate in candidates])
+    # All other blocks keep their paths, and leave what they do not use.
+    fixed = np.setdiff1d(np.arange(problem.blocks), freed)
+    size = problem.block_size[fixed]
+    choice = PathChoice(
+        block=block,
+        paths=paths,
+        holds=classes.holds(classes.of_block[block], paths.cached),
+        free=problem.storage - assignment.used_by(fixed),
+        seconds=np.stack([own.migration[:, fixed] @ size, own.broadcast[:, fixed] @ size]),
+        start=start,
+    )
+    chosen = choose_paths(
+        problem, choice, gap=MILP_GAP, goal=incumbent.goal, node_limit=MILP_NODES,
+        deadline=incumbent.deadline, seed=int(rng.integers(1 << 30)),
+    )  # fmt: skip
+    if chosen is not None:
+        better = own.replaced(freed, paths.columns(chosen))
+        incumbent.offer(Assignment(problem, classes, better).placement)
 
-    Of the paths of a block only those matter whose reduced cost leaves room for an improvement:
-    s_j times the reduced cost must be below the distance of delay and bound.
+
+def _options(
+    assignment: Assignment, ascent: Ascent, room: float, order: IntArray
+) -> dict[int, IntArray]:
+    """Return the blocks to free, and the paths of the pool that each may take instead of its own.
+
+    Only those paths of a block matter whose reduced cost leaves room for an improvement: s_j times
+    the reduced cost must be below the distance of delay and bound.
+
+    Parameters
+    ----------
+    assignment
+        The paths now.
+    ascent
+        Prices, and the pool of paths.
+    room
+        Seconds between delay and bound.
+    order
+        Blocks, those to free first in front.
     """
-    problem, master = incumbent.problem, ascent.master
-    excess = master.reduced_cost(ascent.best.prices, ascent.best.value)
-    room = incumbent.delay - ascent.best.bound
-    own = assignment.paths
-    block: list[int] = []
-    pool: list[int] = []
-    start: list[int] = []
-    freed: list[int] = []
-    by_class = [np.flatnonzero(master.of == c) for c in range(len(ascent.best.value))]
-    by_class = [p[np.argsort(excess[p], kind="stable")] for p in by_class]
-    most = max(8, NEIGHBOURHOOD // min(problem.blocks, 40))
-    for j in rng.permutation(problem.blocks):
+    problem, own, pool = assignment.problem, assignment.paths, ascent.master.paths
+    excess = ascent.master.reduced_cost(ascent.best.prices, ascent.best.value)
+    by_class = [np.flatnonzero(ascent.master.of == c) for c in range(len(ascent.best.value))]
+    by_class = [paths[np.argsort(excess[paths], kind="stable")] for paths in by_class]
+    most = max(LEAST_CHOICE, NEIGHBOURHOOD // min(problem.blocks, USUAL_BLOCKS))
+    options: dict[int, IntArray] = {}
+    listed = 0
+    for j in order.tolist():
         paths = by_class[assignment.classes.of_block[j]]
         paths = paths[excess[paths] * problem.block_size[j] < room][:most]
-        same = (master.cached[:, paths] == own.cached[:, [j]]) & (
-            master.sender[:, paths] == own.sender[:, [j]]
+        same = (pool.cached[:, paths] == own.cached[:, [j]]) & (
+            pool.sender[:, paths] == own.sender[:, [j]]
         )
         paths = paths[~same.all(axis=0)]
         if not len(paths):
             continue
-        freed.append(int(j))
-        block += [int(j)] * (len(paths) + 1)
-        pool += [-1 - int(j), *(int(p) for p in paths)]
-        start += [1] + [0] * len(paths)
-        if len(block) >= NEIGHBOURHOOD:
+        options[j] = paths
+        listed += len(paths) + 1
+        if listed >= NEIGHBOURHOOD:
             break
-    if not freed:
-        return
-    order = np.argsort(block, kind="stable")
-    index = np.array(pool)[order]
-    mine = index < 0
-    chosen_from = Paths(*(
-        np.where(mine, a[:, np.where(mine, -1 - index, 0)], b[:, np.where(mine, 0, index)])
-        for a, b in zip(own.arrays, master.paths.arrays, strict=True)
-    ))  # fmt: skip
-    rest = np.setdiff1d(np.arange(problem.blocks), freed)
-    size = problem.block_size[rest]
-    seconds = np.stack([own.migration[:, rest] @ size, own.broadcast[:, rest] @ size])
-    free = problem.storage - assignment.used_by(rest)
-    classes, block_of_path = assignment.classes, np.array(block)[order]
-    holds = classes.holds(classes.of_block[block_of_path], chosen_from.cached)
-    chosen = choose_paths(
-        problem, block_of_path, chosen_from, holds, free, seconds, np.array(start)[order],
-        gap=1e-5, goal=incumbent.goal, node_limit=MILP_NODES,
-        deadline=incumbent.deadline, seed=int(rng.integers(1 << 30)),
-    )  # fmt: skip
-    if chosen is None:
-        return
-    own = Paths(*(array.copy() for array in own.arrays))
-    for array, new in zip(own.arrays, chosen_from.arrays, strict=True):
-        array[:, np.sort(freed)] = new[:, chosen]
-    incumbent.offer(Assignment(problem, classes, own).placement)
+    return options

@@ -8,6 +8,8 @@ Physics 159 (2000) 139-171); the worst searches restart from the best one.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
@@ -21,9 +23,22 @@ from finecast.solvers.placement.dynamic_programme import (
 from finecast.solvers.placement.search.sweeps import Assignment
 
 SEARCHES = 64
+"""Searches side by side, R."""
+
 LARGEST_RUIN = 5
+"""Most blocks that a step takes out."""
+
+REBATES = (0.0, 0.5, 1.0)
+"""Shares of the storage prices at which a search may put its blocks back."""
+
 THRESHOLD = 0.003
+"""Relative worsening of the delay that the first steps accept."""
+
+THRESHOLD_SHARE = 0.8
+"""Share of the steps after which no worsening is accepted."""
+
 RESTART_EVERY = 100
+"""Steps after which the worse half of the searches starts again from the better half."""
 
 
 def ruin_and_recreate(
@@ -57,76 +72,142 @@ def ruin_and_recreate(
     Assignment
         The best placement found.
     """
-    problem, classes = assignment.problem, assignment.classes
-    blocks = problem.blocks
-    weights = sequential_weights(problem.slots)
-    pipelined = problem.schedule == "pipelined"
-    search = np.arange(SEARCHES)
-    # Node sets X, Q and seconds per byte tau, b: (kind, T, J, R); sums of seconds: (kind, T, R).
-    sets = np.repeat(np.stack([assignment.cached, assignment.sender])[..., None], SEARCHES, axis=3)
-    seconds = np.stack([assignment.migration, assignment.broadcast])
-    sums = np.repeat((seconds @ problem.block_size)[..., None], SEARCHES, axis=2)
-    seconds = np.repeat(seconds[..., None], SEARCHES, axis=3)
-    free = np.repeat((problem.storage - assignment.used)[..., None], SEARCHES, axis=2)
-    current = (sums.max(axis=0) if pipelined else sums.sum(axis=0)).sum(axis=0)
+    searches = _Searches(assignment)
+    blocks = assignment.problem.blocks
+    full_price, no_price = price[:, :, None], 0.0 * price[:, :, None]
+    current = searches.delay
     best, best_delay = assignment, float(current[0])
 
     for step in range(steps):
         if deadline.over() or best_delay <= goal:
             break
+        # Ruin: the number of blocks is the same for all searches, so that they stay in step.
         ruined = int(rng.integers(1, min(LARGEST_RUIN, blocks) + 1))
         taken = rng.random((blocks, SEARCHES)).argpartition(ruined - 1, axis=0)[:ruined]
-        rebate = rng.choice([0.0, 0.5, 1.0], SEARCHES)
-        old_sets, old_seconds = sets[:, :, taken, search], seconds[:, :, taken, search]
-        old_free, old_sums = free.copy(), sums.copy()
-        size = problem.block_size[taken]
-        for i in range(ruined):
-            free += size[i] * classes.holds(classes.of_block[taken[i]], old_sets[0, :, i])
-            sums -= size[i] * old_seconds[:, :, i]
-        for turn in range(2 * ruined):
-            i = turn % ruined
-            share = rebate if turn < ruined else np.zeros(SEARCHES)
-            j = taken[i]
-            of = classes.of_block[j]
-            if turn >= ruined:
-                free += size[i] * classes.holds(of, sets[0][:, j, search])
-                sums -= size[i] * seconds[:, :, j, search]
-            allowed = np.where(free >= size[i], price[:, :, None] * share, np.inf)
-            others = sums / size[i] if pipelined else None
-            values = cost_to_go(classes, of, allowed, weights, others)
-            paths = cheapest_paths(classes, of, values, weights, others)
-            free -= size[i] * classes.holds(of, paths.cached)
-            sets[:, :, j, search] = np.stack([paths.cached, paths.sender])
-            seconds[:, :, j, search] = np.stack([paths.migration, paths.broadcast])
-            sums += size[i] * seconds[:, :, j, search]
-        candidate = (sums.max(axis=0) if pipelined else sums.sum(axis=0)).sum(axis=0)
-        limit = 1.0 + THRESHOLD * max(0.0, 1.0 - step / (0.8 * steps))
+        rebate = rng.choice(REBATES, SEARCHES)
+        saved = searches.save(taken)
+        for block in taken:
+            searches.take_out(block)
+
+        # Recreate: at a price first, which leaves room for the blocks still out; then each once
+        # more without, when all others are back.
+        for block in taken:
+            searches.put_back(block, full_price * rebate)
+        for block in taken:
+            searches.take_out(block)
+            searches.put_back(block, no_price)
+
+        # Accept: near the best of all searches a worsening may be twice as large.
+        candidate = searches.delay
+        limit = 1.0 + THRESHOLD * max(0.0, 1.0 - step / (THRESHOLD_SHARE * steps))
         rejected = np.flatnonzero(candidate > np.minimum(current * limit, best_delay * limit**2))
-        back = taken[:, rejected]
-        sets[:, :, back, rejected] = old_sets[..., rejected]
-        seconds[:, :, back, rejected] = old_seconds[..., rejected]
-        free[..., rejected] = old_free[..., rejected]
+        searches.restore(saved, rejected)
         candidate[rejected] = current[rejected]
-        sums[..., rejected] = old_sums[..., rejected]
         current = candidate
         leader = int(current.argmin())
         if current[leader] < best_delay * (1 - 1e-10):
-            best = Assignment(problem, classes, _paths(sets, seconds, leader))
-            best_delay = float(current[leader])
+            best, best_delay = searches.assignment(leader), float(current[leader])
+
+        # Restart the worse half from the better half, a quarter of it from the leader itself.
         if step % RESTART_EVERY == RESTART_EVERY - 1:
-            worst = np.argsort(current)[SEARCHES // 2 :]
-            source = np.argsort(current)[: len(worst)]
-            source[: len(worst) // 4] = leader
-            sets[..., worst] = sets[..., source]
-            seconds[..., worst] = seconds[..., source]
-            free[..., worst] = free[..., source]
-            sums[..., worst] = sums[..., source]
-            current = current.copy()
-            current[worst] = current[source]
+            ranked = np.argsort(current)
+            worse = ranked[SEARCHES // 2 :]
+            source = ranked[: len(worse)].copy()
+            source[: len(worse) // 4] = leader
+            searches.copy(source, worse)
+            current[worse] = current[source]
     return best
 
 
-def _paths(sets: IntArray, seconds: FloatArray, search: int) -> Paths:
-    return Paths(
-        sets[0, ..., search], sets[1, ..., search], seconds[0, ..., search], seconds[1, ..., search]
-    )
+@dataclass(frozen=True)
+class _Saved:
+    """Some blocks (B, R) of every search, and the sums of all, before a step."""
+
+    block: IntArray
+    sets: IntArray
+    seconds: FloatArray
+    sums: FloatArray
+    free: IntArray
+
+
+class _Searches:
+    """The placements of R searches, side by side.
+
+    Attributes
+    ----------
+    sets
+        (2, T, J, R) sets X and Q of units.
+    seconds
+        (2, T, J, R) migration and broadcast, seconds per byte.
+    sums
+        (2, T, R) migrations and broadcasts of all blocks that are not out, s.
+    free
+        (T, N, R) byte.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.problem, self.classes = assignment.problem, assignment.classes
+        self.weights = sequential_weights(self.problem.slots)
+        self.pipelined = self.problem.schedule == "pipelined"
+        self.column = np.arange(SEARCHES)
+        sets = np.stack([assignment.cached, assignment.sender])
+        seconds = np.stack([assignment.migration, assignment.broadcast])
+        sums: FloatArray = seconds @ self.problem.block_size
+        self.sets = np.repeat(sets[..., None], SEARCHES, axis=3)
+        self.seconds = np.repeat(seconds[..., None], SEARCHES, axis=3)
+        self.sums = np.repeat(sums[..., None], SEARCHES, axis=2)
+        self.free = np.repeat((self.problem.storage - assignment.used)[..., None], SEARCHES, axis=2)
+
+    @property
+    def delay(self) -> FloatArray:
+        """(R,) s; if pipelined, the larger of the two sums of every slot."""
+        slot = self.sums.max(axis=0) if self.pipelined else self.sums.sum(axis=0)
+        return np.asarray(slot.sum(axis=0))
+
+    def take_out(self, block: IntArray) -> None:
+        """Take one block of every search (R,) out of the sums and the storage."""
+        size = self.problem.block_size[block]
+        cached = self.sets[0][:, block, self.column]
+        self.free += size * self.classes.holds(self.classes.of_block[block], cached)
+        self.sums -= size * self.seconds[:, :, block, self.column]
+
+    def put_back(self, block: IntArray, price: FloatArray) -> None:
+        """Give one block of every search (R,) its best response at prices (T, N, R)."""
+        size, of = self.problem.block_size[block], self.classes.of_block[block]
+        allowed = np.where(self.free >= size, price, np.inf)
+        others = self.sums / size if self.pipelined else None
+        values = cost_to_go(self.classes, of, allowed, self.weights, others)
+        paths = cheapest_paths(self.classes, of, values, self.weights, others)
+        self.free -= size * self.classes.holds(of, paths.cached)
+        self.sets[:, :, block, self.column] = np.stack([paths.cached, paths.sender])
+        self.seconds[:, :, block, self.column] = np.stack([paths.migration, paths.broadcast])
+        self.sums += size * self.seconds[:, :, block, self.column]
+
+    def save(self, block: IntArray) -> _Saved:
+        """Save what a step on some blocks of every search (B, R) changes."""
+        return _Saved(
+            block,
+            self.sets[:, :, block, self.column],
+            self.seconds[:, :, block, self.column],
+            self.sums.copy(),
+            self.free.copy(),
+        )
+
+    def restore(self, saved: _Saved, searches: IntArray) -> None:
+        """Undo the step of some of the searches."""
+        block = saved.block[:, searches]
+        self.sets[:, :, block, searches] = saved.sets[..., searches]
+        self.seconds[:, :, block, searches] = saved.seconds[..., searches]
+        self.sums[..., searches] = saved.sums[..., searches]
+        self.free[..., searches] = saved.free[..., searches]
+
+    def copy(self, source: IntArray, target: IntArray) -> None:
+        """Give the searches `target` the placements of the searches `source`."""
+        for array in (self.sets, self.seconds, self.sums, self.free):
+            array[..., target] = array[..., source]
+
+    def assignment(self, search: int) -> Assignment:
+        """Return the placement of one search."""
+        sets, seconds = self.sets[..., search], self.seconds[..., search]
+        paths = Paths(sets[0], sets[1], seconds[0], seconds[1])
+        return Assignment(self.problem, self.classes, paths)

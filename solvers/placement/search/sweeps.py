@@ -23,6 +23,13 @@ from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.search.columns import Master
 
 BATCH = 64
+"""Blocks that are answered at once, from the same storage."""
+
+LEAST_GAIN = 1e-9
+"""Relative gain of a best response below which a block stays where it is: rounding."""
+
+LEAST_SHARE = 1e-9
+"""Shares of the master below this count as none."""
 
 
 class Assignment:
@@ -80,8 +87,8 @@ class Assignment:
     def put(self, j: int, paths: Paths, column: int) -> None:
         """Give block j the path in `column`."""
         size = self.problem.block_size[j]
-        old = self.held(j, self.cached[:, j])
-        self.used += size * (self.held(j, paths.cached[:, column]) - old)
+        change = self.held(j, paths.cached[:, column]) - self.held(j, self.cached[:, j])
+        self.used += size * change
         self.sums[0] += size * (paths.migration[:, column] - self.migration[:, j])
         self.sums[1] += size * (paths.broadcast[:, column] - self.broadcast[:, j])
         self.cached[:, j] = paths.cached[:, column]
@@ -99,6 +106,7 @@ def assignment_of(
     """
     of = classes.of_block
     cached, sender = classes.unit_sets(of, cached), classes.unit_sets(of, sender)
+    # The first level whose senders include those given: more senders never take longer.
     choices, times = classes.chains.levels(cached, of)
     level = np.argmax((choices & sender[..., None]) == sender[..., None], axis=-1)[..., None]
     wider = np.take_along_axis(choices, level, axis=-1)[..., 0]
@@ -121,43 +129,53 @@ def sweep(assignment: Assignment, price: FloatArray, order: IntArray, deadline: 
     deadline
         When to stop.
     """
-    problem, classes = assignment.problem, assignment.classes
-    weights = sequential_weights(problem.slots)
     moved = 0
-    for first in range(0, len(order), BATCH):
+    for begin in range(0, len(order), BATCH):
         if deadline.over():
             break
-        batch = order[first : first + BATCH]
-        size = problem.block_size[batch]
-        of = classes.of_block[batch]
-        mine = classes.holds(of, assignment.cached[:, batch])
-        free = (problem.storage - assignment.used)[:, :, None] + size * mine
-        allowed = np.where(free >= size, price[:, :, None], np.inf)
-        own = np.stack([assignment.migration[:, batch], assignment.broadcast[:, batch]])
-        others = None
-        if problem.schedule == "pipelined":
-            others = assignment.sums[:, :, None] / size - own
-        values = cost_to_go(classes, of, allowed, weights, others)
-        before = np.einsum("tn,tnb->b", price, mine) + own_seconds(own, others)
-        gain = before - values.value
-        better = np.flatnonzero(gain > 1e-9 * np.abs(before))
-        if not len(better):
+        moved += _sweep_batch(assignment, price, order[begin : begin + BATCH])
+    return moved
+
+
+def _sweep_batch(assignment: Assignment, price: FloatArray, batch: IntArray) -> int:
+    """Give the blocks (B,) of a batch their best responses; return how many moved."""
+    problem, classes = assignment.problem, assignment.classes
+    weights = sequential_weights(problem.slots)
+    size, of = problem.block_size[batch], classes.of_block[batch]
+
+    # A block may use what is free and what it holds itself, (T, N, B).
+    held = classes.holds(of, assignment.cached[:, batch])
+    free = (problem.storage - assignment.used)[:, :, None] + size * held
+    allowed = np.where(free >= size, price[:, :, None], np.inf)
+    own = np.stack([assignment.migration[:, batch], assignment.broadcast[:, batch]])
+    others = None
+    if problem.schedule == "pipelined":
+        others = assignment.sums[:, :, None] / size - own
+    values = cost_to_go(classes, of, allowed, weights, others)
+
+    cost = np.einsum("tn,tnb->b", price, held) + own_seconds(own, others)
+    gain = cost - values.value
+    better = np.flatnonzero(gain > LEAST_GAIN * np.abs(cost))
+    if not len(better):
+        return 0
+    better = better[np.argsort(-(gain * size)[better], kind="stable")]
+    paths = cheapest_paths(classes, of, values, weights, others)
+    changes = classes.holds(of, paths.cached) - held
+
+    # Each response was found as if it were the only one: what earlier ones took is gone.
+    moved = 0
+    for column in better:
+        change = changes[:, :, column]
+        if (assignment.used + size[column] * change > problem.storage).any():
             continue
-        better = better[np.argsort(-(gain * size)[better], kind="stable")]
-        paths = cheapest_paths(classes, of, values, weights, others)
-        changes = classes.holds(of, paths.cached) - mine
-        for column in better:
-            change = changes[:, :, column]
-            if (assignment.used + size[column] * change > problem.storage).any():
+        if others is not None:  # earlier moves of this batch have changed the sums
+            new = np.stack([paths.migration[:, column], paths.broadcast[:, column]])
+            sums = assignment.sums + size[column] * (new - own[:, :, column])
+            longer = sums.max(axis=0).sum() - assignment.sums.max(axis=0).sum()
+            if longer + size[column] * (price * change).sum() >= 0:
                 continue
-            if others is not None:  # earlier moves of this batch have changed the sums
-                new = np.stack([paths.migration[:, column], paths.broadcast[:, column]])
-                sums = assignment.sums + size[column] * (new - own[:, :, column])
-                longer = sums.max(axis=0).sum() - assignment.sums.max(axis=0).sum()
-                if longer + size[column] * (price * change).sum() >= 0:
-                    continue
-            assignment.put(int(batch[column]), paths, int(column))
-            moved += 1
+        assignment.put(int(batch[column]), paths, int(column))
+        moved += 1
     return moved
 
 
@@ -201,26 +219,27 @@ def rounded(
         The placement, and the blocks left out.
     """
     size, of = problem.block_size, classes.of_block
-    start = Paths(*(array[:, of] for array in empty.arrays))
-    assignment = Assignment(problem, classes, start)
+    assignment = Assignment(problem, classes, empty.columns(of))
     if share is None:
         return assignment, np.arange(problem.blocks)
+    # Paths that came after the last optimum have no share.
     share = np.pad(share, (0, len(master.of) - len(share)))
-    pool = master.paths
-    chosen = np.full(problem.blocks, -1)
+    chosen = np.empty(problem.blocks, dtype=np.int64)
     for c in range(len(classes.size)):
-        paths = np.flatnonzero((master.of == c) & (share > 1e-9))
-        lacking = share[paths] * classes.size[c]
+        paths = np.flatnonzero((master.of == c) & (share > LEAST_SHARE))
+        lacking = share[paths] * classes.size[c]  # byte
         blocks = np.flatnonzero(of == c)
         for j in blocks[np.argsort(-size[blocks], kind="stable")]:
             pick = int(lacking.argmax())
             chosen[j] = paths[pick]
             lacking[pick] -= size[j]
+
+    # Rounded up, the paths may not fit together: large blocks first, small ones fill the gaps.
     left = []
-    for j in np.argsort(-size, kind="stable"):
-        after = assignment.held(int(j), pool.cached[:, chosen[j]])
-        if (assignment.used + size[j] * after <= problem.storage).all():
-            assignment.put(int(j), pool, int(chosen[j]))
+    for j in np.argsort(-size, kind="stable").tolist():
+        held = assignment.held(j, master.paths.cached[:, chosen[j]])
+        if (assignment.used + size[j] * held <= problem.storage).all():
+            assignment.put(j, master.paths, int(chosen[j]))
         else:
-            left.append(int(j))
+            left.append(j)
     return assignment, np.array(left, dtype=np.int64)

@@ -115,12 +115,12 @@ def solve_messages(
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Keep torch on one thread: on matrices this small, two are many times slower than one."""
-    before = torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 def check_name(name: str) -> None:

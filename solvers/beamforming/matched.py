@@ -41,7 +41,7 @@ ALIGNMENTS = 20
 def solve_matched(
     channel: ArrayLike, error: ArrayLike, power: ArrayLike, *, seed: int = 0
 ) -> Multicast:
-    """Best matched beam for one message; optimal for one user, a baseline for more.
+    """Return the best matched beam for one message; optimal for one user, a baseline for more.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def solve_matched(
 def matched_beam(
     channel: ComplexArray, error: FloatArray, power: FloatArray, weights: FloatArray
 ) -> ComplexArray:
-    """Beam (N, A) for given user weights a (K,), with aligned phases.
+    """Return the beam (N, A) for given user weights a (K,), with aligned phases.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def matched_beam(
 
 
 def aligned_phases(channel: ComplexArray, weights: FloatArray) -> ComplexArray:
-    """Unit phases e (K,) of the principal eigenvector of the Gram matrix a_k a_l g_k^H g_l.
+    """Return unit phases e (K,): those of the principal eigenvector of a_k a_l g_k^H g_l.
 
     They maximise norm(sum_k b_k e_k a_k g_k) jointly with the amplitudes b of unit norm.
 
@@ -120,7 +120,7 @@ def zero_forcing(
     nodes: ArrayLike | None = None,
     regularisation: float = 0.0,
 ) -> ComplexArray:
-    """Beams of several messages on the air at once that spare the users who do not want them.
+    """Return beams of several messages at once that spare the users who do not want them.
 
     With G the channels of the users outside group i, on the nodes of message i,
 
@@ -153,27 +153,28 @@ def zero_forcing(
     """
     shape = np.shape(channel)
     g, _, limits = check_problem(channel, np.zeros(shape[:2]), power)
-    wanted, senders = check_groups(groups, nodes, *g.shape[:2])
+    members, senders = check_groups(groups, nodes, *g.shape[:2])
     delta = checked_number("regularisation", regularisation, low=0)
-    beams = np.zeros((len(wanted), *g.shape[1:]), dtype=np.complex128)
+    beams = np.zeros((len(members), *g.shape[1:]), dtype=np.complex128)
     useful = limits > 0
     if not useful.any():
         return beams
-    for i, (inside, sending) in enumerate(zip(wanted, senders & useful, strict=True)):
+    for i, (inside, sending) in enumerate(zip(members, senders & useful, strict=True)):
         stacked = np.where(sending[:, None], g, 0).reshape(len(g), -1)
-        own, others = stacked[inside], stacked[~inside]
-        load = np.sqrt(delta * len(others) / limits.sum())
-        # Ridge regression of g_k on the others' channels; its residual is f_k.
-        system = np.vstack([others.T, load * np.eye(len(others))])
-        target = np.vstack([own.T, np.zeros((len(others), len(own)))])
-        free = own.T - others.T @ np.linalg.lstsq(system, target, rcond=1e-12)[0]
+        listeners, outsiders = stacked[inside], stacked[~inside]
+        load = np.sqrt(delta * len(outsiders) / limits.sum())
+        # Ridge regression of g_k on the outsiders' channels; its residual is f_k.
+        system = np.vstack([outsiders.T, load * np.eye(len(outsiders))])
+        target = np.vstack([listeners.T, np.zeros((len(outsiders), len(listeners)))])
+        free = listeners.T - outsiders.T @ np.linalg.lstsq(system, target, rcond=1e-12)[0]
         norms = np.linalg.norm(free, axis=0)
-        room = norms > 1e-9 * np.linalg.norm(own, axis=1)
+        room = norms > 1e-9 * np.linalg.norm(listeners, axis=1)
         if not room.any():
             continue
+        # Of users without room nothing is left; the others' parts are added in phase.
         heard = (free[:, room] / norms[room]).T.reshape(-1, *g.shape[1:])
         beam = np.einsum("k,kna->na", aligned_phases(heard, np.ones(len(heard))), heard)
-        spent = np.linalg.norm(beam, axis=1)[useful] / np.sqrt(limits[useful] / len(wanted))
+        spent = np.linalg.norm(beam, axis=1)[useful] / np.sqrt(limits[useful] / len(members))
         if spent.max() > 0:
             beams[i] = beam / spent.max()
     return np.asarray(beams * (1 - 8 * EPSILON), dtype=np.complex128)
@@ -201,11 +202,11 @@ def check_groups(
     shape = np.shape(groups)
     if len(shape) != 2 or shape[0] < 1:
         raise ValueError(f"groups: shape is {shape}, expected (messages, {users}), at least one")
-    wanted = checked("groups", groups, "bool", (shape[0], users))
-    for i in np.flatnonzero(~wanted.any(axis=1)):
+    members = checked("groups", groups, "bool", (shape[0], users))
+    for i in np.flatnonzero(~members.any(axis=1)):
         raise ValueError(f"groups[{i}]: no user is not allowed, every message needs one")
     senders = np.ones((shape[0], all_nodes), dtype=bool) if nodes is None else nodes
-    return wanted, checked("nodes", senders, "bool", (shape[0], all_nodes))
+    return members, checked("nodes", senders, "bool", (shape[0], all_nodes))
 
 
 def _without_harmful_nodes(
@@ -224,6 +225,6 @@ def _without_harmful_nodes(
 
 
 def _phase(amplitudes: ComplexArray) -> ComplexArray:
-    """Unit phase of every number, 1 of zero."""
+    """Return the unit phase of every number, 1 of zero."""
     size = np.abs(amplitudes)
     return np.asarray(np.where(size > 0, amplitudes, 1) / np.where(size > 0, size, 1))

@@ -48,7 +48,7 @@ def solve_sca(
     tolerance: float = 1e-6,
     seed: int = 0,
 ) -> Multicast:
-    """Max-min multicast beam by successive convex approximation, best of several starts.
+    """Return a max-min multicast beam by successive convex approximation, best of several starts.
 
     Parameters
     ----------
@@ -84,9 +84,11 @@ def solve_sca(
         first = checked("start", start, "complex", g.shape[1:])
         beams[0] = scale_to_power(first, limits)
     candidates = [
-        beam
-        for first in beams
-        for beam in sca_iterates(g, eps, limits, first, iterations=iterations, tolerance=tolerance)
+        iterate
+        for beam in beams
+        for iterate in sca_iterates(
+            g, eps, limits, beam, iterations=iterations, tolerance=tolerance
+        )
     ]
     best = candidates[int(np.argmax(margins(g, eps, np.stack(candidates)).min(axis=1)))]
     best.setflags(write=False)
@@ -134,7 +136,7 @@ def sca_iterates(
 
 
 def _scaled_rows(form: NormalForm) -> tuple[FloatArray, ComplexArray, FloatArray]:
-    """Each user's constraint over its strength; u in units of the weakest user's strength.
+    """Return each user's constraint over its strength; u in units of the weakest user's strength.
 
     Gains that differ by 80 dB then give the solver numbers of order one.
     """
@@ -149,7 +151,7 @@ def _scaled_rows(form: NormalForm) -> tuple[FloatArray, ComplexArray, FloatArray
 
 @lru_cache(maxsize=64)
 def _cone_programme(users: int, nodes: int, antennas: int, thread: int) -> Step:
-    """The cone programme of one shape, compiled once; every thread has its own (`thread`).
+    """Return the cone programme of one shape, compiled once; every thread has its own (`thread`).
 
     Variables: v as its real parts and then its imaginary parts, each (nodes * antennas,).
     """

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from finecast.problem.arrays import ComplexArray, FloatArray
-from finecast.solvers.beamforming.conic import TOLERANCES, solve_conic
+from finecast.solvers.beamforming.conic import TOLERANCES, drawn_beams, solve_conic
 from finecast.solvers.beamforming.worst_case import (
     Multicast,
     NormalForm,
@@ -68,7 +68,7 @@ def solve_sdr(
     randomisations: int = 64,
     seed: int = 0,
 ) -> Multicast:
-    """Max-min multicast beam by semidefinite relaxation and Gaussian randomisation.
+    """Return a max-min multicast beam by semidefinite relaxation and Gaussian randomisation.
 
     Parameters
     ----------
@@ -91,9 +91,8 @@ def solve_sdr(
     form = normal_form(g, eps, limits)
     relaxation = solve_relaxation(form)
     if relaxation is not None:
-        reduced = randomised(
-            relaxation.covariance, form, randomisations, np.random.default_rng(seed)
-        )
+        generator = np.random.default_rng(seed)
+        reduced = drawn_beams(relaxation.covariance, len(form.nodes), randomisations, generator)
         beams = [form.beamformer(v, g.shape[1]) for v in reduced]
         candidates = scale_to_power(np.concatenate([candidates, beams]), limits)
     best = candidates[int(np.argmax(margins(g, eps, candidates).min(axis=1)))].copy()
@@ -123,31 +122,11 @@ def solve_relaxation(form: NormalForm) -> Relaxation | None:
     )
 
 
-def randomised(
-    covariance: ComplexArray, form: NormalForm, count: int, generator: np.random.Generator
-) -> ComplexArray:
-    """Beams v drawn from X: the principal vector and `count` Gaussian ones, (2 + 2 count, n, r).
-
-    Each once with the node powers of X and once with every node at full power.
-    """
-    _, nodes, antennas = form.channel.shape
-    values, vectors = np.linalg.eigh(covariance)
-    root = vectors * np.sqrt(np.maximum(0.0, values))
-    normal = generator.standard_normal((2, count, values.size)) @ root.T
-    drawn = np.concatenate([root[:, -1:].T, normal[0] + 1j * normal[1]])
-    beams = drawn.reshape(-1, nodes, antennas)
-    norms = np.linalg.norm(beams, axis=-1, keepdims=True)
-    directions = np.divide(beams, norms, out=np.zeros_like(beams), where=norms > 0)
-    powers = np.real(np.diagonal(covariance)).reshape(nodes, antennas).sum(axis=1)
-    amplitudes = np.sqrt(np.clip(powers, 0.0, 1.0))
-    return np.concatenate([directions * amplitudes[:, None], directions])
-
-
 @lru_cache(maxsize=64)
 def _semidefinite_programme(
     users: int, nodes: int, antennas: int, thread: int
 ) -> SemidefiniteProgramme:
-    """The relaxation of one shape, compiled once; every thread has its own (`thread`)."""
+    """Return the relaxation of one shape, compiled once; every thread has its own (`thread`)."""
     size = nodes * antennas
     outer = cp.Parameter((users, size * size), complex=True)  # conj(g_i) g_j
     error = cp.Parameter((users, nodes), nonneg=True)

@@ -49,9 +49,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from finecast.problem.arrays import ComplexArray, FloatArray
-from finecast.solvers.beamforming.conic import TOLERANCES, solve_conic
+from finecast.solvers.beamforming.conic import TOLERANCES, drawn_beams, solve_conic
 from finecast.solvers.beamforming.matched import solve_matched
-from finecast.solvers.beamforming.sdr import randomised
 from finecast.solvers.beamforming.worst_case import (
     Multicast,
     check_problem,
@@ -112,7 +111,7 @@ def solve_sprocedure(
     iterations: int = 12,
     seed: int = 0,
 ) -> Multicast:
-    """Max-min multicast beam by the S-procedure and a difference-of-convex rank penalty.
+    """Return a max-min multicast beam by the S-procedure and a difference-of-convex rank penalty.
 
     Parameters
     ----------
@@ -135,7 +134,7 @@ def solve_sprocedure(
     form = normal_form(g, eps, limits)
     if form.best_alone.min() > 0:
         for covariance in penalised_covariances(stacked_ball(g, eps, limits), iterations):
-            reduced = randomised(covariance, form, 0, np.random.default_rng(seed))
+            reduced = drawn_beams(covariance, len(form.nodes), 0, np.random.default_rng(seed))
             beams = np.stack([form.beamformer(v, g.shape[1]) for v in reduced])
             candidates = np.concatenate([candidates, scale_to_power(beams, limits)])
     best = candidates[int(np.argmax(margins(g, eps, candidates).min(axis=1)))].copy()
@@ -165,7 +164,7 @@ def stacked_ball(channel: ComplexArray, error: FloatArray, power: FloatArray) ->
 
 
 def penalised_covariances(ball: StackedBall, iterations: int) -> list[ComplexArray]:
-    """Matrices W (m, m) of all rounds, the first one without penalty.
+    """Return the matrices W (m, m) of all rounds, the first one without penalty.
 
     Parameters
     ----------
@@ -178,15 +177,16 @@ def penalised_covariances(ball: StackedBall, iterations: int) -> list[ComplexArr
     programme = _programme(SLOTS * users, ball.nodes, size // ball.nodes, get_ident())
     # Channels with an error, of which user, at first without; the programme's size is fixed.
     hit, user = np.tile(ball.channel, (SLOTS, 1)), np.tile(np.arange(users), SLOTS)
-    found: list[ComplexArray] = []
+    covariances: list[ComplexArray] = []
     penalty = np.zeros((size, size), dtype=np.complex128)
     strictness = 0.0
     for _ in range(1 + iterations):
+        # Exchange: solve, look for the worst error of every user, and add those that matter.
         for _ in range(EXCHANGES):
-            covariance = programme(hit, ball.share[user], penalty)
-            if covariance is None:
-                return found
-            reached = covariance
+            solution = programme(hit, ball.share[user], penalty)
+            if solution is None:
+                return covariances
+            covariance = solution
             values, vectors = np.linalg.eigh(covariance)
             rank_one = values[:-1].sum() <= RANK_ONE * values.sum()
             worst, offset = worst_errors(ball, covariance)
@@ -200,17 +200,18 @@ def penalised_covariances(ball: StackedBall, iterations: int) -> list[ComplexArr
             # They take the place of those that bind least.
             slack = np.argsort(planned)[len(hit) - violated.size :]
             hit[slack], user[slack] = (ball.channel + offset)[violated], violated
-        found.append(reached)
+        covariances.append(covariance)
         if rank_one:
-            return found
+            return covariances
+        # The penalty doubles, linearised at the principal eigenvector of this round.
         strictness = 2 * strictness if strictness else 0.1 * planned.min() / values.sum()
         projector = np.eye(size) - np.outer(vectors[:, -1], np.conj(vectors[:, -1]))
         penalty = np.asarray(strictness * projector, dtype=np.complex128)
-    return found
+    return covariances
 
 
 def worst_errors(ball: StackedBall, covariance: ComplexArray) -> tuple[FloatArray, ComplexArray]:
-    """Least (g_k + d)^H W (g_k + d) in the ball, shape (K,), and the d (K, m) that attains it.
+    """Return the least (g_k + d)^H W (g_k + d) in the ball (K,), and the d (K, m) that attains it.
 
     Parameters
     ----------
@@ -241,7 +242,7 @@ def worst_errors(ball: StackedBall, covariance: ComplexArray) -> tuple[FloatArra
 
 @lru_cache(maxsize=64)
 def _programme(rows: int, nodes: int, antennas: int, thread: int) -> Programme:
-    """The programme with `rows` channels, compiled once; every thread has its own (`thread`)."""
+    """Return the programme with `rows` channels, compiled once; every thread has its own."""
     size = nodes * antennas
     outer = cp.Parameter((rows, size * size), complex=True)  # conj(h_i) h_j
     share = cp.Parameter(rows, nonneg=True)

@@ -57,6 +57,7 @@ STEPS = 2.0 ** np.arange(3, -7, -1)
 """theta, also beyond the whole step: WMMSE is slow at high SNR."""
 
 FULL_STEP = int(np.argmin(np.abs(STEPS - 1)))
+"""Where theta = 1 stands among them."""
 
 RATE_OF_WEIGHTS = 1.5
 """Exponent of the multiplicative weights per nat, at most; 0.9 of it after a step without gain."""
@@ -135,7 +136,7 @@ def solve_wmmse(
     tolerance: float = 1e-4,
     seed: int = 0,
 ) -> GroupBeams:
-    """Beams for several multicast messages at once, best of several starts.
+    """Return beams for several multicast messages at once, best of several starts.
 
     Parameters
     ----------
@@ -168,12 +169,13 @@ def solve_wmmse(
     ValueError
         Names the argument that is wrong.
     """
+    # What came in.
     g, eps, limits = check_problem(channel, error, power)
     users, all_nodes, _ = g.shape
-    wanted, senders = check_groups(
+    listeners, senders = check_groups(
         np.ones((1, users), dtype=bool) if groups is None else groups, nodes, users, all_nodes
     )
-    messages = len(wanted)
+    messages = len(listeners)
     pi = np.ones(messages) if weights is None else weights
     pi = checked("weights", pi, "float", (messages,), low=0)
     if not pi.any():
@@ -184,11 +186,12 @@ def solve_wmmse(
         if count < least:
             raise ValueError(f"{name}: {count} is not allowed, must be >= {least}")
     checked_number("tolerance", tolerance, low=0)
-    first = None
+    given = None
     if start is not None:
-        first = checked("start", start, "complex", (messages, *g.shape[1:]))
-        first = _scale(np.where(senders[:, :, None], first, 0), limits)
+        given = checked("start", start, "complex", (messages, *g.shape[1:]))
+        given = _scale(np.where(senders[:, :, None], given, 0), limits)
 
+    # The same in normal form, where beams are vectors of n r numbers.
     form = normal_form(g, eps, limits)
     mask = senders[:, form.nodes]
     # A lone message has the same best beam at any noise. WMMSE moves s by 1/s at most: s ~ 1.
@@ -198,35 +201,39 @@ def solve_wmmse(
     scaled = _Problem(
         channel=(form.channel / unit * mask[:, None, :, None]).reshape(messages, users, size),
         error=form.error / unit,
-        groups=wanted,
+        groups=listeners,
         weights=pi / pi.mean(),
         objective=objective,
     )
-    beams = _starts(form.channel, form.error, wanted, mask, starts, np.random.default_rng(seed))
-    if first is not None and size:
+
+    # All starts at once; the best one is taken back to the given antennas.
+    generator = np.random.default_rng(seed)
+    beams = _starts(form.channel, form.error, listeners, mask, starts, generator)
+    if given is not None and size:
         reduced = np.einsum(
             "nar,ina->inr",
             np.conj(form.basis) / limits[form.nodes, None, None],
-            first[:, form.nodes],
+            given[:, form.nodes],
         )
         beams = np.concatenate([reduced.reshape(1, messages, size), beams])
     beams, traces = _ascend(scaled, beams, iterations, tolerance)
     best = int(np.argmax(traces[-1]))
     shape = (messages, *form.channel.shape[1:])
-    found = np.stack([form.beamformer(v, all_nodes) for v in beams[best].reshape(shape)])
-    found = _scale(np.where(senders[:, :, None], found, 0), limits)
+    beamformer = np.stack([form.beamformer(v, all_nodes) for v in beams[best].reshape(shape)])
+    beamformer = _scale(np.where(senders[:, :, None], beamformer, 0), limits)
 
-    sinr = worst_case_sinr(g, eps, found, np.ones((messages, messages), dtype=bool))
-    rate = np.log2(1 + np.where(wanted, sinr.T, np.inf).min(axis=1))
+    # Judged by the closed form on the channels as given. The trace is in bit/s/Hz too.
+    sinr = worst_case_sinr(g, eps, beamformer, np.ones((messages, messages), dtype=bool))
+    rate = np.log2(1 + np.where(listeners, sinr.T, np.inf).min(axis=1))
     sent = pi > 0
     value = pi @ rate if objective == "sum" else (rate[sent] / pi[sent]).min()
     trace = traces[:, best]
     if messages == 1:
         trace = np.log1p(unit**2 * np.expm1(trace))
     trace = trace * (pi.mean() if objective == "sum" else 1 / pi.mean()) / np.log(2)
-    for array in (found, rate, trace):
+    for array in (beamformer, rate, trace):
         array.setflags(write=False)
-    return GroupBeams(found, rate, float(value), trace)
+    return GroupBeams(beamformer, rate, float(value), trace)
 
 
 def solve_wmmse_single(
@@ -239,7 +246,7 @@ def solve_wmmse_single(
     tolerance: float = 1e-5,
     seed: int = 0,
 ) -> Multicast:
-    """`solve_wmmse` for one message to all users; parameters as there.
+    """Return the beam of `solve_wmmse` for one message to all users; parameters as there.
 
     Raises
     ------
@@ -260,7 +267,7 @@ def _starts(
     count: int,
     generator: np.random.Generator,
 ) -> ComplexArray:
-    """Beams (count, I, D) of unit node power: matched, zero-forcing, random-phase MRT."""
+    """Return beams (count, I, D) of unit node power: matched, zero-forcing, random-phase MRT."""
     users, nodes, _ = channel.shape
     messages = len(groups)
     beams = np.zeros((count, messages, *channel.shape[1:]), dtype=np.complex128)
@@ -269,9 +276,9 @@ def _starts(
         return beams.reshape(count, messages, 0)
     power = np.ones(nodes)
     for i, (members, sending) in enumerate(zip(groups, mask, strict=True)):
-        own = channel[members] * sending[:, None]
-        beams[0, i] = solve_matched(own, error[members], power).beamformer
-        beams[2:, i] = mrt_sum(own, power, phases[2:, members])
+        heard = channel[members] * sending[:, None]
+        beams[0, i] = solve_matched(heard, error[members], power).beamformer
+        beams[2:, i] = mrt_sum(heard, power, phases[2:, members])
     beams /= np.sqrt(messages)
     if count > 1:
         beams[1] = zero_forcing(channel, power, groups, nodes=mask, regularisation=1.0)
@@ -294,6 +301,7 @@ def _ascend(
     exponent = np.full(runs, RATE_OF_WEIGHTS)
     price: FloatArray | None = None
     for _ in range(iterations):
+        # The maximiser of the weighted minorants: one linear system per message.
         matrix, pull, hold = _minorant(problem, beams, heard, share)
         # Nodes share the multiplier of their power limit; the floor keeps the matrix regular.
         load = np.einsum("sidd->s", matrix).real
@@ -302,12 +310,13 @@ def _ascend(
         price = np.maximum(price, 1e-14 * load[:, None] + 1e-200)
         diagonal = np.repeat(hold + price[:, None], antennas, axis=2)
         matrix[..., np.arange(size), np.arange(size)] += diagonal
-        new = np.asarray(np.linalg.solve(matrix, pull[..., None])[..., 0], dtype=np.complex128)
-        power = _node_power(new, nodes)
+        target = np.asarray(np.linalg.solve(matrix, pull[..., None])[..., 0], dtype=np.complex128)
+        power = _node_power(target, nodes)
         price = price * np.sqrt(np.clip(power, 1e-4, 1e4))
-        new = _within_power(new, nodes)
+        target = _within_power(target, nodes)
 
-        steps = beams[:, None] + STEPS[:, None, None] * (new - beams)[:, None]  # (S, 10, I, D)
+        # The best step towards it, by the true objective, if any step is no loss.
+        steps = beams[:, None] + STEPS[:, None, None] * (target - beams)[:, None]  # (S, 10, I, D)
         steps = _within_power(steps, nodes)
         rates = _rates(_hear(problem, steps))
         values = _objective(problem, rates)
@@ -318,12 +327,14 @@ def _ascend(
         beams = np.where(accepted[:, None, None], steps[np.arange(runs), taken], beams)
         value = np.where(accepted, reached, value)
         trace.append(value)
+
+        # Users that are worst off after the whole step count more; less so where it gained nothing.
         heard = _hear(problem, beams)
         share = _reweighted(problem, share, rates[:, FULL_STEP], exponent)
         exponent = np.where(gained, np.minimum(1.2 * exponent, RATE_OF_WEIGHTS), 0.9 * exponent)
         if len(trace) > PATIENCE:
-            before = trace[-1 - PATIENCE]
-            if (value - before <= tolerance * value).all():
+            earlier = trace[-1 - PATIENCE]
+            if (value - earlier <= tolerance * value).all():
                 break
     return beams, np.stack(trace)
 
@@ -331,7 +342,7 @@ def _ascend(
 def _minorant(
     problem: _Problem, beams: ComplexArray, heard: _Heard, share: FloatArray
 ) -> tuple[ComplexArray, ComplexArray, FloatArray]:
-    """Quadratic minorant 2 Re(p_i^H w_i) - w_i^H (M_i + diag F_i) w_i of the weighted rates.
+    """Return quadratic minorants 2 Re(p_i^H w_i) - w_i^H (M_i + diag F_i) w_i of weighted rates.
 
     With c = v u^2 and v u = s / J, per pair of a user and its message (constants left out)
 
@@ -375,7 +386,7 @@ def _minorant(
 
 
 def _hear(problem: _Problem, beams: ComplexArray) -> _Heard:
-    """Amplitudes, spreads and interference for beams (..., I, D)."""
+    """Return amplitudes, spreads and interference for beams (..., I, D)."""
     messages = len(problem.groups)
     nodes = problem.error.shape[1]
     signal = (np.conj(problem.channel) @ beams[..., None])[..., 0]
@@ -388,12 +399,12 @@ def _hear(problem: _Problem, beams: ComplexArray) -> _Heard:
 
 
 def _rates(heard: _Heard) -> FloatArray:
-    """Every user's guaranteed rate of every message, (..., I, K), nats."""
+    """Return every user's guaranteed rate of every message, (..., I, K), nats."""
     return np.asarray(np.log1p(heard.worst**2 / heard.interference))
 
 
 def _objective(problem: _Problem, rates: FloatArray) -> FloatArray:
-    """Objective (...) of rates (..., I, K), with weights of mean 1."""
+    """Return the objective (...) of rates (..., I, K), with weights of mean 1."""
     lowest = np.where(problem.groups, rates, np.inf).min(axis=-1)
     if problem.objective == "sum":
         return np.asarray(lowest @ problem.weights)
@@ -404,7 +415,7 @@ def _objective(problem: _Problem, rates: FloatArray) -> FloatArray:
 def _reweighted(
     problem: _Problem, share: FloatArray, rates: FloatArray, exponent: FloatArray
 ) -> FloatArray:
-    """Multiplicative weights: lambda exp(-exponent (R - min R)), per message or over all."""
+    """Return lambda exp(-exponent (R - min R)), normalised per message or over all."""
     if problem.objective == "sum":
         above = rates - np.where(problem.groups, rates, np.inf).min(axis=2, keepdims=True)
     else:
@@ -417,7 +428,7 @@ def _reweighted(
 
 
 def _normalised(problem: _Problem, share: FloatArray) -> FloatArray:
-    """lambda (S, I, K) on the pairs of a message and its users, scaled to the right sums.
+    """Return lambda (S, I, K) on the pairs of a message and its users, scaled to the right sums.
 
     "sum": pi_i per message; "max-min": 1 over all messages with pi_i > 0.
     """
@@ -430,7 +441,7 @@ def _normalised(problem: _Problem, share: FloatArray) -> FloatArray:
 
 
 def _node_power(beams: ComplexArray, nodes: int) -> FloatArray:
-    """Power of every node, all messages of (..., I, D) together, (..., n)."""
+    """Return the power of every node, all messages of (..., I, D) together, (..., n)."""
     squares = np.abs(beams.reshape(*beams.shape[:-1], nodes, -1)) ** 2
     return np.asarray(squares.sum(axis=(-3, -1)))
 

@@ -163,7 +163,16 @@ def rounding(group: Group) -> float:
 
 
 def coupling(group: Group, slope: Tensor, price: Tensor) -> Tensor:
-    """Return T = diag(alpha)^1/2 (sum_n S_n / D_n) diag(alpha)^1/2, (B, K, K)."""
+    """Return T = diag(alpha)^1/2 (sum_n S_n / D_n) diag(alpha)^1/2, (B, K, K).
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 2, dtype=torch.float64)
+    >>> gram = torch.tensor([[[[4.0, 2.0], [2.0, 1.0]]]], dtype=torch.complex128)  # g = 2, 1
+    >>> group = Group(gram, torch.zeros(1, 2, 1, dtype=torch.float64), one, antennas=1)
+    >>> coupling(group, torch.tensor([[1.0, 4.0]]), torch.tensor([[2.0]]).double()).real.tolist()
+    [[[2.0, 2.0], [2.0, 2.0]]]
+    """
     batch, nodes, users, _ = group.gram.shape
     flat = torch.view_as_real(group.gram).reshape(batch, nodes, -1)
     mixed = (1 / price)[:, None] @ flat
@@ -186,7 +195,26 @@ def largest_eigenvalue(matrix: Tensor) -> Tensor:
 
 
 def proven_eigenvalue(matrix: Tensor, trace: Tensor, gamma: float) -> Tensor:
-    """Return an upper bound (B,) on lambda_max of the exact matrices, see Rounding above."""
+    """Return an upper bound (B,) on lambda_max of the exact matrices, see Rounding above.
+
+    Parameters
+    ----------
+    matrix
+        (B, K, K) Hermitian, as computed; the exact one is positive semidefinite.
+    trace
+        (B,) its trace.
+    gamma
+        The exact matrix is off by at most gamma times the trace, in norm.
+
+    Examples
+    --------
+    The matrix of ones has the eigenvalue 2; rounding adds a little.
+
+    >>> ones = torch.ones(1, 2, 2, dtype=torch.complex128)
+    >>> top = proven_eigenvalue(ones, torch.tensor([2.0], dtype=torch.float64), 1e-15)
+    >>> 2 < top.item() < 2 + 1e-13
+    True
+    """
     users = matrix.shape[-1]
     top = largest_eigenvalue(matrix) + gamma * trace
     identity = torch.eye(users, dtype=matrix.dtype, device=matrix.device)
@@ -196,7 +224,22 @@ def proven_eigenvalue(matrix: Tensor, trace: Tensor, gamma: float) -> Tensor:
 
 
 def dual_value(group: Group, point: BeamDual, box: Box) -> tuple[Tensor, Tensor]:
-    """Return the right-hand side of (2), (B,), and the sum of the moduli of its terms."""
+    """Return the right-hand side of (2), (B,), and the sum of the moduli of its terms.
+
+    Examples
+    --------
+    One user with lambda = 1 and alpha = 1/4, who gives 1, and one EN with D = 1 and eps = 0.8.
+    Over [0, 1] the EN adds most at full power, 1 - 0.8; over [0, 1/2] when silent, 0.
+
+    >>> one = torch.ones(1, 1, dtype=torch.float64)
+    >>> group = Group(torch.ones(1, 1, 1, 1) + 0j, 0.8 * one[..., None], one, antennas=1)
+    >>> value, moduli = dual_value(group, BeamDual(one, one / 4, one), Box.whole(group))
+    >>> round(value.item(), 9), round(moduli.item(), 9)
+    (1.2, 2.8)
+    >>> value, _ = dual_value(group, BeamDual(one, one / 4, one), Box(0 * one, one / 2))
+    >>> round(value.item(), 9)
+    1.0
+    """
     spread = _quadratic(point)
     loss = (point.weight[:, None] @ group.error)[:, 0]
     at_high = point.price * box.high**2 - loss * box.high
@@ -220,6 +263,26 @@ def closed(group: Group, guess: BeamDual, box: Box) -> tuple[Tensor, BeamDual]:
     Returns
     -------
     (B,) certified bound on u of the scaled problem, and the feasible point that proves it.
+
+    Examples
+    --------
+    One EN and one user of gain 2, so that u = 2 at most. A good guess proves it; the common scale
+    of alpha and D is free, so that another with the same ratio proves the same.
+
+    >>> gram = torch.full((1, 1, 1, 1), 4.0, dtype=torch.complex128)
+    >>> one = torch.ones(1, 1, dtype=torch.float64)
+    >>> group = Group(gram, torch.zeros(1, 1, 1, dtype=torch.float64), one, antennas=1)
+    >>> bound, point = closed(group, BeamDual(one, one / 4, one), Box.whole(group))
+    >>> round(bound.item(), 9)
+    2.0
+    >>> bound, _ = closed(group, BeamDual(7 * one, one, 4 * one), Box.whole(group))
+    >>> round(bound.item(), 9)
+    2.0
+
+    The certified number is not below the exact one, though next to it.
+
+    >>> bool(bound >= 2) and bool(bound < 2 + 1e-12)
+    True
     """
     # lambda into the simplex, alpha and D away from 0.
     gamma = rounding(group)
@@ -281,6 +344,23 @@ def guess_from_beams(group: Group, direction: Tensor, gain: Tensor) -> tuple[Bea
     Returns
     -------
     The guess and |y_k| (B, K).
+
+    Examples
+    --------
+    One EN, users of orthogonal channels, norms 3 and 4, and the beam with amplitude 12 / 5 at both.
+    The point proves that no beam gives more (`closed`).
+
+    >>> gram = torch.diag(torch.tensor([9.0, 16.0])).to(torch.complex128)[None, None]
+    >>> one = torch.ones(1, 2, dtype=torch.float64)
+    >>> group = Group(gram, torch.zeros(1, 2, 1, dtype=torch.float64), one, antennas=2)
+    >>> direction = torch.tensor([[16 / 25, 9 / 25]], dtype=torch.complex128)
+    >>> gain = torch.tensor([[5 / 12]], dtype=torch.float64)
+    >>> guess, received = guess_from_beams(group, direction, gain)
+    >>> [round(x, 9) for x in received[0].tolist()]
+    [2.4, 2.4]
+    >>> bound, _ = closed(group, guess, Box.whole(group))
+    >>> round(bound.item(), 9)
+    2.4
     """
     image = (group.gram @ direction[:, None, :, None])[..., 0]
     square = (image * direction.conj()[:, None]).real.sum(-1).clamp(min=0)

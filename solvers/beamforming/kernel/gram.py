@@ -107,6 +107,17 @@ def scaled(
         (B, K, N, A) complex128, (B, K, N) and (B, N) float64, normalised by the noise amplitude.
     nodes, users
         (B, N) and (B, K) bool masks.
+
+    Examples
+    --------
+    Power 4 doubles the amplitude of the one user, whom nobody can give more than 2 * 3.
+
+    >>> channel = torch.full((1, 1, 1, 1), 3.0, dtype=torch.complex128)
+    >>> power = torch.tensor([[4.0]], dtype=torch.float64)
+    >>> everyone = torch.ones(1, 1, dtype=torch.bool)
+    >>> problem = scaled(channel, torch.zeros(1, 1, 1).double(), power, everyone, everyone)
+    >>> round(problem.single_user.item(), 9), problem.scale.item(), problem.group.gram.real.item()
+    (6.0, 6.0, 1.0)
     """
     present = users.to(error)
     amplitude = power.sqrt() * nodes

@@ -184,6 +184,26 @@ def certify(
     ------
     ValueError
         Naming the argument that is misshaped, not finite or out of range.
+
+    Examples
+    --------
+    The dual point proves the bound by itself: its formula (`Certificate`) gives the same number,
+    here for one EN, two users of gains 3 and 4, and no errors.
+
+    >>> import numpy as np
+    >>> channel = np.array([[[[3.0, 0.0]], [[0.0, 4.0]]]])
+    >>> proof = certify(channel, np.zeros((1, 2, 1)), [1.0])
+    >>> weight, slope, price = (x.numpy()[0] for x in (proof.weight, proof.slope, proof.price))
+    >>> float(np.round((weight**2 / (4 * slope)).sum() + price.sum(), 4))
+    2.4
+    >>> np.round(np.sqrt(proof.bound.numpy()), 4)
+    array([2.4])
+
+    Its condition, that no eigenvalue of sum_k alpha_k g_k g_k^H exceeds D, holds:
+
+    >>> matrix = (slope[:, None, None] * channel[0, :, 0, :, None] * channel[0, :, 0, None]).sum(0)
+    >>> bool(np.linalg.eigvalsh(matrix).max() <= price[0])
+    True
     """
     inputs = checked_inputs(channel, error, power, node_mask, user_mask, options.device)
     _, certificate = _solve_all(inputs, options)
@@ -194,6 +214,25 @@ def worst_case_snr(channel: Tensor, error: Tensor, beamformer: Tensor, users: Te
     """Return the worst-case SNR (B,) of the weakest of the `users` by the closed form.
 
     snr_k = max(0, |sum_n g_{k,n}^H w_n| - sum_n eps_{k,n} norm(w_n))^2
+
+    Parameters
+    ----------
+    channel, error
+        (B, K, N, A) complex and (B, K, N), normalised by the noise amplitude.
+    beamformer
+        (B, N, A) complex, in the root of the power unit.
+    users
+        (B, K) bool, who counts.
+
+    Examples
+    --------
+    One EN with one antenna; the amplitudes are 3 - 0.5 and 4 - 1, the weaker user counts.
+
+    >>> channel = torch.tensor([[[[3.0]], [[4.0]]]], dtype=torch.complex128)
+    >>> error = torch.tensor([[[0.5], [1.0]]], dtype=torch.float64)
+    >>> beamformer = torch.ones(1, 1, 1, dtype=torch.complex128)
+    >>> worst_case_snr(channel, error, beamformer, torch.ones(1, 2, dtype=torch.bool)).tolist()
+    [6.25]
     """
     received = channel.conj().flatten(2) @ beamformer.flatten(1)[..., None]
     received = received[..., 0].abs()

@@ -25,7 +25,7 @@ class Descent:
 
     @property
     def last_quarter(self) -> int:
-        """The first step of the last quarter, in which beams are judged."""
+        """First step of the last quarter, in which beams are judged."""
         return self.steps - max(1, self.steps // 4)
 
     def cooled(self, temperature: float) -> float:

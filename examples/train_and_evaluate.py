@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 
 import finecast
-from finecast.learners.runs.config import run_config
-from finecast.learners.runs.training import train
 
 SCENARIO = """
 name = "small"
@@ -36,23 +34,21 @@ steps = int(sys.argv[2]) if len(sys.argv) > 2 else 40
 with tempfile.TemporaryDirectory() as work:
     path, checkpoint = Path(work) / "small.toml", Path(work) / "run"
     path.write_text(SCENARIO)
-    run = run_config(
-        {
-            "learner": learner,
-            "scenarios": [str(path)],
-            "steps": steps,
-            "validate_every": steps,
-            "held_out": 4,
-            "source": {"draws": 16},
-        }
+    trained = finecast.train(
+        path,
+        learner,
+        folder=checkpoint,
+        steps=steps,
+        validate_every=steps,
+        held_out=4,
+        source={"draws": 16},
     )
-    trained = train(run, checkpoint)
     print(f"{learner}: {trained.steps} steps in {trained.cpu_s:.1f} s of CPU")
 
     # Training and held-out draws have seeds below 2,000,000, so these draws are fresh.
     instances = [finecast.read_scenario(path).generate(2_000_000 + seed) for seed in range(4)]
     for method, options in (
-        ("policy", {"checkpoint": str(checkpoint)}),
+        ("policy", {"checkpoint": trained.checkpoint}),
         ("rolling", {}),
         ("lru", {}),
     ):

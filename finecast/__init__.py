@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finecast.problem.version import FINECAST_VERSION
 
 if TYPE_CHECKING:
+    from finecast.learners.train import train
     from finecast.problem.evaluation import Evaluation, evaluate
     from finecast.problem.instance import Instance, read_instance, write_instance
     from finecast.problem.library import ModelLibrary, read_library, write_library
@@ -41,6 +42,7 @@ _HOME = {
     "read_scenario": "finecast.problem.scenario",
     "read_solution": "finecast.problem.solution",
     "solve": "finecast.solvers.solve",
+    "train": "finecast.learners.train",
     "write_instance": "finecast.problem.instance",
     "write_library": "finecast.problem.library",
     "write_solution": "finecast.problem.solution",
@@ -65,6 +67,7 @@ __all__ = [
     "read_scenario",
     "read_solution",
     "solve",
+    "train",
     "write_instance",
     "write_library",
     "write_solution",

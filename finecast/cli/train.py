@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -79,14 +78,13 @@ def command(
 
     with progress_bar() as tell:
         trained = train(run, output, resume=resume, callback=tell)
-    policy = Path(output) / "policy.json"
     if as_json:
         print_json(
             {
                 "learner": run.learner,
                 "steps": trained.steps,
                 "ended": trained.ended,
-                "checkpoint": str(policy),
+                "checkpoint": trained.checkpoint,
                 "train_s": trained.train_s,
                 "cpu_s": trained.cpu_s,
                 **{f"held_out_{name}": value for name, value in trained.best.items()},
@@ -106,7 +104,7 @@ def command(
                     f"lru {percent(best['against_lru'], 2)}, "
                     f"rolling {percent(best['against_rolling'], 2)}",
                 ),
-                ("checkpoint", str(policy)),
+                ("checkpoint", trained.checkpoint),
             ],
         )
     if trained.ended == "interrupted":

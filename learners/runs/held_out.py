@@ -82,7 +82,7 @@ def held_out(
     price_steps
         As in `SourceConfig`.
     callback
-        Told after every draw.
+        Receives the progress after every draw.
     """
     seeds = range(FIRST_SEED, FIRST_SEED + count)
     parts = []

@@ -52,7 +52,7 @@ class ScenarioSource:
     steps
         Of the whole training, over which the synthetic share falls.
     callback
-        Told after every draw.
+        Receives the progress after every draw.
     """
 
     def __init__(

@@ -70,14 +70,18 @@ class Trained:
     cpu_s: float
     ended: str
 
+    @property
+    def checkpoint(self) -> str:
+        """The best policy, for the option `checkpoint` of the method `policy`."""
+        return str(self.folder / f"{POLICY}.json")
+
 
 class _Clock:
     """Seconds spent, those of earlier sittings included."""
 
-    def __init__(self, found: Checkpoint | None) -> None:
-        earlier = (found.train_s, found.cpu_s) if found else (0.0, 0.0)
-        self._wall = earlier[0] - time.perf_counter()
-        self._cpu = earlier[1] - time.process_time()
+    def __init__(self, state: Checkpoint | None) -> None:
+        self._wall = (state.train_s if state else 0.0) - time.perf_counter()
+        self._cpu = (state.cpu_s if state else 0.0) - time.process_time()
 
     def read(self) -> dict[str, float]:
         return {
@@ -112,7 +116,7 @@ def train(
     resume
         Go on from the newest state in the folder; start if there is none.
     callback
-        Told how the run stands.
+        Receives the progress of the run.
 
     Raises
     ------
@@ -123,33 +127,36 @@ def train(
     ValueError
         An option is not allowed, or the folder holds another run.
     """
+    # What the run goes on from, or starts from. Both are read before the draws are made, which
+    # takes longer: they may be bad.
     target = Path(folder)
-    found = _newest(run, target, resume)
-    clock = _Clock(found)
+    state = _newest(run, target, resume)
+    clock = _Clock(state)
     torch.set_num_threads(run.threads)
-    start = None
-    if found is None and run.warm_start:  # read before the draws are made: it may be bad
-        start = read_start(run.warm_start, run.learner, run.learner_options)
+    warm_start = None
+    if state is None and run.warm_start:
+        warm_start = read_start(run.warm_start, run.learner, run.learner_options)
+    # The learner at step 0, or where the state or the warm start leaves it.
     learner, measure = _prepared(run, callback)
     step, best, last = 0, _Best(), "none was written"
-    if start is not None:
-        start_from(learner, start)
-    if found is not None:
-        try:
-            load_tensors(learner.parts(), found.tensors)
-            learner.load_extra(part_of(found.tensors, "extra"), found.counters["learner"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise FormatError(states(target)[-1], str(error)) from None
-        step, best = found.step, _Best(**found.counters["best"])
+    if warm_start is not None:
+        start_from(learner, warm_start)
+    if state is not None:
         last = str(states(target)[-1])
+        try:
+            load_tensors(learner.parts(), state.tensors)
+            learner.load_extra(part_of(state.tensors, "extra"), state.counters["learner"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(last, str(error)) from None
+        step, best = state.step, _Best(**state.counters["best"])
 
     def write(name: str, metrics: Mapping[str, float]) -> str:
+        """Write a state, or of a policy what is needed to play it; return the header's path."""
         tensors, counters = learner.extra()
         tensors = tensors_of(learner.parts()) | {f"extra/{k}": v for k, v in tensors.items()}
         if name == POLICY:
             tensors = {key: value for key, value in tensors.items() if key.startswith(POLICY)}
             counters = {}
-        kept = {"learner": counters, "best": asdict(best)}
         saved = Checkpoint(
             run.learner,
             asdict(run.learner_options),
@@ -157,7 +164,7 @@ def train(
             step,
             **clock.read(),
             tensors=tensors,
-            counters=kept,
+            counters={"learner": counters, "best": asdict(best)},
             metrics=metrics,
         )
         return str(write_checkpoint(target, name, saved))
@@ -165,15 +172,18 @@ def train(
     ended = "completed"
     with Log(target, step, run.tensorboard) as log, _interruptible() as interrupted:
         while True:
+            # Measure the policy on the held-out draws, and keep the best one. A resumed run has
+            # done so at its state already.
             if step % run.validate_every == 0 or step == run.steps:
                 metrics = measure(learner)
                 log.add({"step": step, **clock.read(), **_named("held_out", metrics)})
-                if found is None or step > found.step:
+                if state is None or step > state.step:
                     better = not best.metrics or metrics["gap"] < best.metrics["gap"]
                     best.stale = 0 if better else best.stale + 1
                     if better:
                         best.metrics = metrics
                         write(POLICY, metrics)
+            # Reasons to end, and the newest states: what a killed run goes on from.
             if run.patience and best.stale >= run.patience:
                 ended = "early stop"
             if interrupted() and step < run.steps:
@@ -184,6 +194,7 @@ def train(
                     remove_state(old)
             if step == run.steps or ended != "completed":
                 break
+            # One step; a loss that is not finite would spoil every later state.
             row = learner.step()
             step += 1
             if not all(math.isfinite(value) for value in row.values()):
@@ -239,16 +250,15 @@ def _newest(run: RunConfig, folder: Path, resume: bool) -> Checkpoint | None:
         raise ValueError(
             f"{folder}: holds a run already ({there[-1].name}); resume it, or choose another folder"
         )
-    found = read_checkpoint(there[-1])
-    given = run.as_dict()
-    for name, value in given.items():
-        if name not in _FREE and found.run.get(name) != value:
+    state = read_checkpoint(there[-1])
+    for name, value in run.as_dict().items():
+        if name not in _FREE and state.run.get(name) != value:
             raise ValueError(
-                f"{there[-1]}: was made with {name} = {found.run.get(name)!r}, not {value!r}"
+                f"{there[-1]}: was made with {name} = {state.run.get(name)!r}, not {value!r}"
             )
-    if found.step > run.steps:
-        raise ValueError(f"steps: {run.steps} is not allowed, {there[-1]} has made {found.step}")
-    return found
+    if state.step > run.steps:
+        raise ValueError(f"steps: {run.steps} is not allowed, {there[-1]} has made {state.step}")
+    return state
 
 
 _FREE = ("steps", "keep", "patience", "tensorboard", "log_every", "checkpoint_every")
@@ -285,19 +295,19 @@ def _device(name: str) -> torch.device:
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Take the first Ctrl-C as a wish to stop after the step; the second one stops at once."""
-    wished: list[int] = []
+    """The first Ctrl-C stops the run after the step, the second one at once."""
+    signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = signal.getsignal(signal.SIGINT)
+    usual = signal.getsignal(signal.SIGINT)
 
-    def wish(number: int, frame: Any) -> None:
-        wished.append(number)
-        signal.signal(signal.SIGINT, before)
+    def note(number: int, frame: Any) -> None:
+        signals.append(number)
+        signal.signal(signal.SIGINT, usual)
 
-    signal.signal(signal.SIGINT, wish)
+    signal.signal(signal.SIGINT, note)
     try:
-        yield lambda: bool(wished)
+        yield lambda: bool(signals)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, usual)

@@ -20,10 +20,10 @@ from typing import Any
 
 from finecast.problem.scenario import Scenario
 from finecast.solvers.deadline import Deadline
-from finecast.solvers.joint import prepare
 from finecast.solvers.placement.exact.state_flow import place_by_state_flow
 from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.placement.search.lagrangian import place_by_prices
+from finecast.solvers.prepared import prepare
 from finecast.solvers.solve import versions
 
 METHODS = {"lagrangian": place_by_prices, "exact": place_by_state_flow}

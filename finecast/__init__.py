@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from finecast.problem.library import ModelLibrary, read_library, write_library
     from finecast.problem.scenario import Scenario, read_scenario
     from finecast.problem.solution import Broadcast, Solution, read_solution, write_solution
-    from finecast.solvers.offline import certified_lower_bound
+    from finecast.solvers.bounds import certified_lower_bound
     from finecast.solvers.registry import Method, methods
     from finecast.solvers.result import Progress, Result
     from finecast.solvers.solve import solve
@@ -34,7 +34,7 @@ _HOME = {
     "Result": "finecast.solvers.result",
     "Scenario": "finecast.problem.scenario",
     "Solution": "finecast.problem.solution",
-    "certified_lower_bound": "finecast.solvers.offline",
+    "certified_lower_bound": "finecast.solvers.bounds",
     "evaluate": "finecast.problem.evaluation",
     "methods": "finecast.solvers.registry",
     "read_instance": "finecast.problem.instance",

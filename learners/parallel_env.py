@@ -60,7 +60,7 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
     seed
         Seed of the instances that are drawn by resets without a seed.
     rate_cache
-        As in `finecast.solvers.joint.prepare`, for true rates.
+        As in `finecast.solvers.prepared.prepare`, for true rates.
 
     Raises
     ------

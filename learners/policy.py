@@ -108,7 +108,7 @@ def solve_policy(
     checkpoint
         Folder of a training run, or the name of a shipped checkpoint, such as "dcg".
     beamforming, restrict, rate_cache
-        As in `finecast.solvers.joint.prepare`.
+        As in `finecast.solvers.prepared.prepare`.
 
     Raises
     ------
@@ -129,6 +129,7 @@ def solve_policy(
         learned,
         "policy",
         instance,
+        time_limit=time_limit,
         seed=seed,
         callback=callback,
         beamforming=beamforming,

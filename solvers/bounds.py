@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
 
-from finecast.solvers.deadline import Deadline
+from finecast.problem.instance import Instance
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import whole_set
 from finecast.solvers.placement.search.lagrangian import dual_bound
+from finecast.solvers.prepared import Prepared, prepare
+from finecast.solvers.result import Callback
+from finecast.solvers.rounding import SUM_ALLOWANCE
 from finecast.solvers.spatial.bounds import slot_bounds
 
-if TYPE_CHECKING:
-    from finecast.solvers.joint import Prepared
-
-ROUNDING = 1e-12
-"""Certified bounds on delays are lowered by this share: sums of at most 1e5 positive terms, each
-with a few roundings of 1.1e-16, err by less."""
-
 BOUND_TIME_S = 5.0
-"""Time after which the bound is taken as it is, s."""
+"""Time after which the bound is taken as it is."""
 
 
-def price_bound(prepared: Prepared, deadline: Deadline | None = None) -> float:
+def certified_lower_bound(
+    instance: Instance,
+    *,
+    restrict: str | Iterable[str] = (),
+    time_limit: float = BOUND_TIME_S,
+    callback: Callback | None = None,
+) -> float:
+    """Return a certified lower bound on D, s, of any decisions.
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    restrict
+        Restrictions; the bound is then that of the restricted system.
+    time_limit
+        Seconds for raising the prices, after the rates are there.
+    callback
+        Receives the progress.
+
+    Raises
+    ------
+    ValueError
+        Unknown restriction.
+    """
+    prepared = prepare(instance, restrict=restrict, callback=callback)
+    return price_bound(prepared, price_time=time_limit)
+
+
+def price_bound(
+    prepared: Prepared, deadline: Deadline = NEVER, price_time: float = BOUND_TIME_S
+) -> float:
     """Return the best certified bound that raising storage prices gives in time.
 
     Parameters
@@ -30,16 +58,18 @@ def price_bound(prepared: Prepared, deadline: Deadline | None = None) -> float:
     prepared
         Instance and rates.
     deadline
-        When to take the bound as it is; None for `BOUND_TIME_S` from now.
+        When the bound must be there.
+    price_time
+        Seconds after which prices are raised no more.
     """
-    bound = everywhere_bound(prepared)
+    bound = everywhere_bound(prepared, deadline)
     # Prices speak of one broadcast per block, which spatial delivery can beat.
     if prepared.bounded is None or prepared.instance.delivery == "spatial":
         return bound
-    return max(bound, dual_bound(prepared.bounded, deadline or Deadline.after(BOUND_TIME_S)))
+    return max(bound, dual_bound(prepared.bounded, deadline.sooner(price_time)))
 
 
-def everywhere_bound(prepared: Prepared, time_limit: float | None = None) -> float:
+def everywhere_bound(prepared: Prepared, deadline: Deadline = NEVER) -> float:
     """Return the certified lower bound that all nodes hold everything.
 
     Sequential delivery: every needed block is sent once to all its users, at no more than the
@@ -51,17 +81,16 @@ def everywhere_bound(prepared: Prepared, time_limit: float | None = None) -> flo
     ----------
     prepared
         Instance and rates.
-    time_limit
-        Seconds for the search under spatial delivery; whatever it finds is certified.
+    deadline
+        When the search under spatial delivery ends; whatever it finds is certified.
     """
     instance = prepared.instance
     if instance.delivery == "spatial":
-        deadline = Deadline.after(time_limit)
         bounds = slot_bounds(instance, prepared.plans, robust=prepared.robust, deadline=deadline)
-        return float(bounds.sum()) * (1.0 - ROUNDING)
+        return float(bounds.sum()) * (1.0 - SUM_ALLOWANCE)
     total = 0.0
     for plan, slot in zip(prepared.plans, prepared.rates, strict=True):
         needed = np.flatnonzero(plan.group >= 0)
         seconds = whole_set(plan.seconds_per_byte(slot.bound), instance.nodes)
         total += float((instance.library.block_size[needed] * seconds[plan.group[needed]]).sum())
-    return total * (1.0 - ROUNDING)
+    return total * (1.0 - SUM_ALLOWANCE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -22,7 +21,7 @@ def deliver(
     plans: Sequence[Messages],
     rates: Sequence[SlotRates],
     *,
-    planned: Literal["guaranteed", "nominal"],
+    robust: bool,
     method: str,
 ) -> Solution:
     """Return the solution that broadcasts every needed block from all nodes that may send it.
@@ -38,8 +37,8 @@ def deliver(
         Caches and sources.
     plans, rates
         Per slot, the messages and their rates with beams.
-    planned
-        Whether rates hold over the error balls or for the estimates only.
+    robust
+        Rates hold over the error balls; otherwise for the estimates only.
     method
         Name to leave in the solution.
     """
@@ -47,10 +46,10 @@ def deliver(
         cache=placement.cache,
         source=placement.source,
         broadcasts=tuple(
-            _deliver_slot(instance, placement, plans[t], rates[t], t, planned)
+            _deliver_slot(instance, placement, plans[t], rates[t], t, robust)
             for t in range(instance.slots)
         ),
-        planned=planned,
+        planned="guaranteed" if robust else "nominal",
         instance_hash=instance.content_hash,
         method=method,
     )
@@ -90,7 +89,7 @@ def _deliver_slot(
     plan: Messages,
     rates: SlotRates,
     slot: int,
-    planned: Literal["guaranteed", "nominal"],
+    robust: bool,
 ) -> Broadcast:
     needed = np.flatnonzero(plan.group >= 0)
     if not len(needed):
@@ -108,7 +107,7 @@ def _deliver_slot(
     error = instance.normalised_error[slot]
     sinr = worst_case_sinr(
         instance.normalised_channel[slot],
-        error if planned == "guaranteed" else np.zeros_like(error),
+        error if robust else np.zeros_like(error),
         beam,
         np.eye(count, dtype=bool),
     )

@@ -23,9 +23,10 @@ from finecast.problem.demand import Demand, forecast, popularity
 from finecast.problem.instance import Delivery, Instance, Schedule
 from finecast.problem.library import ModelLibrary
 from finecast.problem.network import Network
-from finecast.solvers.bounds import price_bound
-from finecast.solvers.joint import Prepared, answer, prepare, unserved, with_problems
-from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
+from finecast.solvers.deadline import Deadline
+from finecast.solvers.joint import heuristic_answer
+from finecast.solvers.placement.problem import Placement, PlacementProblem
+from finecast.solvers.prepared import Prepared, UnservableError, prepare, with_problems
 from finecast.solvers.rates import SlotRates
 from finecast.solvers.restrictions import (
     Messages,
@@ -33,7 +34,7 @@ from finecast.solvers.restrictions import (
     restricted_instance,
     restricted_links,
 )
-from finecast.solvers.result import Answer, Callback, Progress, Termination, TracePoint
+from finecast.solvers.result import Answer, Callback, Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,11 +193,9 @@ def observation_of(instance: Instance, prior: Prior, t: int, slot: Prepared) -> 
 
     Raises
     ------
-    ValueError
+    UnservableError
         A user group of the slot cannot be served.
     """
-    if slot.achieved is None:
-        raise ValueError(f"slot {t}: a user group cannot be served at any rate")
     return Observation(
         prior=prior,
         t=t,
@@ -245,7 +244,7 @@ def prepare_slots(
     Parameters
     ----------
     instance, beamforming, restrict, seed, callback, rate_cache
-        As in `finecast.solvers.joint.prepare`.
+        As in `finecast.solvers.prepared.prepare`.
 
     Raises
     ------
@@ -284,8 +283,6 @@ def joined(instance: Instance, slots: Sequence[Prepared]) -> Prepared:
             plans=tuple(slot.plans[0] for slot in slots),
             rates=tuple(slot.rates[0] for slot in slots),
             link=slots[0].link,
-            achieved=None,
-            bounded=None,
             robust=slots[0].robust,
             beamforming=slots[0].beamforming,
         )
@@ -297,24 +294,36 @@ def solve_by_policy(
     method: str,
     instance: Instance,
     *,
-    seed: int,
-    callback: Callback | None,
-    beamforming: str,
-    restrict: str | Iterable[str],
-    rate_cache: str | None,
+    time_limit: float | None = None,
+    seed: int = 0,
+    callback: Callback | None = None,
+    beamforming: str = "multicast",
+    restrict: str | Iterable[str] = (),
+    rate_cache: str | None = None,
 ) -> Answer:
     """Solve by an online policy, then deliver with the best beams known.
 
     Parameters
     ----------
     policy
-        The online method.
+        The online method. Its `notes`, if it has any afterwards, go to the answer.
     method
         Name to leave in the solution.
-    instance, seed, callback, beamforming, restrict, rate_cache
-        As in `finecast.solvers.joint.prepare`.
+    instance
+        The problem.
+    time_limit
+        Seconds for the bound, rates included; the policy itself is not cut short.
+    seed, callback, beamforming, restrict, rate_cache
+        As in `finecast.solvers.prepared.prepare`.
+
+    Raises
+    ------
+    ValueError
+        Unknown beamforming method or restriction.
+    UnservableError
+        A user group cannot be served at any rate.
     """
-    began = time.perf_counter()
+    began, deadline = time.monotonic(), Deadline.after(time_limit)
     restrictions = check_restrictions(restrict)
     slots = prepare_slots(
         instance,
@@ -326,21 +335,19 @@ def solve_by_policy(
     )
     instance = restricted_instance(instance, restrictions)
     prepared = joined(instance, slots)
-    if prepared.achieved is None:
-        return unserved(prepared)
+    if prepared.at_achieved is None:
+        raise UnservableError(prepared)
     prior = prior_of(instance, restrictions)
     placement = run_online(
         policy,
         prior,
         (observation_of(instance, prior, t, slot) for t, slot in enumerate(slots)),
     )
-    bound = price_bound(prepared)
-    delay = placement_delay(prepared.achieved, placement)
-    return answer(
+    return heuristic_answer(
         prepared,
         placement,
         method=method,
-        lower_bound=bound,
-        termination=Termination.COMPLETED,
-        trace=(TracePoint(time.perf_counter() - began, delay, bound),),
+        began=began,
+        deadline=deadline,
+        notes=getattr(policy, "notes", ()),
     )

@@ -9,9 +9,9 @@ import numpy as np
 from finecast.problem.arrays import IntArray
 from finecast.solvers.beamforming.by_name import KERNEL, solve_messages
 from finecast.solvers.delivery import sent_messages
-from finecast.solvers.joint import Prepared, with_problems
 from finecast.solvers.node_set_tables import FULL_TABLES, members
 from finecast.solvers.placement.problem import Placement, placement_delay
+from finecast.solvers.prepared import Prepared, with_problems
 from finecast.solvers.rates import SlotRates, improved, with_node_sets
 
 STARTS = 32
@@ -77,13 +77,12 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
         )
         rates[t] = improved(instance, slot, p, f, found)
         changed = True
-    if not changed or prepared.achieved is None:
+    if not changed:
         return prepared, 0.0
     better = with_problems(replace(prepared, rates=tuple(rates)))
-    assert better.achieved is not None  # rates only rise
-    before = placement_delay(prepared.achieved, placement)
-    after = placement_delay(better.achieved, placement)
-    return better, (before - after) / before if before else 0.0
+    old_delay = placement_delay(prepared.achieved, placement)
+    new_delay = placement_delay(better.achieved, placement)
+    return better, (old_delay - new_delay) / old_delay if old_delay else 0.0
 
 
 def _with_senders(slot: SlotRates, part: IntArray, sender: IntArray) -> SlotRates:

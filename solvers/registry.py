@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from finecast.solvers.result import Answer
-
 ENTRY_POINT_GROUP = "finecast.methods"
+
+
+Kind = Literal["function", "policy", "placement", "search", "programme"]
+
+RATE_OPTIONS: dict[str, Any] = {"beamforming": "multicast", "restrict": (), "rate_cache": None}
+"""Options of every method but those of kind `function`, which declare what they take:
+`beamforming`, `restrict` and `rate_cache` as in `finecast.solvers.prepared.prepare`."""
+
+MODEL_OPTIONS: dict[str, Any] = {"write": None}
+"""Options of the kinds `search` and `programme`: `write`, a file (.lp or .mps) for the placement
+model at the rates of the answer."""
+
+_NOT_OPTIONS = {"instance", "problem", "library", "time_limit", "deadline", "gap", "seed", "start"}
+_NOT_OPTIONS |= {"callback"}
 
 
 @dataclass(frozen=True)
@@ -28,13 +39,22 @@ class Method:
     name
         What users call it.
     entry
-        `module:function`, imported on first use. The function takes an instance and the keywords
-        `time_limit`, `gap`, `seed`, `start`, `callback`, plus its own options, and returns an
-        `Answer`.
+        `module:name`, imported on first use. What it is depends on `kind`.
     setting
         `offline`: sees all slots; `online`: sees the past and the forecast alone.
     summary
         One line for people.
+    kind
+        `function`: the whole method. It takes an instance and the keywords `time_limit`, `gap`,
+        `seed`, `start`, `callback`, plus its own options, and returns an `Answer`.
+        `policy`: a class of `finecast.solvers.online.Policy`. Its fields are the options; a field
+        `seed` gets the seed.
+        `placement`: a function of a placement problem, the model library and the seed, plus its
+        own options as keywords, that returns a `Placement`.
+        `search`, `programme`: a function of a placement problem and the keywords `deadline`,
+        `gap`, `seed`, `start`, `callback` that returns a `PlacementResult` whose lower bound holds
+        for every placement. The bound of a search is the Lagrangian at its prices; a programme is
+        solved once more at bounded rates.
     gives_bound, warm_starts, needs_training, uses_gpu
         Capabilities.
     reference
@@ -45,136 +65,157 @@ class Method:
     entry: str
     setting: Literal["offline", "online"]
     summary: str
+    kind: Kind = "function"
     gives_bound: bool = True
     warm_starts: bool = False
     needs_training: bool = False
     uses_gpu: bool = False
     reference: str = ""
 
-    def load(self) -> Callable[..., Answer]:
-        """Import the function."""
-        module, function = self.entry.split(":")
-        loaded: Callable[..., Answer] = getattr(import_module(module), function)
-        return loaded
+    def load(self) -> Any:
+        """Import what `entry` names."""
+        module, name = self.entry.split(":")
+        return getattr(import_module(module), name)
 
-    def options(self) -> dict[str, Any]:
-        """Return the method's own options and their defaults."""
-        common = {"instance", "time_limit", "gap", "seed", "start", "callback"}
+    def own_options(self) -> dict[str, Any]:
+        """Return the options that `entry` declares, and their defaults."""
         return {
             name: parameter.default
             for name, parameter in inspect.signature(self.load()).parameters.items()
-            if name not in common
+            if name not in _NOT_OPTIONS
         }
+
+    def options(self) -> dict[str, Any]:
+        """Return all options of the method and their defaults."""
+        if self.kind == "function":
+            return self.own_options()
+        model = MODEL_OPTIONS if self.kind in ("search", "programme") else {}
+        return {**self.own_options(), **RATE_OPTIONS, **model}
 
 
 BUILT_IN = (
     Method(
         "lagrangian",
-        "finecast.solvers.offline:solve_lagrangian",
+        "finecast.solvers.placement.search.lagrangian:place_by_prices",
         "offline",
         "storage prices, path columns and priced best responses; the default",
+        "search",
         warm_starts=True,
         reference="Lagrangian relaxation and Dantzig-Wolfe columns over paths of cached sets",
     ),
     Method(
         "exact",
-        "finecast.solvers.offline:solve_exact",
+        "finecast.solvers.placement.exact.state_flow:place_by_state_flow",
         "offline",
         "state-flow MILP by HiGHS, to a proof on small instances",
+        "programme",
         warm_starts=True,
         reference="Huangfu and Hall, Math. Prog. Comp. 10 (2018) for HiGHS",
     ),
     Method(
         "milp",
-        "finecast.solvers.reference:solve_milp",
+        "finecast.solvers.placement.exact.by_pyomo:place_by_milp",
         "offline",
         "the model of the formulation in Pyomo, solved by HiGHS; a slow, readable check",
+        "programme",
         warm_starts=True,
         reference="Bynum et al., Pyomo: Optimization Modeling in Python, 3rd ed., Springer 2021",
     ),
     Method(
         "lp",
-        "finecast.solvers.reference:solve_lp",
+        "finecast.solvers.placement.exact.by_pyomo:place_by_lp",
         "offline",
         "the linear relaxation of milp, rounded",
+        "programme",
         warm_starts=True,
         reference="as milp",
     ),
     Method(
         "greedy",
-        "finecast.solvers.joint:solve_greedy",
+        "finecast.solvers.heuristics.greedy:place_greedily",
         "offline",
         "caches where delay saved per byte is largest; knows all requests",
+        "placement",
         reference="greedy for a sum of monotone savings under knapsack constraints",
     ),
     Method(
         "whole-model",
-        "finecast.solvers.heuristics.whole_model:solve_whole_model",
+        "finecast.solvers.heuristics.whole_model:whole_model_placement",
         "offline",
         "caches whole models by delay saved per byte; knows all requests",
+        "placement",
         reference="greedy under knapsack constraints; the usual coarse-grained caching",
     ),
     Method(
         "greedy-online",
-        "finecast.solvers.heuristics.greedy_online:solve_greedy_online",
+        "finecast.solvers.heuristics.greedy_online:GreedyOnline",
         "online",
         "the greedy on popularity alone; static",
+        "policy",
         reference="as greedy",
     ),
     Method(
         "trimcaching-gen",
-        "finecast.solvers.heuristics.trimcaching:solve_trimcaching_gen",
+        "finecast.solvers.heuristics.trimcaching:TrimCachingGen",
         "online",
         "whole models by expected hits, shared blocks stored once; static",
+        "policy",
         reference="Qu et al., TrimCaching, ICDCS 2024, arXiv 2405.03990, 2404.14204",
     ),
     Method(
         "trimcaching-spec",
-        "finecast.solvers.heuristics.trimcaching:solve_trimcaching_spec",
+        "finecast.solvers.heuristics.trimcaching:TrimCachingSpec",
         "online",
         "the same, nodes in turn by dynamic programme; (1 - eps)/2 of the best hits; static",
+        "policy",
         reference="Qu et al., TrimCaching, ICDCS 2024, arXiv 2405.03990, 2404.14204",
     ),
     Method(
         "popular",
-        "finecast.solvers.heuristics.popularity:solve_popular",
+        "finecast.solvers.heuristics.popularity:Popular",
         "online",
         "the most popular blocks (or models) at every node; static",
+        "policy",
         reference="classical",
     ),
     Method(
         "random",
-        "finecast.solvers.heuristics.random:solve_random",
+        "finecast.solvers.heuristics.random:RandomBlocks",
         "online",
         "random blocks at every node; static",
+        "policy",
         reference="classical",
     ),
     Method(
         "lru",
-        "finecast.solvers.heuristics.replacement:solve_lru",
+        "finecast.solvers.heuristics.replacement:LeastRecentlyUsed",
         "online",
         "every node keeps the blocks used last",
+        "policy",
         reference="classical",
     ),
     Method(
         "lfu",
-        "finecast.solvers.heuristics.replacement:solve_lfu",
+        "finecast.solvers.heuristics.replacement:LeastFrequentlyUsed",
         "online",
         "every node keeps the blocks used most often, older uses counting less",
+        "policy",
         reference="classical",
     ),
     Method(
         "rolling",
-        "finecast.solvers.heuristics.rolling:solve_rolling",
+        "finecast.solvers.heuristics.rolling:Rolling",
         "online",
         "keeps what saves most expected delay in the next slot, nodes in turn",
+        "policy",
         reference="myopic control; best response in turn",
     ),
     Method(
         "mpc",
-        "finecast.solvers.heuristics.mpc:solve_mpc",
+        "finecast.solvers.heuristics.mpc:ModelPredictive",
         "online",
         "dynamic programme over the expected slots to come, solved anew in every slot",
+        "policy",
         reference="receding horizon control with a Lagrangian of the storage",
     ),
     Method(

@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 import platform
 import time
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
-from typing import Any
+from inspect import signature
+from typing import Any, cast
 
 from finecast.problem.evaluation import evaluate
-from finecast.problem.instance import Instance
+from finecast.problem.instance import Delivery, Instance, Schedule
 from finecast.problem.solution import Solution
 from finecast.problem.version import FINECAST_VERSION
 from finecast.solvers.deadline import Deadline
-from finecast.solvers.registry import method_of
-from finecast.solvers.result import Callback, Result, Termination
+from finecast.solvers.registry import Method, method_of
+from finecast.solvers.result import Answer, Callback, Result, Termination
+from finecast.solvers.search import Search
 
-PLACEMENT_SHARE = 0.5
-"""Share of the time limit for the method, the rest being for the modes of spatial delivery."""
+SPATIAL_PLACEMENT_SHARE = 0.5
+"""Share of the time limit for the method; the rest is for the modes of spatial delivery."""
 
 _LIBRARIES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "highspy", "pyomo")
 
@@ -33,6 +36,8 @@ def solve(
     seed: int = 0,
     start: Solution | None = None,
     callback: Callback | None = None,
+    delivery: Delivery | None = None,
+    schedule: Schedule | None = None,
     spatial_time: float | None = None,
     spatial_workers: int = 1,
     **options: Any,
@@ -48,13 +53,18 @@ def solve(
     time_limit
         Seconds, >= 0; None for the method's own end.
     gap
-        Stop when this relative gap is proven; None for the method's own end.
+        The search stops when this relative gap is proven; None for the method's own end.
     seed
         Seed of every random choice, >= 0.
     start
         A solution to start from, for methods that can.
     callback
-        Called with `Progress` now and then.
+        Receives `Progress` now and then.
+    delivery
+        "sequential" (one message after another) or "spatial" (several on the air at once), in place
+        of what the instance says; None for what it says.
+    schedule
+        "sequential" (migrations, then broadcasts) or "pipelined" (side by side), likewise.
     spatial_time
         For spatial delivery: seconds for each slot's modes, >= 0; None for the search's own end.
         With 0, or when `time_limit` is over, messages go one after another.
@@ -62,7 +72,9 @@ def solve(
         For spatial delivery: processes that search the slots of a long horizon side by side, >= 1.
         With more than one, a script needs the usual `if __name__ == "__main__":`.
     **options
-        The method's own options.
+        The method's own options, and for most methods `restrict` (names of restrictions such as
+        "coarse"; see `finecast.solvers.restrictions`), `beamforming` and `rate_cache`; see
+        `finecast.solvers.prepared.prepare`.
 
     Returns
     -------
@@ -74,72 +86,162 @@ def solve(
         Unknown method or option, or a value out of range.
     """
     chosen = method_of(method)
-    for name, value in (
-        ("time_limit", time_limit),
-        ("gap", gap),
-        ("seed", seed),
-        ("spatial_time", spatial_time),
-    ):
+    _check_ranges(
+        time_limit=time_limit,
+        gap=gap,
+        seed=seed,
+        spatial_time=spatial_time,
+        spatial_workers=spatial_workers,
+    )
+    known = chosen.options()
+    _check_options(method, options, known)
+    instance = with_system(instance, delivery, schedule)
+
+    wall, cpu = time.monotonic(), time.process_time()
+    deadline = Deadline.after(time_limit)
+    spatial = instance.delivery == "spatial"
+    placing = deadline.share(SPATIAL_PLACEMENT_SHARE) if spatial else deadline
+    found = answer_of(chosen, instance, Search(placing, gap, seed, start, callback), **options)
+    if spatial and found.termination is not Termination.INTERRUPTED:
+        from finecast.solvers.spatial.alternate import on_shared_air
+
+        found = on_shared_air(
+            instance, found, began=wall, deadline=deadline, slot_time=spatial_time, gap=gap,
+            seed=seed, callback=callback, workers=spatial_workers,
+        )  # fmt: skip
+    wall_s, cpu_s = time.monotonic() - wall, time.process_time() - cpu
+
+    # What the answer is worth is for the judge to say, on the instance that it is for.
+    judged = found.instance or instance
+    evaluation = None if found.solution is None else evaluate(judged, found.solution)
+    infeasible = evaluation is not None and not evaluation.feasible
+    notes = found.notes
+    if start is not None and not chosen.warm_starts:
+        notes = (*notes, f"method {method!r} cannot start from a solution; start was not used")
+    return Result(
+        method=method,
+        solution=found.solution,
+        evaluation=evaluation,
+        lower_bound=found.lower_bound,
+        bound_kind=found.bound_kind,
+        delay_at_bounded_rates=found.delay_at_bounded_rates,
+        termination=Termination.FAILED if infeasible else found.termination,
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+        train_s=found.train_s,
+        seed=seed,
+        instance_hash=instance.content_hash,
+        options={**known, **options},
+        trace=found.trace,
+        versions=versions(),
+        notes=notes,
+    )
+
+
+def answer_of(method: Method, instance: Instance, search: Search, **options: Any) -> Answer:
+    """Let a method answer; nobody has judged what it says.
+
+    Parameters
+    ----------
+    method
+        A registered method.
+    instance
+        The problem.
+    search
+        When to end, where to begin, whom to tell.
+    **options
+        The method's own options and those of the rates.
+
+    Raises
+    ------
+    ValueError
+        An option is out of range.
+    """
+    from finecast.solvers.joint import solve_by_placement, unserved
+    from finecast.solvers.offline import solve_by_search
+    from finecast.solvers.online import solve_by_policy
+    from finecast.solvers.prepared import UnservableError
+
+    entry, own = method.load(), method.own_options()
+    own = {name: value for name, value in options.items() if name in own}
+    rest = {name: value for name, value in options.items() if name not in own}
+    common: dict[str, Any] = {
+        "time_limit": search.deadline.limit(),
+        "seed": search.seed,
+        "callback": search.callback,
+    }
+    try:
+        match method.kind:
+            case "policy":
+                if "seed" in signature(entry).parameters:
+                    own["seed"] = search.seed
+                return solve_by_policy(entry(**own), method.name, instance, **common, **rest)
+            case "placement":
+                place = partial(entry, **own)
+                return solve_by_placement(place, method.name, instance, **common, **rest)
+            case "search" | "programme":
+                place = partial(entry, **own)
+                twice = method.kind == "programme"
+                return solve_by_search(place, method.name, instance, search, twice=twice, **rest)
+            case _:
+                given = {"gap": search.gap, "start": search.start, **common, **options}
+                return cast(Answer, entry(instance, **given))
+    except UnservableError as reason:
+        return unserved(reason)
+
+
+def with_system(
+    instance: Instance, delivery: Delivery | None = None, schedule: Schedule | None = None
+) -> Instance:
+    """Return the instance with another delivery or schedule; None for its own.
+
+    Raises
+    ------
+    ValueError
+        Another name than those of `finecast.problem.instance`.
+    """
+    if delivery is None and schedule is None:
+        return instance
+    return replace(
+        instance,
+        delivery=instance.delivery if delivery is None else delivery,
+        schedule=instance.schedule if schedule is None else schedule,
+    )
+
+
+def _check_ranges(**values: Any) -> None:
+    """Refuse numbers out of range.
+
+    Raises
+    ------
+    ValueError
+        Names the value and what is allowed.
+    """
+    workers = values.pop("spatial_workers")
+    if isinstance(workers, bool) or not (isinstance(workers, int) and workers >= 1):
+        raise ValueError(
+            f"spatial_workers: {workers!r} is not allowed, must be a whole number >= 1"
+        )
+    for name, value in values.items():
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name}: {value} is not allowed, must be finite and >= 0")
-    if isinstance(spatial_workers, bool) or not (
-        isinstance(spatial_workers, int) and spatial_workers >= 1
-    ):
-        raise ValueError(
-            f"spatial_workers: {spatial_workers!r} is not allowed, must be a whole number >= 1"
-        )
-    known = chosen.options()
-    for name in options:
+
+
+def _check_options(method: str, options: dict[str, Any], known: dict[str, Any]) -> None:
+    """Refuse options that a method does not have, and values of another kind than the default's.
+
+    Raises
+    ------
+    ValueError
+        Names the option and what is allowed.
+    """
+    for name, value in options.items():
         if name not in known:
             raise ValueError(
                 f"option {name!r} is unknown to method {method!r}; it has "
                 + (", ".join(f"{key} (default {known[key]})" for key in known) or "none")
             )
-        _check_option(name, options[name], known[name])
-    wall, cpu = time.monotonic(), time.process_time()
-    spatial = instance.delivery == "spatial"
-    answer = chosen.load()(
-        instance,
-        time_limit=PLACEMENT_SHARE * time_limit if spatial and time_limit else time_limit,
-        gap=gap,
-        seed=seed,
-        start=start,
-        callback=callback,
-        **options,
-    )
-    if spatial and answer.termination is not Termination.INTERRUPTED:
-        from finecast.solvers.spatial.alternate import on_shared_air
-
-        left = None if time_limit is None else time_limit - (time.monotonic() - wall)
-        answer = on_shared_air(
-            instance, answer, began=wall, deadline=Deadline.after(left), slot_time=spatial_time,
-            gap=gap, seed=seed, callback=callback, workers=spatial_workers,
-        )  # fmt: skip
-    wall_s, cpu_s = time.monotonic() - wall, time.process_time() - cpu
-    judged = answer.instance or instance
-    evaluation = None if answer.solution is None else evaluate(judged, answer.solution)
-    infeasible = evaluation is not None and not evaluation.feasible
-    notes = answer.notes
-    if start is not None and not chosen.warm_starts:
-        notes = (*notes, f"method {method!r} cannot start from a solution; start was not used")
-    return Result(
-        method=method,
-        solution=answer.solution,
-        evaluation=evaluation,
-        lower_bound=answer.lower_bound,
-        bound_kind=answer.bound_kind,
-        delay_at_bounded_rates=answer.delay_at_bounded_rates,
-        termination=Termination.FAILED if infeasible else answer.termination,
-        wall_s=wall_s,
-        cpu_s=cpu_s,
-        train_s=answer.train_s,
-        seed=seed,
-        instance_hash=instance.content_hash,
-        options={**known, **options},
-        trace=answer.trace,
-        versions=versions(),
-        notes=notes,
-    )
+        _check_option(name, value, known[name])
 
 
 def _check_option(name: str, value: Any, default: Any) -> None:

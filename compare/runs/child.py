@@ -181,8 +181,8 @@ def _prepare_rates(
     They are the same for all methods (with the same beams, restrictions and seed), which are timed
     without them. An online method has those of every slot made from that slot alone.
     """
-    from finecast.solvers.joint import prepare
     from finecast.solvers.online import prepare_slots
+    from finecast.solvers.prepared import prepare
     from finecast.solvers.restrictions import check_restrictions
 
     chosen = {name: options[name] for name in ("beamforming", "restrict") if name in options}

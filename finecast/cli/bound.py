@@ -26,7 +26,7 @@ from finecast.problem.wording import seconds
 @json_option
 def command(instance: str, seed: int, settings: tuple[str, ...], as_json: bool) -> None:
     """Compute a certified lower bound on the delay of INSTANCE, whatever the decisions."""
-    from finecast.solvers.offline import certified_lower_bound
+    from finecast.solvers.bounds import certified_lower_bound
 
     problem, unknown = with_settings(load_instance(instance, seed), parse_settings(settings))
     restrict = unknown.pop("restrict", "")

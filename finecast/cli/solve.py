@@ -17,7 +17,6 @@ from finecast.cli.common import (
     refuse_overwriting_folder,
     seed_option,
     set_option,
-    with_settings,
 )
 
 
@@ -56,7 +55,7 @@ def command(
     from finecast.solvers.solve import solve
 
     target = None if output is None else refuse_overwriting_folder(output)
-    problem, options = with_settings(load_instance(instance, seed), parse_settings(settings))
+    problem, options = load_instance(instance, seed), parse_settings(settings)
     for name in ("instance", "method", "time_limit", "gap", "seed", "start", "callback"):
         if name in options:
             raise ValueError(f"--set: {name!r} is not an option of methods; see --help")

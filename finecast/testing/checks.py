@@ -56,11 +56,12 @@ def check_declaration(name: str, /, instance: Instance | None = None, **options:
         name,
         f"setting: {method.setting!r} is not allowed, must be 'offline' or 'online'",
     )
-    parameters = inspect.signature(method.load()).parameters
-    for common in ("time_limit", "gap", "seed", "start", "callback"):
-        _require(common in parameters, name, f"its function lacks the keyword {common!r}")
+    if method.kind == "function":
+        parameters = inspect.signature(method.load()).parameters
+        for common in ("time_limit", "gap", "seed", "start", "callback"):
+            _require(common in parameters, name, f"its function lacks the keyword {common!r}")
     text = inspect.getdoc(method.load()) or ""
-    for option, default in method.options().items():
+    for option, default in method.own_options().items():
         _require(
             default is None or isinstance(default, str | int | float | tuple),
             name,

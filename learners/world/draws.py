@@ -46,7 +46,6 @@ from finecast.solvers.heuristics.expected import (
     user_reach,
 )
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
-from finecast.solvers.joint import prepare
 from finecast.solvers.online import (
     Observation,
     Prior,
@@ -57,6 +56,7 @@ from finecast.solvers.online import (
     slot_alone,
 )
 from finecast.solvers.placement.chains import Chains, chains
+from finecast.solvers.prepared import prepare
 from finecast.solvers.restrictions import check_restrictions, restricted_instance
 from finecast.solvers.result import Callback, Progress
 

@@ -19,21 +19,17 @@ Only the decisions of this slot are taken; the next slot solves anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
-from finecast.problem.instance import Instance
-from finecast.problem.solution import Solution
 from finecast.solvers.heuristics.expected import Expected, coming_tables
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
 from finecast.solvers.heuristics.rules import keep_by_cost, pull, sources
 from finecast.solvers.node_set_tables import members, node_sets
-from finecast.solvers.online import Observation, Prior, solve_by_policy
+from finecast.solvers.online import Observation, Prior
 from finecast.solvers.placement.problem import PlacementProblem
-from finecast.solvers.result import Answer, Callback
 
 STEPS = 40
 """Subgradient steps in every slot."""
@@ -231,39 +227,3 @@ def expected_bytes(
         mass = (1.0 - chance) * held
         np.add.at(mass, (row, values.sender[s]), chance * held)
     return used
-
-
-def solve_mpc(
-    instance: Instance,
-    *,
-    time_limit: float | None = None,
-    gap: float | None = None,
-    seed: int = 0,
-    start: Solution | None = None,
-    callback: Callback | None = None,
-    horizon: int = 3,
-    beamforming: str = "multicast",
-    restrict: str | Iterable[str] = (),
-    rate_cache: str | None = None,
-) -> Answer:
-    """Solve the expected coming slots anew in every slot.
-
-    Parameters
-    ----------
-    instance, time_limit, gap, seed, start, callback
-        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
-    horizon
-        Coming slots that count, at least 1.
-    beamforming, restrict, rate_cache
-        As in `finecast.solvers.joint.prepare`.
-    """
-    return solve_by_policy(
-        ModelPredictive(horizon),
-        "mpc",
-        instance,
-        seed=seed,
-        callback=callback,
-        beamforming=beamforming,
-        restrict=restrict,
-        rate_cache=rate_cache,
-    )

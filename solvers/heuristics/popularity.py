@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from finecast.problem.arrays import BoolArray
-from finecast.problem.instance import Instance
-from finecast.problem.solution import Solution
 from finecast.solvers.heuristics.rules import Static
-from finecast.solvers.online import Prior, solve_by_policy
+from finecast.solvers.online import Prior
 from finecast.solvers.placement.fill import fill
-from finecast.solvers.result import Answer, Callback
 
 Unit = Literal["block", "model"]
+
+
+@dataclass(frozen=True)
+class Popular(Static):
+    """Hold what is most popular, the same in every slot.
+
+    Attributes
+    ----------
+    unit
+        "block" or "model": what popularity is counted of.
+    """
+
+    unit: Unit = "block"
+
+    def __post_init__(self) -> None:
+        check_unit(self.unit)
+
+    def place(self, prior: Prior) -> BoolArray:
+        """Return the caches (N, J)."""
+        return most_popular(prior, self.unit)
 
 
 def most_popular(prior: Prior, unit: Unit = "block") -> BoolArray:
@@ -61,40 +78,3 @@ def check_unit(unit: str) -> None:
     """
     if unit not in ("block", "model"):
         raise ValueError(f"unit: {unit!r} is not allowed, must be 'block' or 'model'")
-
-
-def solve_popular(
-    instance: Instance,
-    *,
-    time_limit: float | None = None,
-    gap: float | None = None,
-    seed: int = 0,
-    start: Solution | None = None,
-    callback: Callback | None = None,
-    unit: Unit = "block",
-    beamforming: str = "multicast",
-    restrict: str | Iterable[str] = (),
-    rate_cache: str | None = None,
-) -> Answer:
-    """Hold the most popular blocks in every slot.
-
-    Parameters
-    ----------
-    instance, time_limit, gap, seed, start, callback
-        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
-    unit
-        "block" or "model": what popularity is counted of.
-    beamforming, restrict, rate_cache
-        As in `finecast.solvers.joint.prepare`.
-    """
-    check_unit(unit)
-    return solve_by_policy(
-        Static(lambda prior: most_popular(prior, unit)),
-        "popular",
-        instance,
-        seed=seed,
-        callback=callback,
-        beamforming=beamforming,
-        restrict=restrict,
-        rate_cache=rate_cache,
-    )

@@ -1,67 +1,33 @@
-"""Random placement: every node holds blocks drawn at random, each that still fits."""
+"""Random blocks at every node, the same in every slot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
 from finecast.problem.arrays import BoolArray
-from finecast.problem.instance import Instance
-from finecast.problem.solution import Solution
 from finecast.solvers.heuristics.rules import Static
-from finecast.solvers.online import Prior, solve_by_policy
+from finecast.solvers.online import Prior
 from finecast.solvers.placement.fill import fill
-from finecast.solvers.result import Answer, Callback
 
 
-def random_blocks(prior: Prior, rng: np.random.Generator) -> BoolArray:
-    """Return caches (N, J): at every node the blocks in a random order, each that still fits.
-
-    Parameters
-    ----------
-    prior
-        What is known before slot 0.
-    rng
-        Source of the orders, one for each node.
-    """
-    library = prior.library
-    return np.stack(
-        [
-            fill(rng.permutation(library.blocks), library.block_size, limit)
-            for limit in prior.network.storage
-        ]
-    )
-
-
-def solve_random(
-    instance: Instance,
-    *,
-    time_limit: float | None = None,
-    gap: float | None = None,
-    seed: int = 0,
-    start: Solution | None = None,
-    callback: Callback | None = None,
-    beamforming: str = "multicast",
-    restrict: str | Iterable[str] = (),
-    rate_cache: str | None = None,
-) -> Answer:
+@dataclass(frozen=True)
+class RandomBlocks(Static):
     """Hold random blocks, the same in every slot.
 
-    Parameters
+    Attributes
     ----------
-    instance, time_limit, gap, seed, start, callback
-        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
-    beamforming, restrict, rate_cache
-        As in `finecast.solvers.joint.prepare`.
+    seed
+        Seed of the orders, one for each node.
     """
-    return solve_by_policy(
-        Static(lambda prior: random_blocks(prior, np.random.default_rng(seed))),
-        "random",
-        instance,
-        seed=seed,
-        callback=callback,
-        beamforming=beamforming,
-        restrict=restrict,
-        rate_cache=rate_cache,
-    )
+
+    seed: int = 0
+
+    def place(self, prior: Prior) -> BoolArray:
+        """Return (N, J): at every node the blocks in a random order, each that still fits."""
+        rng = np.random.default_rng(self.seed)
+        size = prior.library.block_size
+        return np.stack(
+            [fill(rng.permutation(len(size)), size, limit) for limit in prior.network.storage]
+        )

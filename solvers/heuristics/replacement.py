@@ -8,19 +8,15 @@ every node alike. Misses come by the best chain level. x[0] is that of `popular`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray, checked_number
-from finecast.problem.instance import Instance
-from finecast.problem.solution import Solution
 from finecast.solvers.heuristics.popularity import most_popular
 from finecast.solvers.heuristics.rules import pull
-from finecast.solvers.online import Observation, Prior, solve_by_policy
+from finecast.solvers.online import Observation, Prior
 from finecast.solvers.placement.fill import keep_by_score
-from finecast.solvers.result import Answer, Callback
 
 
 @dataclass(frozen=True)
@@ -50,10 +46,10 @@ class LeastFrequentlyUsed:
     Attributes
     ----------
     decay
-        In (0, 1]; 1 never forgets.
+        Weight of a request of the slot before, in (0, 1]; 1 never forgets.
     """
 
-    decay: float = 1.0
+    decay: float = 0.8
 
     def __post_init__(self) -> None:
         checked_number("decay", self.decay, above=0.0, high=1.0)
@@ -83,72 +79,3 @@ def _replaced(
     source = pull(observation.problem, cache)
     size, storage = observation.problem.block_size, observation.problem.storage
     return source, keep_by_score(score, cache | (source >= 0), size, storage)
-
-
-def solve_lru(
-    instance: Instance,
-    *,
-    time_limit: float | None = None,
-    gap: float | None = None,
-    seed: int = 0,
-    start: Solution | None = None,
-    callback: Callback | None = None,
-    beamforming: str = "multicast",
-    restrict: str | Iterable[str] = (),
-    rate_cache: str | None = None,
-) -> Answer:
-    """Evict what was used least recently.
-
-    Parameters
-    ----------
-    instance, time_limit, gap, seed, start, callback
-        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
-    beamforming, restrict, rate_cache
-        As in `finecast.solvers.joint.prepare`.
-    """
-    return solve_by_policy(
-        LeastRecentlyUsed(),
-        "lru",
-        instance,
-        seed=seed,
-        callback=callback,
-        beamforming=beamforming,
-        restrict=restrict,
-        rate_cache=rate_cache,
-    )
-
-
-def solve_lfu(
-    instance: Instance,
-    *,
-    time_limit: float | None = None,
-    gap: float | None = None,
-    seed: int = 0,
-    start: Solution | None = None,
-    callback: Callback | None = None,
-    decay: float = 0.8,
-    beamforming: str = "multicast",
-    restrict: str | Iterable[str] = (),
-    rate_cache: str | None = None,
-) -> Answer:
-    """Evict what was used least frequently.
-
-    Parameters
-    ----------
-    instance, time_limit, gap, seed, start, callback
-        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
-    decay
-        Weight of a request of the slot before, in (0, 1].
-    beamforming, restrict, rate_cache
-        As in `finecast.solvers.joint.prepare`.
-    """
-    return solve_by_policy(
-        LeastFrequentlyUsed(decay),
-        "lfu",
-        instance,
-        seed=seed,
-        callback=callback,
-        beamforming=beamforming,
-        restrict=restrict,
-        rate_cache=rate_cache,
-    )

@@ -9,20 +9,16 @@ keep. All at once, each expects the others to keep what they hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, IntArray
-from finecast.problem.instance import Instance
-from finecast.problem.solution import Solution
 from finecast.solvers.heuristics.expected import coming_tables
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
 from finecast.solvers.heuristics.rules import keep_by_cost, pull
 from finecast.solvers.node_set_tables import node_sets
-from finecast.solvers.online import Observation, Prior, solve_by_policy
-from finecast.solvers.result import Answer, Callback
+from finecast.solvers.online import Observation, Prior
 
 
 @dataclass(frozen=True)
@@ -33,12 +29,12 @@ class Rolling:
     ----------
     rounds
         How often every node decides, at least 1.
-    in_turn
-        The nodes decide one after another; else all at once.
+    simultaneous
+        The nodes decide all at once; otherwise one after another.
     """
 
     rounds: int = 3
-    in_turn: bool = True
+    simultaneous: bool = False
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -62,47 +58,8 @@ class Rolling:
             held,
             problem.block_size,
             problem.storage,
-            np.zeros_like(sets) if self.in_turn else sets,
+            sets if self.simultaneous else np.zeros_like(sets),
             rounds=self.rounds,
-            in_turn=self.in_turn,
+            in_turn=not self.simultaneous,
         )
         return source, keep
-
-
-def solve_rolling(
-    instance: Instance,
-    *,
-    time_limit: float | None = None,
-    gap: float | None = None,
-    seed: int = 0,
-    start: Solution | None = None,
-    callback: Callback | None = None,
-    rounds: int = 3,
-    simultaneous: bool = False,
-    beamforming: str = "multicast",
-    restrict: str | Iterable[str] = (),
-    rate_cache: str | None = None,
-) -> Answer:
-    """Pull for this slot, keep for the next.
-
-    Parameters
-    ----------
-    instance, time_limit, gap, seed, start, callback
-        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
-    rounds
-        How often every node decides what to keep in a slot, at least 1.
-    simultaneous
-        The nodes decide what to keep all at once instead of in turn.
-    beamforming, restrict, rate_cache
-        As in `finecast.solvers.joint.prepare`.
-    """
-    return solve_by_policy(
-        Rolling(rounds, in_turn=not simultaneous),
-        "rolling",
-        instance,
-        seed=seed,
-        callback=callback,
-        beamforming=beamforming,
-        restrict=restrict,
-        rate_cache=rate_cache,
-    )

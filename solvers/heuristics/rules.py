@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.solvers.node_set_tables import node_sets
-from finecast.solvers.online import Observation, Prior
+from finecast.solvers.online import Observation
 from finecast.solvers.placement.chains import placement_of_paths
 from finecast.solvers.placement.fill import fill
 from finecast.solvers.placement.greedy import best_levels
 from finecast.solvers.placement.problem import PlacementProblem
 
 
-@dataclass(frozen=True)
 class Static:
-    """A policy that never changes the caches; misses come by the best chain level.
-
-    Attributes
-    ----------
-    placement
-        From the prior to the caches (N, J).
-    """
-
-    placement: Callable[[Prior], BoolArray]
-
-    def place(self, prior: Prior) -> BoolArray:
-        """Return the caches (N, J)."""
-        return self.placement(prior)
+    """A policy that never changes the caches of slot 0; misses come by the best chain level."""
 
     def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:
         """Pull what is missed, keep what was there."""

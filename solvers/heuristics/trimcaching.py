@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from finecast.problem.arrays import BoolArray
-from finecast.problem.instance import Instance
-from finecast.problem.solution import Solution
 from finecast.solvers.heuristics.expected import prior_tables
 from finecast.solvers.heuristics.rules import Static
 from finecast.solvers.heuristics.trimcaching_hits import (
@@ -18,8 +15,7 @@ from finecast.solvers.heuristics.trimcaching_hits import (
     generic_greedy,
     successive_programme,
 )
-from finecast.solvers.online import Prior, solve_by_policy
-from finecast.solvers.result import Answer, Callback
+from finecast.solvers.online import Prior
 
 
 def hit_problem(prior: Prior, max_latency: float | None = None) -> HitProblem:
@@ -61,95 +57,59 @@ def check_latency(max_latency: float | None) -> None:
         raise ValueError(f"max_latency: {max_latency} is not allowed, must be >= 0")
 
 
-def solve_trimcaching_gen(
-    instance: Instance,
-    *,
-    time_limit: float | None = None,
-    gap: float | None = None,
-    seed: int = 0,
-    start: Solution | None = None,
-    callback: Callback | None = None,
-    max_latency: float | None = None,
-    beamforming: str = "multicast",
-    restrict: str | Iterable[str] = (),
-    rate_cache: str | None = None,
-) -> Answer:
+@dataclass(frozen=True)
+class TrimCachingGen(Static):
     """Place by TrimCaching Gen before slot 0, and stay there.
 
-    Parameters
+    Attributes
     ----------
-    instance, time_limit, gap, seed, start, callback
-        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     max_latency
-        As in `hit_problem`.
-    beamforming, restrict, rate_cache
-        As in `finecast.solvers.joint.prepare`.
+        As in `hit_problem`, s.
     """
-    check_latency(max_latency)
-    return solve_by_policy(
-        Static(lambda prior: generic_greedy(hit_problem(prior, max_latency))),
-        "trimcaching-gen",
-        instance,
-        seed=seed,
-        callback=callback,
-        beamforming=beamforming,
-        restrict=restrict,
-        rate_cache=rate_cache,
-    )
+
+    max_latency: float | None = None
+
+    def __post_init__(self) -> None:
+        check_latency(self.max_latency)
+
+    def place(self, prior: Prior) -> BoolArray:
+        """Return the caches (N, J)."""
+        return generic_greedy(hit_problem(prior, self.max_latency))
 
 
-def solve_trimcaching_spec(
-    instance: Instance,
-    *,
-    time_limit: float | None = None,
-    gap: float | None = None,
-    seed: int = 0,
-    start: Solution | None = None,
-    callback: Callback | None = None,
-    eps: float = 0.1,
-    max_combinations: int = 4096,
-    max_latency: float | None = None,
-    beamforming: str = "multicast",
-    restrict: str | Iterable[str] = (),
-    rate_cache: str | None = None,
-) -> Answer:
+@dataclass
+class TrimCachingSpec(Static):
     """Place by TrimCaching Spec before slot 0, and stay there.
 
-    Parameters
+    Attributes
     ----------
-    instance, time_limit, gap, seed, start, callback
-        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     eps, max_combinations
-        As in `trimcaching.successive_programme`.
+        As in `trimcaching_hits.successive_programme`.
     max_latency
-        As in `hit_problem`.
-    beamforming, restrict, rate_cache
-        As in `finecast.solvers.joint.prepare`.
+        As in `hit_problem`, s.
+    notes
+        What the placement left out, where it left anything out.
     """
-    check_latency(max_latency)
-    check_spec(eps, max_combinations)
 
-    notes = []
+    eps: float = 0.1
+    max_combinations: int = 4096
+    max_latency: float | None = None
+    notes: tuple[str, ...] = field(default=(), init=False)
 
-    def place(prior: Prior) -> BoolArray:
+    def __post_init__(self) -> None:
+        check_latency(self.max_latency)
+        check_spec(self.eps, self.max_combinations)
+
+    def place(self, prior: Prior) -> BoolArray:
+        """Return the caches (N, J)."""
         cache, complete = successive_programme(
-            hit_problem(prior, max_latency), eps=eps, max_combinations=max_combinations
+            hit_problem(prior, self.max_latency),
+            eps=self.eps,
+            max_combinations=self.max_combinations,
         )
         if not complete:
-            notes.append(
-                f"more than {max_combinations} combinations of shared blocks: the rest were left "
-                "out, and the guarantee of the placement with them"
+            self.notes = (
+                f"more than {self.max_combinations} combinations of shared blocks: the rest were "
+                "left out, and the guarantee of the placement with them",
             )
         return cache
-
-    answer = solve_by_policy(
-        Static(place),
-        "trimcaching-spec",
-        instance,
-        seed=seed,
-        callback=callback,
-        beamforming=beamforming,
-        restrict=restrict,
-        rate_cache=rate_cache,
-    )
-    return replace(answer, notes=(*answer.notes, *notes))

@@ -6,23 +6,17 @@ methods: only what a node may hold differs. The hindsight version knows the requ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, IntArray
-from finecast.problem.instance import Instance
-from finecast.problem.solution import Solution
-from finecast.solvers.joint import solve_by_placement
+from finecast.problem.library import ModelLibrary
 from finecast.solvers.node_set_tables import Table, node_sets
 from finecast.solvers.placement.greedy import static_placement, total_cost
 from finecast.solvers.placement.problem import Placement, PlacementProblem
-from finecast.solvers.restrictions import check_restrictions
-from finecast.solvers.result import Answer, Callback
 
 
 def whole_model_placement(
-    problem: PlacementProblem, model_blocks: BoolArray, *, shared_once: bool = True
+    problem: PlacementProblem, library: ModelLibrary, seed: int = 0, *, shared_once: bool = True
 ) -> Placement:
     """Return the greedy static placement of whole models, with the best migration of every slot.
 
@@ -30,8 +24,10 @@ def whole_model_placement(
     ----------
     problem
         Blocks, storage, times per byte.
-    model_blocks
-        (M, J) model m contains block j.
+    library
+        The models. If whole models are what is cached, each is a block of its own.
+    seed
+        Not used: the greedy draws nothing.
     shared_once
         A node stores a block of several of its models once; else once for each of them.
     """
@@ -39,7 +35,7 @@ def whole_model_placement(
         total_cost(problem),
         problem.block_size,
         problem.storage,
-        model_blocks,
+        library.model_blocks,
         shared_once=shared_once,
     )
     return static_placement(problem, node_sets(cache))
@@ -93,47 +89,3 @@ def whole_model_caches(
         stored[n, m] = True
         changed = np.flatnonzero(model_blocks[m] & ~cache[n])
         cache[n] |= model_blocks[m]
-
-
-def solve_whole_model(
-    instance: Instance,
-    *,
-    time_limit: float | None = None,
-    gap: float | None = None,
-    seed: int = 0,
-    start: Solution | None = None,
-    callback: Callback | None = None,
-    shared_once: bool = True,
-    beamforming: str = "multicast",
-    restrict: str | Iterable[str] = (),
-    rate_cache: str | None = None,
-) -> Answer:
-    """Place whole models greedily, then deliver with the best beams known.
-
-    Parameters
-    ----------
-    instance, time_limit, gap, seed, start, callback
-        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
-    shared_once
-        A node stores a block of several of its models once; else once for each of them.
-    beamforming, restrict, rate_cache
-        As in `finecast.solvers.joint.prepare`.
-    """
-    names = check_restrictions(restrict)
-
-    def place(problem: PlacementProblem, _: int) -> Placement:
-        model_blocks = instance.library.model_blocks
-        if "coarse" in names:  # a block is a model
-            model_blocks = np.eye(problem.blocks, dtype=bool)
-        return whole_model_placement(problem, model_blocks, shared_once=shared_once)
-
-    return solve_by_placement(
-        place,
-        "whole-model",
-        instance,
-        seed=seed,
-        callback=callback,
-        beamforming=beamforming,
-        restrict=names,
-        rate_cache=rate_cache,
-    )

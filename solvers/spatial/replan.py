@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,10 +19,8 @@ from finecast.problem.solution import Broadcast, Solution
 from finecast.solvers.delivery import deliver
 from finecast.solvers.node_set_tables import OnDemand, Table
 from finecast.solvers.placement.problem import Placement, PlacementProblem
+from finecast.solvers.prepared import Prepared
 from finecast.solvers.result import Replan
-
-if TYPE_CHECKING:
-    from finecast.solvers.joint import Prepared
 
 LEAST_SHARE = 0.02
 """A message that another lets through for free has the price 0; more of it would cost something."""
@@ -56,7 +53,7 @@ def replanner(
             placement,
             prepared.plans,
             prepared.rates,
-            planned="guaranteed" if prepared.robust else "nominal",
+            robust=prepared.robust,
             method=method,
         )
 
@@ -77,7 +74,6 @@ def at_shared_prices(
     seconds_per_bit
         Per slot (I,), the prices.
     """
-    assert prepared.achieved is not None  # there is a plan
     instance = prepared.instance
     tables = []
     for t, broadcast in enumerate(plan.broadcasts):

@@ -12,43 +12,48 @@ from safetensors.numpy import load_file
 
 from finecast.problem.evaluation import evaluate
 from finecast.problem.files import FormatError, read_json
-from finecast.solvers.heuristics.random import solve_random
-from finecast.solvers.heuristics.replacement import solve_lru
-from finecast.solvers.joint import solve_greedy
-from finecast.solvers.offline import solve_lagrangian
+from finecast.solvers.registry import method_of
 from finecast.solvers.restrictions import check_restrictions
-from finecast.solvers.result import BoundKind, Progress, Termination, TracePoint
+from finecast.solvers.result import Answer, BoundKind, Progress, Termination, TracePoint
+from finecast.solvers.search import Search
+from finecast.solvers.solve import answer_of
+
+
+def by(method: str, instance, *, seed: int = 0, **options) -> Answer:
+    """Return the answer of a method that is right."""
+    return answer_of(method_of(method), instance, Search(seed=seed), **options)
 
 
 def undocumented_option(instance, *, time_limit, gap, seed, start, callback, depth=3):
     """Have an option that is nowhere explained."""
-    return solve_greedy(instance, seed=seed)
+    return by("greedy", instance, seed=seed)
 
 
 def option_without_default(instance, *, time_limit, gap, seed, start, callback, depth):
     """Need a depth."""
-    return solve_greedy(instance, seed=seed)
+    return by("greedy", instance, seed=seed)
 
 
 def lacks_seed(instance, *, time_limit, gap, start, callback):
     """Lack the keyword for the seed."""
-    return solve_greedy(instance)
+    return by("greedy", instance)
 
 
 def overfull(instance, *, time_limit, gap, seed, start, callback):
     """Cache everything everywhere."""
-    answer = solve_greedy(instance, seed=seed)
+    answer = by("greedy", instance, seed=seed)
     return replace(answer, solution=replace(answer.solution, cache=answer.solution.cache | True))
 
 
 def other_blocks(instance, *, time_limit, gap, seed, start, callback):
     """Answer for another number of blocks, and say so."""
-    return solve_greedy(instance, seed=seed, restrict="coarse")
+    return by("greedy", instance, seed=seed, restrict="coarse")
 
 
 def easier_instance(instance, *, time_limit, gap, seed, start, callback):
     """Answer an instance of better channels, and say so."""
-    return solve_greedy(
+    return by(
+        "greedy",
         replace(
             instance,
             channel_estimate=2 * instance.channel_estimate,
@@ -63,59 +68,59 @@ def tells_text(instance, *, time_limit, gap, seed, start, callback):
     """Tell its progress in words."""
     if callback is not None:
         callback("half way")
-    return solve_greedy(instance, seed=seed)
+    return by("greedy", instance, seed=seed)
 
 
 def told_progress(instance, *, time_limit, gap, seed, start, callback):
     """Tell its progress as one should."""
     if callback is not None:
         callback(Progress("greedy", 1, 2))
-    return solve_greedy(instance, seed=seed)
+    return by("greedy", instance, seed=seed)
 
 
 def nominal_called_guaranteed(instance, *, time_limit, gap, seed, start, callback):
     """Plan without errors and claim a guarantee."""
-    answer = solve_greedy(instance, seed=seed, restrict="non-robust")
+    answer = by("greedy", instance, seed=seed, restrict="non-robust")
     return replace(answer, solution=replace(answer.solution, planned="guaranteed"))
 
 
 def bound_above_own_delay(instance, *, time_limit, gap, seed, start, callback):
     """State a bound 1 per cent above the delay."""
-    answer = solve_greedy(instance, seed=seed)
+    answer = by("greedy", instance, seed=seed)
     return replace(answer, lower_bound=1.01 * evaluate(instance, answer.solution).delay)
 
 
 def bound_by_optimism(instance, *, time_limit, gap, seed, start, callback):
     """State the delay of a bad placement as a bound."""
-    answer = solve_random(instance, seed=seed)
+    answer = by("random", instance, seed=seed)
     return replace(answer, lower_bound=evaluate(instance, answer.solution).delay)
 
 
 def no_bound(instance, *, time_limit, gap, seed, start, callback):
     """State no bound."""
-    answer = solve_greedy(instance, seed=seed)
+    answer = by("greedy", instance, seed=seed)
     return replace(answer, lower_bound=0.0, bound_kind=BoundKind.NONE)
 
 
 def honest(instance, *, time_limit, gap, seed, start, callback):
     """Be the greedy."""
-    return solve_greedy(instance, seed=seed)
+    return by("greedy", instance, seed=seed)
 
 
 def unseeded(instance, *, time_limit, gap, seed, start, callback):
     """Draw from fresh entropy."""
-    return solve_random(instance, seed=int(np.random.default_rng().integers(2**31)))
+    return by("random", instance, seed=int(np.random.default_rng().integers(2**31)))
 
 
 def global_seeding(instance, *, time_limit, gap, seed, start, callback):
     """Seed the global state of NumPy."""
     np.random.seed(seed)  # noqa: NPY002
-    return solve_greedy(instance, seed=seed)
+    return by("greedy", instance, seed=seed)
 
 
 def bound_by_the_clock(instance, *, time_limit, gap, seed, start, callback):
     """State a bound that is another one in every run."""
-    answer = solve_greedy(instance, seed=seed)
+    answer = by("greedy", instance, seed=seed)
     share = 0.5 + 0.4 * np.random.default_rng().random()
     return replace(answer, lower_bound=share * answer.lower_bound)
 
@@ -123,100 +128,100 @@ def bound_by_the_clock(instance, *, time_limit, gap, seed, start, callback):
 def calls_nothing_a_time_limit(instance, *, time_limit, gap, seed, start, callback):
     """Give nothing, and say that there is a solution."""
     return replace(
-        solve_greedy(instance, seed=seed), solution=None, termination=Termination.TIME_LIMIT
+        by("greedy", instance, seed=seed), solution=None, termination=Termination.TIME_LIMIT
     )
 
 
 def overruns(instance, *, time_limit, gap, seed, start, callback):
     """Take its time."""
     time.sleep(0.3)
-    return solve_greedy(instance, seed=seed)
+    return by("greedy", instance, seed=seed)
 
 
 def claims_optimality(instance, *, time_limit, gap, seed, start, callback):
     """Call a random placement optimal."""
-    return replace(solve_random(instance, seed=seed), termination=Termination.OPTIMAL)
+    return replace(by("random", instance, seed=seed), termination=Termination.OPTIMAL)
 
 
 def claims_the_gap(instance, *, time_limit, gap, seed, start, callback):
     """Call the gap reached without a bound that says so."""
-    answer = solve_greedy(instance, seed=seed)
+    answer = by("greedy", instance, seed=seed)
     bound = 0.1 * answer.lower_bound
     return replace(answer, lower_bound=bound, termination=Termination.GAP_REACHED)
 
 
 def takes_any_text(instance, *, time_limit, gap, seed, start, callback, rule="greedy"):
     """Go by a rule, whatever it is called."""
-    return solve_greedy(instance, seed=seed)
+    return by("greedy", instance, seed=seed)
 
 
 def looks_up(instance, *, time_limit, gap, seed, start, callback, rule="greedy"):
     """Go by a rule; raise KeyError for an unknown one."""
-    return {"greedy": solve_greedy}[rule](instance, seed=seed)
+    return by({"greedy": "greedy"}[rule], instance, seed=seed)
 
 
 def refuses_at_length(instance, *, time_limit, gap, seed, start, callback, rule="greedy"):
     """Go by a rule; refuse an unknown one in two lines."""
     if rule != "greedy":
         raise ValueError(f"rule: {rule!r} is unknown\nexpected 'greedy'")
-    return solve_greedy(instance, seed=seed)
+    return by("greedy", instance, seed=seed)
 
 
 def refuses_vaguely(instance, *, time_limit, gap, seed, start, callback, rule="greedy"):
     """Go by a rule; refuse an unknown one without saying which it was."""
     if rule != "greedy":
         raise ValueError("unknown rule")
-    return solve_greedy(instance, seed=seed)
+    return by("greedy", instance, seed=seed)
 
 
 def divides(instance, *, time_limit, gap, seed, start, callback, parts=2):
     """Divide by the number of parts."""
-    return solve_greedy(instance, seed=seed + 1 // parts)
+    return by("greedy", instance, seed=seed + 1 // parts)
 
 
 def ignores_the_start(instance, *, time_limit, gap, seed, start, callback):
     """Declare warm starts, and place at random."""
     if start is not None and start.cache.shape[2] != instance.blocks:
         raise ValueError("start: is for other blocks")
-    return solve_random(instance, seed=seed)
+    return by("random", instance, seed=seed)
 
 
 def takes_any_start(instance, *, time_limit, gap, seed, start, callback):
     """Declare warm starts, and do not look whether the start fits."""
-    return solve_lagrangian(instance, seed=seed)
+    return by("lagrangian", instance, seed=seed)
 
 
 def notes_an_object(instance, *, time_limit, gap, seed, start, callback):
     """Leave an object among the notes."""
-    return replace(solve_greedy(instance, seed=seed), notes=(object(),))
+    return replace(by("greedy", instance, seed=seed), notes=(object(),))
 
 
 def trace_back_in_time(instance, *, time_limit, gap, seed, start, callback):
     """Trace backwards."""
     trace = (TracePoint(2.0, np.inf, 0.0), TracePoint(1.0, np.inf, 0.0))
-    return replace(solve_greedy(instance, seed=seed), trace=trace)
+    return replace(by("greedy", instance, seed=seed), trace=trace)
 
 
 def trace_above_the_bound(instance, *, time_limit, gap, seed, start, callback):
     """Trace a bound that the result does not have."""
-    return replace(solve_greedy(instance, seed=seed), trace=(TracePoint(0.0, np.inf, 1e9),))
+    return replace(by("greedy", instance, seed=seed), trace=(TracePoint(0.0, np.inf, 1e9),))
 
 
 def another_hash(instance, *, time_limit, gap, seed, start, callback):
     """Name another instance in the solution."""
-    answer = solve_greedy(instance, seed=seed)
+    answer = by("greedy", instance, seed=seed)
     return replace(answer, solution=replace(answer.solution, instance_hash="0" * 64))
 
 
 def needs_requests(instance, *, time_limit, gap, seed, start, callback):
     """Divide by the requests of the last slot."""
     active = int((instance.requests[-1] >= 0).sum())
-    return solve_greedy(instance, seed=seed + 0 // active)
+    return by("greedy", instance, seed=seed + 0 // active)
 
 
 def needs_storage(instance, *, time_limit, gap, seed, start, callback):
     """Cache the smallest block, if it fits or not."""
-    answer = solve_greedy(instance, seed=seed)
+    answer = by("greedy", instance, seed=seed)
     cache = answer.solution.cache.copy()
     if not instance.network.storage.any():
         cache[0, 0, instance.library.block_size.argmin()] = True
@@ -225,13 +230,13 @@ def needs_storage(instance, *, time_limit, gap, seed, start, callback):
 
 def needs_rates(instance, *, time_limit, gap, seed, start, callback):
     """Take for granted that there is a solution."""
-    answer = solve_greedy(instance, seed=seed)
+    answer = by("greedy", instance, seed=seed)
     return replace(answer, solution=replace(answer.solution, method="mine"))
 
 
 def bound_in_sequence(instance, *, time_limit, gap, seed, start, callback):
     """State the sequential delay as a bound, whatever overlaps."""
-    answer = solve_greedy(instance, seed=seed)
+    answer = by("greedy", instance, seed=seed)
     if instance.schedule == "sequential":
         return answer
     delay = evaluate(instance, answer.solution).sequential_delay
@@ -240,13 +245,13 @@ def bound_in_sequence(instance, *, time_limit, gap, seed, start, callback):
 
 def bound_one_at_a_time(instance, *, time_limit, gap, seed, start, callback):
     """State the bound of sequential delivery, however the messages are sent."""
-    bound = solve_greedy(replace(instance, delivery="sequential"), seed=seed).lower_bound
-    return replace(solve_greedy(instance, seed=seed), lower_bound=bound)
+    bound = by("greedy", replace(instance, delivery="sequential"), seed=seed).lower_bound
+    return replace(by("greedy", instance, seed=seed), lower_bound=bound)
 
 
 def _restricted_but(part, instance, restrict, seed):
     kept = check_restrictions(restrict) - {part}
-    return solve_greedy(instance, seed=seed, restrict=kept)
+    return by("greedy", instance, seed=seed, restrict=kept)
 
 
 def sends_blocks(instance, *, time_limit, gap, seed, start, callback, restrict=()):
@@ -277,40 +282,40 @@ def stays_robust(instance, *, time_limit, gap, seed, start, callback, restrict=(
 def sees_the_truth(instance, *, time_limit, gap, seed, start, callback):
     """Seed by the true channels."""
     noise = int(1e12 * abs(instance.channel_true).sum()) % 2**31
-    return solve_random(instance, seed=noise)
+    return by("random", instance, seed=noise)
 
 
 def sees_all_requests(instance, *, time_limit, gap, seed, start, callback):
     """Place by the requests of all slots, and declare to be online."""
-    return solve_greedy(instance, seed=seed)
+    return by("greedy", instance, seed=seed)
 
 
 def sees_the_first_requests(instance, *, time_limit, gap, seed, start, callback):
     """Choose x[0] by the requests of slot 0, and declare to be online."""
-    return solve_random(instance, seed=int(instance.requests[0].sum()) + 7)
+    return by("random", instance, seed=int(instance.requests[0].sum()) + 7)
 
 
 def sees_the_last_channel(instance, *, time_limit, gap, seed, start, callback):
     """Aim the beams of slot 0 by the channels of the last slot, and declare to be online."""
     slow = instance.channel_estimate[-1, 0, 0, 0].real > 0
-    return solve_lru(instance, seed=seed, beamforming="matched" if slow else "multicast")
+    return by("lru", instance, seed=seed, beamforming="matched" if slow else "multicast")
 
 
 def takes_any_checkpoint(instance, *, time_limit, gap, seed, start, callback, checkpoint=""):
     """Say that the weights come from a checkpoint, and never open it."""
-    return solve_lru(instance, seed=seed)
+    return by("lru", instance, seed=seed)
 
 
 def opens_blindly(instance, *, time_limit, gap, seed, start, callback, checkpoint=""):
     """Let the operating system say that a checkpoint is missing."""
     (Path(checkpoint) / "policy.json").read_bytes()
-    return solve_lru(instance, seed=seed)
+    return by("lru", instance, seed=seed)
 
 
 def reads_half(instance, *, time_limit, gap, seed, start, callback, checkpoint=""):
     """Refuse a missing description, and never open the weights."""
     read_json(Path(checkpoint) / "policy.json")
-    return solve_lru(instance, seed=seed)
+    return by("lru", instance, seed=seed)
 
 
 def reads_all(instance, *, time_limit, gap, seed, start, callback, checkpoint=""):
@@ -321,4 +326,4 @@ def reads_all(instance, *, time_limit, gap, seed, start, callback, checkpoint=""
         load_file(weights)
     except (OSError, SafetensorError) as error:
         raise FormatError(weights, str(error)) from None
-    return solve_lru(instance, seed=seed)
+    return by("lru", instance, seed=seed)

@@ -13,8 +13,8 @@ from finecast.learners.world.environment import NodePolicy, View
 from finecast.learners.world.episodes import Episodes
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
-from finecast.solvers.joint import Prepared
 from finecast.solvers.online import joined, prepare_slots
+from finecast.solvers.prepared import Prepared
 
 
 def scenario(**changes: Any) -> Scenario:

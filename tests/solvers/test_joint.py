@@ -12,11 +12,11 @@ from repository import TINY
 from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance, user_groups
 from finecast.problem.scenario import read_scenario
+from finecast.solvers.bounds import certified_lower_bound
 from finecast.solvers.highs import QuietHighs
-from finecast.solvers.joint import prepare
-from finecast.solvers.offline import certified_lower_bound
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.polish import polished
+from finecast.solvers.prepared import prepare
 from finecast.solvers.result import BoundKind, Progress, Termination, relative_gap
 from finecast.solvers.solve import solve
 

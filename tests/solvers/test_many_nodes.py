@@ -9,9 +9,9 @@ from repository import TINY
 from finecast.problem.instance import Instance, user_groups
 from finecast.problem.scenario import Scenario
 from finecast.solvers import node_set_tables
-from finecast.solvers.joint import prepare
+from finecast.solvers.bounds import certified_lower_bound
 from finecast.solvers.node_set_tables import OnDemand, whole_set
-from finecast.solvers.offline import certified_lower_bound
+from finecast.solvers.prepared import prepare
 from finecast.solvers.rates import group_family, node_sets_to_solve, rate_table
 from finecast.solvers.solve import solve
 

@@ -18,7 +18,6 @@ from finecast.problem.demand import forecast, popularity
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import read_scenario
 from finecast.solvers.heuristics.rules import Static
-from finecast.solvers.joint import prepare
 from finecast.solvers.online import (
     Observation,
     joined,
@@ -28,6 +27,7 @@ from finecast.solvers.online import (
     run_online,
     slot_alone,
 )
+from finecast.solvers.prepared import prepare
 from finecast.solvers.registry import methods
 from finecast.solvers.result import Termination
 from finecast.solvers.solve import solve
@@ -190,9 +190,13 @@ def test_holding_everything_meets_the_bound_of_the_table(rate_cache):
     instance = replace(instance, network=replace(instance.network, storage=everything))
     slots = prepare_slots(instance, rate_cache=rate_cache)
     prior = prior_of(instance)
-    full = Static(lambda prior: np.ones((2, prior.library.blocks), dtype=bool))
+
+    class Everything(Static):
+        def place(self, prior):
+            return np.ones((2, prior.library.blocks), dtype=bool)
+
     placement = run_online(
-        full, prior, (observation_of(instance, prior, t, s) for t, s in enumerate(slots))
+        Everything(), prior, (observation_of(instance, prior, t, s) for t, s in enumerate(slots))
     )
     assert (placement.source == -1).all()
     assert placement.cache.all()

@@ -10,7 +10,7 @@ from repository import TINY
 
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import read_scenario
-from finecast.solvers.joint import prepare
+from finecast.solvers.prepared import prepare
 from finecast.solvers.restrictions import RESTRICTIONS, messages
 from finecast.solvers.solve import solve
 
@@ -43,6 +43,19 @@ def test_no_comp_by_hand():
         for p in parts:
             (node,) = {int(strongest[k]) for k in np.flatnonzero(plan.users[p])}
             assert plan.allowed[p] == 1 << node
+
+
+def test_no_comp_goes_by_what_arrives():
+    """The strongest node is that of the largest received power: with 1e6 times the power of the
+    other, the weaker channel serves everybody."""
+    strength = np.linalg.norm(INSTANCE.channel_estimate[0], axis=2)
+    for loud in range(INSTANCE.nodes):
+        power = np.ones(INSTANCE.nodes)
+        power[loud] = 1e6
+        network = replace(INSTANCE.network, power=power)
+        plan = messages(replace(INSTANCE, network=network), 0, frozenset({"no-comp"}))
+        assert (strength.max(axis=1) < 1e3 * strength[:, loud]).all()
+        assert (plan.allowed == 1 << loud).all()
 
 
 def test_unicast_sends_to_one_user_at_a_time():

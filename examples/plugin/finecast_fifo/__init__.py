@@ -4,8 +4,9 @@ from finecast.solvers.registry import Method
 
 METHOD = Method(
     name="fifo",
-    entry="finecast_fifo.policy:solve_fifo",  # imported on first use
+    entry="finecast_fifo.policy:FirstInFirstOut",  # imported on first use
     setting="online",
+    kind="policy",
     summary="every node keeps the blocks that arrived last",
     reference="classical",
 )

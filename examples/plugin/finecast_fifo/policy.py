@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, IntArray
-from finecast.problem.instance import Instance
-from finecast.problem.solution import Solution
 from finecast.solvers.heuristics.popularity import most_popular
 from finecast.solvers.heuristics.rules import pull
-from finecast.solvers.online import Observation, Prior, solve_by_policy
+from finecast.solvers.online import Observation, Prior
 from finecast.solvers.placement.fill import keep_by_score
-from finecast.solvers.result import Answer, Callback
 
 
 class FirstInFirstOut:
@@ -33,36 +28,3 @@ class FirstInFirstOut:
         problem = observation.problem
         keep = keep_by_score(self.arrived, cache | received, problem.block_size, problem.storage)
         return source, keep
-
-
-def solve_fifo(
-    instance: Instance,
-    *,
-    time_limit: float | None = None,
-    gap: float | None = None,
-    seed: int = 0,
-    start: Solution | None = None,
-    callback: Callback | None = None,
-    beamforming: str = "multicast",
-    restrict: str | Iterable[str] = (),
-    rate_cache: str | None = None,
-) -> Answer:
-    """Evict what arrived first.
-
-    Parameters
-    ----------
-    instance, time_limit, gap, seed, start, callback
-        As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
-    beamforming, restrict, rate_cache
-        As in `finecast.solvers.joint.prepare`.
-    """
-    return solve_by_policy(
-        FirstInFirstOut(),
-        "fifo",
-        instance,
-        seed=seed,
-        callback=callback,
-        beamforming=beamforming,
-        restrict=restrict,
-        rate_cache=rate_cache,
-    )

@@ -29,10 +29,11 @@ from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance
 from finecast.solvers.heuristics import replacement, rolling
 from finecast.solvers.heuristics.rules import pull
-from finecast.solvers.joint import Prepared, answer
+from finecast.solvers.joint import answer
 from finecast.solvers.online import joined, observation_of, prepare_slots, prior_of, run_online
 from finecast.solvers.placement.fill import fill
 from finecast.solvers.placement.problem import slot_times
+from finecast.solvers.prepared import Prepared
 from finecast.solvers.restrictions import restricted_instance
 from finecast.solvers.result import Termination
 
@@ -88,7 +89,7 @@ def test_the_judge_agrees_on_restricted_systems(restrict: str) -> None:
     ("mine", "options", "theirs"),
     [
         (Rolling(), {"rounds": 3}, rolling.Rolling()),
-        (Rolling(), {"in_turn": False}, rolling.Rolling(in_turn=False)),
+        (Rolling(), {"in_turn": False}, rolling.Rolling(simultaneous=True)),
         (Replacement(), {"in_turn": False}, replacement.LeastRecentlyUsed()),
         (Replacement("frequency"), {}, replacement.LeastFrequentlyUsed(0.8)),
     ],

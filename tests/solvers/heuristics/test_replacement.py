@@ -8,7 +8,7 @@ from by_hand import separate_models
 
 from finecast.problem.library import ModelLibrary
 from finecast.solvers.heuristics.popularity import most_popular
-from finecast.solvers.heuristics.random import random_blocks
+from finecast.solvers.heuristics.random import RandomBlocks
 from finecast.solvers.heuristics.replacement import LeastFrequentlyUsed, LeastRecentlyUsed
 from finecast.solvers.heuristics.rules import keep_by_cost
 from finecast.solvers.node_set_tables import members, node_sets
@@ -115,7 +115,7 @@ def test_models_share_what_is_there():
 def test_random_is_full_and_by_seed():
     """Nothing that is left out would still fit; another seed gives other caches."""
     prior = prior_of(separate_models([[0]], models=12, storage=[5, 0, 12]))
-    one, two = (random_blocks(prior, np.random.default_rng(seed)) for seed in (0, 1))
+    one, two = (RandomBlocks(seed).place(prior) for seed in (0, 1))
     assert one.sum(axis=1).tolist() == [5, 0, 12]
     assert not np.array_equal(one, two)
 

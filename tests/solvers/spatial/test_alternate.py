@@ -10,10 +10,11 @@ from repository import SCENARIOS
 
 from finecast.problem.evaluation import evaluate
 from finecast.problem.scenario import read_scenario
-from finecast.solvers.joint import prepare, solve_greedy
-from finecast.solvers.registry import methods
+from finecast.solvers.prepared import prepare
+from finecast.solvers.registry import method_of, methods
 from finecast.solvers.result import Termination
-from finecast.solvers.solve import solve
+from finecast.solvers.search import Search
+from finecast.solvers.solve import answer_of, solve
 from finecast.solvers.spatial import alternate
 from finecast.solvers.spatial.delivery import share_the_air
 from finecast.solvers.spatial.replan import LEAST_SHARE, alone_price, at_shared_prices
@@ -52,7 +53,7 @@ def test_every_offline_method_places_again(name):
     """The answer of each carries how to place at other prices; at those of the air as it was, the
     new plan is one message after another, and feasible."""
     instance = scenario()
-    answer = methods()[name].load()(instance, time_limit=None, gap=None, seed=0)
+    answer = answer_of(method_of(name), instance, Search())
     prices = tuple(alone_price(instance, b) for b in answer.solution.broadcasts)
     again = answer.replan(answer.solution, prices, 5.0)
     assert evaluate(instance, again).feasible
@@ -63,7 +64,7 @@ def test_every_offline_method_places_again(name):
 def test_placing_again_pays():
     """A problem on which the placement at the prices of shared air is better by the judge."""
     instance = scenario("vision-small", seed=1)
-    answer = solve_greedy(instance)
+    answer = answer_of(method_of("greedy"), instance, Search())
     once = share_the_air(instance, answer.solution, slot_time=2.0)
     turned = alternate.on_shared_air(instance, answer, began=0.0, slot_time=2.0)
     delay = [evaluate(instance, each.solution).delay for each in (once, turned)]
@@ -86,7 +87,7 @@ def test_shares_of_the_time_alone():
     times, a price of 0 leaves the least share, and node sets without anybody stay impossible."""
     instance = scenario()
     prepared = prepare(instance)
-    plan = solve_greedy(instance).solution
+    plan = answer_of(method_of("greedy"), instance, Search()).solution
     alone = tuple(alone_price(instance, b) for b in plan.broadcasts)
     for factor, share in ((0.5, 0.5), (0.0, LEAST_SHARE), (2.0, 1.0)):
         scaled = at_shared_prices(prepared, plan, tuple(factor * price for price in alone))
@@ -105,7 +106,7 @@ def test_processes_give_the_same(monkeypatch):
     """Slots side by side in two processes: the same solution to the last bit."""
     drawn = read_scenario(SCENARIOS / "tiny.toml").model_copy(update={"slots": 3})
     instance = replace(drawn.generate(0), delivery="spatial")
-    answer = solve_greedy(instance)
+    answer = answer_of(method_of("greedy"), instance, Search())
     monkeypatch.setattr(alternate, "LONG_HORIZON", 1)
     monkeypatch.setattr(alternate, "ALTERNATIONS", 0)
     one, two = (

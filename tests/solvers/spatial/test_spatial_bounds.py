@@ -15,8 +15,8 @@ from scipy.optimize import linprog
 
 from finecast.problem.scenario import read_scenario
 from finecast.problem.sinr import worst_case_sinr
+from finecast.solvers.bounds import certified_lower_bound
 from finecast.solvers.deadline import Deadline
-from finecast.solvers.offline import certified_lower_bound
 from finecast.solvers.solve import solve
 from finecast.solvers.spatial.bounds import (
     broadcast_bounds,

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from finecast.problem.version import FINECAST_VERSION
 
 if TYPE_CHECKING:
+    from finecast.compare.report.write import write_report
+    from finecast.compare.runs.runner import run_suite
+    from finecast.compare.runs.suite import Suite, read_suite
     from finecast.learners.train import train
     from finecast.problem.evaluation import Evaluation, evaluate
     from finecast.problem.instance import Instance, read_instance, write_instance
@@ -35,16 +38,20 @@ _HOME = {
     "Scenario": "finecast.problem.scenario",
     "Solution": "finecast.problem.solution",
     "certified_lower_bound": "finecast.solvers.bounds",
+    "Suite": "finecast.compare.runs.suite",
     "evaluate": "finecast.problem.evaluation",
     "methods": "finecast.solvers.registry",
     "read_instance": "finecast.problem.instance",
     "read_library": "finecast.problem.library",
     "read_scenario": "finecast.problem.scenario",
     "read_solution": "finecast.problem.solution",
+    "read_suite": "finecast.compare.runs.suite",
+    "run_suite": "finecast.compare.runs.runner",
     "solve": "finecast.solvers.solve",
     "train": "finecast.learners.train",
     "write_instance": "finecast.problem.instance",
     "write_library": "finecast.problem.library",
+    "write_report": "finecast.compare.report.write",
     "write_solution": "finecast.problem.solution",
 }
 
@@ -58,6 +65,7 @@ __all__ = [
     "Result",
     "Scenario",
     "Solution",
+    "Suite",
     "__version__",
     "certified_lower_bound",
     "evaluate",
@@ -66,10 +74,13 @@ __all__ = [
     "read_library",
     "read_scenario",
     "read_solution",
+    "read_suite",
+    "run_suite",
     "solve",
     "train",
     "write_instance",
     "write_library",
+    "write_report",
     "write_solution",
 ]
 

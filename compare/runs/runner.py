@@ -13,6 +13,7 @@ beforehand (their time is a field of its own). Online methods get their slots on
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -27,17 +28,27 @@ from finecast.compare.runs.store import (
     collect,
     instance_path,
     known_keys,
+    open_folder,
+    read_records,
     remove_rates,
     sole_writer,
     solution_path,
     write_record,
 )
-from finecast.compare.runs.suite import InstanceClass, MethodEntry, Suite, draw_all
+from finecast.compare.runs.suite import (
+    InstanceClass,
+    MethodEntry,
+    Suite,
+    chosen_entries,
+    draw_all,
+    read_suite,
+)
 from finecast.compare.runs.supervisor import close, run_supervised
 from finecast.problem.files import FormatError, write_atomically
 from finecast.problem.instance import write_instance
 from finecast.solvers.registry import method_of
 from finecast.solvers.restrictions import check_restrictions
+from finecast.solvers.result import Callback, Progress
 from finecast.solvers.solve import versions
 
 RESTARTS = 3
@@ -83,6 +94,115 @@ class Run:
         return run_key(**{name: getattr(self, name) for name in asked})
 
 
+@dataclass(frozen=True)
+class SuiteRuns:
+    """What running a suite has come to.
+
+    Parameters
+    ----------
+    suite
+        The suite.
+    folder
+        The result folder.
+    records
+        Of the runs asked for, as `finecast.compare.runs.store.read_records` orders them.
+    asked, known, done
+        How many runs were asked for, had a record before, and were made now.
+    """
+
+    suite: Suite
+    folder: Path
+    records: tuple[Record, ...]
+    asked: int
+    known: int
+    done: int
+
+
+def run_suite(
+    suite: str | os.PathLike[str] | Suite,
+    folder: str | os.PathLike[str],
+    *,
+    methods: Iterable[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    classes: Iterable[str] | None = None,
+    instances: Iterable[int] | None = None,
+    seeds: Iterable[int] | None = None,
+    time_limit_s: float | None = None,
+    workers: int = 1,
+    threads: int = 1,
+    engine: Engine = "local",
+    scheduler: str | None = None,
+    retry_failed: bool = False,
+    callback: Callback | None = None,
+) -> SuiteRuns:
+    """Run the methods of a suite on its instances: only what the folder does not hold yet.
+
+    Parameters
+    ----------
+    suite
+        A suite, its file, or the name of a shipped one, such as "smoke".
+    folder
+        Result folder, made if there is none.
+    methods
+        Labels of the suite's methods, or names of any; the suite's by default.
+    options
+        Options for every method; `delivery`, `schedule` and `restrict` too.
+    classes, instances, seeds, time_limit_s
+        As in `plan`.
+    workers, threads, engine, scheduler, retry_failed
+        As in `compare`.
+    callback
+        Is told how many instances are drawn, then how many runs are done.
+
+    Raises
+    ------
+    FormatError
+        The suite is bad, the generator has drifted, or the folder cannot be written.
+    OSError
+        The processes of the pool were killed time and again, or there is no scheduler or worker.
+    ValueError
+        Something named is unknown, or a number is not allowed.
+    """
+    if scheduler is not None and engine != "dask":
+        raise ValueError("scheduler: is for engine dask")
+    chosen = suite if isinstance(suite, Suite) else read_suite(suite)
+    entries = None if methods is None and not options else chosen_entries(chosen, methods, options)
+    home = open_folder(folder)
+
+    def drawn(done: int, total: int) -> None:
+        if callback is not None:
+            callback(Progress("drawing instances", done, total))
+
+    def tell(done: int, total: int, record: Record | None) -> None:
+        if callback is not None:
+            note = "" if record is None else f"{record.label} on {record.instance_class}"
+            callback(Progress("runs", done, total, note))
+
+    runs = plan(
+        chosen,
+        home,
+        entries=entries,
+        classes=classes,
+        instances=instances,
+        seeds=seeds,
+        time_limit_s=time_limit_s,
+        drawn=drawn,
+    )
+    counts = compare(
+        runs,
+        home,
+        workers=workers,
+        threads=threads,
+        engine=engine,
+        scheduler=scheduler,
+        retry_failed=retry_failed,
+        tell=tell,
+    )
+    keys = {run.key for run in runs}
+    records = tuple(record for record in read_records(home) if record.key in keys)
+    return SuiteRuns(chosen, home, records, **counts)
+
+
 def plan(
     suite: Suite,
     folder: Path,
@@ -125,6 +245,8 @@ def plan(
     ValueError
         An unknown class, method, option or restriction.
     """
+    if time_limit_s is not None and not 0 < time_limit_s < math.inf:
+        raise ValueError(f"time_limit_s: {time_limit_s} is not allowed, must be finite and > 0")
     given = None if entries is None else list(entries)
     for entry in suite.methods if given is None else given:
         check_entry(entry)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -198,6 +198,48 @@ def read_suite(path: str | os.PathLike[str]) -> Suite:
     suite._path = file
     suite._hashes = _read_hashes(suite)
     return suite
+
+
+def chosen_entries(
+    suite: Suite, methods: Iterable[str] | None, options: Mapping[str, Any] | None
+) -> list[MethodEntry]:
+    """Return methods by their labels in a suite or by their names, with more options.
+
+    Parameters
+    ----------
+    suite
+        The suite.
+    methods
+        Labels, or names of methods that the suite lacks; None for all of the suite.
+    options
+        Options for every method, those in `OWN_KEYS` too; its label says them.
+
+    Raises
+    ------
+    ValueError
+        An option is not for suites.
+    """
+    by_label = {entry.label: entry for entry in suite.methods}
+    more = dict(options or {})
+    own = {key: more.pop(key) for key in OWN_KEYS if key in more}
+    added = "".join(f" {key}={_in_a_label(value)}" for key, value in (options or {}).items())
+    entries = []
+    for label in by_label if methods is None else methods:
+        entry = by_label.get(label) or MethodEntry(method=label, label=label)
+        changed = {
+            **entry.model_dump(),
+            **own,
+            "label": f"{entry.label}{added}",
+            "options": {**entry.options, **more},
+        }
+        entries.append(validated(MethodEntry, changed))
+    return entries
+
+
+def _in_a_label(value: Any) -> str:
+    """Return a value as a label has it; of a path the last part, as a label has no slash."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.rstrip("/").rsplit("/", 1)[-1]
 
 
 def hashes_path(suite: Suite) -> Path:

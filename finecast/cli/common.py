@@ -18,6 +18,9 @@ from finecast.problem.shipped import find
 if TYPE_CHECKING:
     from finecast.solvers.result import Progress
 
+SPEED_OVER_S = 300.0
+"""The time left is estimated from the last so many seconds."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 seed_option = click.option(
     "--seed",
@@ -111,29 +114,57 @@ def instance_for(path: str, seed: int, settings: Iterable[str]) -> Instance:
     return restricted_instance(instance, check_restrictions(restrict))
 
 
+def words(option: str, text: str) -> list[str]:
+    """Return the words between the commas of an option.
+
+    Raises
+    ------
+    ValueError
+        There is none, or one stands twice.
+    """
+    names = [word.strip() for word in text.split(",") if word.strip()]
+    if not names:
+        raise ValueError(f"{option}: {text!r} names none")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{option}: {text!r} names one twice")
+    return names
+
+
 @contextmanager
-def progress_bar() -> Iterator[Callable[[Progress], None]]:
+def progress_bar(*, time_left: bool = False) -> Iterator[Callable[[Progress], None]]:
     """Give a callback that draws progress on stderr when that is a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
+    left: list[ProgressColumn] = [TextColumn("left"), TimeRemainingColumn()] if time_left else []
     bars = Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        *left,
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
+        speed_estimate_period=SPEED_OVER_S,
         disable=not console.is_terminal,
     )
     tasks: dict[str, Any] = {}
 
     def tell(progress: Progress) -> None:
-        if progress.stage not in tasks:
-            tasks[progress.stage] = bars.add_task(progress.stage, note="", total=None)
+        if progress.stage not in tasks:  # what is done at once says nothing of the time left
+            tasks[progress.stage] = bars.add_task(
+                progress.stage, note="", total=None, completed=progress.done
+            )
         bars.update(
             tasks[progress.stage],
             completed=progress.done,

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from finecast.cli.common import json_option, parse_settings, print_json
+from finecast.cli.common import json_option, parse_settings, print_json, progress_bar, words
 from finecast.problem.shipped import find
 
 if TYPE_CHECKING:
     from finecast.compare.runs.records import Record
-    from finecast.compare.runs.runner import Tell
-    from finecast.compare.runs.suite import MethodEntry, Suite
+    from finecast.compare.runs.runner import SuiteRuns
 
 
 @click.command("compare")
@@ -98,131 +96,73 @@ def command(
     if mode == "--merge":
         _merge(sources, output, as_json)
         return
-    if time_limit is not None and not 0 < time_limit < float("inf"):
-        raise ValueError(f"--time-limit: {time_limit} is not allowed, must be finite and > 0")
-    if scheduler is not None and engine != "dask":
-        raise ValueError("--scheduler: is for --engine dask")
+    from finecast.compare.runs.runner import run_suite
+    from finecast.compare.runs.suite import parse_seeds
 
-    from finecast.compare.runs.runner import compare, plan
-    from finecast.compare.runs.store import PARQUET, open_folder
-    from finecast.compare.runs.suite import parse_seeds, read_suite
-
-    suite = read_suite(sources[0])
-    entries = _entries(suite, methods, settings)
-    chosen = None if classes is None else _words("--classes", classes)
-    folder = open_folder(output)
-    with _bar("drawing instances") as tell_drawn:
-        runs = plan(
-            suite,
-            folder,
-            entries=entries,
-            classes=chosen,
-            instances=None if instances is None else parse_seeds(instances),
-            seeds=None if seeds is None else parse_seeds(seeds),
-            time_limit_s=time_limit,
-            drawn=lambda done, total: tell_drawn(done, total, None),
-        )
     try:
-        with _bar("runs") as tell:
-            counts = compare(
-                runs,
-                folder,
+        with progress_bar(time_left=True) as tell:
+            ran = run_suite(
+                sources[0],
+                output,
+                methods=None if methods is None else words("--methods", methods),
+                options=parse_settings(settings),
+                classes=None if classes is None else words("--classes", classes),
+                instances=None if instances is None else parse_seeds(instances),
+                seeds=None if seeds is None else parse_seeds(seeds),
+                time_limit_s=time_limit,
                 workers=workers,
                 threads=threads,
                 engine=engine,
                 scheduler=scheduler,
                 retry_failed=retry_failed,
-                tell=tell,
+                callback=tell,
             )
     except KeyboardInterrupt:
         click.echo(
-            f"finecast: interrupted; the same command goes on from what is in {folder}", err=True
+            f"finecast: interrupted; the same command goes on from what is in {output}", err=True
         )
         sys.exit(130)
-    _tell(suite, runs, folder, counts, folder / PARQUET, as_json)
+    _tell(ran, as_json)
 
 
-def _words(option: str, text: str) -> list[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words:
-        raise ValueError(f"{option}: {text!r} names none")
-    if len(set(words)) < len(words):
-        raise ValueError(f"{option}: {text!r} names one twice")
-    return words
+def _tell(ran: SuiteRuns, as_json: bool) -> None:
+    """Print what running a suite has come to."""
+    from finecast.compare.runs.store import PARQUET
 
-
-def _entries(
-    suite: Suite, methods: str | None, settings: tuple[str, ...]
-) -> list[MethodEntry] | None:
-    """Return the methods asked for, with the settings of the command line; None for the suite's."""
-    from finecast.compare.runs.suite import MethodEntry
-
-    if methods is None and not settings:
-        return None
-    by_label = {entry.label: entry for entry in suite.methods}
-    labels = list(by_label) if methods is None else _words("--methods", methods)
-    options = parse_settings(settings)
-    own: dict[str, Any] = {
-        key: options.pop(key) for key in ("restrict", "delivery", "schedule") if key in options
-    }
-    # A label names no path: of checkpoint=runs/x it says checkpoint=x.
-    said = "".join(
-        f" {key}={value.rstrip('/').rsplit('/', 1)[-1]}"
-        for key, _, value in (setting.partition("=") for setting in settings)
-    )
-    chosen = []
-    for label in labels:
-        entry = by_label.get(label) or MethodEntry(method=label, label=label)
-        changed: dict[str, Any] = {**entry.model_dump(), **own, "label": f"{entry.label}{said}"}
-        chosen.append(
-            MethodEntry.model_validate({**changed, "options": {**entry.options, **options}})
-        )
-    return chosen
-
-
-def _tell(
-    suite: Suite,
-    runs: list[Any],
-    folder: Path,
-    counts: dict[str, int],
-    parquet: Path,
-    as_json: bool,
-) -> None:
-    from finecast.compare.runs.store import read_records
-
-    asked = {run.key for run in runs}
-    records = [record for record in read_records(folder) if record.key in asked]
-    by_status = dict(sorted(Counter(record.status for record in records).items()))
+    suite, parquet = ran.suite, ran.folder / PARQUET
+    by_status = dict(sorted(Counter(record.status for record in ran.records).items()))
     unfrozen = sum(
-        suite.frozen_hash(one, seed) is None for one in suite.classes for seed in one.seeds
+        suite.frozen_hash(group, seed) is None for group in suite.classes for seed in group.seeds
     )
-    made_by = {(r.versions.get("finecast", ""), r.commit.rstrip("+")) for r in records}
     if as_json:
         print_json(
             {
                 "suite": suite.name,
                 "version": suite.version,
-                **counts,
+                "asked": ran.asked,
+                "known": ran.known,
+                "done": ran.done,
                 "status": by_status,
-                "folder": str(folder),
+                "folder": str(ran.folder),
                 "parquet": str(parquet),
                 "instances_not_frozen": unfrozen,
             }
         )
         return
-    _print_table(records)
+    _print_table(ran.records)
     click.echo(
-        f"{counts['asked']} runs: {counts['known']} were there, {counts['done']} done now; "
+        f"{ran.asked} runs: {ran.known} were there, {ran.done} done now; "
         + ", ".join(f"{number} {status}" for status, number in by_status.items())
     )
     click.echo(f"rows in {parquet}")
     if unfrozen:
         click.echo(f"note: {unfrozen} instances have no frozen hash; see --freeze")
+    made_by = {(r.versions.get("finecast", ""), r.commit.rstrip("+")) for r in ran.records}
     if len(made_by) > 1:
         click.echo("note: the runs were made by several versions or commits; each row says which")
 
 
-def _print_table(records: list[Record]) -> None:
+def _print_table(records: Sequence[Record]) -> None:
     from statistics import median
 
     from rich.console import Console
@@ -251,7 +191,7 @@ def _freeze(source: str, as_json: bool) -> None:
 
     suite = read_suite(source)
     path = freeze(suite)
-    count = sum(len(one.seeds) for one in suite.classes)
+    count = sum(len(group.seeds) for group in suite.classes)
     if as_json:
         print_json({"suite": suite.name, "version": suite.version, "instances": count,
                     "file": str(path)})  # fmt: skip
@@ -286,41 +226,3 @@ def _update_best_known(source: str, best_known: str, as_json: bool) -> None:
     click.echo(
         f"{len(report['delays'])} delays and {len(report['bounds'])} bounds improved in {path}"
     )
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Tell]:
-    """Give a callback that draws progress with the time left on stderr, if it is a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal,
-        speed_estimate_period=300.0,
-    ) as bars:  # fmt: skip
-        tasks: list[Any] = []
-
-        def tell(done: int, total: int, record: Record | None) -> None:
-            if not tasks:  # what was there before says nothing of the time that is left
-                tasks.append(bars.add_task(what, total=total, completed=done, note=""))
-            note = "" if record is None else f"{record.label} on {record.instance_class}"
-            bars.update(tasks[0], completed=done, total=total, note=note)
-
-        yield tell

@@ -721,8 +721,8 @@ def test_report_command_leaves_a_method_out(folder: Path):
     [
         (["--methods", "x", "--format", "csv"], "methods: 'x' is not there"),
         ([], "-o: is missing"),
-        (["-o", "r.html", "--table", "runs"], "--table: is for --format csv"),
-        (["-o", "r.html", "--instance", "z"], "--instance: 'z' has no solution"),
+        (["-o", "r.html", "--table", "runs"], "table: is for csv"),
+        (["-o", "r.html", "--instance", "z"], "instance: 'z' has no solution"),
         (["--format", "csv", "--best-known", "nowhere.json"], "nowhere.json"),
     ],
 )

@@ -23,7 +23,7 @@ from finecast.compare.runs.records import Record, Status
 from finecast.compare.runs.runner import compare as run_all
 from finecast.compare.runs.runner import plan
 from finecast.compare.runs.store import instance_path, known_keys, open_folder, read_records
-from finecast.compare.runs.suite import MethodEntry, Suite, read_suite
+from finecast.compare.runs.suite import MethodEntry, Suite, chosen_entries, read_suite
 from finecast.problem.evaluation import evaluate
 from finecast.problem.files import FormatError
 from finecast.problem.instance import read_instance
@@ -444,11 +444,11 @@ def test_best_known_values_need_the_judge(tmp_path: Path) -> None:
         (["smoke", "-o", "r", "--instances", "77"], "has an instance of seed 77"),
         (["smoke", "-o", "r", "--set", "speed=9"], "'speed' is unknown"),
         (["smoke", "-o", "r", "--set", "seed=9"], "set by the runner"),
-        (["smoke", "-o", "r", "--time-limit", "0"], "--time-limit"),
+        (["smoke", "-o", "r", "--time-limit", "0"], "time_limit_s: 0.0 is not"),
         (["smoke", "-o", "r", "--workers", "0"], "--workers"),
         (["smoke", "-o", "r", "--engine", "dask"], "scheduler"),
         (["smoke", "-o", "r", "--engine", "dask", "--scheduler", "x"], "'x' is not allowed"),
-        (["smoke", "-o", "r", "--scheduler", "tcp://x"], "--engine dask"),
+        (["smoke", "-o", "r", "--scheduler", "tcp://x"], "scheduler: is for engine dask"),
         (["smoke", "-o", "/dev/null"], "is a file"),
         (["smoke", "exact", "-o", "r"], "one is expected"),
         (["--merge", "none", "-o", "r"], "no such folder"),
@@ -472,13 +472,12 @@ def test_bad_input_ends_in_one_line(
     assert said in error
 
 
-def test_methods_of_the_command_line(tmp_path: Path) -> None:
-    """Labels of the suite keep their options, other names are plain methods, --set adds."""
-    from finecast.cli.compare import _entries
-
+def test_methods_that_are_chosen() -> None:
+    """Labels of the suite keep their options, other names are plain methods, options are added."""
     suite = suite_of([{"method": "greedy", "label": "whole", "restrict": "coarse"}])
-    assert _entries(suite, None, ()) is None
-    entries = _entries(suite, "whole,lru", ("delivery=spatial", "beamforming=matched"))
+    assert chosen_entries(suite, None, None) == suite.methods
+    more = {"delivery": "spatial", "beamforming": "matched"}
+    entries = chosen_entries(suite, ["whole", "lru"], more)
     assert entries == [
         MethodEntry(
             method=method, label=f"{label} delivery=spatial beamforming=matched",
@@ -486,3 +485,7 @@ def test_methods_of_the_command_line(tmp_path: Path) -> None:
         )
         for method, label, restrict in (("greedy", "whole", "coarse"), ("lru", "lru", ""))
     ]  # fmt: skip
+    told = {"checkpoint": "runs/x/", "rounds": 2, "in_turn": True}
+    [entry] = chosen_entries(suite, ["policy"], told)
+    assert entry.label == "policy checkpoint=x rounds=2 in_turn=true"
+    assert entry.options == told

@@ -1,8 +1,8 @@
 """Quality and speed of the multicast kernel, against its certified bounds and against CVXPY.
 
-    python benchmarks/beamforming.py --nodes 4 --antennas 4 --users 8 --error 0.1 --channel umi \
+    python3 benchmarks/beamforming.py --nodes 4 --antennas 4 --users 8 --error 0.1 --channel umi \
         --batch 1024 --json
-    python benchmarks/beamforming.py --grid -o grid.jsonl    # the tables of docs/benchmarks
+    python3 benchmarks/beamforming.py --grid -o grid.jsonl    # the tables of docs/benchmarks
 
 One process, one thread, as in a parallel runner. Times are the least of several repetitions. The
 reference (SDR with randomisation, then SCA from its beam, both by CVXPY with Clarabel) runs on the
@@ -43,7 +43,20 @@ GRID = {
     "channel": ("umi", "iid"),
 }
 SITE_DISTANCE_M = 200.0
-POWER_DBM, BANDWIDTH_HZ, NOISE_FIGURE_DB, CARRIER_GHZ = 30.0, 100e6, 9.0, 3.5
+"""Distance between neighbouring nodes, m."""
+
+POWER_DBM = 30.0
+"""Transmit power of every node, dBm."""
+
+BANDWIDTH_HZ = 100e6
+"""Bandwidth of the downlink, Hz."""
+
+NOISE_FIGURE_DB = 9.0
+"""Noise figure of every user, dB."""
+
+CARRIER_GHZ = 3.5
+"""Carrier frequency, GHz."""
+
 IID_SNR_DB = 10.0
 """Mean SNR of one antenna at full power in the equal-gain class."""
 

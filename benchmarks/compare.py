@@ -1,7 +1,7 @@
 """What `finecast compare` takes beyond the methods' own time, over many short runs.
 
-    python benchmarks/compare.py --json
-    python benchmarks/compare.py --runs 1000 --seconds 0.1 --workers 2
+    python3 benchmarks/compare.py --json
+    python3 benchmarks/compare.py --runs 1000 --seconds 0.1 --workers 2
 
 The method is a plug-in that sleeps (or, with --busy, computes) for so long and returns a trivial
 answer. The methods' own time is the sum of the rows' `wall_s` over the workers. `overhead` counts

@@ -1,8 +1,8 @@
 """Delay of the full system against restricted ones, on the vision scenarios, with certified gaps.
 
-    python benchmarks/gains.py -o gains.jsonl           # runs what the file lacks, prints tables
-    python benchmarks/gains.py -o gains.jsonl --json    # the same as JSON
-    python benchmarks/gains.py --studies storage --seeds 2 --time-limit 1
+    python3 benchmarks/gains.py -o gains.jsonl           # runs what the file lacks, prints tables
+    python3 benchmarks/gains.py -o gains.jsonl --json    # the same as JSON
+    python3 benchmarks/gains.py --studies storage --seeds 2 --time-limit 1
 
 Every run is one JSON line: a setting, a system (a set of restrictions), a seed. A reduction is
 1 - full / restricted, both delays achieved; `least` puts the certified lower bound of the

@@ -1,7 +1,7 @@
 """Gap of the placement methods over time, at given rates, per class of instances.
 
-    python benchmarks/placement.py --json -o placement.jsonl
-    python benchmarks/placement.py --classes N4-J60-T5 --seeds 3 --methods lagrangian,exact
+    python3 benchmarks/placement.py --json -o placement.jsonl
+    python3 benchmarks/placement.py --classes N4-J60-T5 --seeds 3 --methods lagrangian,exact
 
 Rate tables are computed first and timed apart. `gap` is delay over bound less 1 at the same rates;
 `bound_s` is when the bound came within 3e-4 of its last value, `target_s` when the target was met.

@@ -1,7 +1,7 @@
 """What `finecast report` takes on a folder of many made-up runs, from start to page.
 
-    python benchmarks/report.py --json
-    python benchmarks/report.py --runs 10000 --one-system
+    python3 benchmarks/report.py --json
+    python3 benchmarks/report.py --runs 10000 --one-system
 
 The records have traces of eight points and are those of tests/helpers/synthetic_records.py; with
 `--one-system` all methods solve the full system, so that all of their pairs are tested.

@@ -1,14 +1,14 @@
 """Learners and classical online methods on fresh draws, against the certified bound.
 
-    python benchmarks/learning prepare -o FOLDER
-    python benchmarks/learning train -o FOLDER --runs leaders --seeds 0-4 --budget 80
-    python benchmarks/learning evaluate -o FOLDER --methods baselines,runs,curves
-    python benchmarks/learning times -o FOLDER --runs leaders
-    python benchmarks/learning table -o FOLDER --figure docs/benchmarks/learning.svg
+    python3 benchmarks/learning prepare -o FOLDER
+    python3 benchmarks/learning train -o FOLDER --runs leaders --seeds 0-4 --budget 80
+    python3 benchmarks/learning evaluate -o FOLDER --methods baselines,runs,curves
+    python3 benchmarks/learning times -o FOLDER --runs leaders
+    python3 benchmarks/learning table -o FOLDER --figure docs/benchmarks/learning.svg
 
-Every step takes up what is in the folder and leaves out what is done, so that a run which was
-killed goes on. One process, one thread, several processes on one folder if their runs or classes
-differ; budgets are CPU seconds.
+Every step goes on from the files in the folder, so that a benchmark that was killed can be
+continued. A step is one process with one thread. Several processes can share a folder if their runs
+or classes differ. Budgets are CPU seconds.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     folder, classes = given.output, given.classes.split(",")
-    if unknown := [one for one in classes if one not in CLASSES]:
+    if unknown := [name for name in classes if name not in CLASSES]:
         parser.error(f"--classes: {unknown[0]!r} is unknown; known: {', '.join(CLASSES)}")
     try:
         runs = named(given.runs)

@@ -1,10 +1,9 @@
-"""How wrong synthetic episodes are: held-out error of the predictor, bias against the share.
+"""The error of synthetic episodes: held-out error of the predictor, bias by synthetic share.
 
-    python benchmarks/learning/bias.py --scenario periodic --real 16
+    python3 benchmarks/learning/bias.py --scenario periodic --real 16
 
-The predictor is fitted to `--real` episodes and judged on others; the bias of the mean delay is
-that of `rolling`, played on real episodes and on their imagined continuations, rates in closed form
-on both sides.
+The predictor is fitted to `--real` episodes and judged on others. For the bias of the mean delay,
+`rolling` plays real episodes and their imagined continuations. Both have rates in closed form.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from finecast.learners.world.baselines import Rolling
 from finecast.problem.scenario import read_scenario
 
 EXPONENT = 0.5
-"""c of the closed form, on both sides."""
+"""c of the closed form, for real and imagined episodes."""
 
 
 def main() -> None:
@@ -41,14 +40,14 @@ def main() -> None:
     generator = torch.Generator().manual_seed(given.seed)
     predictor = fit_predictor(*requests_and_reach(train), train[0].models, generator)
     biases, by_slot = measured_bias(predictor, held, Rolling(), generator, exponent=EXPONENT)
-    found = {
+    figures = {
         "scenario": given.scenario,
         "real": given.real,
         "error": asdict(held_out_error(predictor, train, held)),
         "bias": [asdict(bias) for bias in biases],
         "by_slot": [round(float(x), 5) for x in by_slot],
     }
-    print(json.dumps(found))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

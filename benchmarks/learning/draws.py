@@ -1,7 +1,8 @@
 """Evaluation draws of the learners' benchmark: fresh seeds, true rates, certified bounds.
 
-No learner trains on them: training seeds are below 1,000,000, held-out ones below 2,000,000. Those
-from 2,000,000 on were looked at while the learners were built; these are not.
+No learner trains on them. Training seeds are below 1,000,000, and held-out seeds below 2,000,000.
+Draws from 2,000,000 on were used while the learners were built. The draws of this benchmark were
+not.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ FIRST_SEED = 3_000_000
 """Seed of the first evaluation draw."""
 
 HORIZON = 19
-"""Coming slots in the stored tables: up to the end of 20 slots."""
+"""Coming slots in the stored tables. They reach to the end of 20 slots."""
 
 COMING = ("need", "air", "worth", "audience")
 """Tables with an axis of coming slots."""
@@ -43,9 +44,9 @@ class DrawClass:
     Attributes
     ----------
     name
-        Of the scenario file, without ending.
+        Name of the scenario file, without its ending.
     draws
-        How many are evaluated.
+        Number of draws that are evaluated.
     """
 
     name: str
@@ -56,13 +57,13 @@ class DrawClass:
         return read_scenario(scenario_file(self.name)).generate(FIRST_SEED + draw)
 
     def file(self, folder: Path, draw: int) -> Path:
-        """Return where a draw's episode is kept."""
+        """Return the file of a draw's episode."""
         return folder / "draws" / f"{self.name}-{FIRST_SEED + draw}.safetensors"
 
 
 CLASSES = {
-    one.name: one
-    for one in (
+    kind.name: kind
+    for kind in (
         DrawClass("persist-60", 64),
         DrawClass("slow-60", 64),
         DrawClass("persist-200", 64),
@@ -74,7 +75,7 @@ CLASSES = {
 
 
 def prepare(folder: Path, names: list[str], most: int | None = None) -> Iterator[str]:
-    """Make the episodes that are not there yet; yield the name of each file made."""
+    """Make the episodes that are not there yet, and yield the name of each new file."""
     (folder / "draws").mkdir(parents=True, exist_ok=True)
     for name in names:
         kind = CLASSES[name]
@@ -86,25 +87,25 @@ def prepare(folder: Path, names: list[str], most: int | None = None) -> Iterator
 
 
 def write_episode(file: Path, episode: Episodes) -> None:
-    """Write an episode whole or not at all."""
+    """Write an episode. A write that is cut off leaves no file of this name."""
     part = file.with_suffix(".part")
     save_file({name: getattr(episode, name).contiguous() for name in EPISODE_TENSORS}, part)
     part.rename(file)
 
 
 def prepared(folder: Path, name: str, horizon: int, most: int | None = None) -> Episodes:
-    """Return the draws of a class that are there, the first ones without a gap.
+    """Return the prepared draws of a class, up to the first one that is missing.
 
     Parameters
     ----------
     folder
-        Where `prepare` left them.
+        Folder that `prepare` filled.
     name
-        Of the class.
+        Name of the class.
     horizon
         Coming slots to keep of the expected tables.
     most
-        Draws, at most.
+        Largest number of draws.
     """
     parts = []
     for draw in range(CLASSES[name].draws if most is None else most):

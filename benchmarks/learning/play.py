@@ -1,4 +1,4 @@
-"""Methods of the learners' benchmark played on the evaluation draws, many draws at once."""
+"""Plays the methods of the learners' benchmark on the evaluation draws, many draws at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PLACEMENTS: dict[str, Callable[[Prior], BoolArray]] = {
     "trimcaching-spec": lambda prior: successive_programme(hit_problem(prior))[0],
     "greedy-online": greedy_by_popularity,
 }
-"""Static methods: what every node holds throughout."""
+"""Static methods: the blocks that every node holds in all slots."""
 
 GAMES: dict[str, tuple[NodePolicy, bool, int]] = {
     "lru": (Replacement("recency"), True, 1),
@@ -46,9 +46,10 @@ GAMES: dict[str, tuple[NodePolicy, bool, int]] = {
 """Policy, whether the nodes decide in turn, rounds."""
 
 HORIZONS = {"mpc-3": 3, "mpc to the end": HORIZON}
+"""Coming slots of the variants of `mpc`."""
 
 HINDSIGHT = "values in hindsight"
-"""No method but a yardstick: `rolling` on values that know all slots."""
+"""No method but a reference: `rolling` on values that know all slots."""
 
 BASELINES = (*PLACEMENTS, *GAMES, *HORIZONS, HINDSIGHT)
 
@@ -59,9 +60,10 @@ SHIPPED = {
 """Checkpoints that ship with finecast."""
 
 TIMED_DRAWS = 8
+"""Draws on which decisions are timed."""
 
 CURVE_DRAWS = 32
-"""Draws that the curves are measured on."""
+"""Draws on which the curves are measured."""
 
 
 def baseline(name: str, kind: str, folder: Path, most: int) -> Tensor:
@@ -83,31 +85,35 @@ def baseline(name: str, kind: str, folder: Path, most: int) -> Tensor:
 
 def policy_of(header: Path) -> TrainedPolicy:
     """Return the policy of a checkpoint, by its header's path."""
-    found = read_checkpoint(header)
-    kind = learner_kind(found.learner)
-    policy: TrainedPolicy = kind.load().trained(kind.config(found.options), found.tensors)
+    checkpoint = read_checkpoint(header)
+    kind = learner_kind(checkpoint.learner)
+    options = kind.config(checkpoint.options)
+    policy: TrainedPolicy = kind.load().trained(options, checkpoint.tensors)
     return policy
 
 
 def evaluated(folder: Path, classes: list[str], methods: list[str], most: int) -> Iterator[str]:
-    """Play what has not been played; append rows to `results.jsonl`; yield a line for each."""
+    """Play the methods on the classes, append rows to `results.jsonl`, yield a line for each.
+
+    Rows that the file has already are left out.
+    """
     path = folder / "results.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    there = {(row["class"], row["method"], row["seed"], row["mark"], row["draw"]) for row in rows}
+    played = {(row["class"], row["method"], row["seed"], row["mark"], row["draw"]) for row in rows}
     for kind in classes:
         draws = prepared(folder, kind, 3, most)
-        for name, seed, mark, header in wanted(folder, methods):
-            played = min(most, draws.draws) if mark is None else min(CURVE_DRAWS, most, draws.draws)
-            if (kind, name, seed, mark, FIRST_SEED + played - 1) in there:
+        for name, seed, mark, header in players(folder, methods):
+            count = min(most, draws.draws) if mark is None else min(CURVE_DRAWS, most, draws.draws)
+            if (kind, name, seed, mark, FIRST_SEED + count - 1) in played:
                 continue
-            some = draws.select(range(played))
+            chosen = draws.select(range(count))
             began = time.process_time()
             if header is None:
-                total = baseline(name, kind, folder, played)
+                total = baseline(name, kind, folder, count)
             else:
-                total = play(some, policy_of(header)).total
+                total = play(chosen, policy_of(header)).total
             spent = time.process_time() - began
-            gap = total / some.bound - 1.0
+            gap = total / chosen.bound - 1.0
             key = {"class": kind, "method": name, "seed": seed, "mark": mark}
             lines = [
                 json.dumps(
@@ -115,24 +121,24 @@ def evaluated(folder: Path, classes: list[str], methods: list[str], most: int) -
                         **key,
                         "draw": FIRST_SEED + draw,
                         "delay": float(total[draw]),
-                        "bound": float(some.bound[draw]),
+                        "bound": float(chosen.bound[draw]),
                         "gap": float(gap[draw]),
                     }
                 )
-                for draw in range(played)
+                for draw in range(count)
             ]
             with path.open("ab", buffering=0) as stream:  # whole, whoever else is writing
                 stream.write(("\n".join(lines) + "\n").encode())
             yield (
                 f"{kind} {name} seed {seed} mark {mark}: {100 * float(gap.mean()):.2f} % "
-                f"({played} draws, {spent:.1f} CPU-s)"
+                f"({count} draws, {spent:.1f} CPU-s)"
             )
 
 
-def wanted(
+def players(
     folder: Path, methods: list[str]
 ) -> Iterator[tuple[str, int | None, int | None, Path | None]]:
-    """Yield name, seed, mark and checkpoint of what is to be played; baselines have none."""
+    """Yield name, seed, mark and checkpoint of everything to play; baselines have only a name."""
     for name in BASELINES:
         if name in methods or "baselines" in methods:
             yield name, None, None, None
@@ -151,22 +157,23 @@ def wanted(
 def decision_times(folder: Path, kind: str, runs: list[str]) -> Iterator[dict[str, Any]]:
     """Yield the CPU milliseconds of deciding one slot of one draw, by method: median over draws.
 
-    Pulls and keeps of all nodes, features, look-ahead and the environment's own step; not the
-    expected tables of the slot, which every method but LRU and LFU needs alike. The whole episode
-    is timed and divided by its slots, since reading the clock of the process takes a while.
+    The time covers pulls and keeps of all nodes, features, look-ahead and the environment's own
+    step. It leaves out the expected tables of the slot, which every method but LRU and LFU needs.
+    Reading the clock of the process takes long, so the whole episode is timed and divided by its
+    slots.
     """
     for name in (*GAMES, *HORIZONS, *SHIPPED, *runs):
         draws = prepared(folder, kind, HORIZONS.get(name, 3), TIMED_DRAWS)
         spent = []
         for draw in (0, *range(draws.draws)):  # the first one twice: once to warm up
-            one = draws.select([draw])
-            slots = [one.slot(t) for t in range(one.slots)]
+            episode = draws.select([draw])
+            slots = [episode.slot(t) for t in range(episode.slots)]
             policy, in_turn, rounds = (
                 (Rolling(), True, 3) if name in HORIZONS else _game(folder, name)
             )
-            began, cache = time.process_time(), one.start
+            began, cache = time.process_time(), episode.start
             if name in HORIZONS:
-                lookahead_of(one)
+                lookahead_of(episode)
             else:
                 with torch.no_grad():
                     for slot in slots:
@@ -176,6 +183,7 @@ def decision_times(folder: Path, kind: str, runs: list[str]) -> Iterator[dict[st
 
 
 def _game(folder: Path, name: str) -> tuple[NodePolicy, bool, int]:
+    """Return the policy of a method, whether nodes decide in turn, and the rounds."""
     if name in GAMES:
         return GAMES[name]
     policy = policy_of(SHIPPED.get(name, folder / "runs" / f"{name}-s0" / "policy.json"))
@@ -183,7 +191,7 @@ def _game(folder: Path, name: str) -> tuple[NodePolicy, bool, int]:
 
 
 def described(folder: Path) -> list[dict[str, Any]]:
-    """Return what the finished runs say of themselves."""
+    """Return the summaries of the finished runs."""
     return [
         {**json.loads(done.read_text()), "folder": done.parent.name}
         for done in sorted(folder.glob("runs/*/done.json"))

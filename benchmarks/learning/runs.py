@@ -1,15 +1,16 @@
 """Training runs of the learners' benchmark: equal CPU budgets, one process, one thread.
 
-The budget is the CPU time of the learner's updates, labels and synthetic episodes included; making
-the first pool of draws costs every learner the same and is noted apart. The policy is kept at
-`MARKS` of the budget. The one that is evaluated is the best of them on held-out draws, with rates
-in closed form: a choice that costs the budget nothing and sees no evaluation draw.
+The budget is the CPU time of the learner's updates, with labels and synthetic episodes. Making the
+first pool of draws costs every learner the same and is noted apart. The policy is kept at `MARKS`
+of the budget. The best of them on held-out draws, with rates in closed form, is evaluated later.
+This choice is not part of the budget and uses no evaluation draw.
 
-A run equals that of `finecast train` with the options in its `run.toml`, step by step.
+A run equals that of `finecast train` with the same options, step by step.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -39,33 +40,33 @@ MARKS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Shares of the budget after which the policy is kept."""
 
 EXPECTED_STEPS = 1200
-"""Steps over which the synthetic share falls; about those that the budget allows."""
+"""Steps over which the synthetic share falls; about as many as the budget allows."""
 
 HELD_OUT = 32
 """Held-out draws of every scenario."""
 
 MIXTURE = ("slow-60", "persist-60", "persist")
-"""Scenarios that are trained on: fast and slow links, and another library."""
+"""Scenarios of training: slow and fast links, and another library."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained, under one name.
+    """A training run, apart from its seed.
 
     Attributes
     ----------
     learner
-        Registered name.
+        Registered name of the learner.
     options
-        Of the learner, where they differ from its own.
+        Options of the learner that differ from its defaults.
     source
-        Of the training draws, where they differ.
+        Options of the training draws that differ from the defaults.
     scenarios
-        Names.
+        Names of the scenarios.
     warm
-        Name of the run, of the same seed, that it starts from.
+        Name of the run, of the same seed, whose policy is the start.
     summary
-        For the tables.
+        One line for the tables.
     """
 
     learner: str
@@ -94,13 +95,13 @@ ECHO = {"augmentation": "echo-state", "refresh": 200}
 REAL = {"augmentation": "none"}
 
 HINDSIGHT = {"draws": 8, "passes": 0.5, "decay_steps": 150}
-"""The steps over which the step size falls are about those that the budget allows."""
+"""The step size falls over about as many steps as the budget allows."""
 
 FASTER = {"play_every": 2, "rows": 2048, "actor_rate": 1e-3, "average_rate": 0.01}
-"""For a budget of minutes; the defaults are for longer runs."""
+"""Options for a budget of minutes. The defaults are for longer runs."""
 
 FEW = {"draws": 8}
-"""Short of real episodes."""
+"""A source with few real episodes."""
 
 
 def _maasn(summary: str, source: Mapping[str, Any] = ECHO, **options: Any) -> Run:
@@ -170,7 +171,7 @@ GROUPS = {
     "periodic": PERIODIC,
     "long": LONG,
 }
-"""What can be trained, in the order of the tables."""
+"""All runs by group, in the order of the tables."""
 
 RUNS: dict[str, Run] = {name: run for group in GROUPS.values() for name, run in group.items()}
 
@@ -178,27 +179,29 @@ RUNS: dict[str, Run] = {name: run for group in GROUPS.values() for name, run in 
 def trained(
     name: str, seed: int, budget_s: float, folder: Path, held: dict[str, Episodes]
 ) -> dict[str, Any]:
-    """Train until the budget is spent; leave marks and the best policy; return what happened.
+    """Train until the budget is spent; write marks and the best policy; return a summary.
 
     Parameters
     ----------
     name
-        In `RUNS`.
+        Name of a run in `RUNS`.
     seed
-        Of draws, network and exploration.
+        Seed of draws, network and exploration.
     budget_s
         CPU seconds of updates.
     folder
-        For the checkpoints and the log.
+        Folder for the checkpoints and the log.
     held
-        Held-out draws by scenario, see `held_out_draws`.
+        Held-out draws by scenario, from `held_out_draws`.
     """
     run = RUNS[name]
     config = run.config(seed)
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+
+    # The first pool of draws, outside of the budget.
     began = time.process_time()
-    scenarios = [read_scenario(scenario_file(one)) for one in run.scenarios]
+    scenarios = [read_scenario(scenario_file(scenario)) for scenario in run.scenarios]
     source = ScenarioSource(scenarios, config.source, seed, steps=EXPECTED_STEPS)
     prepare_s = time.process_time() - began
     kind = learner_kind(run.learner).load()
@@ -209,10 +212,14 @@ def trained(
         if not (warm / "done.json").exists():
             raise FileNotFoundError(f"{warm}: is not done; {name!r} starts from it")
         start_from(learner, read_start(warm, run.learner, options))
-    spent, step, mark, best, wall = 0.0, 0, 0, None, time.perf_counter()
+
+    # Updates and marks; only updates spend from the budget.
+    spent, step, wall = 0.0, 0, time.perf_counter()
     marks: list[dict[str, float]] = []
+    best_mean, best_mark = float("inf"), 0
     with (folder / "log.jsonl").open("w") as log:
-        while mark < len(MARKS):
+        while len(marks) < len(MARKS):
+            mark = len(marks)
             if spent >= MARKS[mark] * budget_s:
                 against = held_out_ratio(learner, {k: held[k] for k in run.scenarios})
                 saved = Checkpoint(
@@ -230,18 +237,16 @@ def trained(
                 marks.append({"mark": mark, "step": step, "cpu_s": spent, **against})
                 log.write(json.dumps(marks[-1]) + "\n")
                 log.flush()
-                if best is None or mean < best[0]:
-                    best = (mean, mark)
+                if mark == 0 or mean < best_mean:
+                    best_mean, best_mark = mean, mark
                     write_checkpoint(folder, POLICY, saved)
-                mark += 1
                 continue
-            before = time.process_time()
+            began = time.process_time()
             row = learner.step()
-            spent += time.process_time() - before
+            spent += time.process_time() - began
             step += 1
             if step % 50 == 0:
                 log.write(json.dumps({"step": step, "cpu_s": spent, **row}) + "\n")
-    assert best is not None
     done = {
         "run": name,
         "seed": seed,
@@ -250,8 +255,8 @@ def trained(
         "steps": step,
         "cpu_s": spent,
         "wall_s": time.perf_counter() - wall,
-        "best_mark": best[1],
-        "best_step": int(marks[best[1]]["step"]),
+        "best_mark": best_mark,
+        "best_step": int(marks[best_mark]["step"]),
         "marks": marks,
     }
     write_atomically(folder / "done.json", json.dumps(done, indent=1).encode())
@@ -278,33 +283,37 @@ def rolling_total(draws: Episodes) -> torch.Tensor:
 
 
 def train_all(folder: Path, names: list[str], seeds: list[int], budget_s: float) -> Iterator[str]:
-    """Make the runs that are not finished; a run that was cut off starts anew."""
-    wanted = [(name, seed, folder / "runs" / f"{name}-s{seed}") for name in names for seed in seeds]
-    wanted = [one for one in wanted if not (one[2] / "done.json").exists()]
+    """Make the runs that are not finished, and yield a line for each.
+
+    A run that was cut off starts from the beginning.
+    """
     held: dict[tuple[str, ...], dict[str, Episodes]] = {}
-    for name, seed, target in wanted:
-        of = RUNS[name].scenarios
-        if of not in held:
-            held[of] = held_out_draws(of, HELD_OUT)
-        done = trained(name, seed, budget_s, target, held[of])
-        shown = [round(100 * sum(list(m.values())[3:]) / (len(m) - 3), 2) for m in done["marks"]]
+    for name, seed in itertools.product(names, seeds):
+        target = folder / "runs" / f"{name}-s{seed}"
+        if (target / "done.json").exists():
+            continue
+        scenarios = RUNS[name].scenarios
+        if scenarios not in held:
+            held[scenarios] = held_out_draws(scenarios, HELD_OUT)
+        done = trained(name, seed, budget_s, target, held[scenarios])
+        means = [sum(mark[k] for k in scenarios) / len(scenarios) for mark in done["marks"]]
         yield (
             f"{name} seed {seed}: {done['steps']} steps, {done['cpu_s']:.0f} CPU-s, "
-            f"{done['wall_s']:.0f} s; against rolling, %: {shown}"
+            f"{done['wall_s']:.0f} s; against rolling, %: {[round(100 * m, 2) for m in means]}"
         )
 
 
 def named(names: str) -> list[str]:
-    """Return the runs that are named, alone or by their group, with commas in between.
+    """Return the runs of a list of names of runs and groups, separated by commas.
 
     Raises
     ------
     ValueError
         A name is unknown.
     """
-    found: list[str] = []
+    runs: list[str] = []
     for name in names.split(","):
         if name not in RUNS and name not in GROUPS:
             raise ValueError(f"{name!r} is unknown; known: {', '.join([*GROUPS, *RUNS])}")
-        found += GROUPS.get(name, {name: None})
-    return found
+        runs += GROUPS.get(name, {name: None})
+    return runs

@@ -1,7 +1,7 @@
 """Slot-steps per second of the learners' environment, and what episodes cost to make.
 
-    python benchmarks/learning/speed.py
-    python benchmarks/learning/speed.py --batches 32,256 --repeats 5 --true 2 --json
+    python3 benchmarks/learning/speed.py
+    python3 benchmarks/learning/speed.py --batches 32,256 --repeats 5 --true 2 --json
 
 N = 4, J = 60, K = 12, T = 20, tables computed beforehand, one thread. `wall` is by the clock, `cpu`
 by the time the process got. One slot-step is one slot of one draw.

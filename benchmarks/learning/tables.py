@@ -1,4 +1,4 @@
-"""Tables and curves of the learners' benchmark, from the rows that were measured."""
+"""Tables and curves of the learners' benchmark, from the measured rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finecast.compare.report.statistics import Estimate, interquartile_mean, str
 from finecast.problem.arrays import FloatArray
 
 REACHED = 0.5
-"""Percentage points below `rolling` that make the level of the steps-to-reach column."""
+"""Percentage points below `rolling` at which the level of the reach tables lies."""
 
 Row = dict[str, Any]
 Key = tuple[str, str, int | None, int | None]
@@ -25,12 +25,12 @@ Key = tuple[str, str, int | None, int | None]
 
 def measured(folder: Path) -> dict[Key, FloatArray]:
     """Return gaps in percent by class, method, seed and mark, in the order of the draws."""
-    found: dict[Key, dict[int, float]] = {}
+    gaps: dict[Key, dict[int, float]] = {}
     for line in (folder / "results.jsonl").read_text().splitlines():
         row = json.loads(line)
         key = (row["class"], row["method"], row["seed"], row["mark"])
-        found.setdefault(key, {})[row["draw"]] = 100.0 * row["gap"]
-    return {key: np.array([by[d] for d in sorted(by)]) for key, by in found.items()}
+        gaps.setdefault(key, {})[row["draw"]] = 100.0 * row["gap"]
+    return {key: np.array([by_draw[d] for d in sorted(by_draw)]) for key, by_draw in gaps.items()}
 
 
 def tables(folder: Path, made_with: Mapping[str, Any]) -> str:
@@ -74,48 +74,48 @@ def _seeds(gaps: Mapping[Key, FloatArray], method: str) -> str:
 
 
 def estimated(
-    found: Sequence[FloatArray], statistic: Callable[[FloatArray], FloatArray]
+    seeds: Sequence[FloatArray], statistic: Callable[[FloatArray], FloatArray]
 ) -> Estimate:
-    """Return a statistic over draws and seeds; draws are resampled within every seed."""
-    stratum = np.repeat(np.arange(len(found)), [len(v) for v in found])
+    """Return a statistic over draws and seeds. Draws are resampled within every seed."""
+    stratum = np.repeat(np.arange(len(seeds)), [len(gaps) for gaps in seeds])
     rng = np.random.default_rng(0)
-    return stratified_bootstrap(np.concatenate(found), stratum, statistic, rng)
+    return stratified_bootstrap(np.concatenate(seeds), stratum, statistic, rng)
 
 
 def _gap(gaps: Mapping[Key, FloatArray], kind: str, method: str) -> str:
-    found = by_seed(gaps, kind, method)
-    return _shown(estimated(found, interquartile_mean)) if found else ""
+    seeds = by_seed(gaps, kind, method)
+    return _shown(estimated(seeds, interquartile_mean)) if seeds else ""
 
 
 def _difference(gaps: Mapping[Key, FloatArray], kind: str, method: str) -> str:
     """Return method - rolling, paired by draw; seeds are averaged first."""
-    found, reference = by_seed(gaps, kind, method), by_seed(gaps, kind, "rolling")
-    if not found or not reference:
+    seeds, reference = by_seed(gaps, kind, method), by_seed(gaps, kind, "rolling")
+    if not seeds or not reference:
         return ""
-    most = min(len(v) for v in (*found, *reference))
-    difference = np.mean([v[:most] for v in found], axis=0) - reference[0][:most]
+    draws = min(len(v) for v in (*seeds, *reference))
+    difference = np.mean([v[:draws] for v in seeds], axis=0) - reference[0][:draws]
     return _shown(estimated([difference], lambda v: np.asarray(v.mean(axis=-1))), signed=True)
 
 
-def _shown(one: Estimate, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    return f"{one.value:{sign}.2f} ({one.low:{sign}.2f} to {one.high:{sign}.2f})"
+def _shown(estimate: Estimate, signed: bool = False) -> str:
+    form = "+.2f" if signed else ".2f"
+    return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
 
 
 def _runs_table(runs: Sequence[Row]) -> str:
     rows = []
     for name in RUNS:
-        some = [run for run in runs if run["run"] == name]
-        if some:
+        of_seeds = [run for run in runs if run["run"] == name]
+        if of_seeds:
             rows.append(
                 [
                     name,
                     RUNS[name].summary,
                     ", ".join(RUNS[name].scenarios),
-                    f"{some[0]['budget_s']:.0f}",
-                    ", ".join(str(run["steps"]) for run in some),
-                    ", ".join(str(run["best_step"]) for run in some),
-                    f"{np.mean([run['prepare_s'] for run in some]):.0f}",
+                    f"{of_seeds[0]['budget_s']:.0f}",
+                    ", ".join(str(run["steps"]) for run in of_seeds),
+                    ", ".join(str(run["best_step"]) for run in of_seeds),
+                    f"{np.mean([run['prepare_s'] for run in of_seeds]):.0f}",
                 ]
             )
     head = ["run", "what", "trained on", "CPU-s", "steps made", "steps of the policy kept"]
@@ -126,7 +126,7 @@ def curves(
     folder: Path, gaps: Mapping[Key, FloatArray], kind: str
 ) -> dict[str, tuple[FloatArray, FloatArray, FloatArray]]:
     """Return by run the CPU seconds and steps of the marks (R, M), and the mean gaps (R, M), %."""
-    found = {}
+    by_run = {}
     for name in RUNS:
         runs = [run for run in described(folder) if run["run"] == name]
         rows = [
@@ -143,28 +143,31 @@ def curves(
         ]
         if rows:
             cpu, steps, gap = (np.array(part) for part in zip(*rows, strict=True))
-            found[name] = (cpu, steps, gap)
-    return found
+            by_run[name] = (cpu, steps, gap)
+    return by_run
 
 
 def _reach_tables(folder: Path, gaps: Mapping[Key, FloatArray]) -> str:
-    """Return, for every class with curves, where each run starts and ends, and when it is there."""
+    """Return a table for every class with curves: start and end of each run, and when it is at
+    the level.
+    """
     parts = []
     for kind in CLASSES:
-        found = curves(folder, gaps, kind)
-        if not found:
+        by_run = curves(folder, gaps, kind)
+        if not by_run:
             continue
         rolling = gaps[kind, "rolling", None, None][:CURVE_DRAWS].mean()
         level = rolling - REACHED
         rows = []
-        for name, (cpu, steps, gap) in found.items():
+        for name, (cpu, steps, gap) in by_run.items():
             mean = gap.mean(axis=0)
-            below = [np.flatnonzero(row <= level) for row in gap]
-            there = [(cpu[r, b[0]], steps[r, b[0]]) for r, b in enumerate(below) if len(b)]
+            below = [np.flatnonzero(row <= level) for row in gap]  # marks of each seed
+            reached = [(cpu[r, b[0]], steps[r, b[0]]) for r, b in enumerate(below) if len(b)]
             when = "in no seed"
-            if there:
-                seconds, made = np.median(np.array(there), axis=0)
-                when = f"{seconds:.0f} CPU-s, {made:.0f} steps, in {len(there)} of {len(gap)} seeds"
+            if reached:
+                seconds, step = np.median(np.array(reached), axis=0)
+                count = f"{len(reached)} of {len(gap)} seeds"
+                when = f"{seconds:.0f} CPU-s, {step:.0f} steps, in {count}"
             change = estimated([gap[:, -1] - gap[:, 0]], lambda v: np.asarray(v.mean(axis=-1)))
             ends = f"{mean[0]:.2f}", f"{mean.min():.2f}", f"{mean[-1]:.2f}"
             rows.append([name, *ends, _shown(change, signed=True), when])
@@ -199,12 +202,12 @@ def figure(folder: Path, target: Path) -> None:
     for axis, (kind, groups, title) in zip(axes, PANELS, strict=True):
         if (kind, "rolling", None, None) not in gaps:
             continue
-        found = curves(folder, gaps, kind)
+        by_run = curves(folder, gaps, kind)
         names = [name for g in groups for name in GROUPS[g]]
         if groups == ("ablations",):
             names = ["maasn-da", *names]
-        for index, name in enumerate(name for name in names if name in found):
-            cpu, _, gap = found[name]
+        for index, name in enumerate(name for name in names if name in by_run):
+            cpu, _, gap = by_run[name]
             x, colour = cpu.mean(axis=0), f"C{index}"
             label = name.removesuffix(" periodic")
             axis.plot(x, gap.mean(axis=0), color=colour, label=label, lw=1.5)

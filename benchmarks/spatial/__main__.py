@@ -1,13 +1,14 @@
 """Spatial delivery against sequential CoMP broadcasts, its bounds, and other ways to share the air.
 
-    python benchmarks/spatial --nodes 4 --antennas 4 --users 12 --messages 8 --json
-    python benchmarks/spatial --grid -o spatial.jsonl      # the tables of docs/benchmarks
-    python benchmarks/spatial --rebound spatial.jsonl      # the bounds again, by today's code
-    python benchmarks/spatial --table spatial.jsonl        # its rows, as Markdown
+    python3 benchmarks/spatial --nodes 4 --antennas 4 --users 12 --messages 8 --json
+    python3 benchmarks/spatial --grid -o spatial.jsonl      # the tables of docs/benchmarks
+    python3 benchmarks/spatial --rebound spatial.jsonl      # the bounds again, by today's code
+    python3 benchmarks/spatial --table spatial.jsonl        # its rows, as Markdown
 
-Ratios are broadcast time over the time of the same messages one after another from all nodes, mean
-over draws, after 0.5, 1 and 2 seconds of one thread (processor time, so that other work on the
-machine does not count) and at the end; the certified bound is that of the same messages.
+Ratios are the broadcast time over the time of the same messages one after another from all nodes.
+They are means over draws, after 0.5, 1 and 2 seconds and at the end. Seconds are processor time of
+one thread, so that other work on the machine does not count. The certified bound is that of the
+same messages. `draws.py` says what is drawn.
 """
 
 from __future__ import annotations
@@ -42,12 +43,14 @@ GRID = (
     *(("random", n, 4, k, g, 0.0) for n, k, g in SIZES),
     *(("families", n, a, k, g, e) for n, k, g in SIZES for e in (0.05, 0.1) for a in (4, 2, 8)),
 )
-"""What matters most comes first."""
+"""The classes of the documentation; the most important ones come first."""
 
 PEERS_AT = {"groups": "families", "antennas": 4, "error": 0.0}
 """The classes of the grid on which the peers are measured."""
 
 MOMENTS = (0.5, 1.0, 2.0)
+"""Processor seconds after which the ratio is noted."""
+
 KEYS = ("groups", "nodes", "antennas", "users", "messages", "error")
 
 

@@ -109,10 +109,10 @@ def cells(problem: MultiGroup, bits: np.ndarray) -> tuple[MultiGroup, np.ndarray
 
 def reuse_one(problem: MultiGroup, bits: np.ndarray, seed: int) -> float:
     """Return the time of cells with reuse one, modes by the programme."""
-    single, each = cells(problem, bits)
+    single, single_bits = cells(problem, bits)
     return least_time(
         single,
-        each,
+        single_bits,
         BANDWIDTH_HZ,
         beams_alone(single),
         deadline=Deadline.after(PEER_TIME_S),

@@ -1,6 +1,6 @@
 """The search for modes against successive convex approximation (SCA) by CVXPY, on small problems.
 
-    python benchmarks/spatial/pricing.py --json
+    python3 benchmarks/spatial/pricing.py --json
 
 A mode is worth sum_i R_i / R_i^alone: how many messages it carries at once, each counted by its
 rate alone on the air. Per problem the best of the same six random starts: our search in one batch
@@ -33,7 +33,13 @@ SIZES = ((2, 2, 4, 3, 8), (4, 2, 8, 5, 5), (4, 4, 12, 8, 2))
 """Nodes, antennas, users, messages, draws: SCA takes 20 s for one of the last."""
 
 STARTS = 6
-CONVEX_STEPS, WORTH_ANOTHER = 25, 1e-4
+"""Random starts of each problem."""
+
+CONVEX_STEPS = 25
+"""Most convex programmes from one start."""
+
+WORTH_ANOTHER = 1e-4
+"""Least relative gain of a convex programme after which another one follows."""
 
 
 def convex_steps(problem: MultiGroup, price: np.ndarray, beam: np.ndarray) -> float:

@@ -11,6 +11,7 @@ import torch
 from fixed_source import FixedSource
 from repository import TINY_SLOTS
 
+from finecast.learners.algorithms import qmix
 from finecast.learners.algorithms.actors import Actors, gumbel_noise, logistic
 from finecast.learners.algorithms.lessons import (
     NO_MARGIN,
@@ -21,6 +22,7 @@ from finecast.learners.algorithms.lessons import (
     pull_loss,
 )
 from finecast.learners.algorithms.maasn import Config, Learner
+from finecast.learners.algorithms.maasn import block_loss as maasn_loss
 from finecast.learners.algorithms.set_values import (
     Rows,
     backup,
@@ -38,6 +40,11 @@ from finecast.learners.world.pool import Pool
 from finecast.problem.scenario import read_scenario
 
 TINY = TINY_SLOTS
+
+
+def qmix_loss(cost: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The same loss as the learner `qmix` has it: of the error."""
+    return qmix.block_loss(cost - target, weight)
 
 
 @pytest.fixture(scope="module")
@@ -312,3 +319,34 @@ def test_every_switch_learns(pool, options):
     after = [*learner.actor.parameters(), *learner.critic.parameters()]
     moved = [not torch.equal(old, new) for old, new in zip(before, after, strict=True)]
     assert sum(moved) > len(moved) / 2
+
+
+def test_the_target_network_follows_the_critic(pool):
+    """After every step it is `target_rate` of the way from where it was to the new critic."""
+    config = Config(batch=3, rows=64, width=16, embedding=8, target_rate=0.25, critic_rate=0.01)
+    learner = Learner(config, FixedSource(pool), seed=0, device=torch.device("cpu"))
+    learner.step()  # the first slot; the critic learns once the second one is played
+    while not learner.replay.slots:
+        learner.step()
+    for _ in range(3):
+        old = [parameter.clone() for parameter in learner.target.parameters()]
+        learner.step()
+        parts = (old, learner.critic.parameters(), learner.target.parameters())
+        for was, ahead, now in zip(*parts, strict=True):
+            torch.testing.assert_close(now, was + 0.25 * (ahead - was))
+    moved = [not torch.equal(*pair) for pair in zip(old, learner.target.parameters(), strict=True)]
+    assert any(moved)
+
+
+@pytest.mark.parametrize("loss_of", [maasn_loss, qmix_loss])
+def test_the_loss_of_the_critic_leaves_out_what_sets_share(loss_of):
+    """Errors of -1 and 1 around a shared 10 count 1/2 each; the other block has none, by bytes.
+
+    Chance moves all sets of a block alike: whatever it adds, the loss is the same.
+    """
+    cost = torch.tensor([[0.0, 2.0], [3.0, 4.0]])
+    target = torch.tensor([[10.0, 10.0], [0.0, 1.0]])
+    weight = torch.tensor([3.0, 1.0])
+    assert float(loss_of(cost, target, weight)) == pytest.approx(3 * 0.5 / 4)
+    chance = torch.tensor([[7.0], [-5.0]])
+    assert float(loss_of(cost, target + chance, weight)) == pytest.approx(3 * 0.5 / 4)

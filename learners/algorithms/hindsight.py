@@ -1,10 +1,10 @@
 """Hindsight value regression: what copies are worth, learned from what they would have been worth.
 
-Imitation with *privileged labels*: on every training episode a Lagrangian dynamic programme that
-knows all slots (`finecast.learners.algorithms.hindsight_labels`) says what every set of copies
-would have been worth. The network learns, on the states that its own policy comes to (DAgger: Ross,
-Gordon and Bagnell, AISTATS 2011, arXiv 1011.0686), by how much the marginal values of the known
-tables are wrong:
+It is imitation with *privileged labels*. On every training episode a Lagrangian dynamic programme
+that knows all slots (`finecast.learners.algorithms.hindsight_labels`) says what every set of copies
+would have been worth. The network learns by how much the marginal values of the known tables are
+wrong, on the states that its own policy comes to (DAgger: Ross, Gordon and Bagnell, AISTATS 2011,
+arXiv 1011.0686):
 
     r_nj = [V(Q - n) - V(Q + n)] - [v(Q - n) - v(Q + n)]
 

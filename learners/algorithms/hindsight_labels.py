@@ -3,14 +3,14 @@
     W_t(X) = lambda_t . X + [needed in t] min over l of [tau_l(X) + b_t(Q_l(X)) + A_t(Q_l(X))]
                           + [not needed] A_t(X),       A_t(Q) = min over X within Q of W_{t+1}(X)
 
-per byte of every kind of block, with storage prices lambda_t (N,) for the slots after the first,
-whose caches are given. The prices come from subgradient steps on the Lagrangian dual
+W is per byte of every kind of block. lambda_t (N,) are the storage prices of the slots after the
+first, whose caches are given. They come from subgradient steps on the Lagrangian dual
 
     sum_j size_j W_0(X_j) - sum over t >= 1 of lambda_t . storage    <= any feasible total delay
 
-of all episodes at once. These are *privileged labels*: they know the requests and channels to come,
-which no policy does. They serve to train one, and as a yardstick
-(`finecast.learners.world.lookahead.Planned` on them is the greedy method at hindsight prices).
+of all episodes at once. These are *privileged labels*: they use the requests and channels to come,
+which no policy knows. They train a policy, and they are a yardstick:
+`finecast.learners.world.lookahead.Planned` on them is the greedy method at hindsight prices.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def hindsight_of(episodes: Episodes, *, steps: int = 60) -> Hindsight:
         Subgradient steps, of lengths that fall as 1 / (1 + step / 4); the mean prices of their
         later half are used.
     """
+    # Subgradient steps: prices rise where the paths of the programme need more than the storage.
     air, needed = _air(episodes)
     storage, cached = episodes.storage.float(), packed(episodes.start)
     price = storage.new_zeros((episodes.draws, episodes.slots, episodes.nodes))
@@ -67,6 +68,7 @@ def hindsight_of(episodes: Episodes, *, steps: int = 60) -> Hindsight:
         price = (price + length * excess / storage[:, None].clamp(min=1.0)).clamp(min=0.0)
         if step >= steps // 2:
             total += price
+    # Values at the mean prices, and the dual.
     price = total / (steps - steps // 2)
     run = _backwards(episodes, air, needed, price)
     rent = _rent(episodes, price)

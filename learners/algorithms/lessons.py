@@ -2,22 +2,24 @@
 
     minimise  y . (cost + stop(log pi)),   y = one-hot of the action + soft - stop(soft)
 
-pi are the chances of the actions, and soft is the Gumbel-Softmax (E. Jang et al., ICLR 2017, arXiv
+pi are the chances of the actions. soft is the Gumbel-Softmax (E. Jang et al., ICLR 2017, arXiv
 1611.01144): forwards an action that is drawn, backwards its relaxation. Costs are in temperatures,
-so that the best policy has pi ~ exp(-cost). The entropy, whose gradient is that of the chances
-times -log pi, goes through the relaxation as the cost does. Beside an exact entropy, a relaxed cost
-would have another optimum (at tau = 1, none for savings two temperatures above the margin) and a
-noise that does not vanish there; so both cancel at the optimum, draw by draw, at any tau. The mean
-over some draws of the noise costs no pass of the network.
+so the best policy has pi ~ exp(-cost).
 
-What is kept is decided by a projection: blocks in falling order of their logits until the storage
-is full. Through it survives what concerns the margin alone: what keeping a block saves against
-what it displaces, the last block that fits. A logit of keeping stands for a saving, and
+The entropy has the gradient of the chances times -log pi. It goes through the relaxation as the
+cost does, so both cancel at the optimum, draw by draw, at any tau. A relaxed cost beside an exact
+entropy would have another optimum, and a noise that does not vanish there. (At tau = 1 it has no
+optimum for savings two temperatures above the margin.) The loss is a mean over some draws of the
+noise, which costs no further pass of the network.
+
+A projection decides what is kept: blocks in falling order of their logits until the storage is
+full. So a block competes with the margin alone: what keeping it saves against what it displaces,
+the last block that fits. A logit of keeping stands for a saving, and
 
     soft = sigmoid((logit + noise - displaced) / tau),   cost = displaced - saved
 
-so that blocks near the margin move most, and that at the optimum logit = saved, whose order is what
-the projection needs. Measuring logits from the margin of the actor's own logits instead lets them
+Blocks near the margin then move most. At the optimum logit = saved, whose order is what the
+projection needs. If logits were measured from the margin of the actor's own logits, they would
 drift without end.
 """
 
@@ -71,10 +73,10 @@ class Lessons:
 
     def sample(self, count: int, generator: Generator) -> Lessons:
         """Return at most so many pairs, drawn at random."""
-        chosen = torch.randperm(len(self.weight), generator=generator)[:count]
-        chosen = chosen.to(self.weight.device)
-        rest = {name: getattr(self, name)[chosen] for name in _TENSORS}
-        return Lessons(self.seen.select(chosen), **rest)
+        index = torch.randperm(len(self.weight), generator=generator)[:count]
+        index = index.to(self.weight.device)
+        columns = {name: getattr(self, name)[index] for name in _TENSORS}
+        return Lessons(self.seen.select(index), **columns)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all as tensors."""
@@ -85,14 +87,14 @@ class Lessons:
     def load(cls, tensors: Mapping[str, Tensor], device: torch.device) -> Lessons:
         """Take back what `tensors` returned."""
         seen = {field.name: tensors[f"seen.{field.name}"].to(device) for field in _SEEN}
-        rest = {name: tensors[name].to(device) for name in _TENSORS}
-        return cls(Features(**seen), **rest)
+        columns = {name: tensors[name].to(device) for name in _TENSORS}
+        return cls(Features(**seen), **columns)
 
 
 def joined_lessons(parts: Sequence[Lessons]) -> Lessons:
     """Return the pairs of several slots side by side."""
-    rest = {name: torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS}
-    return Lessons(joined_features([part.seen for part in parts]), **rest)
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS}
+    return Lessons(joined_features([part.seen for part in parts]), **columns)
 
 
 _SEEN = fields(Features)
@@ -124,9 +126,9 @@ def lessons_of(
     cost, after
         (E, J, S) G and U of the critic, in units per byte.
     kept
-        (E, J) what all keep in the end: what counts where all decide at once. None: what each node
-        had seen of the others, in turn. Without exploration that is what they end with, so a turn
-        has to be judged by it.
+        (E, J) what all keep in the end, by which turns are judged where all decide at once. None:
+        a turn is judged by what its node had seen of the others. Without exploration that is what
+        the others end with.
     """
     if not turns:
         return None
@@ -134,12 +136,14 @@ def lessons_of(
     costs, starts, keeping = [], [], []
     for turn in turns:
         if turn.keeping:
+            # Given who else keeps: what one more byte displaces, and what keeping the block saves.
             others = turn.others if kept is None else kept
             displaced, saved = keep_values(turn.node, slot, delivery.sender, cost, others)
             price = displaced[turn.rows.draw]
             costs.append(_widened([price, turn.rows.pick(saved)], columns))
             starts.append(_widened([turn.start], columns))
         else:
+            # Given what the others pull: the cost of every source and of nothing.
             by_number = pull_costs(turn, slot, cached, delivery, after)
             costs.append(without_own(by_number, turn.node))
             starts.append(turn.start)
@@ -188,10 +192,12 @@ def keep_values(
     kept
         (E, J) K, what the others keep; node n itself does not count.
     """
+    # What a copy saves given the others.
     bit = 1 << n
     others = kept & ~bit
     table = cost.gather(2, torch.stack([others, others | bit], dim=2))
     saved = (table[..., 0] - table[..., 1]).clamp(min=1e-6)
+    # The storage filled in falling order of the savings: the last block that fits is the margin.
     here = ((held & bit) != 0) & slot.real
     best = keep_by_score(slot.size, slot.storage[:, n], here, saved)
     least = torch.where(best, saved, torch.inf).amin(dim=1)
@@ -219,6 +225,7 @@ def pull_costs(turn: Turn, slot: Slot, cached: Tensor, delivery: Delivery, after
     after
         (E, J, S) U.
     """
+    # The time of the slowest of the other nodes, from the sources that they named.
     rows, n = turn.rows, turn.node
     unit = unit_of(slot)[:, None, None]
     time = (slot.link / unit).float()  # (E, N + 1, N)
@@ -228,10 +235,12 @@ def pull_costs(turn: Turn, slot: Slot, cached: Tensor, delivery: Delivery, after
     taken = torch.where(source >= 0, taken, 0.0)
     taken[:, n] = 0.0
     others_time = taken.amax(dim=1, keepdim=True)
+    # The time on the air and after it, with node n among the senders and without.
     others = rows.pick(delivery.sender) & ~(1 << n)
     sets = torch.stack([others | 1 << n, others], dim=1)
     air = slot.broadcast[rows.draw, rows.pick(slot.group).clamp(min=0)] / unit[rows.draw, 0]
     total = (air.float() + rows.pick(after)).gather(1, sets)  # (R, 2)
+    # From every source, and for nothing; where the others cannot serve, as the best level does.
     by_source = torch.maximum(others_time, time[rows.draw, :, n]) + total[:, :1]
     nothing = others_time + total[:, 1:]
     best = backup(slot, rows.pick(after), rows).gather(1, rows.pick(cached)[:, None])

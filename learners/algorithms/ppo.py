@@ -14,11 +14,12 @@ A slot has two stages with rewards of their own, per byte of block j, in units:
     pull   - delay_j / size_j            keep   - rent, the storage prices of the nodes that keep j
 
 Without the rent every copy would seem worth keeping: what it displaces is another block's loss.
-Credit by block: every block has its own rewards, values and advantages. By team: all share the sum
-over blocks, without rent, since the sum has the losses of all. Values are learned as a residual on
-those of the dynamic programme on expected tables (`finecast.learners.world.lookahead`), and actors
-start at its scores, or at the expected saving of the next slot
-(`finecast.learners.algorithms.actors`): at a sane policy.
+With credit by block, every block has its own rewards, values and advantages. With credit by team,
+all share the sum over blocks, without rent, since the sum has the losses of all.
+
+Values are learned as a residual on those of the dynamic programme on expected tables
+(`finecast.learners.world.lookahead`). Actors start at its scores, or at the expected saving of the
+next slot (`finecast.learners.algorithms.actors`).
 """
 
 from __future__ import annotations

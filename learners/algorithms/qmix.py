@@ -2,29 +2,31 @@
 
     G_j(K) = base_j(K) + mix_z([1 in K] q_1, ..., [N in K] q_N)
 
-is what the time after a slot costs, per byte of block j, if the nodes K keep it: the table of the
-dynamic programme on expected delays (`finecast.learners.world.lookahead`; without it the expected
-delay of the next slot), plus what is learned. q_n < 0 if a copy at node n saves more than the table
-says; it is the value of "keep" in the network of node n. mix is the sum (VDN, Sunehag et al., AAMAS
-2018, arXiv 1706.05296) or monotonic with weights from the state (QMIX, Rashid et al., JMLR 21
-(2020), arXiv 2003.08839). With a payoff for every pair of nodes that keep the block,
+is what the time after a slot costs, per byte of block j, if the nodes K keep it. base_j is the
+table of the dynamic programme on expected delays (`finecast.learners.world.lookahead`), or without
+it the expected delay of the next slot. The mixed values are what is learned. q_n is the value of
+"keep" in the network of node n; it is negative if a copy at node n saves more than the table says.
 
-    q_n(K) = a_n + sum over m in K of b_nm,
+    VDN    mix is the sum (Sunehag et al., AAMAS 2018, arXiv 1706.05296)
+    QMIX   mix is monotonic, with weights from the state (Rashid et al., JMLR 21 (2020), arXiv
+           2003.08839)
+    DCG    mix is the sum, and every pair of nodes that keep the block has a payoff (W. Böhmer, V.
+           Kurin and S. Whiteson, Deep Coordination Graphs, ICML 2020, arXiv 1910.00091):
+           q_n(K) = a_n + sum over m in K of b_nm
 
-the inner product of what node n sees and what it sees of node m (DCG: W. Böhmer, V. Kurin and S.
-Whiteson, Deep Coordination Graphs, ICML 2020, arXiv 1910.00091): how copies stand in for one
-another. The slot delay is a sum over blocks, so the team's value is one too.
+b_nm is the inner product of what node n sees and what it sees of node m. It says how copies stand
+in for one another. The slot delay is a sum over blocks, so the team's value is one too.
 
-Backups are for all actions: the requests of the next slot say what every set K of the 2^N would
-have cost there, so all sets of a block learn from one played slot, whichever of them was played:
+Backups are for all actions. The requests of the next slot say what every set K of the 2^N would
+have cost there. So all sets of a block learn from one played slot, whichever of them was played:
 
     y_j(K) = min over l of [tau_l(K) + broadcast(Q_l(K)) + U(Q_l(K))]  if j is needed, else U(K)
     U(Q)   = min over K' within Q of [lambda . K' + gamma G'_j(K')]
 
-with lambda the storage prices of the programme as rent, and G' the target network. Only differences
-between the sets of a block are learned: what they share is chance. The policy pulls by the level
-that is best for the slot and U (without the lookahead there are no prices: for the slot alone), and
-keeps by G(K without n) - G(K with n), per byte, in turn.
+lambda are the storage prices of the programme, paid as rent, and G' is the target network. Only
+differences between the sets of a block are learned: what they share is chance. The policy pulls by
+the level that is best for the slot and U. (Without the lookahead there are no prices: by the level
+that is best for the slot alone.) It keeps by G(K without n) - G(K with n), per byte, in turn.
 """
 
 from __future__ import annotations

@@ -2,20 +2,21 @@
 
     G_j(K) = base_j(K) + mix_z(q_1(K), ..., q_N(K)),   q_n(K) = [n in K] (a_n + sum_{m in K} b_nm)
 
-a_n, the effect of keeping on the node's own, comes from the environment branch of an action
-semantics network; b_nm, its effect where node m keeps too, is the inner product of the environment
-embedding of n and the interaction embedding of m. One pass of the network thus gives all 2^N sets.
+a_n is the effect of keeping at node n alone. It comes from the environment branch of an action
+semantics network. b_nm is the effect where node m keeps too: the inner product of the environment
+embedding of n and the interaction embedding of m. So one pass of the network gives all 2^N sets.
 `base` are the expected delays of the next slot, or the costs of the dynamic programme on expected
-tables (`finecast.learners.world.lookahead`): where the actors start. What comes after is learned.
+tables (`finecast.learners.world.lookahead`). The actors start there too. The network learns what is
+missing.
 
-Its targets are backups on the requests of the next slot, the same for all sets K of a block, so
-that the chance of the requests cancels where sets are compared:
+The targets are backups on the requests of the next slot. They are the same for all sets K of a
+block, so the chance of the requests cancels where sets are compared:
 
     y_j(K) = min over l of [tau_l(K) + broadcast(Q_l(K)) + U(Q_l(K))]  if j is needed, else U(K)
     U(Q)   = min over K' within Q of [lambda . K' + gamma G'_j(K')]
 
-lambda, the price of storage, is what one more kept byte displaces: without it every copy would
-seem worth keeping. All costs are per byte, in units of the mean time from the cloud.
+lambda, the price of storage, is what one more kept byte displaces. Without it every copy would seem
+worth keeping. All costs are per byte, in units of the mean time from the cloud.
 """
 
 from __future__ import annotations

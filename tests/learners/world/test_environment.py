@@ -15,6 +15,7 @@ from finecast.learners.world.baselines import Replacement, Rolling, Static
 from finecast.learners.world.draws import episodes_of, surrogate_episodes
 from finecast.learners.world.environment import (
     Rollout,
+    View,
     allowed_sources,
     deliver,
     keep_by_score,
@@ -269,6 +270,21 @@ def test_delays_stay_above_the_certified_bound() -> None:
     """Whatever the nodes do."""
     for policy in (Dice(0), Rolling(), Static(), Replacement()):
         assert bool((roll(episodes(), policy).total >= episodes().bound).all())
+
+
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_a_stage_begins_once(in_turn: bool) -> None:
+    """Before the first decision of every stage, however many turns and rounds it has."""
+    stages = []
+
+    class Noting(Rolling):
+        def begin(self, view: View) -> None:
+            assert view.decided == 0
+            stages.append((view.slot.t, view.keeping))
+
+    roll(episodes(), Noting(), in_turn=in_turn, rounds=2 if in_turn else 1)
+    slots = range(episodes().slots)
+    assert stages == [(t, keeping) for t in slots for keeping in (False, True)]
 
 
 def test_node_sets_pack_and_unpack() -> None:

@@ -104,10 +104,9 @@ def _deliver_slot(
     blocks = np.zeros((count, instance.blocks), dtype=bool)
     blocks[message_of.ravel(), row_block] = True
     beam = rates.beam[part, rates.best[part, sender]]
-    error = instance.normalised_error[slot]
     sinr = worst_case_sinr(
         instance.normalised_channel[slot],
-        error if robust else np.zeros_like(error),
+        instance.error_of(slot, robust),
         beam,
         np.eye(count, dtype=bool),
     )

@@ -44,40 +44,36 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
         return prepared, 0.0  # a comparison of beamforming methods must not be helped out
     instance = prepared.instance
     rates = list(prepared.rates)
-    changed = False
-    for t, (plan, slot) in enumerate(zip(prepared.plans, rates, strict=True)):
-        part, sender = sent_messages(instance, placement, plan, t)
-        if not len(part):
+    for t, (plan, slot) in enumerate(zip(prepared.plans, prepared.rates, strict=True)):
+        message, sender = sent_messages(instance, placement, plan, t)
+        if not len(message):
             continue
+
+        # Which solved node set each message goes out from.
         if instance.nodes > FULL_TABLES:
-            slot = _with_senders(slot, part, sender)
-            solved = (slot.node_sets[part] == sender[:, None]).argmax(axis=1)
+            slot = _with_senders(slot, message, sender)
+            node_set = (slot.node_sets[message] == sender[:, None]).argmax(axis=1)
         else:
-            solved = slot.best[part, sender]
-        loose = slot.snr[part, solved] < (1 - TIGHT) * slot.snr_bound[part, solved]
-        pairs = np.unique(np.stack([part[loose], solved[loose]]), axis=1)
-        if not pairs.shape[1]:
+            node_set = slot.best[message, sender]
+
+        # Those whose beams are not yet at their bound, once each.
+        loose = slot.snr[message, node_set] < (1 - TIGHT) * slot.snr_bound[message, node_set]
+        message, node_set = np.unique(np.stack([message[loose], node_set[loose]]), axis=1)
+        if not len(message):
             continue
-        p, f = pairs
-        error = instance.normalised_error[t]
-        count = len(p)
-        found = solve_messages(
+        channel, error = instance.normalised_channel[t], instance.error_of(t, prepared.robust)
+        beams = solve_messages(
             KERNEL,
-            np.broadcast_to(
-                instance.normalised_channel[t], (count, *instance.normalised_channel[t].shape)
-            ),
-            np.broadcast_to(
-                error if prepared.robust else np.zeros_like(error), (count, *error.shape)
-            ),
+            np.broadcast_to(channel, (len(message), *channel.shape)),
+            np.broadcast_to(error, (len(message), *error.shape)),
             instance.network.power,
-            node_mask=members(slot.node_sets[p, f], instance.nodes),
-            user_mask=slot.users[p],
+            node_mask=members(slot.node_sets[message, node_set], instance.nodes),
+            user_mask=slot.users[message],
             starts=STARTS,
             seed=seed + 1,
         )
-        rates[t] = improved(instance, slot, p, f, found)
-        changed = True
-    if not changed:
+        rates[t] = improved(instance, slot, message, node_set, beams)
+    if all(new is old for new, old in zip(rates, prepared.rates, strict=True)):
         return prepared, 0.0
     better = with_problems(replace(prepared, rates=tuple(rates)))
     old_delay = placement_delay(prepared.achieved, placement)
@@ -85,13 +81,14 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
     return better, (old_delay - new_delay) / old_delay if old_delay else 0.0
 
 
-def _with_senders(slot: SlotRates, part: IntArray, sender: IntArray) -> SlotRates:
+def _with_senders(slot: SlotRates, message: IntArray, sender: IntArray) -> SlotRates:
     """Return the rates with the node sets that send among those to solve."""
-    new = np.flatnonzero(~(slot.node_sets[part] == sender[:, None]).any(axis=1))
-    entry = np.zeros(len(part), dtype=np.int64)
-    for group in np.unique(part[new]):
-        own = new[part[new] == group]
-        entry[own] = np.arange(len(own))
-    more = np.zeros((len(slot.users), int(entry[new].max(initial=-1)) + 1), dtype=np.int64)
-    more[part[new], entry[new]] = sender[new]
-    return with_node_sets(slot, more)
+    unsolved = np.flatnonzero(~(slot.node_sets[message] == sender[:, None]).any(axis=1))
+    column = np.zeros(len(message), dtype=np.int64)  # of a sender among the new ones of its message
+    for index in np.unique(message[unsolved]):
+        senders = unsolved[message[unsolved] == index]
+        column[senders] = np.arange(len(senders))
+    columns = int(column[unsolved].max(initial=-1)) + 1
+    node_sets = np.zeros((len(slot.users), columns), dtype=np.int64)
+    node_sets[message[unsolved], column[unsolved]] = sender[unsolved]
+    return with_node_sets(slot, node_sets)

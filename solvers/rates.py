@@ -25,6 +25,7 @@ from finecast.problem.sinr import rate
 from finecast.solvers.beamforming.by_name import Beams, check_name, solve_messages
 from finecast.solvers.node_set_tables import FULL_TABLES, Table, members, table_of
 from finecast.solvers.result import Callback, Progress
+from finecast.solvers.rounding import CLOSED_FORM_ALLOWANCE
 
 FULL_FAMILY_NODES = 6
 """Up to so many nodes every set of them is solved; beyond, a family of sets."""
@@ -34,9 +35,6 @@ NEIGHBOURS = 3
 
 GROUP_NODES = 5
 """Beyond 8 nodes every group has its own family: all subsets of so many nodes, and more."""
-
-CLOSED_FORM_ROUNDING = 1e-12
-"""Closed-form bounds on the SNR are raised by this share, for their few roundings."""
 
 CHUNK = 1024
 """Messages solved between two reports of progress."""
@@ -93,7 +91,7 @@ def node_sets_to_solve(
     users
         Per slot (G, K) bool, the user sets.
     robust
-        Plan for the error balls.
+        Plans are for the error balls.
     """
     if instance.nodes <= FULL_TABLES:
         return same_for_all(node_set_family(instance), users)
@@ -129,14 +127,13 @@ def group_family(reach: FloatArray, users: BoolArray) -> IntArray:
     nodes = reach.shape[1]
     share = reach / np.maximum(reach.sum(axis=1, keepdims=True), np.finfo(float).tiny)
     order = np.argsort(-(users @ share), axis=1, kind="stable")
-    bit = 1 << order  # (G, N) the nodes of each user set, the first first
+    bit = 1 << order  # (G, N) the nodes of each user set, those that matter most first
     everywhere = (1 << nodes) - 1
     subsets = bit[:, :GROUP_NODES] @ members(np.arange(1 << GROUP_NODES), GROUP_NODES).T
-    rest = bit[:, GROUP_NODES:].sum(axis=1, keepdims=True)
-    first = np.cumsum(bit, axis=1)[:, GROUP_NODES : nodes - 1]
-    return np.concatenate(
-        [subsets[:, 1:], subsets | rest, first, everywhere & ~bit[:, GROUP_NODES:]], axis=1
-    )
+    others = bit[:, GROUP_NODES:].sum(axis=1, keepdims=True)
+    leading = np.cumsum(bit, axis=1)[:, GROUP_NODES : nodes - 1]
+    all_but_one = everywhere & ~bit[:, GROUP_NODES:]
+    return np.concatenate([subsets[:, 1:], subsets | others, leading, all_but_one], axis=1)
 
 
 def node_set_family(instance: Instance) -> IntArray:
@@ -185,11 +182,11 @@ def rate_table(
     beamforming
         Name of the beamforming method; see `finecast.solvers.beamforming.by_name`.
     robust
-        Plan for the error balls; else as if the estimated channels were true.
+        Plans are for the error balls; otherwise as if the estimated channels were true.
     seed
         Seed of the beamforming method's random starts.
     callback
-        Told after every thousand messages.
+        Receives the progress after every thousand messages.
     cache
         Folder in which tables are kept, by a hash of everything they depend on; None for none.
 
@@ -280,20 +277,23 @@ def _solve_all(
     size = listening.sum(axis=1)
     padded = 2 ** np.ceil(np.log2(np.maximum(size, 1))).astype(np.int64)
     done, total = 0, sets * family
+    errors = instance.normalised_error
+    if not robust:
+        errors = np.zeros_like(errors)
     for width in np.unique(padded):
         rows = np.flatnonzero(padded == width)
         # Indices of the listening users first; the rest of the row is masked out.
         order = np.argsort(~listening[rows], axis=1, kind="stable")[:, :width]
         heard = np.take_along_axis(listening[rows], order, axis=1)
         channel = instance.normalised_channel[slot[rows, None], order]
-        error = instance.normalised_error[slot[rows, None], order]
+        error = errors[slot[rows, None], order]
         pairs = np.argwhere(np.ones((len(rows), family), dtype=bool))
         for begin in range(0, len(pairs), CHUNK):
             r, f = pairs[begin : begin + CHUNK].T
             solved = solve_messages(
                 beamforming,
                 channel[r],
-                error[r] if robust else np.zeros_like(error[r]),
+                error[r],
                 instance.network.power,
                 node_mask=members(node_sets[rows[r], f], instance.nodes),
                 user_mask=heard[r],
@@ -354,7 +354,7 @@ def _closed(
     def bounded(group: IntArray, sets: IntArray) -> FloatArray:
         around = (sets[:, None] & ~node_sets[group]) == 0
         solved = np.where(around, bound[group], np.inf).min(axis=1, initial=np.inf)
-        alone = (members(sets, nodes) @ reach.T) ** 2 * (1.0 + CLOSED_FORM_ROUNDING)
+        alone = (members(sets, nodes) @ reach.T) ** 2 * (1.0 + CLOSED_FORM_ALLOWANCE)
         slowest = np.where(users[group], alone, np.inf).min(axis=1, initial=np.inf)
         return bits(np.where(sets == 0, 0.0, np.minimum(solved, slowest)))
 

@@ -58,8 +58,8 @@ class Messages:
         def seconds(group: IntArray, sets: IntArray) -> FloatArray:
             entry, message = np.nonzero(self.of_group[group])
             with np.errstate(divide="ignore"):
-                each = 8.0 / rate[message, sets[entry] & self.allowed[message]]
-            return np.bincount(entry, weights=each, minlength=len(group)).astype(np.float64)
+                time = 8.0 / rate[message, sets[entry] & self.allowed[message]]
+            return np.bincount(entry, weights=time, minlength=len(group)).astype(np.float64)
 
         table = OnDemand(len(self.of_group), seconds)
         if isinstance(rate, OnDemand):

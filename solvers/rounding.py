@@ -8,6 +8,9 @@ ROUNDOFF = 2.0**-53
 EPSILON = 2.0**-52
 """Distance from 1 to the next float64."""
 
+CLOSED_FORM_ALLOWANCE = 1e-12
+"""Closed-form bounds on the SNR are raised by this share, for their few roundings."""
+
 SUM_ALLOWANCE = 1e-12
 """Certified bounds on delays are lowered by this share: sums of at most 1e5 positive terms, each
 with a few roundings, err by less."""

@@ -10,7 +10,7 @@ from draws import BANDWIDTH_HZ
 
 from finecast.solvers.beamforming.by_name import solve_messages
 from finecast.solvers.deadline import Deadline
-from finecast.solvers.spatial.modes import least_time
+from finecast.solvers.spatial.modes import Effort, least_time
 from finecast.solvers.spatial.multigroup import (
     MultiGroup,
     ScaledModes,
@@ -46,7 +46,7 @@ def wmmse_alone(problem: MultiGroup, bits: np.ndarray, seed: int) -> float:
     """Return the time of the same column generation with modes by WMMSE alone."""
     return least_time(
         problem, bits, BANDWIDTH_HZ, beams_alone(problem),
-        deadline=Deadline.after(PEER_TIME_S), seed=seed, steps=0, wmmse=WMMSE_ALONE,
+        deadline=Deadline.after(PEER_TIME_S), seed=seed, effort=Effort(steps=0, wmmse=WMMSE_ALONE),
     ).total  # fmt: skip
 
 

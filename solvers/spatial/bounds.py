@@ -1,9 +1,9 @@
 """Certified lower bounds on the time on the air of the slots of an instance, spatial delivery.
 
 The bounds and their certificates are in `finecast.solvers.spatial.certificate`, the proofs in
-docs/methods.md, "Spatial bounds". Nothing depends on the placement, nor on how blocks are grouped
-into messages: a user's needs count every block of its model once, and the condition of a
-message for fewer users or from fewer nodes follows from that of a user group that contains them.
+docs/methods.md, "Spatial bounds". Nothing depends on the placement or on how blocks are grouped
+into messages. A user's needs count every block of its model once. The condition of a message for
+fewer users or from fewer nodes follows from that of a user group that contains them.
 """
 
 from __future__ import annotations
@@ -22,34 +22,19 @@ from finecast.solvers.rounding import EPSILON
 from finecast.solvers.spatial.certificate import Downlink, time_bound, user_bound
 from finecast.solvers.spatial.dual_search import ACTIVE, search
 
-STEPS = (20, 200)
-"""Fewest and most Adam steps; 60 end within a few per cent of the best point, 200 per mille."""
+FEWEST_STEPS = 20
+"""Adam steps of a search, at least."""
+
+MOST_STEPS = 200
+"""Adam steps of a search, at most. 60 end within a few per cent of the best point, 200 within a few
+per mille."""
 
 WORK = 2e8
-"""Messages looked at times dimension^3 times steps that a search may cost, else it gets fewer."""
-
+"""Messages looked at times dimension^3 times steps that a search may cost; it gets fewer steps
+where it would cost more."""
 
 BRANCHING = 1e7
-"""Messages looked at times dimension^2 times steps for boxes of modes, all slots together."""
-
-
-def slot_bound(
-    instance: Instance, slot: int, *, robust: bool = True, steps: int | None = None
-) -> float:
-    """Return s: a certified lower bound on the time on the air of one slot, whatever is decided.
-
-    Parameters
-    ----------
-    instance, robust, steps
-        As in `slot_bounds`.
-    slot
-        t.
-    """
-    plan = messages(instance, slot, frozenset())
-    cap = instance.network.max_spectral_efficiency * np.log(2.0)
-    return float(
-        broadcast_bounds([_of_slot(instance, slot, plan, robust)], cap=cap, steps=steps)[0]
-    )
+"""Messages looked at times dimension^2 times steps that boxes may cost, all slots together."""
 
 
 def slot_bounds(
@@ -62,9 +47,9 @@ def slot_bounds(
 ) -> FloatArray:
     """Return (T,) s: certified lower bounds on the time on the air of every slot.
 
-    Without `plans` they hold for any placement, messages, beams and modes that the judge accepts,
-    also for sequential delivery; with plans, for messages to these listeners from nodes that are
-    allowed. Infinite where a user is beyond reach.
+    Without `plans` the bounds hold for any placement, messages, beams and modes that the judge
+    accepts, and for sequential delivery too. With plans they hold for messages to these listeners
+    from nodes that are allowed. A bound is infinite where a user is beyond reach.
 
     Parameters
     ----------
@@ -75,10 +60,19 @@ def slot_bounds(
     robust
         Rates hold over the error balls; otherwise for the estimates only.
     steps
-        Adam steps in search of dual points of a single box; by default what is done in seconds,
+        Adam steps in search of dual points of a single box. By default as many as take seconds,
         and then the modes are divided into boxes.
     deadline
-        When to stop; what was found by then is still certified, which takes a little longer.
+        When to stop the search. What it found by then is still certified.
+
+    Examples
+    --------
+    >>> import finecast
+    >>> from finecast.solvers.spatial.bounds import slot_bounds
+    >>> instance = finecast.read_scenario("tiny").generate(seed=1)
+    >>> bounds, result = slot_bounds(instance), finecast.solve(instance, "greedy")
+    >>> print(f"{bounds.sum():.4f} s on the air at least, delay {result.delay:.4f} s")
+    0.1101 s on the air at least, delay 0.1377 s
     """
     if plans is None:
         plans = [messages(instance, t, frozenset()) for t in range(instance.slots)]
@@ -119,17 +113,29 @@ def broadcast_bounds(
         Highest rate of one message, nat/(s Hz).
     steps, deadline
         As in `slot_bounds`.
+
+    Examples
+    --------
+    Three users in orthogonal directions of one node share its power: log(1 + 30/3) each.
+
+    >>> import numpy as np
+    >>> from finecast.solvers.spatial.bounds import broadcast_bounds, downlink
+    >>> channel, error = np.sqrt(30.0) * np.eye(3)[:, None], np.zeros((3, 1))
+    >>> case = downlink(channel, error, [1.0], np.eye(3, dtype=bool), [2.0, 2.0, 2.0])
+    >>> print(f"{broadcast_bounds([case])[0]:.3f} s, optimum {2 / np.log(11):.3f} s")
+    0.834 s, optimum 0.834 s
     """
     bounds = np.array([user_bound(d, cap) for d in downlinks])
     # One user alone is exact; a user that no node reaches makes the bound infinite.
     looser = [t for t, d in enumerate(downlinks) if len(d.nats) > 1 and np.isfinite(bounds[t])]
     pruned = [without_dominated(downlinks[t]) for t in looser]
     branching = BRANCHING if steps is None else 0.0
+    # Large problems get fewer steps, so that the search takes seconds.
     if steps is None:
         work = sum(
             min(len(d.listeners), ACTIVE) * min(len(d.nats), d.channel[0].size) ** 3 for d in pruned
         )
-        steps = int(np.clip(WORK / max(work, 1), *STEPS))
+        steps = int(np.clip(WORK / max(work, 1), FEWEST_STEPS, MOST_STEPS))
     points = search(pruned, steps, branching, deadline)
     for t, d, point in zip(looser, pruned, points, strict=True):
         bounds[t] = max(bounds[t], time_bound(d, point))
@@ -144,7 +150,7 @@ def downlink(
     nats: ArrayLike,
     senders: ArrayLike | None = None,
 ) -> Downlink:
-    """Return what the users must receive, without users and messages that need nothing.
+    """Return what the users must receive; users and messages that need nothing are left out.
 
     Parameters
     ----------
@@ -161,6 +167,17 @@ def downlink(
     ------
     ValueError
         Names the argument that is wrong.
+
+    Examples
+    --------
+    Users 0 and 1 get a message of 2 nat/Hz together, user 1 another one of 3. User 2 gets nothing.
+
+    >>> import numpy as np
+    >>> from finecast.solvers.spatial.bounds import downlink
+    >>> listeners = [[True, True, False], [False, True, False]]
+    >>> case = downlink(np.ones((3, 1, 2)), np.zeros((3, 1)), [4.0], listeners, [2.0, 3.0])
+    >>> print(case.nats, case.channel[:, 0, 0].real)
+    [2. 5.] [2. 2.]
     """
     g = checked("channel", channel, "complex", np.shape(channel))
     if g.ndim != 3:
@@ -187,13 +204,20 @@ def downlink(
 def shrunken(channel: ComplexArray, error: FloatArray) -> ComplexArray:
     """Return (K, N, A) g_kn (1 - eps_kn / norm(g_kn))_+, the weakest channel in the error ball.
 
-    The ratio is within (A + 8) u of its exact value; the channel is shrunken by less than that,
-    so that the result is within the ball.
+    The ratio computed is within (A + 8) u of its exact value. The channel is shrunken by a little
+    less, so that the result is in the ball.
 
     Parameters
     ----------
     channel, error
         (K, N, A) and (K, N).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from finecast.solvers.spatial.bounds import shrunken
+    >>> print(shrunken(np.array([[[3.0, 4.0]]]), np.array([[1.0]])).round(9))
+    [[[2.4 3.2]]]
     """
     norm = np.linalg.norm(channel, axis=2)
     ratio = np.divide(error, norm, out=np.zeros_like(norm), where=norm > 0)
@@ -208,6 +232,15 @@ def without_dominated(d: Downlink) -> Downlink:
     ----------
     d
         Whose conditions they are; the dominated ones follow from the others.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from finecast.solvers.spatial.bounds import downlink, without_dominated
+    >>> listeners = [[True, True], [False, True]]
+    >>> case = downlink(np.ones((2, 1, 1)), np.zeros((2, 1)), [1.0], listeners, [1.0, 1.0])
+    >>> print(without_dominated(case).listeners)
+    [[ True  True]]
     """
     both: BoolArray = np.unique(np.hstack([d.listeners, d.senders]), axis=0)
     within = np.all(~both[:, None] | both, axis=2)

@@ -34,8 +34,8 @@ class SharedAir:
     solution
         The decisions; caches and sources as they were.
     seconds_per_bit
-        Per slot (I,), the price of a bit of each message of the *given* solution: the time on the
-        air that it costs when the air is shared. Without a search, its time alone.
+        Per slot (I,), the price of a bit of each message of the *given* solution. It is the time
+        that the bit costs when the air is shared; without a search, its time alone.
     termination
         `interrupted`, or `time_limit` if that stopped a slot, else `completed`.
     """
@@ -187,7 +187,7 @@ def _bundles(users: BoolArray, nodes: BoolArray) -> tuple[IntArray, BoolArray, B
 
 
 def _broadcast(modes: Modes, users: BoolArray, nodes: BoolArray, blocks: BoolArray) -> Broadcast:
-    """Return every bundle as one message, the modes in the order of their length."""
+    """Return every bundle as one message, the longest mode first."""
     mode, message = np.nonzero(modes.rate)
     return Broadcast(
         users=users,

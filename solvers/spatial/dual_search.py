@@ -7,12 +7,15 @@ boxes that decide the bound are split where that helps most, and Adam goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.spatial.certificate import Downlink, ModeDual, floors, strongest
@@ -276,7 +279,7 @@ def _improve(
         sharpness = stage.soft * (stage.sharp / stage.soft) ** (step / steps)
         soft_worst = _soft_largest(spent[:, None] + eigenvalues, boxes.slot, count, sharpness)
         optimiser.zero_grad()
-        (soft_worst.log() - gained).sum().backward()
+        torch.autograd.backward((soft_worst.log() - gained).sum())
         optimiser.step()
         # The bound does not change with the scale of w, nor of the prices before their softmax.
         with torch.no_grad():
@@ -462,35 +465,24 @@ def _spectra(slots: _Slots, boxes: _Boxes, conditions: _Conditions) -> Tensor:
 
 def _padded(downlinks: Sequence[Downlink]) -> _Slots:
     """Return the slots side by side."""
-    slots, users = len(downlinks), max(len(d.nats) for d in downlinks)
-    groups = max(len(d.listeners) for d in downlinks)
-    nodes, antennas = downlinks[0].channel.shape[1:]
+
+    def side_by_side(arrays: Iterable[NDArray[Any]], padding: float = 0.0) -> Tensor:
+        return pad_sequence([torch.tensor(a) for a in arrays], True, padding)
+
+    users = max(len(d.nats) for d in downlinks)
     noisy = any(bool(d.error.any()) for d in downlinks)
-    rows = np.zeros((slots, 2 if noisy else 1, users, nodes, antennas), dtype=np.complex128)
-    nats, ceiling, ratio = (np.zeros((slots, users)) for _ in range(3))
-    most = np.ones((slots, users))
-    error = np.zeros((slots, users, nodes))
-    listeners = np.zeros((slots, groups, users), dtype=bool)
-    senders = np.ones((slots, groups, nodes), dtype=bool)
-    for t, d in enumerate(downlinks):
-        there = len(d.nats)
-        rows[t, 0, :there] = d.weakest
-        if noisy:
-            rows[t, 1, :there] = d.channel
-        nats[t, :there] = d.nats
-        most[t, :there] = strongest(d.channel)
-        ceiling[t, :there], ratio[t, :there] = floors(d)
-        error[t, :there] = d.error**2
-        listeners[t, : len(d.listeners), :there] = d.listeners
-        senders[t, : len(d.listeners)] = d.senders
+    rows = [side_by_side(d.weakest for d in downlinks)]
+    if noisy:
+        rows.append(side_by_side(d.channel for d in downlinks))
+    listeners = (np.pad(d.listeners, ((0, 0), (0, users - len(d.nats)))) for d in downlinks)
     return _Slots(
-        rows=torch.from_numpy(rows.reshape(slots, -1, nodes, antennas)),
-        nats=torch.from_numpy(nats),
-        most=torch.from_numpy(most),
-        ceiling=torch.from_numpy(ceiling),
-        ratio=torch.from_numpy(ratio),
-        error=torch.from_numpy(error),
-        listeners=torch.from_numpy(listeners),
-        senders=torch.from_numpy(senders),
+        rows=torch.cat(rows, dim=1),
+        nats=side_by_side(d.nats for d in downlinks),
+        most=side_by_side((strongest(d.channel) for d in downlinks), 1.0),
+        ceiling=side_by_side(floors(d)[0] for d in downlinks),
+        ratio=side_by_side(floors(d)[1] for d in downlinks),
+        error=side_by_side(d.error**2 for d in downlinks),
+        listeners=side_by_side(listeners),
+        senders=side_by_side((d.senders for d in downlinks), 1.0),
         noisy=noisy,
     )

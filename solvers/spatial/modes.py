@@ -2,11 +2,11 @@
 
     min sum_m d_m   subject to   sum_m d_m R_mi >= b_i for every message i,   d >= 0,
 
-over all modes m, a mode being beams of all messages within the power limits and R_mi the guaranteed
-rates (docs/formulation.md section 7). Column generation: the modes of one message each, which are
-sequential delivery, come first; HiGHS solves the programme over the modes known so far; its prices
-pi_i (s/bit) ask for a mode with sum_i pi_i R_i > 1, which would shorten it; and so on until the
-search finds none.
+over all modes m. A mode is beams of all messages within the power limits, R_mi are the guaranteed
+rates (docs/formulation.md section 7). Column generation starts from the modes of one message each,
+which are sequential delivery. HiGHS solves the programme over the modes known so far. A mode with
+sum_i pi_i R_i > 1 at its prices pi_i (s/bit) would shorten it. Such modes are searched for and
+added until none is found.
 """
 
 from __future__ import annotations
@@ -26,20 +26,36 @@ from finecast.solvers.result import Termination
 from finecast.solvers.spatial.multigroup import MultiGroup, guaranteed_rates
 from finecast.solvers.spatial.pricing import WMMSE_STEPS, price_modes
 
-ROUNDS = 40
-"""Rounds of pricing, at most."""
+FRESH = 6
+"""Random starts of a round of pricing."""
 
-FRESH, WARM = 6, 6
-"""Random starts and modes in use that a round starts from."""
+WARM = 6
+"""Modes in use that a round starts from besides, at most."""
 
 STALL = 24
 """Modes in use that a round starts from, at most, when the round before brought nothing."""
 
-STEPS = 50
-"""Steps of Adam in a round; twice as many at a stall and in the final polish."""
-
 IMPROVES = 1e-3
 """A mode enters if it is worth more than 1 by this."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much the search for modes does.
+
+    Parameters
+    ----------
+    rounds
+        Rounds of pricing, at most; with 0 the messages go one after another.
+    steps
+        Steps of Adam in a round, twice as many when it stalls. With 0, WMMSE searches alone.
+    wmmse
+        Steps of WMMSE in a round.
+    """
+
+    rounds: int = 40
+    steps: int = 50
+    wmmse: int = WMMSE_STEPS
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +99,7 @@ def least_time(
     alone: ComplexArray,
     *,
     deadline: Deadline = NEVER,
-    rounds: int = ROUNDS,
-    steps: int = STEPS,
-    wmmse: int = WMMSE_STEPS,
+    effort: Effort = Effort(),
     seed: int = 0,
     callback: Callable[[float], None] | None = None,
 ) -> Modes:
@@ -103,20 +117,35 @@ def least_time(
         (G, N, A) a beam for each message alone on the air.
     deadline
         When to stop. If it is over from the start, the messages go one after another.
-    rounds
-        Rounds of pricing, at most; with 0 the messages go one after another.
-    steps, wmmse
-        Steps of Adam and of WMMSE in a round; with no step of Adam, WMMSE searches alone.
+    effort
+        What a round does, and how many there are at most.
     seed
         Seed of the random starts.
     callback
-        Told the duration after every round.
+        It is called with the duration, s, after every round.
 
     Raises
     ------
     ValueError
         A message cannot be sent at all by its beam, or carries no bits.
+
+    Examples
+    --------
+    Two nodes of 1 W have a user each, and neither reaches the other's. Alone on the air, each
+    message takes a second. Both fit in the same second.
+
+    >>> import numpy as np
+    >>> from finecast.solvers.spatial.modes import least_time
+    >>> from finecast.solvers.spatial.multigroup import MultiGroup
+    >>> own = np.eye(2, dtype=bool)
+    >>> channel = np.diag([3.0, 4.0])[:, :, None].astype(complex)
+    >>> problem = MultiGroup(channel, np.zeros((2, 2)), np.ones(2), users=own, nodes=own)
+    >>> bits, alone = 1e6 * np.log2([10.0, 17.0]), np.eye(2)[:, :, None]
+    >>> modes = least_time(problem, bits, 1e6, alone)
+    >>> print(f"{modes.sequential:.3f} s one after another, {modes.total:.3f} s on shared air")
+    2.000 s one after another, 1.000 s on shared air
     """
+    # The modes of one message each come first. They are sequential delivery.
     count = len(problem.users)
     per_second = bandwidth / np.log(2.0)  # nats to bit/s
     beam = np.zeros((count, count, *alone.shape[1:]), dtype=np.complex128)
@@ -127,43 +156,46 @@ def least_time(
             raise ValueError(
                 f"message {i}: {bits[i]:.6g} bits at {rate[i, i]:.6g} bit/s, both must be > 0"
             )
-    solo = bits / rate.diagonal()
-    sequential = float(solo.sum())
+    sequential = float((bits / rate.diagonal()).sum())
     pool = _Pool(beam, rate, bits / sequential)
     generator = torch.Generator().manual_seed(seed)
 
-    def search(warm: int, fresh: int, steps: int, wmmse: int) -> bool:
-        found, nats = price_modes(
+    def search(warm: int, steps: int, wmmse: int) -> bool:
+        """Add modes that shorten the programme; return whether there are any."""
+        beam, nats = price_modes(
             problem,
             pool.price * per_second,
             pool.beam[pool.most_used(warm)],
-            fresh=fresh,
+            fresh=FRESH,
             steps=steps,
             wmmse=wmmse,
             generator=generator,
         )
-        found_rate = nats * per_second
-        good = found_rate @ pool.price > 1.0 + IMPROVES
+        rate = nats * per_second
+        good = rate @ pool.price > 1.0 + IMPROVES
         if good.any():
-            pool.add(found[good], found_rate[good])
+            pool.add(beam[good], rate[good])
         if callback is not None:
             callback(pool.value * sequential)
         return bool(good.any())
 
+    # A round that brings nothing is repeated once, with more starts and steps.
     termination = Termination.COMPLETED if count == 1 else Termination.ITERATION_LIMIT
+    steps, wmmse = effort.steps, effort.wmmse
     try:
         with one_thread():
-            for _ in range(rounds if count > 1 else 0):
+            for _ in range(effort.rounds if count > 1 else 0):
                 if deadline.over():
                     termination = Termination.TIME_LIMIT
                     break
-                if search(WARM, FRESH, steps, wmmse):
+                if search(WARM, steps, wmmse):
                     continue
-                if not search(STALL, FRESH, 2 * steps, 0 if steps else 2 * wmmse):
+                if not search(STALL, 2 * steps, 0 if steps else 2 * wmmse):
                     termination = Termination.COMPLETED
                     break
     except KeyboardInterrupt:
         termination = Termination.INTERRUPTED
+    # A vertex of the programme has no more modes in use than messages.
     used = pool.most_used(count)
     duration, rate = pool.duration[used] * sequential, pool.rate[used]
     duration *= max(1.0, float((bits / (duration @ rate)).max()))  # what the simplex left short
@@ -178,7 +210,9 @@ def least_time(
 
 
 class _Pool:
-    """The modes known so far and the programme over them, in units that make every number about 1.
+    """The modes known so far and the programme over them.
+
+    Its units make every number about 1.
 
     Parameters
     ----------
@@ -217,7 +251,7 @@ class _Pool:
         self.value = float(self.duration.sum())
 
     def most_used(self, count: int) -> IntArray:
-        """Return the modes that last longest, those not in use left out."""
+        """Return the modes in use that last longest, at most so many."""
         order = np.argsort(-self.duration, kind="stable")
         used: IntArray = order[self.duration[order] > 0][:count]
         return used

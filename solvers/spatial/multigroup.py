@@ -21,6 +21,7 @@ from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
 from finecast.problem.sinr import worst_case_sinr
 
 TINY = 1e-30
+"""Least power that is divided by, no unit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ class MultiGroup:
     nodes
         (G, N) bool, who may send it.
     cap
-        Largest rate of a message, nats; may be infinite.
+        Largest rate of a message, nats; infinite for none.
     """
 
     channel: ComplexArray
@@ -133,7 +134,7 @@ def full_power(beam: Tensor) -> Tensor:
 
 
 def square(beam: Tensor) -> Tensor:
-    """Return |beam|^2 without the square root that `abs` takes."""
+    """Return |beam|^2; unlike `abs`, this takes no square root."""
     return beam.real.square() + beam.imag.square()
 
 

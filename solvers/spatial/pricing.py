@@ -1,8 +1,8 @@
 """Pricing of modes: beams of several messages on the air at once, many starts in one batch.
 
-The price of a mode is sum_i pi_i min(cap, min_{k in U_i} R_ik), the rates being those of
-`finecast.solvers.spatial.multigroup`. A few WMMSE steps (`group_wmmse`) sort out which messages
-share the air; projected Adam (`group_ascent`) finishes. The search is in complex64; its beams are
+The price of a mode is sum_i pi_i min(cap, min_{k in U_i} R_ik), with the rates of
+`finecast.solvers.spatial.multigroup`. A few WMMSE steps (`pricing_wmmse`) sort out which messages
+share the air. Projected Adam (`pricing_ascent`) finishes. The search is in complex64. Its beams are
 judged in complex128.
 """
 
@@ -28,6 +28,7 @@ from finecast.solvers.spatial.pricing_starts import (
 from finecast.solvers.spatial.pricing_wmmse import wmmse_steps
 
 WMMSE_STEPS = 12
+"""Steps of WMMSE from every start."""
 
 AUDIBLE = 1e-3
 """A message slower than this share of the fastest is taken off the air of its mode."""
@@ -52,7 +53,8 @@ def price_modes(
     price
         (G,) pi, worth of a nat of each message, >= 0.
     warm
-        (S, G, N, A) beams to start from besides, square root of watt; silent messages come back.
+        (S, G, N, A) beams to start from besides, square root of watt. Some of their silent messages
+        are put on the air again.
     fresh
         Number of random starts.
     steps
@@ -77,9 +79,10 @@ def price_modes(
     beam = torch.cat(starts)
     beam = wmmse_steps(scaled, full_power(beam), wmmse)
     beam = ascend(scaled, full_power(beam), steps)
-    found = beam.to(torch.complex128).numpy() * np.sqrt(problem.power)[:, None]
-    found = within_power(found, problem.power)
-    rate = guaranteed_rates(problem, found)
+    # In double precision from here on, so that power limits and rates hold.
+    in_watt = beam.to(torch.complex128).numpy() * np.sqrt(problem.power)[:, None]
+    in_watt = within_power(in_watt, problem.power)
+    rate = guaranteed_rates(problem, in_watt)
     quiet = rate < AUDIBLE * rate.max(axis=1, keepdims=True)
-    found[quiet] = 0.0
-    return found, guaranteed_rates(problem, found)
+    in_watt[quiet] = 0.0
+    return in_watt, guaranteed_rates(problem, in_watt)

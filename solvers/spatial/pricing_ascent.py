@@ -1,7 +1,7 @@
 """Projected Adam on the price of modes, many at once, with the gradient by hand.
 
-The price sum_i pi_i min_k R_ik (rates as in `finecast.solvers.spatial.multigroup`) is smoothed
-by a soft minimum over the users of a message, whose sharpness grows.
+The price is sum_i pi_i min_k R_ik, with the rates of `finecast.solvers.spatial.multigroup`. A soft
+minimum over the users of a message smooths it. Its sharpness grows.
 """
 
 from __future__ import annotations
@@ -11,14 +11,23 @@ from torch import Tensor
 
 from finecast.solvers.spatial.multigroup import TINY, ScaledModes, full_power, square
 
-SHARPNESS = (6.0, 40.0)
-"""First and last sharpness of the soft minimum over a message's users, 1/nat."""
+FIRST_SHARPNESS = 6.0
+"""Sharpness of the soft minimum over a message's users at the first step, 1/nat."""
 
-STEP = (0.1, 0.01)
-"""First and last step of Adam, in units of the root mean square entry of the beams."""
+LAST_SHARPNESS = 40.0
+"""The same at the last step, 1/nat; geometric between."""
 
-MOMENTS = (0.8, 0.9)
-"""Memory of Adam's first and second moment."""
+FIRST_STEP = 0.1
+"""First step of Adam, in units of the root mean square entry of the beams."""
+
+LAST_STEP = 0.01
+"""Last step of Adam, in the same unit; geometric between."""
+
+MEAN_MEMORY = 0.8
+"""Memory of Adam's mean of the gradients, per step."""
+
+SQUARE_MEMORY = 0.9
+"""Memory of Adam's mean of the squared gradients, per step."""
 
 
 def listened(scaled: ScaledModes, beam: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -82,18 +91,16 @@ def value_and_gradient(
 def ascend(scaled: ScaledModes, beam: Tensor, steps: int) -> Tensor:
     """Return the best iterates of projected Adam from beams (S, G, N, A) at full power.
 
-    The part of the gradient along a node's own beams would be undone by the rescaling to full
-    power; it is taken out before the moments, which it would only disturb.
+    The rescaling to full power would undo the part of the gradient along a node's own beams. This
+    part is taken out before the moments, which it would only disturb.
     """
-    sharp, sharp_end = SHARPNESS
-    step, step_end = STEP
-    slow, slower = MOMENTS
     entries = beam.shape[1] * beam.shape[3]
-    first, second = torch.zeros_like(beam), torch.zeros_like(beam.real)
+    mean, mean_square = torch.zeros_like(beam), torch.zeros_like(beam.real)
     best, best_value = beam, torch.full((len(beam),), -torch.inf)
     for t in range(steps + 1):
         done = t / max(steps, 1)
-        value, gradient = value_and_gradient(scaled, beam, sharp * (sharp_end / sharp) ** done)
+        sharpness = FIRST_SHARPNESS * (LAST_SHARPNESS / FIRST_SHARPNESS) ** done
+        value, gradient = value_and_gradient(scaled, beam, sharpness)
         better = value > best_value
         best = torch.where(better[:, None, None, None], beam, best)
         best_value = torch.where(better, value, best_value)
@@ -101,10 +108,10 @@ def ascend(scaled: ScaledModes, beam: Tensor, steps: int) -> Tensor:
             break
         radial = beam.real * gradient.real + beam.imag * gradient.imag
         gradient = gradient - radial.sum((1, 3), keepdim=True) * beam
-        first = slow * first + (1 - slow) * gradient
-        second = slower * second + (1 - slower) * square(gradient)
-        scale = (second / (1 - slower ** (t + 1))).sqrt() + 1e-12
-        move = first / (1 - slow ** (t + 1)) / scale
-        size = step * (step_end / step) ** done / entries**0.5
+        mean = MEAN_MEMORY * mean + (1 - MEAN_MEMORY) * gradient
+        mean_square = SQUARE_MEMORY * mean_square + (1 - SQUARE_MEMORY) * square(gradient)
+        scale = (mean_square / (1 - SQUARE_MEMORY ** (t + 1))).sqrt() + 1e-12
+        move = mean / (1 - MEAN_MEMORY ** (t + 1)) / scale
+        size = FIRST_STEP * (LAST_STEP / FIRST_STEP) ** done / entries**0.5
         beam = full_power(beam + size * move)
     return best

@@ -9,13 +9,18 @@ from torch import Tensor
 from finecast.problem.arrays import ComplexArray, FloatArray
 from finecast.solvers.spatial.multigroup import TINY, ScaledModes, by_nodes
 
-REVIVED = (0.1, 0.2)
-"""Amplitude at which a silent message of a warm start comes back, share of a full beam."""
+LEAST_REVIVED = 0.1
+"""Least amplitude at which a silent message of a warm start comes back, share of a full beam."""
 
-SUBSET = (0.1, 0.8)
-"""Share of the messages that a random start, unless it is one in three, has on the air; in warm
-starts a random share of the silent messages comes back. With few senders a message, the search
-seldom finds by itself which messages can share the air."""
+MOST_REVIVED = 0.2
+"""Largest such amplitude."""
+
+LEAST_SUBSET = 0.1
+"""Least share of the messages that a random start has on the air, unless it has all. With few
+senders a message, the search seldom finds by itself which messages can share the air."""
+
+MOST_SUBSET = 0.8
+"""Largest such share."""
 
 
 def regularised_zero_forcing(channel: Tensor, users: Tensor, nodes: Tensor) -> Tensor:
@@ -33,8 +38,8 @@ def regularised_zero_forcing(channel: Tensor, users: Tensor, nodes: Tensor) -> T
     for member, messages in by_nodes(nodes):
         rows = channel[:, member].reshape(count, -1)
         gram = rows @ rows.conj().T + count / stations * torch.eye(count)
-        found = torch.linalg.solve(gram, rows).unflatten(1, (-1, antennas))
-        beam[messages[:, None], :, member] = found.transpose(0, 1)
+        forced = torch.linalg.solve(gram, rows).unflatten(1, (-1, antennas))
+        beam[messages[:, None], :, member] = forced.transpose(0, 1)
     return beam
 
 
@@ -46,7 +51,6 @@ def fresh_starts(
     One in three has all messages on the air, the others a random subset.
     """
     messages = len(scaled.users)
-    low, high = SUBSET
     matched = scaled.channel * scaled.nodes[:, None, :, None]  # (G, K, N, A)
     beams = []
     for s in range(count):
@@ -54,7 +58,7 @@ def fresh_starts(
         phase = torch.rand(scaled.users.shape, generator=generator) * (2 * torch.pi)
         beam = combined(scaled, towards, phase)
         if s % 3:
-            share = low + (high - low) * torch.rand((), generator=generator)
+            share = _between(LEAST_SUBSET, MOST_SUBSET, generator)
             on_air = torch.rand(messages, generator=generator) < share
             on_air[torch.randint(messages, (), generator=generator)] = True
             beam = beam * on_air[:, None, None]
@@ -82,15 +86,21 @@ def revived(
     power: FloatArray,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return warm starts in the scaled unit, some silent messages at a part of a full beam."""
+    """Return the warm starts in the scaled unit, a random share of their silent messages revived.
+
+    A revived message gets a part of a full beam.
+    """
     amplitude = np.sqrt(np.where(power > 0, power, np.inf))
     beam = torch.from_numpy((warm / amplitude[:, None]).astype(np.complex64))
-    low, high = REVIVED
-    again = []
+    revival = []
     for _ in range(len(beam)):
         phase = torch.rand(scaled.users.shape, generator=generator) * (2 * torch.pi)
-        part = low + (high - low) * torch.rand((), generator=generator)
+        part = _between(LEAST_REVIVED, MOST_REVIVED, generator)
         back = torch.rand(len(phase), generator=generator) < torch.rand((), generator=generator)
-        again.append(part * combined(scaled, zero_forcing, phase) * back[:, None, None])
+        revival.append(part * combined(scaled, zero_forcing, phase) * back[:, None, None])
     silent = beam.abs().sum((2, 3), keepdim=True) == 0
-    return torch.where(silent, torch.stack(again), beam)
+    return torch.where(silent, torch.stack(revival), beam)
+
+
+def _between(low: float, high: float, generator: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand((), generator=generator)

@@ -1,9 +1,9 @@
 """Placement at the prices of shared air.
 
 On shared air a message costs less time than alone. The least-time programme prices its bits at
-pi_i <= 1 / R_i s/bit, so that its user group pays the share rho = pi_i R_i of its time alone. For
-placement every group's broadcast times go down to its share, under whichever nodes cooperate
-(fast air makes migrations dear).
+pi_i <= 1 / R_i s/bit, so that its user group pays the share rho = pi_i R_i of its time alone. The
+placement problem gets this share of the group's broadcast times, whichever nodes cooperate. With
+broadcasts that short, migrations are dear.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from finecast.solvers.prepared import Prepared
 from finecast.solvers.result import Replan
 
 LEAST_SHARE = 0.02
-"""A message that another lets through for free has the price 0; more of it would cost something."""
+"""Least share rho. A message that another one lets through for free has the price 0, but more of it
+would cost something."""
 
 
 def replanner(
@@ -31,14 +32,15 @@ def replanner(
     place: Callable[[PlacementProblem, Placement, float | None], Placement],
     method: str,
 ) -> Replan:
-    """Return what places again at the prices of shared air; see `finecast.solvers.result.Replan`.
+    """Return a function that places again at the prices of shared air.
 
     Parameters
     ----------
     prepared
         Instance and rates.
     place
-        From a placement problem, a placement to start from and a time limit to a placement.
+        It takes a placement problem, a placement to start from and a time limit (s), and returns a
+        placement.
     method
         Name to leave in the solution.
     """

@@ -17,7 +17,7 @@ from finecast.solvers.deadline import Deadline
 from finecast.solvers.result import Termination
 from finecast.solvers.solve import solve
 from finecast.solvers.spatial.delivery import share_the_air
-from finecast.solvers.spatial.modes import Modes, least_time
+from finecast.solvers.spatial.modes import Effort, Modes, least_time
 from finecast.solvers.spatial.multigroup import MultiGroup, guaranteed_rates
 from finecast.solvers.spatial.pipeline import pipelined_broadcast
 from finecast.solvers.spatial.replan import alone_price
@@ -89,7 +89,7 @@ def test_faster_than_in_turn(error):
     assert len(modes.duration) <= len(bits)  # a vertex of the programme
 
 
-@pytest.mark.parametrize("limits", [{"rounds": 0}, {"deadline": Deadline.after(0)}])
+@pytest.mark.parametrize("limits", [{"effort": Effort(rounds=0)}, {"deadline": Deadline.after(0)}])
 def test_one_message_modes_are_sequential_delivery(limits):
     """With the one-message modes alone the programme is sequential delivery, price by price."""
     problem, bits, alone = drawn([[1, 1, 0], [0, 1, 1], [1, 0, 0]])
@@ -104,7 +104,7 @@ def test_one_user_wants_everything():
     """Messages for the same single user cannot share the air at a gain: the time of all bits at
     its best rate, as any scheme (the capacity of one user with all nodes)."""
     problem, bits, alone = drawn(np.ones((3, 1)))
-    modes = least_time(problem, bits, BANDWIDTH, alone, rounds=3)
+    modes = least_time(problem, bits, BANDWIDTH, alone, effort=Effort(rounds=3))
     check(problem, bits, modes)
     assert modes.total == pytest.approx(modes.sequential, rel=1e-6)
 
@@ -131,7 +131,7 @@ def test_one_message():
 def test_edge_cases(groups, options):
     """Feasible and no slower, whatever the shape of the messages."""
     problem, bits, alone = drawn(groups, **options)
-    modes = least_time(problem, bits, BANDWIDTH, alone, rounds=4)
+    modes = least_time(problem, bits, BANDWIDTH, alone, effort=Effort(rounds=4))
     check(problem, bits, modes)
 
 
@@ -158,7 +158,8 @@ def test_deterministic_for_a_seed():
     """The same seed gives the same modes to the last bit."""
     problem, bits, alone = drawn(np.eye(3))
     first, second = (
-        least_time(problem, bits, BANDWIDTH, alone, rounds=3, seed=7) for _ in range(2)
+        least_time(problem, bits, BANDWIDTH, alone, effort=Effort(rounds=3), seed=7)
+        for _ in range(2)
     )
     assert np.array_equal(first.beam, second.beam)
     assert np.array_equal(first.duration, second.duration)

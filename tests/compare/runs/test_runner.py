@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+from interrupts import interruptible
 from repository import ROOT
 
 from finecast.compare.runs import runner
@@ -313,7 +314,7 @@ def test_stopped_half_way_and_started_again(
     suite, folder, whole = suite_file(tmp_path, probe, 12, 0.3), tmp_path / "r", tmp_path / "w"
     started = subprocess.Popen(
         command(folder, suite, "--workers", "2"), start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible,
     )  # fmt: skip
     wait_for(folder, 4)
     os.killpg(started.pid, how)

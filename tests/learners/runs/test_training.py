@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupts import interruptible
 from repository import ROOT, TINY_SLOTS
 
 from finecast.learners.algorithms import maasn
@@ -204,7 +205,9 @@ def test_interrupted_from_the_command_line(tmp_path):
         command += ["--set", setting]
     command += ["--steps", "100000", "-o", str(tmp_path / "run")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+    )
     try:
         while not states(tmp_path / "run") and running.poll() is None:
             time.sleep(0.05)

@@ -96,12 +96,12 @@ def dual_point(problem: PlacementProblem, classes: Classes, prices: Prices) -> P
         raise ValueError("prices.migration_share: every share must be within [0, 1]")
     if (share is None) != (problem.schedule == "sequential"):
         raise ValueError(f"prices.migration_share: does not fit the {problem.schedule} schedule")
-    of = np.arange(len(classes.size))
-    values = cost_to_go(classes, of, prices.storage[:, :, None], prices.weights)
-    paths = cheapest_paths(classes, of, values, prices.weights)
+    class_of = np.arange(len(classes.size))
+    values = cost_to_go(classes, class_of, prices.storage[:, :, None], prices.weights)
+    paths = cheapest_paths(classes, class_of, values, prices.weights)
     value = values.value
     gain = float(classes.size @ value)
     rent = float((prices.storage * problem.storage).sum())
-    roundings = problem.slots * (2 * problem.nodes + 4) + len(of) + 4
+    roundings = problem.slots * (2 * problem.nodes + 4) + len(class_of) + 4
     allowance = 2.0 * roundings * np.finfo(float).eps * (gain + rent)
     return PricePoint(prices, max(0.0, gain - rent - allowance), paths, value)

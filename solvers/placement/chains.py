@@ -54,11 +54,11 @@ class Chains:
     sender: IntArray
     time: FloatArray
 
-    def levels(self, cached: IntArray, of: IntArray) -> tuple[IntArray, FloatArray]:
+    def levels(self, cached: IntArray, class_of: IntArray) -> tuple[IntArray, FloatArray]:
         """Return the senders and times (..., B, U + 1) of cached sets (..., B) of classes (B,)."""
         if self.sender.ndim == 2:
             return self.sender[cached], self.time[cached]
-        return self.sender[cached, :, of], self.time[cached, :, of]
+        return self.sender[cached, :, class_of], self.time[cached, :, class_of]
 
 
 def chains(link: FloatArray) -> Chains:
@@ -113,9 +113,11 @@ def nested(cached: IntArray, reach: FloatArray) -> tuple[IntArray, FloatArray]:
     """
     units = reach.shape[-1]
     member = members(cached, units)
+    # tau: the times of the units that lack the block, in order; those out of reach repeat the last.
     missing = np.where(member, np.inf, reach)
     slowest = np.where(np.isfinite(missing), missing, 0.0).max(axis=-1, keepdims=True)
     time = np.minimum(np.sort(missing, axis=-1), slowest)
+    # Q: X and all units that have it by then.
     joins = (missing[..., None, :] <= time[..., None]) & ~member[..., None, :]
     sender = cached[..., None] | joins @ (1 << np.arange(units))
     return (
@@ -141,7 +143,7 @@ def reach_times(link: FloatArray, held: BoolArray) -> FloatArray:
 
 
 def source_times(link: FloatArray, member: BoolArray) -> FloatArray:
-    """Seconds per byte from every possible source to every node.
+    """Return the seconds per byte from every possible source to every node.
 
     Parameters
     ----------
@@ -190,34 +192,46 @@ class Classes:
     broadcast: FloatArray
     unit: BoolArray | None = None
 
-    def holds(self, of: IntArray, cached: IntArray) -> IntArray:
+    def holds(self, class_of: IntArray, cached: IntArray) -> IntArray:
         """Return (T, N, B) zeros and ones: the nodes of the sets of units (T, B), classes (B,)."""
         bits = (cached[:, None] >> np.arange(self.chains.member.shape[1])[:, None]) & 1
         if self.unit is None:
             return bits
-        held: IntArray = np.matmul(bits.transpose(2, 0, 1), self.unit[of].astype(np.int64))
+        held: IntArray = np.matmul(bits.transpose(2, 0, 1), self.unit[class_of].astype(np.int64))
         return held.transpose(1, 2, 0)
 
-    def node_sets(self, of: IntArray, cached: IntArray) -> IntArray:
+    def node_sets(self, class_of: IntArray, cached: IntArray) -> IntArray:
         """Return the sets of nodes (T, B) of sets of units (T, B), classes (B,), as bit masks."""
         if self.unit is None:
             return cached
-        held = self.holds(of, cached)
+        held = self.holds(class_of, cached)
         masks: IntArray = (held << np.arange(held.shape[1])[:, None]).sum(axis=1)
         return masks
 
-    def unit_sets(self, of: IntArray, cached: IntArray) -> IntArray:
+    def unit_sets(self, class_of: IntArray, cached: IntArray) -> IntArray:
         """Return the sets of units (T, B) that lie within sets of nodes (T, B), classes (B,)."""
         if self.unit is None:
             return cached
-        mask = self.unit[of] @ (1 << np.arange(self.unit.shape[2]))  # (B, U)
+        mask = self.unit[class_of] @ (1 << np.arange(self.unit.shape[2]))  # (B, U)
         whole = (mask & ~cached[..., None]) == 0
         masks: IntArray = whole @ (1 << np.arange(mask.shape[1]))
         return masks
 
 
 def grouped(problem: PlacementProblem) -> tuple[IntArray, FloatArray, BoolArray, IntArray]:
-    """Return the classes: of every block (J,), bytes (C,), fits (N, C), user groups (T, C)."""
+    """Group the blocks into classes, which have the same user groups and fit into the same nodes.
+
+    Returns
+    -------
+    of_block
+        (J,) class of every block.
+    size
+        (C,) byte, total size of the class.
+    fits
+        (N, C) a block of the class is no larger than the storage of the node.
+    group
+        (T, C) user groups.
+    """
     slots = problem.slots
     fits = problem.block_size <= problem.storage[:, None]
     alike = np.concatenate([problem.group, fits])
@@ -262,7 +276,7 @@ def broadcast_times(problem: PlacementProblem, group: IntArray, sets: IntArray) 
 
 
 def placement_of_paths(problem: PlacementProblem, cached: IntArray, sender: IntArray) -> Placement:
-    """Turn the node sets of every block into caches and sources.
+    """Return the caches and sources of the node sets of every block.
 
     Parameters
     ----------
@@ -283,5 +297,5 @@ def placement_of_paths(problem: PlacementProblem, cached: IntArray, sender: IntA
 def paths_of_placement(
     problem: PlacementProblem, placement: Placement
 ) -> tuple[IntArray, IntArray]:
-    """Node sets X and Q of every block in every slot, as bit masks, (T, J) each."""
+    """Return the node sets X and Q of every block in every slot, as bit masks, (T, J) each."""
     return node_sets(placement.cache), node_sets(placement.cache | (placement.source >= 0))

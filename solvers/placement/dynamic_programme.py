@@ -108,7 +108,7 @@ def weighted(weight: float, seconds: FloatArray) -> FloatArray:
 
 
 def set_prices(price: FloatArray) -> FloatArray:
-    """Price of every set of units.
+    """Return the price of every set of units.
 
     Parameters
     ----------
@@ -128,12 +128,12 @@ def set_prices(price: FloatArray) -> FloatArray:
     return total
 
 
-def unit_prices(classes: Classes, of: IntArray, price: FloatArray) -> FloatArray:
-    """Price of every unit: the sum over its nodes, infinite where the class does not fit.
+def unit_prices(classes: Classes, class_of: IntArray, price: FloatArray) -> FloatArray:
+    """Return the price of every unit: the sum over its nodes; infinite where a class does not fit.
 
     Parameters
     ----------
-    classes, of, price
+    classes, class_of, price
         As given to `cost_to_go`.
 
     Returns
@@ -141,18 +141,18 @@ def unit_prices(classes: Classes, of: IntArray, price: FloatArray) -> FloatArray
     FloatArray
         (T, U, B).
     """
-    price = np.where(classes.fits[:, of], price, np.inf)
+    price = np.where(classes.fits[:, class_of], price, np.inf)
     if classes.unit is None:
         return price
-    unit = classes.unit[of].transpose(2, 1, 0)  # (N, U, B)
+    unit = classes.unit[class_of].transpose(2, 1, 0)  # (N, U, B)
     total = np.zeros((len(price), *unit.shape[1:]))
-    for n, of_node in enumerate(unit):
-        total += np.where(of_node, price[:, n, None, :], 0.0)
+    for n, holds_node in enumerate(unit):
+        total += np.where(holds_node, price[:, n, None, :], 0.0)
     return total
 
 
 def subset_minimum(values: FloatArray) -> FloatArray:
-    """Minimum over all subsets, for every set: (2^U, B) to (2^U, B)."""
+    """Return the minimum over all subsets of every set, (2^U, B) from (2^U, B)."""
     result = values.copy()
     sets, columns = values.shape
     half = 1
@@ -165,7 +165,7 @@ def subset_minimum(values: FloatArray) -> FloatArray:
 
 def cost_to_go(
     classes: Classes,
-    of: IntArray,
+    class_of: IntArray,
     price: FloatArray,
     weights: Weights,
     others: FloatArray | None = None,
@@ -176,7 +176,7 @@ def cost_to_go(
     ----------
     classes
         The tables.
-    of
+    class_of
         (B,) class of every column.
     price
         (T, N, B) or (T, N, 1) prices of a byte, at least 0, infinite where it does not fit.
@@ -187,38 +187,46 @@ def cost_to_go(
     """
     chains = classes.chains
     slots, sets, _ = classes.broadcast.shape
-    batch = len(of)
-    priced = set_prices(unit_prices(classes, of, price))
-    every = batch == classes.broadcast.shape[2] and bool((of == np.arange(batch)).all())
+    batch = len(class_of)
+    priced = set_prices(unit_prices(classes, class_of, price))
     cached = np.empty((slots, sets, batch))
     kept = np.zeros((slots, sets, batch))
+    every_class = batch == classes.broadcast.shape[2] and bool((class_of == np.arange(batch)).all())
+
+    # Rows in the order of the sizes of the sets: the sets that have a level l come first.
     senders, times = chains.sender[chains.order], chains.time[chains.order]
-    shared = senders.ndim == 2
+    shared = senders.ndim == 2  # all classes have the same sets and times
     if not shared:
-        senders, times = senders[..., of], times[..., of]
-    candidate = np.empty((sets, batch))
+        senders, times = senders[..., class_of], times[..., class_of]
+    buffer = np.empty((sets, batch))
     for t in range(slots - 1, -1, -1):
         if t < slots - 1:
             kept[t] = subset_minimum(cached[t + 1])
-        needed = np.flatnonzero(classes.needed[t, of])
+
+        # Only the needed columns choose what to send. Copies are spared where all are needed.
+        needed = np.flatnonzero(classes.needed[t, class_of])
         whole = len(needed) == batch
         broadcast = classes.broadcast[t]
-        if not (every and whole):
-            broadcast = broadcast[:, of[needed]]
+        if not (every_class and whole):
+            broadcast = broadcast[:, class_of[needed]]
         after = kept[t] if whole else kept[t][:, needed]
+
+        # Level 0, Q = X: nothing migrates.
         if others is None:
             after = weighted(weights.broadcast[t], broadcast) + after
             best = after[chains.order]
         else:
             moved, sent = others[:, t, needed]
-            idle = np.maximum(moved, sent)
-            sends = sent + broadcast - idle
-            moves = moved - idle
+            longer = np.maximum(moved, sent)
+            sends = sent + broadcast - longer
+            moves = moved - longer
             best = np.maximum(moves, sends)[chains.order] + after[chains.order]
+
+        # The other levels, each for the sets that have it.
         for level in range(1, len(chains.count)):
             count = chains.count[level]
             if shared:
-                row = candidate[:count, : len(needed)] if whole else np.empty((count, len(needed)))
+                row = buffer[:count, : len(needed)] if whole else np.empty((count, len(needed)))
                 sender, tau = senders[:count, level], times[:count, level, None]
                 np.take(after, sender, axis=0, out=row, mode="clip")
                 sent_by = None if others is None else sends[sender]
@@ -231,6 +239,8 @@ def cost_to_go(
             else:
                 row += np.maximum(moves + tau, sent_by)
             np.minimum(best[:count], row, out=best[:count])
+
+        # Back to rows by X; a column that is not needed keeps what it has.
         if whole:
             np.take(best, chains.position, axis=0, out=cached[t], mode="clip")
         else:
@@ -242,7 +252,7 @@ def cost_to_go(
 
 def cheapest_paths(
     classes: Classes,
-    of: IntArray,
+    class_of: IntArray,
     values: CostToGo,
     weights: Weights,
     others: FloatArray | None = None,
@@ -251,7 +261,7 @@ def cheapest_paths(
 
     Parameters
     ----------
-    classes, of, weights, others
+    classes, class_of, weights, others
         As given to `cost_to_go`.
     values
         What it returned.
@@ -267,10 +277,10 @@ def cheapest_paths(
     for t in range(slots):
         cached[t] = held
         sender[t] = held
-        needed = np.flatnonzero(classes.needed[t, of])
-        x, c = held[needed], of[needed]
-        choices, times = chains.levels(x, c)
-        sends = classes.broadcast[t][choices, c[:, None]]
+        # The level that attains W_t(X), by the same sums as in `cost_to_go`.
+        needed = np.flatnonzero(classes.needed[t, class_of])
+        choices, times = chains.levels(held[needed], class_of[needed])
+        sends = classes.broadcast[t][choices, class_of[needed, None]]
         if others is None:
             total = weights.migration[t] * times + weighted(weights.broadcast[t], sends)
         else:
@@ -282,6 +292,7 @@ def cheapest_paths(
         sender[t, needed] = choices[row, pick]
         migration[t, needed] = times[row, pick]
         broadcast[t, needed] = sends[row, pick]
+        # What the next slot keeps of it.
         held = _smallest(sender[t], values.kept[t], column)
     return Paths(cached, sender, migration, broadcast)
 

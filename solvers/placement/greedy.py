@@ -68,9 +68,11 @@ def greedy_sets(total: Table, size: IntArray, storage: IntArray) -> IntArray:
     free = storage.copy()
 
     def saving(n: IntArray, j: IntArray | int) -> FloatArray:
+        """Return the seconds per byte that a copy of block j at node n saves."""
         return np.asarray(total[j, cached[j]] - total[j, cached[j] | 1 << n])
 
     saved = saving(np.arange(nodes)[:, None], np.arange(blocks))
+    # A heap entry claims a saving, which may have fallen since.
     heap = [(-float(saved[n, j]), n, j) for n in range(nodes) for j in range(blocks)]
     heapq.heapify(heap)
     while heap:
@@ -85,8 +87,8 @@ def greedy_sets(total: Table, size: IntArray, storage: IntArray) -> IntArray:
             free[n] -= size[j]
             # A copy elsewhere can become worth more: it can now be fetched from here.
             saved[:, j] = saving(np.arange(nodes), j)
-            for other in np.flatnonzero(~members(cached[j], nodes)).tolist():
-                heapq.heappush(heap, (-float(saved[other, j]), other, j))
+            for empty in np.flatnonzero(~members(cached[j], nodes)).tolist():
+                heapq.heappush(heap, (-float(saved[empty, j]), empty, j))
     return cached
 
 
@@ -100,13 +102,14 @@ def total_cost(problem: PlacementProblem) -> Table:
     """
 
     of_block = grouped(problem)[0]
-    one = np.unique(of_block, return_index=True)[1]  # a block of every class
+    example = np.unique(of_block, return_index=True)[1]  # a block of every class
 
     def cost(kind: IntArray, cached: IntArray) -> FloatArray:
-        seconds = [best_levels(problem, t, one[kind], cached)[0] for t in range(problem.slots)]
+        block = example[kind]
+        seconds = [best_levels(problem, t, block, cached)[0] for t in range(problem.slots)]
         return np.asarray(np.sum(seconds, axis=0))
 
-    table = table_of(len(one), problem.nodes, cost)
+    table = table_of(len(example), problem.nodes, cost)
     if isinstance(table, OnDemand):
         return OnDemand(problem.blocks, lambda block, cached: table[of_block[block], cached])
     return table[of_block]

@@ -60,11 +60,13 @@ def restricted_classes(problem: PlacementProblem, units: int = UNITS) -> Classes
     if problem.nodes <= units:
         return classes(problem)
     order = nodes_by_importance(problem)
-    unit = np.zeros((len(order), units, problem.nodes), dtype=bool)
     singles = max(units - REST_UNITS, 0)
-    rest = np.arange(problem.nodes - singles) * (units - singles) // (problem.nodes - singles)
-    rank = np.concatenate([np.arange(singles), singles + rest])
-    unit[np.arange(len(order))[:, None], rank, order] = True
+    shared = problem.nodes - singles  # nodes that share the remaining units
+    unit_of_rank = np.concatenate([
+        np.arange(singles), singles + np.arange(shared) * (units - singles) // shared
+    ])  # fmt: skip
+    unit = np.zeros((len(order), units, problem.nodes), dtype=bool)
+    unit[np.arange(len(order))[:, None], unit_of_rank, order] = True
     return classes_of_units(problem, unit)
 
 
@@ -98,12 +100,11 @@ def nodes_by_importance(problem: PlacementProblem) -> IntArray:
     """
     _, _, _, group = grouped(problem)
     everywhere = (1 << problem.nodes) - 1
-    bit = 1 << np.arange(problem.nodes)
-    sets = np.concatenate([[everywhere], everywhere & ~bit, bit])[:, None]
-    seconds = broadcast_times(problem, group, sets)
-    loss = seconds[:, 1 : problem.nodes + 1] - seconds[:, :1]
+    bit = 1 << np.arange(problem.nodes)[:, None]
+    least = broadcast_times(problem, group, np.array([[everywhere]]))
+    loss = broadcast_times(problem, group, everywhere & ~bit) - least  # (T, N, C)
     with np.errstate(divide="ignore"):
-        alone = np.where(group[:, None] >= 0, 1.0 / seconds[:, problem.nodes + 1 :], 0.0)
+        alone = np.where(group[:, None] >= 0, 1.0 / broadcast_times(problem, group, bit), 0.0)
     importance = np.lexsort((-alone.sum(axis=0), -loss.sum(axis=0)), axis=0)
     return np.ascontiguousarray(importance.T)
 
@@ -122,8 +123,10 @@ def classes_of_units(problem: PlacementProblem, unit: BoolArray) -> Classes:
     count, units, _ = unit.shape
     sets = np.arange(1 << units)
     member = members(sets, units)
+    # Nodes that hold the block, (2^U, C, N): those of the units in the set, and those in no unit.
     held = np.asarray(~unit.any(axis=1) | (member[:, None, :, None] & unit).any(axis=2))
-    reach = reach_times(problem.link, held)  # (2^U, C, N), as `held`
+    # A unit has the block when its last node does.
+    reach = reach_times(problem.link, held)
     slowest = np.stack([
         np.where(unit[:, u], reach, -np.inf).max(axis=2) for u in range(units)
     ], axis=2)  # fmt: skip

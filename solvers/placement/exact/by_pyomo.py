@@ -21,6 +21,9 @@ from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.result import BoundKind, TracePoint
 from finecast.solvers.rounding import SUM_ALLOWANCE
 
+LEAST_SHARE = 1e-6
+"""Values of the relaxation below this count as zero: the tolerances of HiGHS."""
+
 
 def place_by_milp(
     problem: PlacementProblem,
@@ -47,7 +50,7 @@ def place_by_milp(
     ValueError
         Where `start` is not feasible, or `gap` is negative.
     """
-    return _solve(_decisions, problem, deadline, gap, seed, start, callback)
+    return _solve(False, problem, deadline, gap, seed, start, callback)
 
 
 def place_by_lp(
@@ -75,11 +78,11 @@ def place_by_lp(
     ValueError
         As for `place_by_milp`.
     """
-    return _solve(_rounded, problem, deadline, gap, seed, start, callback)
+    return _solve(True, problem, deadline, gap, seed, start, callback)
 
 
 def _solve(
-    placement_of: Callable[[PlacementProblem, Any], Placement],
+    relaxed: bool,
     problem: PlacementProblem,
     deadline: Deadline,
     gap: float | None,
@@ -87,7 +90,7 @@ def _solve(
     start: Placement | None,
     callback: Callable[[TracePoint], None] | None,
 ) -> PlacementResult:
-    """Solve the model (relaxed when the solution is to be rounded) and judge what it says."""
+    """Solve the model, relaxed or not, and judge the placement that it gives."""
     simple = everywhere(problem)
     incumbent = Incumbent(
         problem, start or everything_from_the_cloud(problem), simple,
@@ -96,18 +99,17 @@ def _solve(
     if incumbent.finished:
         return incumbent.result()
     try:
-        _branch_and_bound(incumbent, placement_of, seed)
+        _branch_and_bound(incumbent, relaxed, seed)
     except KeyboardInterrupt:
         incumbent.interrupted = True
     by_milp = incumbent.lower_bound > simple
     return incumbent.result(None, BoundKind.MILP if by_milp else BoundKind.CERTIFIED)
 
 
-def _branch_and_bound(
-    incumbent: Incumbent, placement_of: Callable[[PlacementProblem, Any], Placement], seed: int
-) -> None:
-    """Let HiGHS solve the model; offer its placement and its bound to the incumbent."""
-    model = placement_model(incumbent.problem, relaxed=placement_of is _rounded)
+def _branch_and_bound(incumbent: Incumbent, relaxed: bool, seed: int) -> None:
+    """Let HiGHS solve the model; the incumbent is offered its placement and its bound."""
+    problem = incumbent.problem
+    model = placement_model(problem, relaxed=relaxed)
     limit = incumbent.deadline.limit()
     results = Highs().solve(
         model,
@@ -129,7 +131,7 @@ def _branch_and_bound(
         results.solution_loader.load_vars()
         # A solution within the tolerances of HiGHS may still break a rule.
         with suppress(ValueError):
-            incumbent.offer(placement_of(incumbent.problem, model))
+            incumbent.offer(_rounded(problem, model) if relaxed else _decisions(problem, model))
     bound = results.objective_bound
     if bound is not None and np.isfinite(bound):
         incumbent.raise_bound(bound)
@@ -137,9 +139,11 @@ def _branch_and_bound(
 
 def everywhere(problem: PlacementProblem) -> float:
     """Return the bound (s) that every node sends every needed block: sum_tj s_j broadcast[all]."""
-    t, j = np.nonzero(problem.group >= 0)
-    fastest = [problem.broadcast[a][problem.group[a, b], -1] for a, b in zip(t, j, strict=True)]
-    return float((problem.block_size[j] * np.array(fastest)).sum() * (1.0 - SUM_ALLOWANCE))
+    slot, block = np.nonzero(problem.group >= 0)
+    fastest = [
+        problem.broadcast[t][problem.group[t, j], -1] for t, j in zip(slot, block, strict=True)
+    ]
+    return float((problem.block_size[block] * np.array(fastest)).sum() * (1.0 - SUM_ALLOWANCE))
 
 
 def _cached(problem: PlacementProblem, model: Any) -> FloatArray:
@@ -161,10 +165,12 @@ def _decisions(problem: PlacementProblem, model: Any) -> Placement:
 def _rounded(problem: PlacementProblem, model: Any) -> Placement:
     """Round the fractional x, slot by slot; take the best migrations."""
     x = _cached(problem, model)
-    wanted = x > 1e-6
+    above_zero = x > LEAST_SHARE
     cache = np.zeros(x.shape, dtype=bool)
     for t in range(problem.slots):
         can_have = cache[t - 1] | (problem.group[t - 1] >= 0) if t else np.ones_like(cache[0])
-        cache[t] = keep_by_score(x[t], wanted[t] & can_have, problem.block_size, problem.storage)
+        cache[t] = keep_by_score(
+            x[t], above_zero[t] & can_have, problem.block_size, problem.storage
+        )
     cached = node_sets(cache)
     return placement_of_paths(problem, cached, best_senders(classes(problem), cached))

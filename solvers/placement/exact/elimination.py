@@ -53,38 +53,43 @@ def excess(classes: Classes, point: PricePoint) -> list[Useful]:
     """
     chains, prices, weights = classes.chains, point.prices, point.prices.weights
     count = len(classes.size)
-    of = np.arange(count)
-    back = cost_to_go(classes, of, prices.storage[:, :, None], weights)
-    slots, sets, _ = back.cached.shape
+    every = np.arange(count)
+    onward = cost_to_go(classes, every, prices.storage[:, :, None], weights)
+    slots, sets, _ = onward.cached.shape
     nodes = len(chains.count) - 1
-    fitting = np.where(classes.fits, prices.storage[:, :, None], np.inf)
-    rent = set_prices(fitting)
+    rent = set_prices(np.where(classes.fits, prices.storage[:, :, None], np.inf))
     state = np.full((slots, sets, count), np.inf)
     arc = np.full((slots, sets, nodes + 1, count), np.inf)
     drop = np.full((slots, sets, nodes, count), np.inf)
-    new = np.ones((sets, nodes + 1), dtype=bool)
-    new[:, 1:] = chains.sender[:, 1:] != chains.sender[:, :-1]
-    before = np.zeros((sets, count))
+    # Levels beyond the last of a set repeat it.
+    exists = np.ones((sets, nodes + 1), dtype=bool)
+    exists[:, 1:] = chains.sender[:, 1:] != chains.sender[:, :-1]
+
+    kept = np.zeros((sets, count))  # cheapest way to keep each set from the slot before
     for t in range(slots):
-        reached = before + rent[t]
+        # Cached: the way here, and the way on.
+        cached = kept + rent[t]
         with np.errstate(invalid="ignore"):
-            state[t] = np.where(np.isinf(reached), np.inf, before + back.cached[t])
+            state[t] = np.where(np.isinf(cached), np.inf, kept + onward.cached[t])
+
+        # Sent: the way here, the level, and the way on from its senders.
         needed = classes.needed[t]
         sends = weighted(weights.broadcast[t], classes.broadcast[t])[chains.sender]
         cost = weights.migration[t] * chains.time[:, :, None] + sends
-        forward = np.where(new[:, :, None], reached[:, None] + cost, np.inf)
-        arc[t] = np.where(needed, forward + back.kept[t][chains.sender], np.inf)
-        after = np.full((sets, count), np.inf)
-        np.minimum.at(after, chains.sender, forward)
-        after = np.where(needed, after, reached)
-        for n in range(nodes):  # minimum over supersets
-            halves = after.reshape(-1, 2, 1 << n, count)
-            np.minimum(halves[:, 0], halves[:, 1], out=halves[:, 0])
+        sent = np.where(exists[:, :, None], cached[:, None] + cost, np.inf)
+        arc[t] = np.where(needed, sent + onward.kept[t][chains.sender], np.inf)
+
+        # Kept: the cheapest way to any larger set, from which nodes drop one after another.
+        kept = np.full((sets, count), np.inf)
+        np.minimum.at(kept, chains.sender, sent)
+        kept = np.where(needed, kept, cached)
+        for n in range(nodes):
+            without, with_node = kept.reshape(-1, 2, 1 << n, count).swapaxes(0, 1)
+            np.minimum(without, with_node, out=without)
         for n in range(nodes):
             held = np.flatnonzero(chains.member[:, n])
-            drop[t, held, n] = after[held] + back.kept[t][held & ~(1 << n)]
-        before = after
-    value = back.value
+            drop[t, held, n] = kept[held] + onward.kept[t][held & ~(1 << n)]
+    value = onward.value
     return [
         Useful(state[..., c] - value[c], arc[..., c] - value[c], drop[..., c] - value[c])
         for c in range(count)

@@ -73,6 +73,7 @@ def placement_model(problem: PlacementProblem, *, relaxed: bool = False) -> Any:
     }
     choice = pyo.UnitInterval if relaxed else pyo.Binary
 
+    # Indices.
     model = pyo.ConcreteModel(name="placement")
     model.T = pyo.RangeSet(0, problem.slots - 1)
     model.N = pyo.RangeSet(0, problem.nodes - 1)
@@ -81,6 +82,7 @@ def placement_model(problem: PlacementProblem, *, relaxed: bool = False) -> Any:
     model.links = pyo.Set(dimen=2, initialize=links)
     model.sets = pyo.Set(dimen=3, initialize=[(t, j, q) for t, j in needed for q in senders[t, j]])
 
+    # Choices, and the times that they take.
     model.x = pyo.Var(model.T, model.N, model.J, domain=choice)
     model.receive = pyo.Var(model.needed, model.links, domain=choice)
     model.send = pyo.Var(model.sets, domain=choice)
@@ -95,6 +97,7 @@ def placement_model(problem: PlacementProblem, *, relaxed: bool = False) -> Any:
     def received(t: int, n: int, j: int) -> Any:
         return sum(model.receive[t, j, m, n] for m in into[n]) if (t, j) in model.needed else 0
 
+    # Rules, as at the head of this file.
     model.storage = pyo.Constraint(
         model.T, model.N,  # in shares of the storage: bytes would dwarf a solver's tolerances
         rule=lambda model, t, n: pyo.quicksum(
@@ -146,6 +149,7 @@ def _flow_shop(model: Any, problem: PlacementProblem, choice: Any) -> None:
     pairs = [(t, i, j) for t, i in together for u, j in together if u == t and i != j]
     horizon = placement_delay(problem, everything_from_the_cloud(problem)) * (1 + 1e-9)
 
+    # Order and ends of the migrations and broadcasts of every slot.
     model.pairs = pyo.Set(dimen=3, initialize=pairs)
     model.delay = pyo.Var(model.T, domain=pyo.NonNegativeReals)
     model.end_migration = pyo.Var(model.needed, domain=pyo.NonNegativeReals)
@@ -156,6 +160,7 @@ def _flow_shop(model: Any, problem: PlacementProblem, choice: Any) -> None:
         """Whether i goes after j."""
         return 1 - model.before[t, i, j] if i < j else model.before[t, j, i]
 
+    # One migration at a time, one broadcast at a time, in the same order.
     model.migration_in_turn = pyo.Constraint(
         model.pairs,
         rule=lambda model, t, i, j: (
@@ -170,6 +175,7 @@ def _flow_shop(model: Any, problem: PlacementProblem, choice: Any) -> None:
             >= model.end_broadcast[t, i] + model.d[t, j] - horizon * after(t, i, j)
         ),
     )
+    # A block migrates before it is broadcast, and the slot ends after the last broadcast.
     model.migrated = pyo.Constraint(
         model.needed, rule=lambda model, t, j: model.end_migration[t, j] >= model.tau[t, j]
     )
@@ -182,6 +188,7 @@ def _flow_shop(model: Any, problem: PlacementProblem, choice: Any) -> None:
     model.last = pyo.Constraint(
         model.needed, rule=lambda model, t, j: model.delay[t] >= model.end_broadcast[t, j]
     )
+    # Implied; they help the solver.
     model.all_migrations = pyo.Constraint(
         model.T,
         rule=lambda model, t: (

@@ -22,15 +22,23 @@ from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.lagrangian import place_by_prices
 from finecast.solvers.result import BoundKind, Termination, TracePoint
+from finecast.solvers.rounding import SUM_ALLOWANCE
 
 LAGRANGIAN_TIME_SHARE = 0.2
+"""Share of the time for the search before the MILP."""
+
 LAGRANGIAN_PATIENCE = 2
+"""Rounds without progress after which that search ends."""
+
+ROOM = 1e-9
+"""Relative, added to the room between delay and bound: rounding of the reduced costs."""
+
 PROOF_GAP = 1e-6
 """Relative gap of HiGHS at which a placement counts as proven optimal."""
 
 
 def best_senders(classes: Classes, cached: IntArray) -> IntArray:
-    """Cheapest sender sets (T, J) of the sequential schedule for given cached sets (T, J)."""
+    """Return the cheapest sender sets (T, J) of the sequential schedule for cached sets (T, J)."""
     chains = classes.chains
     sender = cached.copy()
     for t in range(len(cached)):
@@ -40,7 +48,7 @@ def best_senders(classes: Classes, cached: IntArray) -> IntArray:
             chains.time[cached[t, needed]]
             + classes.broadcast[t][choice, classes.of_block[needed][:, None]]
         )
-        if t + 1 < len(cached):
+        if t + 1 < len(cached):  # what is cached in the next slot must be held at the end of this
             later = cached[t + 1, needed][:, None]
             cost = np.where((choice & later) == later, cost, np.inf)
         sender[t, needed] = choice[np.arange(len(needed)), cost.argmin(axis=1)]
@@ -80,15 +88,18 @@ def place_by_state_flow(
         problem, warm.placement, warm.lower_bound,
         deadline=deadline, gap=gap, optimal_gap=PROOF_GAP, started=started,
     )  # fmt: skip
+    # The callback has seen the trace so far.
     incumbent.trace = list(warm.trace)
     incumbent.callback = callback
     incumbent.interrupted = warm.termination is Termination.INTERRUPTED
     if incumbent.finished or warm.prices is None:
         return incumbent.result(warm.prices)
+
+    # Leave out what no better placement can use, and prove the rest.
     classes = classes_of(problem)
     point = dual_point(problem, classes, warm.prices)
     unit = incumbent.delay
-    room = (incumbent.delay - point.bound) * (1 + 1e-9) + 1e-12 * unit
+    room = (incumbent.delay - point.bound) * (1 + ROOM) + SUM_ALLOWANCE * unit
     milp = model(problem, classes, excess(classes, point), room, unit)
     try:
         incumbent.raise_bound(_branch_and_bound(incumbent, classes, milp, seed))
@@ -110,10 +121,10 @@ def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed:
     highs.setOptionValue("time_limit", max(0.01, incumbent.deadline.left()))
     columns, rows = len(milp.cost), len(milp.lower)
     order = np.lexsort((milp.row, milp.column))
-    first = np.searchsorted(milp.column[order], np.arange(columns))
+    begin = np.searchsorted(milp.column[order], np.arange(columns))
     highs.passModel(
         columns, rows, len(order), 1, 1, 0.0, milp.cost, np.zeros(columns), milp.upper,
-        milp.lower, milp.above, first.astype(np.int32), milp.row[order].astype(np.int32),
+        milp.lower, milp.above, begin.astype(np.int32), milp.row[order].astype(np.int32),
         milp.value[order], milp.integral.astype(np.int32),
     )  # fmt: skip
 
@@ -142,11 +153,12 @@ def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed:
 
 
 def _offer(incumbent: Incumbent, classes: Classes, milp: Model, value: FloatArray) -> None:
+    """Offer the placement of a solution of the MILP, by the values (V,) of its variables."""
     problem = incumbent.problem
     cached = node_sets(value[milp.x] > 0.5)
     if problem.schedule == "sequential":
         sender = best_senders(classes, cached)
-    else:
+    else:  # which senders are best depends on the other blocks of the slot
         sender = cached.copy()
         used = value[milp.arc] > 0.5
         t, j, q = milp.arc_at[used].T

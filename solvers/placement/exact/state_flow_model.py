@@ -61,6 +61,86 @@ class Model:
     unit: float
 
 
+class _Builder:
+    """The MILP while it grows, row by row and column by column."""
+
+    def __init__(self) -> None:
+        self._rows = self._columns = 0
+        self._lower: list[FloatArray] = []
+        self._above: list[FloatArray] = []
+        self._cost: list[FloatArray] = []
+        self._upper: list[FloatArray] = []
+        self._integral: list[BoolArray] = []
+        self._entries: list[tuple[IntArray, IntArray, FloatArray]] = []
+
+    def rows(self, count: int, lower: float, above: float | FloatArray) -> IntArray:
+        """Add rows with these bounds; return their numbers."""
+        self._lower.append(np.full(count, lower))
+        self._above.append(np.full(count, above))
+        self._rows += count
+        return np.arange(self._rows - count, self._rows)
+
+    def columns(
+        self, count: int, cost: float | FloatArray = 0.0, upper: float = 1.0, integral: bool = False
+    ) -> IntArray:
+        """Add variables from 0 to `upper`; return their numbers."""
+        self._cost.append(np.full(count, cost))
+        self._upper.append(np.full(count, upper))
+        self._integral.append(np.full(count, integral))
+        self._columns += count
+        return np.arange(self._columns - count, self._columns)
+
+    def enter(self, row: IntArray, column: IntArray, value: float | FloatArray) -> None:
+        """Enter values into the matrix; the three arrays broadcast against each other."""
+        row, column, amount = np.broadcast_arrays(row, column, np.asarray(value, dtype=float))
+        self._entries.append((row.ravel(), column.ravel(), amount.ravel()))
+
+    def model(self, x: IntArray, arc: IntArray, arc_at: IntArray, unit: float) -> Model:
+        """Return the MILP, with where its decisions stand; see `Model`."""
+        row, column, value = (np.concatenate(part) for part in zip(*self._entries, strict=True))
+        return Model(
+            cost=np.concatenate(self._cost),
+            upper=np.concatenate(self._upper),
+            integral=np.concatenate(self._integral),
+            row=row.astype(np.int64),
+            column=column.astype(np.int64),
+            value=value,
+            lower=np.concatenate(self._lower),
+            above=np.concatenate(self._above),
+            x=x,
+            arc=arc,
+            arc_at=arc_at,
+            unit=unit,
+        )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What the flows of all blocks share.
+
+    Attributes
+    ----------
+    problem, classes
+        The problem and its tables.
+    storage
+        (T, N) rows of the storage.
+    sums
+        (2, T) rows of the migrations and the broadcasts; None if sequential.
+    x
+        (T, N, J) columns.
+    scale, unit
+        Bytes in which the storage counts, seconds in which the objective does.
+    """
+
+    problem: PlacementProblem
+    classes: Classes
+    storage: IntArray
+    sums: IntArray | None
+    x: IntArray
+    scale: float
+    unit: float
+
+
 def model(
     problem: PlacementProblem, classes: Classes, useful: list[Useful], room: float, unit: float
 ) -> Model:
@@ -78,107 +158,110 @@ def model(
         Seconds in which the objective counts.
     """
     slots, nodes, blocks = problem.slots, problem.nodes, problem.blocks
-    chains, sets = classes.chains, 1 << nodes
-    pipelined = problem.schedule == "pipelined"
     scale = float(problem.block_size.mean())
-    entries: list[tuple[IntArray, IntArray, FloatArray]] = []
-
-    def enter(row: IntArray, column: IntArray, value: float | FloatArray) -> None:
-        row, column, amount = np.broadcast_arrays(row, column, np.asarray(value, dtype=float))
-        entries.append((row.ravel(), column.ravel(), amount.ravel()))
-
-    # Rows: storage, then if pipelined the two sums of every slot, then the rows of each block.
-    storage = np.arange(slots * nodes).reshape(slots, nodes)
-    lower = [np.full(slots * nodes, -np.inf)]
-    above = [np.tile(problem.storage / scale, slots)]
-    rows = slots * nodes
-    x = np.arange(slots * nodes * blocks).reshape(slots, nodes, blocks)
-    cost, upper, integral = [np.zeros(x.size)], [np.ones(x.size)], [np.ones(x.size, dtype=bool)]
-    columns = x.size
-    if pipelined:
-        sums = rows + np.arange(2 * slots).reshape(2, slots)
-        enter(sums, columns + np.arange(slots), -1.0)
-        lower.append(np.full(2 * slots, -np.inf))
-        above.append(np.zeros(2 * slots))
-        cost.append(np.ones(slots))
-        upper.append(np.full(slots, np.inf))
-        integral.append(np.zeros(slots, dtype=bool))
-        rows, columns = rows + 2 * slots, columns + slots
-    arcs, arcs_at = [], []
-
+    milp = _Builder()
+    storage = milp.rows(slots * nodes, -np.inf, np.tile(problem.storage / scale, slots))
+    x = milp.columns(slots * nodes * blocks, integral=True).reshape(slots, nodes, blocks)
+    sums = None
+    if problem.schedule == "pipelined":
+        # The delay of a slot is a variable above its migrations and above its broadcasts.
+        sums = milp.rows(2 * slots, -np.inf, 0.0).reshape(2, slots)
+        milp.enter(sums, milp.columns(slots, cost=1.0, upper=np.inf), -1.0)
+    frame = _Frame(problem, classes, storage.reshape(slots, nodes), sums, x, scale, unit)
+    arcs, arcs_at = [np.zeros(0, dtype=np.int64)], [np.zeros((0, 3), dtype=np.int64)]
     for j in range(blocks):
-        c = classes.of_block[j]
-        size = float(problem.block_size[j])
-        open_state = useful[c].state * size <= room
-        open_arc = useful[c].arc * size <= room
-        open_drop = useful[c].drop * size <= room
-        enter(storage, x[:, :, j], size / scale)
-        # Rows of this block: one start; x of every (t, n); balance before and after every slot.
-        link = rows + 1 + np.arange(slots * nodes).reshape(slots, nodes)
-        entry = rows + 1 + slots * nodes + np.arange(slots * sets).reshape(slots, sets)
-        leave = entry + slots * sets
-        count = 1 + slots * nodes + 2 * slots * sets
-        bounds = np.zeros(count)
-        bounds[0] = 1.0
-        lower.append(bounds)
-        above.append(bounds)
-        enter(link, x[:, :, j], -1.0)
-        for t in range(slots):
-            state = np.flatnonzero(open_state[t])
-            p = columns + np.arange(len(state))
-            columns += len(p)
-            cost.append(np.zeros(len(p)))
-            integral.append(np.zeros(len(p), dtype=bool))
-            upper.append(np.ones(len(p)))
-            if t == 0:
-                enter(np.array(rows), p, 1.0)
-            else:
-                enter(leave[t - 1, state], p, -1.0)
-            i, n = np.nonzero(chains.member[state])
-            enter(link[t, n], p[i], 1.0)
-            if classes.needed[t, c]:
-                enter(entry[t, state], p, 1.0)
-                held, level = np.nonzero(open_arc[t])
-                sender = chains.sender[held, level]
-                moves = size * chains.time[held, level] / unit
-                sends = size * classes.broadcast[t, sender, c] / unit
-                if t == slots - 1 and not pipelined:
-                    order = np.lexsort((moves + sends, held))
-                    keep = order[np.flatnonzero(np.diff(held[order], prepend=-1))]
-                    held, sender = held[keep], sender[keep]
-                    moves, sends = moves[keep], sends[keep]
-                a = columns + np.arange(len(held))
-                columns += len(a)
-                cost.append(np.zeros(len(a)) if pipelined else moves + sends)
-                integral.append(np.full(len(a), pipelined))
-                upper.append(np.ones(len(a)))
-                enter(entry[t, held], a, -1.0)
-                if pipelined:
-                    enter(sums[0, t], a, moves)
-                    enter(sums[1, t], a, sends)
-                arcs.append(a)
-                arcs_at.append(np.stack([np.full(len(a), t), np.full(len(a), j), sender], axis=1))
-                into, source = sender, a
-            else:
-                into, source = state, p
-            if t < slots - 1:
-                enter(leave[t, into], source, 1.0)
-                held, n = np.nonzero(open_drop[t])
-                d = columns + np.arange(len(held))
-                columns += len(d)
-                cost.append(np.zeros(len(d)))
-                integral.append(np.zeros(len(d), dtype=bool))
-                upper.append(np.ones(len(d)))
-                enter(leave[t, held], d, -1.0)
-                enter(leave[t, held & ~(1 << n)], d, 1.0)
-        rows += count
+        for arc, arc_at in _add_flow(milp, frame, j, useful[classes.of_block[j]], room):
+            arcs.append(arc)
+            arcs_at.append(arc_at)
+    return milp.model(x, np.concatenate(arcs), np.concatenate(arcs_at), unit)
 
-    row, column, value = (np.concatenate(part) for part in zip(*entries, strict=True))
-    none = np.zeros(0, dtype=np.int64)
-    return Model(
-        np.concatenate(cost), np.concatenate(upper), np.concatenate(integral),
-        row.astype(np.int64), column.astype(np.int64), value,
-        np.concatenate(lower), np.concatenate(above), x,
-        np.concatenate([none, *arcs]), np.concatenate([np.zeros((0, 3), dtype=np.int64), *arcs_at]),
-        unit,
-    )  # fmt: skip
+
+def _add_flow(
+    milp: _Builder, frame: _Frame, j: int, useful: Useful, room: float
+) -> list[tuple[IntArray, IntArray]]:
+    """Add the flow of block j; return the columns of its arcs with their t, j and Q, slot by slot.
+
+    Parameters
+    ----------
+    milp
+        Grows.
+    frame
+        What all flows share.
+    j
+        The block.
+    useful
+        Excess of the elements of its class.
+    room
+        As in `model`.
+    """
+    slots, nodes, sets = frame.problem.slots, frame.problem.nodes, 1 << frame.problem.nodes
+    classes, c = frame.classes, frame.classes.of_block[j]
+    size = float(frame.problem.block_size[j])
+    milp.enter(frame.storage, frame.x[:, :, j], size / frame.scale)
+
+    # Rows: one start; x of every slot and node; balance before and after the sending of a slot.
+    start = milp.rows(1, 1.0, 1.0)
+    link = milp.rows(slots * nodes, 0.0, 0.0).reshape(slots, nodes)
+    entry = milp.rows(slots * sets, 0.0, 0.0).reshape(slots, sets)
+    leave = milp.rows(slots * sets, 0.0, 0.0).reshape(slots, sets)
+    milp.enter(link, frame.x[:, :, j], -1.0)
+    arcs = []
+    for t in range(slots):
+        # p: the block is cached in a set.
+        state = np.flatnonzero(useful.state[t] * size <= room)
+        p = milp.columns(len(state))
+        if t == 0:
+            milp.enter(start, p, 1.0)
+        else:
+            milp.enter(leave[t - 1, state], p, -1.0)
+        row, node = np.nonzero(classes.chains.member[state])
+        milp.enter(link[t, node], p[row], 1.0)
+
+        # a: it is sent by a set, if anybody needs it; else it stays where it is.
+        kept, flow = state, p
+        if classes.needed[t, c]:
+            milp.enter(entry[t, state], p, 1.0)
+            held, level = np.nonzero(useful.arc[t] * size <= room)
+            held, kept, flow = _add_arcs(milp, frame, t, j, held, level)
+            milp.enter(entry[t, held], flow, -1.0)
+            at = np.stack([np.full(len(flow), t), np.full(len(flow), j), kept], axis=1)
+            arcs.append((flow, at))
+
+        # d: nodes drop their copies, one after another, before the next slot.
+        if t < slots - 1:
+            milp.enter(leave[t, kept], flow, 1.0)
+            held, node = np.nonzero(useful.drop[t] * size <= room)
+            d = milp.columns(len(held))
+            milp.enter(leave[t, held], d, -1.0)
+            milp.enter(leave[t, held & ~(1 << node)], d, 1.0)
+    return arcs
+
+
+def _add_arcs(
+    milp: _Builder, frame: _Frame, t: int, j: int, held: IntArray, level: IntArray
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Add the arcs of block j in slot t, from sets X by levels l (A,).
+
+    Returns
+    -------
+    held, sender, arc
+        X, Q_l(X) and the column of each; in the last slot only the fastest of every X, since
+        nothing comes after it (sequential schedule).
+    """
+    classes, c = frame.classes, frame.classes.of_block[j]
+    size = float(frame.problem.block_size[j])
+    sender = classes.chains.sender[held, level]
+    moves = size * classes.chains.time[held, level] / frame.unit
+    sends = size * classes.broadcast[t, sender, c] / frame.unit
+    if frame.sums is not None:
+        # Integral: a block in parts could balance the two sums.
+        arc = milp.columns(len(held), integral=True)
+        milp.enter(frame.sums[0, t], arc, moves)
+        milp.enter(frame.sums[1, t], arc, sends)
+        return held, sender, arc
+    if t == frame.problem.slots - 1:
+        order = np.lexsort((moves + sends, held))
+        fastest = order[np.flatnonzero(np.diff(held[order], prepend=-1))]
+        held, sender = held[fastest], sender[fastest]
+        moves, sends = moves[fastest], sends[fastest]
+    return held, sender, milp.columns(len(held), cost=moves + sends)

@@ -36,7 +36,7 @@ class Master:
 
     Attributes
     ----------
-    of
+    class_of
         (P,) class of every path of the pool.
     paths
         The P paths.
@@ -50,8 +50,8 @@ class Master:
         empty = empty_paths(problem, classes)
         seconds = (empty.migration + empty.broadcast).sum(axis=0)
         self.unit = float((seconds * classes.size).sum() / self.total) or 1.0
-        self.of = np.zeros(0, dtype=np.int64)
-        self.paths = empty.columns(self.of)
+        self.class_of = np.zeros(0, dtype=np.int64)
+        self.paths = empty.columns(self.class_of)
         self._known: set[bytes] = set()
         self._highs = self._rows()
         self.add(np.arange(len(classes.size)), empty)
@@ -84,9 +84,9 @@ class Master:
             )  # fmt: skip
         return highs
 
-    def add(self, of: IntArray, paths: Paths) -> int:
-        """Add the paths of the classes `of` (B,) that are new; return how many were."""
-        keys = np.concatenate([of[None], paths.cached, paths.sender]).T.copy()
+    def add(self, class_of: IntArray, paths: Paths) -> int:
+        """Add the paths of the classes `class_of` (B,) that are new; return how many were."""
+        keys = np.concatenate([class_of[None], paths.cached, paths.sender]).T.copy()
         new = []
         for index, key in enumerate(keys):
             text = key.tobytes()
@@ -95,29 +95,29 @@ class Master:
                 new.append(index)
         if not new:
             return 0
-        of, paths = of[new], paths.columns(np.array(new))
+        class_of, paths = class_of[new], paths.columns(np.array(new))
 
         # The matrix by rows, in the units of the programme.
-        weight = self.classes.size[of] / self.total
-        holds = self.classes.holds(of, paths.cached)
+        weight = self.classes.size[class_of] / self.total
+        holds = self.classes.holds(class_of, paths.cached)
         rows = [holds.reshape(self.problem.slots * self.problem.nodes, -1) * weight]
-        member = np.zeros((len(self.classes.size), len(of)))
-        member[of, np.arange(len(of))] = 1.0
+        member = np.zeros((len(self.classes.size), len(class_of)))
+        member[class_of, np.arange(len(class_of))] = 1.0
         rows.append(member)
         cost = weight * (paths.migration + paths.broadcast).sum(axis=0) / self.unit
         if self.pipelined:
-            cost = np.zeros(len(of))
+            cost = np.zeros(len(class_of))
             rows += [paths.migration * weight / self.unit, paths.broadcast * weight / self.unit]
         matrix = np.concatenate(rows).T
         column, row = np.nonzero(matrix)
-        start = np.searchsorted(column, np.arange(len(of)))
+        start = np.searchsorted(column, np.arange(len(class_of)))
         self._highs.addCols(
-            len(of), cost, np.zeros(len(of)), np.full(len(of), np.inf), len(row),
+            len(class_of), cost, np.zeros(len(class_of)), np.full(len(class_of), np.inf), len(row),
             start.astype(np.int32), row.astype(np.int32), matrix[column, row],
         )  # fmt: skip
-        self.of = np.concatenate([self.of, of])
+        self.class_of = np.concatenate([self.class_of, class_of])
         self.paths = self.paths.joined(paths)
-        return len(of)
+        return len(class_of)
 
     def solve(self, deadline: Deadline) -> tuple[float, Prices, FloatArray] | None:
         """Solve the programme.
@@ -161,21 +161,23 @@ class Master:
             (C,) price of the cheapest path of every class, s per byte.
         """
         paths, weights = self.paths, prices.weights
-        rent = np.zeros(len(self.of))
+        rent = np.zeros(len(self.class_of))
         for t in range(self.problem.slots):
-            held = self.classes.holds(self.of, paths.cached[[t]])[0]
+            held = self.classes.holds(self.class_of, paths.cached[[t]])[0]
             rent += (held * prices.storage[t][:, None]).sum(axis=0)
         cost = weights.migration @ paths.migration + weights.broadcast @ paths.broadcast
-        excess: FloatArray = cost + rent - value[self.of]
+        excess: FloatArray = cost + rent - value[self.class_of]
         return excess
 
 
 def empty_paths(problem: PlacementProblem, classes: Classes) -> Paths:
     """Cheapest paths that cache nothing: always feasible."""
-    of = np.arange(len(classes.size))
+    class_of = np.arange(len(classes.size))
     closed = np.full((problem.slots, problem.nodes, 1), np.inf)
     weights = no_prices(problem).weights
-    return cheapest_paths(classes, of, cost_to_go(classes, of, closed, weights), weights)
+    return cheapest_paths(
+        classes, class_of, cost_to_go(classes, class_of, closed, weights), weights
+    )
 
 
 def smoothed(centre: Prices, prices: Prices, weight: float) -> Prices:

@@ -322,7 +322,7 @@ def _options(
     """
     problem, own, pool = assignment.problem, assignment.paths, ascent.master.paths
     excess = ascent.master.reduced_cost(ascent.best.prices, ascent.best.value)
-    by_class = [np.flatnonzero(ascent.master.of == c) for c in range(len(ascent.best.value))]
+    by_class = [np.flatnonzero(ascent.master.class_of == c) for c in range(len(ascent.best.value))]
     by_class = [paths[np.argsort(excess[paths], kind="stable")] for paths in by_class]
     most = max(LEAST_CHOICE, NEIGHBOURHOOD // min(problem.blocks, USUAL_BLOCKS))
     options: dict[int, IntArray] = {}

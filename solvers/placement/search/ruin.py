@@ -173,12 +173,12 @@ class _Searches:
 
     def put_back(self, block: IntArray, price: FloatArray) -> None:
         """Give one block of every search (R,) its best response at prices (T, N, R)."""
-        size, of = self.problem.block_size[block], self.classes.of_block[block]
+        size, class_of = self.problem.block_size[block], self.classes.of_block[block]
         allowed = np.where(self.free >= size, price, np.inf)
         others = self.sums / size if self.pipelined else None
-        values = cost_to_go(self.classes, of, allowed, self.weights, others)
-        paths = cheapest_paths(self.classes, of, values, self.weights, others)
-        self.free -= size * self.classes.holds(of, paths.cached)
+        values = cost_to_go(self.classes, class_of, allowed, self.weights, others)
+        paths = cheapest_paths(self.classes, class_of, values, self.weights, others)
+        self.free -= size * self.classes.holds(class_of, paths.cached)
         self.sets[:, :, block, self.column] = np.stack([paths.cached, paths.sender])
         self.seconds[:, :, block, self.column] = np.stack([paths.migration, paths.broadcast])
         self.sums += size * self.seconds[:, :, block, self.column]

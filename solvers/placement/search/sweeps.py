@@ -69,8 +69,10 @@ class Assignment:
     @property
     def node_sets(self) -> tuple[IntArray, IntArray]:
         """Sets of nodes X and Q of every block, (T, J) each."""
-        of = self.classes.of_block
-        return self.classes.node_sets(of, self.cached), self.classes.node_sets(of, self.sender)
+        class_of = self.classes.of_block
+        return self.classes.node_sets(class_of, self.cached), self.classes.node_sets(
+            class_of, self.sender
+        )
 
     def used_by(self, blocks: IntArray) -> IntArray:
         """Bytes cached of some of the blocks, (T, N)."""
@@ -104,14 +106,14 @@ def assignment_of(
 
     Nodes that do not make up a whole unit of the block's class are left out.
     """
-    of = classes.of_block
-    cached, sender = classes.unit_sets(of, cached), classes.unit_sets(of, sender)
+    class_of = classes.of_block
+    cached, sender = classes.unit_sets(class_of, cached), classes.unit_sets(class_of, sender)
     # The first level whose senders include those given: more senders never take longer.
-    choices, times = classes.chains.levels(cached, of)
+    choices, times = classes.chains.levels(cached, class_of)
     level = np.argmax((choices & sender[..., None]) == sender[..., None], axis=-1)[..., None]
     wider = np.take_along_axis(choices, level, axis=-1)[..., 0]
     time = np.take_along_axis(times, level, axis=-1)[..., 0]
-    broadcast = np.stack([table[wider[t], of] for t, table in enumerate(classes.broadcast)])
+    broadcast = np.stack([table[wider[t], class_of] for t, table in enumerate(classes.broadcast)])
     return Assignment(problem, classes, Paths(cached, wider, time, broadcast))
 
 
@@ -141,17 +143,17 @@ def _sweep_batch(assignment: Assignment, price: FloatArray, batch: IntArray) -> 
     """Give the blocks (B,) of a batch their best responses; return how many moved."""
     problem, classes = assignment.problem, assignment.classes
     weights = sequential_weights(problem.slots)
-    size, of = problem.block_size[batch], classes.of_block[batch]
+    size, class_of = problem.block_size[batch], classes.of_block[batch]
 
     # A block may use what is free and what it holds itself, (T, N, B).
-    held = classes.holds(of, assignment.cached[:, batch])
+    held = classes.holds(class_of, assignment.cached[:, batch])
     free = (problem.storage - assignment.used)[:, :, None] + size * held
     allowed = np.where(free >= size, price[:, :, None], np.inf)
     own = np.stack([assignment.migration[:, batch], assignment.broadcast[:, batch]])
     others = None
     if problem.schedule == "pipelined":
         others = assignment.sums[:, :, None] / size - own
-    values = cost_to_go(classes, of, allowed, weights, others)
+    values = cost_to_go(classes, class_of, allowed, weights, others)
 
     cost = np.einsum("tn,tnb->b", price, held) + own_seconds(own, others)
     gain = cost - values.value
@@ -159,8 +161,8 @@ def _sweep_batch(assignment: Assignment, price: FloatArray, batch: IntArray) -> 
     if not len(better):
         return 0
     better = better[np.argsort(-(gain * size)[better], kind="stable")]
-    paths = cheapest_paths(classes, of, values, weights, others)
-    changes = classes.holds(of, paths.cached) - held
+    paths = cheapest_paths(classes, class_of, values, weights, others)
+    changes = classes.holds(class_of, paths.cached) - held
 
     # Each response was found as if it were the only one: what earlier ones took is gone.
     moved = 0
@@ -218,17 +220,17 @@ def rounded(
     assignment, left
         The placement, and the blocks left out.
     """
-    size, of = problem.block_size, classes.of_block
-    assignment = Assignment(problem, classes, empty.columns(of))
+    size, class_of = problem.block_size, classes.of_block
+    assignment = Assignment(problem, classes, empty.columns(class_of))
     if share is None:
         return assignment, np.arange(problem.blocks)
     # Paths that came after the last optimum have no share.
-    share = np.pad(share, (0, len(master.of) - len(share)))
+    share = np.pad(share, (0, len(master.class_of) - len(share)))
     chosen = np.empty(problem.blocks, dtype=np.int64)
     for c in range(len(classes.size)):
-        paths = np.flatnonzero((master.of == c) & (share > LEAST_SHARE))
+        paths = np.flatnonzero((master.class_of == c) & (share > LEAST_SHARE))
         lacking = share[paths] * classes.size[c]  # byte
-        blocks = np.flatnonzero(of == c)
+        blocks = np.flatnonzero(class_of == c)
         for j in blocks[np.argsort(-size[blocks], kind="stable")]:
             pick = int(lacking.argmax())
             chosen[j] = paths[pick]

@@ -88,19 +88,21 @@ def prior_tables(prior: Prior) -> Expected:
     table = chains(prior.link)
     size = table.member.sum(axis=1)
     home = size / network.nodes
-    seconds = [
+    at_home, away = (
         8.0 / (network.bandwidth * min(efficiency, network.max_spectral_efficiency))
         for efficiency in (HOME_EFFICIENCY, AWAY_EFFICIENCY)
-    ]
+    )
     if "no-comp" in prior.restrictions:
-        seconds[1] = seconds[0] + float(prior.link[-1].mean())
-    once = np.where(size > 0, home * seconds[0] + (1.0 - home) * seconds[1], np.inf)
+        away = at_home + float(prior.link[-1].mean())
+    once = np.where(size > 0, home * at_home + (1.0 - home) * away, np.inf)
+
+    # A block is needed if anybody requests it; in unicast it goes out once for each of them.
     kind, contains = kinds(prior.library.model_blocks)
-    wanted = prior.popularity @ contains
-    probability = 1.0 - np.prod(1.0 - wanted, axis=1)
+    request = prior.popularity @ contains
+    probability = 1.0 - np.prod(1.0 - request, axis=1)
     times = np.ones_like(probability)
     if "unicast" in prior.restrictions:
-        times = _share(wanted.sum(axis=1), probability)
+        times = _share(request.sum(axis=1), probability)
     return Expected(kind, probability, times[:, :, None] * once, table)
 
 
@@ -116,20 +118,24 @@ def coming_tables(observation: Observation, horizon: int) -> Expected:
     """
     prior, network = observation.prior, observation.prior.network
     kind, contains = kinds(prior.library.model_blocks)
-    wanted = np.clip(observation.forecast()[:horizon] @ contains, 0.0, 1.0)  # (H, K, C) q
+    request = np.clip(observation.forecast()[:horizon] @ contains, 0.0, 1.0)  # (H, K, C) q
     table = chains(prior.link)
+
+    # What this slot shows of the channels, which the coming slots are taken to have too.
     reach = user_reach(observation)
     exponent = group_exponent(observation, reach)
-    probability = 1.0 - np.prod(1.0 - wanted, axis=1)
+    probability = 1.0 - np.prod(1.0 - request, axis=1)
 
+    # Time on the air of every message that a block may need, times its chance if the block does.
     broadcast = np.zeros((*probability.shape, 1 << network.nodes))
     for listeners, senders in message_parts(observation):
-        q = wanted[:, listeners]
+        q = request[:, listeners]
         needed = 1.0 - np.prod(1.0 - q, axis=1)
         sending = table.member & senders
         lacking = np.asarray(~sending.any(axis=1))
         # A part that none of the senders can serve: one of them fetches from the cloud first.
         serving = np.where(lacking[:, None], senders, sending)
+        # The mean group: 1 / snr, then the gain of its size.
         single = np.maximum((serving @ reach[listeners].T) ** 2, LOWEST_SNR)  # (2^N, users)
         share = _share(q, needed[:, None])
         inverse = np.einsum("hkc,xk->hcx", share, 1.0 / single)

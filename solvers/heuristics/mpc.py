@@ -116,6 +116,7 @@ def programme(coming: Expected, prices: FloatArray) -> Values:
     kept, sender = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     row = np.arange(shape[2])
     for s in reversed(range(shape[0])):
+        # If the block is needed, it is sent by its best level; else it stays where it is.
         after = left[s + 1]
         levels = chain.time + (coming.broadcast[s] + after)[:, chain.sender]
         best = levels.argmin(axis=2)
@@ -190,12 +191,13 @@ def storage_prices(
     worth = coming.cost[:, :, 0] - coming.cost[:, :, -1]
     scale = float((worth @ problem.block_size).max()) / float(problem.block_size.sum())
     for step in range(steps):
+        # What the nodes would hold at these prices, against their storage.
         values = programme(coming, prices)
         sender = first_senders(problem, coming, values, cached)
         excess = expected_bytes(problem, coming, values, sender) - problem.storage
         length = scale / (1.0 + step / 4.0)
         prices = np.maximum(0.0, prices + length * excess / problem.storage.clip(1))
-        if step >= steps // 2:
+        if step >= steps // 2:  # subgradient steps do not settle: their mean does
             total += prices
     return total / (steps - steps // 2)
 
@@ -220,6 +222,7 @@ def expected_bytes(
     np.add.at(mass, (coming.kind, sender), problem.block_size)
     used = np.zeros((slots, problem.nodes))
     for s in range(slots):
+        # Every set keeps its best subset, then is sent to its best senders if it is needed.
         held = np.zeros_like(mass)
         np.add.at(held, (row, values.kept[s]), mass)
         used[s] = held.sum(axis=0) @ coming.chains.member

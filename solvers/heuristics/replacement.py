@@ -29,10 +29,10 @@ class LeastRecentlyUsed:
 
     def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:
         """Pull what is missed; keep what was used last."""
-        wanted = request_counts(observation)
-        slot = np.arange(len(wanted))[:, None]
-        last = np.where(wanted > 0, slot, -1).max(axis=0)
-        often = wanted.sum(axis=0)
+        counts = request_counts(observation)
+        slot = np.arange(len(counts))[:, None]
+        last = np.where(counts > 0, slot, -1).max(axis=0)
+        often = counts.sum(axis=0)
         # Counts only decide between blocks of the same slot: their share stays below 1.
         return _replaced(observation, cache, last + often / (1.0 + often.max()))
 
@@ -60,13 +60,13 @@ class LeastFrequentlyUsed:
 
     def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:
         """Pull what is missed; keep what was requested most."""
-        wanted = request_counts(observation)
-        age = np.arange(len(wanted))[::-1]
-        return _replaced(observation, cache, self.decay**age @ wanted)
+        counts = request_counts(observation)
+        age = np.arange(len(counts))[::-1]  # slots since the request
+        return _replaced(observation, cache, self.decay**age @ counts)
 
 
 def request_counts(observation: Observation) -> FloatArray:
-    """Return (t + 1, J), how many users wanted each block in the slots so far."""
+    """Return (t + 1, J), how many users requested each block in the slots so far."""
     requests = observation.requests
     contains = observation.prior.library.model_blocks
     counts = [contains[slot[slot >= 0]].sum(axis=0) for slot in requests]
@@ -76,6 +76,7 @@ def request_counts(observation: Observation) -> FloatArray:
 def _replaced(
     observation: Observation, cache: BoolArray, score: FloatArray
 ) -> tuple[IntArray, BoolArray]:
+    """Return the sources of what is missed, and the blocks of the highest scores (J,)."""
     source = pull(observation.problem, cache)
     size, storage = observation.problem.block_size, observation.problem.storage
     return source, keep_by_score(score, cache | (source >= 0), size, storage)

@@ -60,7 +60,7 @@ def keep_by_cost(
     rounds: int = 1,
     in_turn: bool = True,
 ) -> BoolArray:
-    """Every node keeps the blocks whose copy saves most per byte, given what the others keep.
+    """Return what every node keeps: the blocks whose copy saves most per byte.
 
     The copy of block j at node n saves cost[j, X] - cost[j, X + n], X the other nodes that keep j.
 
@@ -85,7 +85,7 @@ def keep_by_cost(
     (N, J) what is kept.
     """
     keep = np.zeros_like(held)
-    kept = expected.copy()
+    kept = expected.copy()  # by node sets, what the nodes are taken to keep
     block = np.arange(len(size))
     for n in list(range(len(storage))) * (rounds if in_turn else 1):
         others = kept & ~(1 << n)

@@ -141,6 +141,7 @@ def successive_programme(
     for n, storage in enumerate(problem.storage):
         worth = (np.where(hit, 0.0, problem.weight) * problem.able[n]).sum(axis=0)
         best, chosen = 0.0, cache[n]
+        # The best knapsack of models over all combinations of shared blocks.
         for combination in combinations:
             free = int(storage - combination @ problem.size)
             if free < 0:
@@ -177,12 +178,14 @@ def rounded_knapsack(value: FloatArray, weight: IntArray, capacity: int, eps: fl
     items = len(value)
     if int(weight.sum()) <= capacity:
         return np.arange(items)
+    # Values in whole steps, so that the table has a column for each sum.
     rounded = np.floor(value / (eps * value.max() / items)).astype(np.int64)
     least = np.full((items + 1, int(rounded.sum()) + 1), np.inf)
     least[0, 0] = 0.0
     for i, v in enumerate(rounded):
         least[i + 1] = least[i]
         least[i + 1, v:] = np.minimum(least[i, v:], weight[i] + least[i, : least.shape[1] - v])
+    # The best sum that fits, and back from it the items that make it up.
     left = int(np.flatnonzero(least[items] <= capacity).max())
     taken = []
     for i in range(items, 0, -1):
@@ -214,20 +217,21 @@ def _hit(problem: HitProblem, stored: BoolArray) -> BoolArray:
 def _unions(common: BoolArray, limit: int) -> tuple[BoolArray, bool]:
     """Return the unions of any number of the rows, fewest rows first, and whether all are there."""
     parts = np.unique(common, axis=0)
-    found = {np.zeros(common.shape[1], dtype=bool).tobytes(): None}
-    newest = list(found)
+    unions = {np.zeros(common.shape[1], dtype=bool).tobytes(): None}  # in order, without doubles
+    newest = list(unions)
     while newest:
-        before, newest = newest, []
-        for union in before:
+        # Each union of the round before, with each part.
+        grown, newest = newest, []
+        for union in grown:
             for part in parts:
                 wider = (np.frombuffer(union, dtype=bool) | part).tobytes()
-                if wider not in found:
-                    if len(found) == limit:
-                        return _rows(found), False
-                    found[wider] = None
+                if wider not in unions:
+                    if len(unions) == limit:
+                        return _rows(unions), False
+                    unions[wider] = None
                     newest.append(wider)
-    return _rows(found), True
+    return _rows(unions), True
 
 
-def _rows(found: dict[bytes, None]) -> BoolArray:
-    return np.stack([np.frombuffer(row, dtype=bool) for row in found])
+def _rows(unions: dict[bytes, None]) -> BoolArray:
+    return np.stack([np.frombuffer(row, dtype=bool) for row in unions])

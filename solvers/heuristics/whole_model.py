@@ -74,9 +74,11 @@ def whole_model_caches(
     saved = np.zeros((nodes, blocks))  # s, by a copy at a node
     changed = np.arange(blocks)
     while True:
+        # What a copy saves changes only for blocks that have a new copy.
         cached = node_sets(cache[:, changed])
         more = total[changed, cached] - total[changed, cached | bit]
         saved[:, changed] = size[changed] * more
+        # Saving and bytes of every model at every node, (N, M).
         missing = ~cache[:, None, :] & model_blocks  # (N, M, J)
         needs = missing @ size if shared_once else np.tile(model_blocks @ size, (nodes, 1))
         saving = np.einsum("nmj,nj->nm", missing, saved)

@@ -87,16 +87,16 @@ class Paths:
         """Return these paths alone, (T, len(index)) arrays."""
         return Paths(*(array[:, index] for array in self.arrays))
 
-    def joined(self, other: Paths) -> Paths:
-        """Return these paths and then the others."""
-        pairs = zip(self.arrays, other.arrays, strict=True)
+    def joined(self, more: Paths) -> Paths:
+        """Return these paths and then `more`."""
+        pairs = zip(self.arrays, more.arrays, strict=True)
         return Paths(*(np.concatenate(pair, axis=1) for pair in pairs))
 
-    def replaced(self, index: IntArray, other: Paths) -> Paths:
-        """Return these paths with the others, in order, in place of some of them."""
+    def replaced(self, index: IntArray, new: Paths) -> Paths:
+        """Return these paths with `new`, in order, in place of those at `index`."""
         columns = np.arange(self.cached.shape[1])
         columns[index] = self.cached.shape[1] + np.arange(len(index))
-        return self.joined(other).columns(columns)
+        return self.joined(new).columns(columns)
 
 
 def weighted(weight: float, seconds: FloatArray) -> FloatArray:

@@ -35,7 +35,7 @@ def fill(order: IntArray, size: IntArray, storage: int) -> BoolArray:
 def keep_by_score(
     score: FloatArray, held: BoolArray, size: IntArray, storage: IntArray
 ) -> BoolArray:
-    """Every node keeps the blocks of the highest scores, each that still fits; (N, J).
+    """Return what every node keeps: the blocks of the highest scores, each that still fits, (N, J).
 
     Parameters
     ----------

@@ -197,8 +197,8 @@ def johnson_makespan(migration: FloatArray, broadcast: FloatArray) -> float:
     migration, broadcast
         (J,) s, times on the first and the second machine.
     """
-    first = migration < broadcast
-    order = np.lexsort((np.where(first, migration, -broadcast), ~first))
+    early = migration < broadcast
+    order = np.lexsort((np.where(early, migration, -broadcast), ~early))
     a, b = migration[order], broadcast[order]
     return float((np.cumsum(a) + np.cumsum(b[::-1])[::-1]).max(initial=0.0))
 

@@ -224,8 +224,8 @@ def _add_flow(
             held, level = np.nonzero(useful.arc[t] * size <= room)
             held, kept, flow = _add_arcs(milp, frame, t, j, held, level)
             milp.enter(entry[t, held], flow, -1.0)
-            at = np.stack([np.full(len(flow), t), np.full(len(flow), j), kept], axis=1)
-            arcs.append((flow, at))
+            arc_at = np.stack([np.full(len(flow), t), np.full(len(flow), j), kept], axis=1)
+            arcs.append((flow, arc_at))
 
         # d: nodes drop their copies, one after another, before the next slot.
         if t < slots - 1:

@@ -62,9 +62,9 @@ class Master:
         highs = QuietHighs()
         highs.setOptionValue("threads", 1)
         highs.setOptionValue("presolve", "off")
-        one = np.ones(len(self.classes.size))
-        upper = [np.tile(self.problem.storage / self.total, slots), one]
-        lower = [np.full(slots * nodes, -np.inf), one]
+        ones = np.ones(len(self.classes.size))
+        upper = [np.tile(self.problem.storage / self.total, slots), ones]
+        lower = [np.full(slots * nodes, -np.inf), ones]
         if self.pipelined:
             upper.append(np.zeros(2 * slots))
             lower.append(np.full(2 * slots, -np.inf))
@@ -76,7 +76,7 @@ class Master:
         )  # fmt: skip
         if self.pipelined:
             # D_t costs 1, and is to be at least both sums of its slot.
-            sums = slots * nodes + len(one) + np.arange(slots)
+            sums = slots * nodes + len(ones) + np.arange(slots)
             index = (sums[:, None] + [0, slots]).astype(np.int32).ravel()
             highs.addCols(
                 slots, np.ones(slots), np.zeros(slots), np.full(slots, np.inf), 2 * slots,

@@ -96,9 +96,9 @@ def choose_paths(
     member = np.zeros((len(names), count))
     member[row_of, np.arange(count)] = 1.0
     rows = [holds * (size / scale), member]
-    one = np.ones(len(names))
-    lower = [np.full(len(holds), -np.inf), one]
-    upper = [choice.free.reshape(-1) / scale, one]
+    ones = np.ones(len(names))
+    lower = [np.full(len(holds), -np.inf), ones]
+    upper = [choice.free.reshape(-1) / scale, ones]
     cost = (paths.migration + paths.broadcast).sum(axis=0) * size / unit
     integral = np.ones(count, dtype=np.int32)
     if pipelined:

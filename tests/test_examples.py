@@ -98,6 +98,30 @@ def test_train_and_evaluate():
     assert all(float(gap) >= 0 for gap in gaps.values())
 
 
+def test_whole_study(tmp_path):
+    """Each restriction costs delay, richer delivery saves some, no method beats the bound.
+
+    Sharing: 6 trunks, 6 stages and 6 heads have 1.6, 1.6 and 2.4 MB each. Of these 1, 2 and 6 are
+    distinct.
+    """
+    printed = run(EXAMPLES / "whole_study.py", tmp_path / "study")
+    share = 1 - (1 * 1.6 + 2 * 1.6 + 6 * 2.4) / (6 * (1.6 + 1.6 + 2.4))
+    assert f"6 models are 9 blocks; sharing saves {100 * share:.0f} %" in printed
+    change = {
+        name: float(value) for name, value in re.findall(r"(\S+): ([+-]\d+) % delay", printed)
+    }
+    assert change.keys() == {"coarse", "no-comp", "no-migration", "unicast", "pipelined"}
+    assert change.pop("pipelined") < 0
+    assert all(percent > 0 for percent in change.values())
+    gaps = dict(re.findall(r"(\w+): (-?\d+) % above the bound", printed))
+    assert gaps.keys() == {"rolling", "lru", "now", "dcg"}
+    assert all(float(gap) >= 0 for gap in gaps.values())
+    assert "All 16 runs brought a feasible solution." in printed
+    page = (tmp_path / "study" / "report.html").read_text()
+    assert "coarse-grained" in page
+    assert (tmp_path / "study" / "plan.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_plugin_is_found_by_its_entry_point(installed):
     """An installed plug-in is listed, solves from the command line, and needs no change of ours."""
     listed = run("-c", FINECAST, "methods", "--json", path=installed)

@@ -10,8 +10,14 @@ import torch
 from kernel_channels import rayleigh, relative, spread
 
 from finecast.problem.arrays import ComplexArray, FloatArray
-from finecast.solvers.beamforming.kernel.certificate import BeamDual, Box, Certificate, closed
-from finecast.solvers.beamforming.kernel.gram import scaled
+from finecast.solvers.beamforming.kernel.certificate import (
+    BeamDual,
+    Box,
+    Certificate,
+    closed,
+    dual_value,
+)
+from finecast.solvers.beamforming.kernel.gram import Group, scaled
 from finecast.solvers.beamforming.kernel.multicast import MulticastOptions, certify
 
 
@@ -69,6 +75,38 @@ def test_bound_holds_in_exact_arithmetic(tolerance: float | None, share: float) 
             reported = mpmath.sqrt(mpmath.mpf(float(proof.relaxation[b])))
             assert reported >= exact
             assert reported <= exact * (1 + mpmath.mpf("1e-10"))
+
+
+def test_dual_value_takes_the_worse_end_of_every_interval() -> None:
+    """Formula (2) in loops: each EN counts with the larger of its two ends, low ones included.
+
+    Where the price is below c_n / (l_n + h_n) the low end is the larger one: a bound without it
+    would not hold for beams with little power at that EN.
+    """
+    rng = np.random.default_rng(6)
+    channel = spread(rng, 30, 3, 2, 2)
+    error = relative(channel, 0.3) / np.linalg.norm(channel, axis=-1).mean()
+    group = Group(torch.zeros(30, 2, 3, 3) + 0j, torch.tensor(error), torch.ones(30, 3).double(), 2)
+    low = rng.uniform(0, 0.5, (30, 2)) * (rng.random((30, 2)) < 0.5)
+    high = low + rng.uniform(0, 0.5, (30, 2))
+    weight, slope = rng.dirichlet(np.ones(3), 30), rng.exponential(size=(30, 3))
+    weight[:10, 0] = 0
+    price = rng.exponential(size=(30, 2)) * 0.3
+    point = BeamDual(torch.tensor(weight), torch.tensor(slope), torch.tensor(price))
+    value, moduli = dual_value(group, point, Box(torch.tensor(low), torch.tensor(high)))
+    ends = set()
+    for b in range(30):
+        spread_part = sum(weight[b, k] ** 2 / (4 * slope[b, k]) for k in range(3))
+        total, size = spread_part, spread_part
+        for n in range(2):
+            loss = sum(weight[b, k] * error[b, k, n] for k in range(3))
+            at_low, at_high = (price[b, n] * q**2 - loss * q for q in (low[b, n], high[b, n]))
+            ends.add(bool(at_low > at_high))
+            total += max(at_low, at_high)
+            size += price[b, n] * high[b, n] ** 2 + loss * high[b, n]
+        assert value[b].item() == pytest.approx(total, rel=1e-12)
+        assert moduli[b].item() == pytest.approx(size, rel=1e-12)
+    assert ends == {False, True}
 
 
 def test_any_guess_becomes_a_bound() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 import re
 import shlex
@@ -14,6 +16,7 @@ import click
 import pytest
 from repository import DATA, ROOT
 
+import finecast
 from finecast.cli.main import COMMANDS
 from finecast.testing import CHECKS
 
@@ -153,6 +156,23 @@ def test_commands_have_these_options(page):
             command = import_module(f"finecast.cli.{words[1]}").command
             with click.Context(command) as context:
                 command.make_parser(context).parse_args(words[2:])
+
+
+@every_page
+def test_calls_in_python_fit(page):
+    """Every `finecast.name(...)` in a page's Python has arguments that the function takes."""
+    for program in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S):
+        for call in ast.walk(ast.parse(program)):
+            if isinstance(call, ast.Call) and (name := _public_name(call.func)):
+                keywords = {keyword.arg: None for keyword in call.keywords}
+                inspect.signature(getattr(finecast, name)).bind(*call.args, **keywords)
+
+
+def _public_name(function: ast.expr) -> str:
+    """Return x of an expression `finecast.x`, "" of any other."""
+    if isinstance(function, ast.Attribute) and ast.unparse(function.value) == "finecast":
+        return function.attr
+    return ""
 
 
 def sample(text: str) -> dict[str, str]:

@@ -85,10 +85,9 @@ def _of_slot(instance: Instance, slot: int, plan: Messages, robust: bool) -> Dow
     network, needed = instance.network, plan.group >= 0
     size = instance.library.block_size[needed]
     bits = 8.0 * np.bincount(plan.group[needed], size, len(plan.of_group)) @ plan.of_group
-    error = instance.normalised_error[slot]
     return downlink(
         instance.normalised_channel[slot],
-        error if robust else np.zeros_like(error),
+        instance.error_of(slot, robust),
         network.power,
         plan.users,
         bits * (np.log(2.0) / network.bandwidth),

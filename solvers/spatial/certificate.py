@@ -382,11 +382,11 @@ def largest_signed_eigenvalue_bound(
 ) -> float:
     """Return t >= max(0, lambda_max(sum_k a_gk x_k x_k^H - diag(f_g))) for all g.
 
-    Rounding. The matrices computed are within 8 (K + m + 16) u of the exact ones, relative to
-    sum_k max_g |a_gk| norm(x_k)^2 plus the largest sum of f, which bound their trace norms. With
-    fewer users than antennas and f = 0 they are taken in the basis of a QR factorisation: R comes
-    with an exactly unitary Q for columns within gamma_(cmn) norm(x_k) of x_k (Higham, *Accuracy and
-    stability of numerical algorithms*, 2002, theorem 19.4), which the pad includes.
+    Rounding. sum_k max_g |a_gk| norm(x_k)^2 plus the largest sum of f bounds the trace norms of the
+    matrices. The matrices computed are within 8 (K + m + 16) 2^-52 times that of the exact ones.
+    With fewer users than antennas and f = 0 they are taken in the basis of a QR factorisation: R
+    comes with an exactly unitary Q for columns within gamma_(cmn) norm(x_k) of x_k (Higham,
+    *Accuracy and stability of numerical algorithms*, 2002, theorem 19.4). The pad includes that.
 
     Parameters
     ----------

@@ -154,10 +154,9 @@ def _share_slot(job: _Slot) -> tuple[Broadcast, FloatArray, Termination]:
     blocks = np.zeros((len(users), instance.blocks), dtype=bool)
     np.logical_or.at(blocks, bundle, old.blocks)
     network = instance.network
-    error = instance.normalised_error[slot]
     problem = MultiGroup(
         channel=instance.normalised_channel[slot],
-        error=error if solution.planned == "guaranteed" else np.zeros_like(error),
+        error=instance.error_of(slot, solution.planned == "guaranteed"),
         power=network.power,
         users=users,
         nodes=nodes,

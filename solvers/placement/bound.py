@@ -23,6 +23,7 @@ from finecast.solvers.placement.dynamic_programme import (
     sequential_weights,
 )
 from finecast.solvers.placement.problem import PlacementProblem
+from finecast.solvers.rounding import EPSILON
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,15 @@ class Prices:
         (T, N) lambda, seconds per byte, at least 0.
     migration_share
         (T,) theta in [0, 1] of the pipelined schedule; None for the sequential one.
+
+    Examples
+    --------
+    In a pipelined slot with theta = 0.25, a second of migration counts a quarter, a second of
+    broadcast three quarters.
+
+    >>> prices = Prices(np.array([[3.0]]), np.array([0.25]))
+    >>> prices.weights.migration, prices.weights.broadcast
+    (array([0.25]), array([0.75]))
     """
 
     storage: FloatArray
@@ -71,7 +81,7 @@ class PricePoint:
 
 
 def no_prices(problem: PlacementProblem) -> Prices:
-    """Prices of zero: storage without limit; half and half of the two sums if pipelined."""
+    """Return prices of zero: storage without limit; half of each of the two sums if pipelined."""
     share = np.full(problem.slots, 0.5) if problem.schedule == "pipelined" else None
     return Prices(np.zeros((problem.slots, problem.nodes)), share)
 
@@ -88,6 +98,26 @@ def dual_point(problem: PlacementProblem, classes: Classes, prices: Prices) -> P
     ------
     ValueError
         Where a price is negative or not finite, or a share outside [0, 1].
+
+    Examples
+    --------
+    Blocks of 10 and 20 bytes, one node with room for 20, 1 second per byte on the air and 3 from
+    the cloud. At a price of 3 a byte costs 4 seconds, cached or not: L = 30 x 4 - 3 x 20 = 60. The
+    placement that caches block 1 takes 20 + 10 (3 + 1) = 60 seconds, so the bound proves it best.
+
+    >>> from finecast.solvers.placement.chains import classes
+    >>> problem = PlacementProblem(
+    ...     block_size=[10, 20],
+    ...     storage=[20],
+    ...     group=[[0, 0]],
+    ...     broadcast=([[np.inf, 1.0]],),
+    ...     link=[[np.inf], [3.0]],
+    ... )
+    >>> tables = classes(problem)
+    >>> round(dual_point(problem, tables, no_prices(problem)).bound, 9)
+    30.0
+    >>> round(dual_point(problem, tables, Prices(np.array([[3.0]]))).bound, 9)
+    60.0
     """
     if not (np.isfinite(prices.storage).all() and (prices.storage >= 0).all()):
         raise ValueError("prices.storage: every price must be finite and >= 0")
@@ -103,5 +133,5 @@ def dual_point(problem: PlacementProblem, classes: Classes, prices: Prices) -> P
     gain = float(classes.size @ value)
     rent = float((prices.storage * problem.storage).sum())
     roundings = problem.slots * (2 * problem.nodes + 4) + len(class_of) + 4
-    allowance = 2.0 * roundings * np.finfo(float).eps * (gain + rent)
+    allowance = 2.0 * roundings * EPSILON * (gain + rent)
     return PricePoint(prices, max(0.0, gain - rent - allowance), paths, value)

@@ -210,6 +210,22 @@ def placement_delay(problem: PlacementProblem, placement: Placement) -> float:
     ------
     ValueError
         Where the placement breaks a rule, with the rule and the index.
+
+    Examples
+    --------
+    One node holds block 0 of 10 bytes. It fetches block 1 of 20 bytes from the cloud, at 3 seconds
+    per byte, and broadcasts both at 1 second per byte: 10 + 20 (3 + 1) seconds.
+
+    >>> problem = PlacementProblem(
+    ...     block_size=[10, 20],
+    ...     storage=[20],
+    ...     group=[[0, 0]],
+    ...     broadcast=([[np.inf, 1.0]],),
+    ...     link=[[np.inf], [3.0]],
+    ... )
+    >>> cloud = problem.nodes
+    >>> placement_delay(problem, Placement(cache=[[[True, False]]], source=[[[-1, cloud]]]))
+    90.0
     """
     migration, broadcast = slot_times(problem, placement)
     if problem.schedule == "sequential":

@@ -108,6 +108,24 @@ def place_by_prices(
     ------
     ValueError
         Where `start` is not feasible, or `gap` is negative.
+
+    Examples
+    --------
+    Blocks of 10 and 20 bytes, one node with room for 20, 1 second per byte on the air and 3 from
+    the cloud.
+
+    >>> problem = PlacementProblem(
+    ...     block_size=[10, 20],
+    ...     storage=[20],
+    ...     group=[[0, 0]],
+    ...     broadcast=([[np.inf, 1.0]],),
+    ...     link=[[np.inf], [3.0]],
+    ... )
+    >>> found = place_by_prices(problem, seed=0)
+    >>> found.placement.cache.tolist()
+    [[[False, True]]]
+    >>> found.delay, round(found.lower_bound, 9)
+    (60.0, 60.0)
     """
     started = time.monotonic()
     origin = _origin(problem, units)
@@ -151,6 +169,22 @@ def dual_bound(
         When to stop raising the prices; the bound at prices of zero is there even when it is over.
     units
         Up to so many nodes the bound is exact about node sets.
+
+    Examples
+    --------
+    Two blocks of 10 bytes, one node with room for one and a half, 1 second per byte on the air and
+    3 from the cloud. Storage prices let the node cache half a block: 20 + 3 x 5 seconds. No real
+    placement is faster than 20 + 3 x 10.
+
+    >>> problem = PlacementProblem(
+    ...     block_size=[10, 10],
+    ...     storage=[15],
+    ...     group=[[0, 0]],
+    ...     broadcast=([[np.inf, 1.0]],),
+    ...     link=[[np.inf], [3.0]],
+    ... )
+    >>> round(dual_bound(problem), 9)
+    35.0
     """
     origin = _origin(problem, units)
     incumbent = Incumbent(problem, origin.nothing.placement, origin.point.bound, deadline=deadline)

@@ -62,6 +62,22 @@ def test_recency_comes_before_frequency():
     assert cached == [[2], [0], [0]]  # 3 x 0.8 against 1
 
 
+@pytest.mark.parametrize(("early", "late", "kept"), [(4, 3, 0), (6, 5, 1)])
+def test_lfu_by_default_forgets_a_fifth_each_slot(early, late, kept):
+    """Block 0 is requested `early` times, block 1 a slot later `late` times.
+
+    The method lfu keeps block 0 where 0.8 early > late: the two cases bracket its decay between
+    3/4 and 5/6. With a decay of 1 block 0 stays in both.
+    """
+    instance = separate_models(
+        [[0] * early, [1] * late + [-1] * (early - late), [-1] * early], models=3, storage=[1]
+    )
+    for decay, block in ((None, kept), (1.0, 0)):
+        options = {} if decay is None else {"decay": decay}
+        cache = solve(instance, "lfu", **options).solution.cache
+        assert np.flatnonzero(cache[2, 0]).tolist() == [block]
+
+
 def test_decay_is_refused_out_of_range():
     """A decay of 0 or above 1 is named, by the method too."""
     instance = separate_models([[0]], models=2, storage=[1])

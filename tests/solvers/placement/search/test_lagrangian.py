@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from placement_oracle import optimum, random_problem
 
-from finecast.solvers.deadline import Deadline
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.placement.bound import Prices, dual_point
 from finecast.solvers.placement.chains import classes, paths_of_placement, placement_of_paths
 from finecast.solvers.placement.exact.state_flow import place_by_state_flow
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
-from finecast.solvers.placement.result import PlacementResult
+from finecast.solvers.placement.result import Incumbent, PlacementResult
+from finecast.solvers.placement.search import lagrangian
+from finecast.solvers.placement.search.dual_ascent import Ascent
 from finecast.solvers.placement.search.lagrangian import dual_bound, place_by_prices
+from finecast.solvers.placement.search.sweeps import Assignment, sweep
 
 Solver = Callable[..., PlacementResult]
 SOLVERS: list[Solver] = [place_by_prices, place_by_state_flow]
@@ -235,6 +238,48 @@ def test_special_cases(solver: Solver, schedule: str) -> None:
     check(alike, solver(alike))
     single = random_problem(rng, 1, 3, 2, schedule)
     check(single, solver(single))
+
+
+def knapsack() -> tuple[PlacementProblem, Incumbent, Ascent, Assignment]:
+    """One block of 6 bytes or two of 5 in a storage of 10, the one of 6 cached.
+
+    Node 0 sends at 1 second per byte. A block that is not cached reaches node 1 in 1 second per
+    byte; from there block 0 takes 3 seconds per byte and the others 2.6. To cache block 0 thus
+    saves 6 x 3 = 18 of 60 seconds, to cache the others 2 x 5 x 2.6 = 26. At the best price, 2.6,
+    the bound is 60 - 18 - 4 x 2.6 = 31.6, and block 0 outside the cache costs 6 x 0.4 = 2.4 more.
+    """
+    inf = np.inf
+    problem = PlacementProblem(
+        [6, 5, 5], [10, 0], [[0, 1, 1]],
+        (np.array([[inf, 1.0, 3.0, 1.0], [inf, 1.0, 2.6, 1.0]]),),
+        [[inf, inf], [inf, inf], [100.0, 1.0]],
+    )  # fmt: skip
+    cache, source = np.zeros((1, 2, 3), dtype=bool), np.full((1, 2, 3), -1)
+    cache[0, 0, 0] = True
+    source[0, 1, 1:] = 2
+    origin = lagrangian._origin(problem, 10)
+    incumbent = Incumbent(problem, Placement(cache, source), 0.0)
+    ascent = lagrangian._ascent(incumbent, origin, 1e-9, NEVER)
+    assert (incumbent.delay, ascent.best.bound) == pytest.approx((42.0, 31.6))
+    return problem, incumbent, ascent, lagrangian._assigned(incumbent, origin.nothing.classes)
+
+
+def test_the_path_milp_leaves_a_local_optimum() -> None:
+    """No block alone gains by another path; the path MILP exchanges block 0 for the other two."""
+    problem, incumbent, ascent, assignment = knapsack()
+    for share in (1.0, 0.0):
+        price = share * ascent.best.prices.storage
+        assert not sweep(assignment, price, np.arange(problem.blocks), NEVER)
+    lagrangian._neighbourhood(incumbent, assignment, ascent, np.random.default_rng(0))
+    assert incumbent.delay == pytest.approx(34.0)
+
+
+def test_paths_in_reach_of_an_improvement() -> None:
+    """Block 0 may leave the cache where its 2.4 seconds of reduced cost leave room, else not."""
+    problem, _, ascent, assignment = knapsack()
+    order = np.arange(problem.blocks)
+    assert 0 not in lagrangian._options(assignment, ascent, 2.4 - 1e-6, order)
+    assert 0 in lagrangian._options(assignment, ascent, 2.4 + 1e-6, order)
 
 
 def test_paths_and_placements_convert_back() -> None:

@@ -162,6 +162,8 @@ def test_commands_have_these_options(page):
 def test_calls_in_python_fit(page):
     """Every `finecast.name(...)` in a page's Python has arguments that the function takes."""
     for program in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S):
+        if ", ..., " in program:  # the sketch of a signature
+            continue
         for call in ast.walk(ast.parse(program)):
             if isinstance(call, ast.Call) and (name := _public_name(call.func)):
                 keywords = {keyword.arg: None for keyword in call.keywords}

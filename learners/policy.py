@@ -77,13 +77,13 @@ def load_policy(checkpoint: str | Path) -> tuple[TrainedPolicy, Checkpoint]:
     """
     path = find(checkpoint, "checkpoint")
     header = path / f"{POLICY}.json" if path.is_dir() else path
-    found = read_checkpoint(header)
+    saved = read_checkpoint(header)
     try:
-        kind = learner_kind(found.learner)
-        policy: TrainedPolicy = kind.load().trained(kind.config(found.options), found.tensors)
+        kind = learner_kind(saved.learner)
+        policy: TrainedPolicy = kind.load().trained(kind.config(saved.options), saved.tensors)
     except ValueError as error:
         raise FormatError(header, str(error)) from None
-    return policy, found
+    return policy, saved
 
 
 def solve_policy(

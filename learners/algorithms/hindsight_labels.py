@@ -76,9 +76,9 @@ def hindsight_of(episodes: Episodes, *, steps: int = 60) -> Hindsight:
     cost[:, :-1] = (run.cost - rent)[:, 1:]
     coming = torch.zeros_like(price)
     coming[:, :-1] = price[:, 1:]
-    first = lookup(run.cost[:, 0], episodes.kind, cached).double()
+    cost_per_byte = lookup(run.cost[:, 0], episodes.kind, cached).double()
     paid = (price.double() * episodes.storage[:, None]).sum(dim=(1, 2))
-    dual = (episodes.size * first).sum(dim=1) - paid
+    dual = (episodes.size * cost_per_byte).sum(dim=1) - paid
     return Hindsight(Lookahead(run.after, cost, coming[:, :, None]), dual)
 
 

@@ -124,12 +124,12 @@ def measured(policy: TrainedPolicy, held: HeldOut) -> dict[str, float]:
     of delay / reference - 1.
     """
     total = play(held.episodes, policy).total
-    found = {
+    metrics = {
         "delay": total.mean(),
         "gap": (total / held.episodes.bound).mean() - 1.0,
         **{f"against_{name}": (total / ref).mean() - 1.0 for name, ref in held.reference.items()},
     }
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def closed_form_bound(episodes: Episodes, draw: int) -> float:

@@ -1,8 +1,8 @@
 """Where training episodes come from: a pool of draws, a function of the seed and the step alone.
 
-`source.at(step)` returns the whole pool that is in force in that step; a learner draws from it with
-its own generator. So a resumed run finds the same episodes without their being saved. Real draws
-come first and stay; synthetic ones (`finecast.learners.augmentation.synthetic`) are made anew from
+`source.at(step)` returns the whole pool that is in force in that step. A learner draws from it with
+its own generator. So a resumed run finds the same episodes although they are not saved. Real draws
+come first and stay. Synthetic ones (`finecast.learners.augmentation.synthetic`) are made anew from
 time to time, fewer as the training goes on.
 """
 
@@ -71,7 +71,7 @@ class ScenarioSource:
         for scenario in scenarios:
             seeds = chosen.choice(FIRST_SEED, config.draws, replace=False).tolist()
             if config.rates == "true":
-                instances = [scenario.generate(one) for one in seeds]
+                instances = [scenario.generate(draw_seed) for draw_seed in seeds]
                 part = episodes_of(
                     instances, horizon=config.horizon, bound=False, callback=callback
                 )
@@ -113,15 +113,15 @@ class ScenarioSource:
         """Return the real draws and the synthetic ones of a stage of the training."""
         generator = seeded(self.seed, f"synthetic {number}")
         progress = min(1.0, number * self.config.refresh / self.steps)
-        parts = [made for one in self._augmented for made in one.episodes(progress, generator)]
+        parts = [part for maker in self._augmented for part in maker.episodes(progress, generator)]
         if not parts:
             return replace(self._real, number=number)
-        made = joined_episodes(parts)
-        values = lookahead_to(self._lookahead(made), self.device)
+        synthetic = joined_episodes(parts)
+        values = lookahead_to(self._lookahead(synthetic), self.device)
         real = self._real
         return Pool(
             number,
-            joined_episodes([real.episodes, made.to(self.device)]),
+            joined_episodes([real.episodes, synthetic.to(self.device)]),
             joined_lookahead([real.values, values]),
             real.real,
         )
@@ -141,12 +141,11 @@ class _Augmented:
     def episodes(self, progress: float, generator: Generator) -> list[Episodes]:
         """Return synthetic episodes as far as the share at this stage allows: one entry or none."""
         source = cast("Source", self.config.augmentation)
-        highest = self.config.synthetic
-        wanted = share(self.error, progress, highest=highest)
+        share_now = share(self.error, progress, highest=self.config.synthetic)
         instances = synthetic_instances(
             source,
             self.instances,
-            synthetic_count(len(self.instances), wanted),
+            synthetic_count(len(self.instances), share_now),
             generator,
             predictor=self.predictor,
             scenario=self.scenario,
@@ -167,21 +166,20 @@ def _augmented(
     ValueError
         There are too few draws to hold any out.
     """
-    instances = [scenario.generate(one) for one in seeds]
+    instances = [scenario.generate(draw_seed) for draw_seed in seeds]
     predictor, error = None, 0.0
     if config.augmentation == "echo-state":
-        held = max(1, len(instances) // 5)
-        if held == len(instances):
+        held_out = max(1, len(instances) // 5)
+        if held_out == len(instances):
             raise ValueError(
                 f"source.draws: {len(instances)} is not allowed, must be >= 2 for echo-state: "
                 "one is held out to measure the predictor"
             )
-        models = instances[0].models
-        known = requests_and_reach(instances[:-held])
-        trial = fit_predictor(*known, models, seeded(seed, "predictor"))
-        error = held_out_error(trial, instances[:-held], instances[-held:]).relative
-        every = requests_and_reach(instances)
-        predictor = fit_predictor(*every, models, seeded(seed, "predictor"))
+        models, known = instances[0].models, instances[:-held_out]
+        # The error of a predictor that has not seen the held-out draws, then one that has seen all.
+        trial = fit_predictor(*requests_and_reach(known), models, seeded(seed, "predictor"))
+        error = held_out_error(trial, known, instances[-held_out:]).relative
+        predictor = fit_predictor(*requests_and_reach(instances), models, seeded(seed, "predictor"))
     return _Augmented(
         scenario, tuple(instances), predictor, error, fitted_exponent(instances[0]), config
     )

@@ -243,21 +243,22 @@ def _newest(run: RunConfig, folder: Path, resume: bool) -> Checkpoint | None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FormatError(folder, f"cannot be made: {error.strerror}") from None
-    there = states(folder)
-    if not there:
+    headers = states(folder)
+    if not headers:
         return None
     if not resume:
         raise ValueError(
-            f"{folder}: holds a run already ({there[-1].name}); resume it, or choose another folder"
+            f"{folder}: holds a run already ({headers[-1].name}); "
+            "resume it, or choose another folder"
         )
-    state = read_checkpoint(there[-1])
+    state = read_checkpoint(headers[-1])
     for name, value in run.as_dict().items():
         if name not in _FREE and state.run.get(name) != value:
             raise ValueError(
-                f"{there[-1]}: was made with {name} = {state.run.get(name)!r}, not {value!r}"
+                f"{headers[-1]}: was made with {name} = {state.run.get(name)!r}, not {value!r}"
             )
     if state.step > run.steps:
-        raise ValueError(f"steps: {run.steps} is not allowed, {there[-1]} has made {state.step}")
+        raise ValueError(f"steps: {run.steps} is not allowed, {headers[-1]} has made {state.step}")
     return state
 
 

@@ -10,8 +10,7 @@ import pytest
 from placement_oracle import optimum, random_problem
 
 from finecast.solvers.deadline import NEVER, Deadline
-from finecast.solvers.placement.bound import Prices, dual_point
-from finecast.solvers.placement.chains import classes, paths_of_placement, placement_of_paths
+from finecast.solvers.placement.chains import paths_of_placement, placement_of_paths
 from finecast.solvers.placement.exact.state_flow import place_by_state_flow
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from finecast.solvers.placement.result import Incumbent, PlacementResult
@@ -80,19 +79,6 @@ def test_pipelined_against_enumeration(size: tuple[int, int, int]) -> None:
             assert result.delay >= best * (1 - 1e-12)
 
 
-def test_every_price_gives_a_bound() -> None:
-    """Random prices, however bad, stay below the optimum."""
-    rng = np.random.default_rng(5)
-    for schedule in ("sequential", "pipelined"):
-        for _ in range(15):
-            problem = random_problem(rng, 2, 2, 1, schedule)
-            best = optimum(problem)
-            for scale in (0.0, 0.01, 0.1, 1.0, 10.0):
-                share = rng.random(1) if schedule == "pipelined" else None
-                prices = Prices(scale * rng.random((1, 2)), share)
-                assert dual_point(problem, classes(problem), prices).bound <= best * (1 + 1e-12)
-
-
 @pytest.mark.parametrize("units", [2, 10])
 @pytest.mark.parametrize("schedule", ["sequential", "pipelined"])
 def test_the_bound_alone_is_that_of_the_search(schedule: str, units: int) -> None:
@@ -103,13 +89,6 @@ def test_the_bound_alone_is_that_of_the_search(schedule: str, units: int) -> Non
     free = place_by_prices(problem, units=units, deadline=Deadline.after(0)).lower_bound
     assert dual_bound(problem, Deadline.after(0), units=units) == free
     assert free < bound
-
-
-def test_negative_price_is_refused() -> None:
-    """A negative price would not give a bound."""
-    problem = random_problem(np.random.default_rng(0), 2, 2, 1)
-    with pytest.raises(ValueError, match=r"prices\.storage"):
-        dual_point(problem, classes(problem), Prices(np.full((1, 2), -1e-9)))
 
 
 def test_more_resources_never_hurt() -> None:

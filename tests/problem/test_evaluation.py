@@ -328,6 +328,30 @@ def test_pipelined_repeats_hide_behind_migrations() -> None:
     assert result.realised_delay == pytest.approx(2.5)
 
 
+def test_pipelined_repeats_keep_the_order_of_the_plan() -> None:
+    """Who fails is known when the plan is under way, so that repeats change no order.
+
+    Block 0 is cached: its mode ends at 0.5 s. Blocks 1 and 2 come from the cloud in 1 s and 2 s and
+    are sent for 0.5 s each, as stated: planned ends 1.5 and 3.5 s. User 1 hears block 2 at SNR 1 in
+    truth, and the repeat takes 1 s: 4.5 s. An order that knew of 1.5 s for block 2 would fetch it
+    first and end at 4 s: 2 + 1.5, then 0.5.
+    """
+    result = hand_evaluation(
+        Message((0, 1), (0,), (0,), np.sqrt(3)),
+        FIRST,
+        SECOND,
+        planned="nominal",
+        schedule="pipelined",
+        error=1.0,
+        true=[[1.0, 1.0], [1.0, 1 / math.sqrt(3)]],
+        cache=[[(0,), (0,)]],
+        migrations=[(0, 0, 1, CLOUD), (0, 1, 2, CLOUD)],
+    )
+    assert result.feasible
+    assert result.planned_delay == pytest.approx(3.5)
+    assert result.realised_delay == pytest.approx(4.5)
+
+
 def test_messages_on_the_air_together_interfere() -> None:
     """Blocks 1 and 2 share a mode, from node 0 and node 1: SINR 3 / (1 + 3) = 0.75 for both.
 

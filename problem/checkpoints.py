@@ -106,7 +106,7 @@ def library_from_checkpoints(
 
 def _find(folder: Path, names: Sequence[str] | None) -> dict[str, list[Path]]:
     """Return the files of each model, sorted by model name."""
-    found: dict[str, list[Path]] = {}
+    checkpoints: dict[str, list[Path]] = {}
     try:
         if not folder.exists():
             raise FormatError(folder, "no such folder")
@@ -119,22 +119,23 @@ def _find(folder: Path, names: Sequence[str] | None) -> dict[str, list[Path]]:
                 name, files = entry.name, _shards(entry)
             else:
                 name, files = entry.stem, [entry] if entry.suffix == SUFFIX else []
-            if files and name in found:
+            if files and name in checkpoints:
                 raise FormatError(entry, f"model {name!r} is there as a file and as a folder")
             if files:
-                found[name] = files
+                checkpoints[name] = files
     except OSError as error:
         raise FormatError(folder, f"cannot be read: {error.strerror}") from None
-    if not found:
+    if not checkpoints:
         raise FormatError(folder, f"has no {SUFFIX} file, nor a subfolder with one")
     if names is None:
-        names = list(found)
+        names = list(checkpoints)
     if not names:
         raise FormatError(folder, "no model name is given, at least one needed")
     for name in names:
-        if name not in found:
-            raise FormatError(folder, f"has no model {name!r}, it has {', '.join(sorted(found))}")
-    return {name: found[name] for name in sorted(set(names))}
+        if name not in checkpoints:
+            known = ", ".join(sorted(checkpoints))
+            raise FormatError(folder, f"has no model {name!r}, it has {known}")
+    return {name: checkpoints[name] for name in sorted(set(names))}
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -94,9 +94,9 @@ def sample(demand: Demand, rng: np.random.Generator) -> IntArray:
     requests = np.full((demand.slots, demand.users), -1)
     last = np.full(demand.users, -1)
     for t in range(demand.slots):
-        wanted = np.where(repeats[t] & (last >= 0), last, fresh[t])
-        requests[t] = np.where(active[t], wanted, -1)
-        last = np.where(active[t], wanted, last)
+        model = np.where(repeats[t] & (last >= 0), last, fresh[t])
+        requests[t] = np.where(active[t], model, -1)
+        last = np.where(active[t], model, last)
     return requests
 
 

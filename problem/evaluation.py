@@ -150,6 +150,7 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
         *cache_violations(instance, solution),
         *(violation for slot in slots for violation in slot.violations),
     ]
+    # Delays and completion under the instance's own schedule.
     pipelined = instance.schedule == "pipelined"
     slot_delay = np.array([slot.pipelined if pipelined else slot.sequential for slot in slots])
     slot_realised = np.array(
@@ -161,6 +162,7 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
         [slot.completion_pipelined if pipelined else slot.completion_sequential for slot in slots]
     )
     requested = completion[~np.isnan(completion)]
+    # What was there when the slot began, and what was sent.
     size = instance.library.block_size
     cached = np.asarray(solution.cache.any(axis=1))
     wanted_and_absent = (instance.wanted & ~cached[:, None, :]).any(axis=2)
@@ -399,9 +401,9 @@ def _check_shape(instance: Instance, solution: Solution) -> None:
             f"{expected} = (slots, nodes, blocks)"
         )
     for t, broadcast in enumerate(solution.broadcasts):
-        found = (broadcast.users.shape[1], broadcast.beam.shape[2])
-        if found != (instance.users, instance.antennas):
+        shape = (broadcast.users.shape[1], broadcast.beam.shape[2])
+        if shape != (instance.users, instance.antennas):
             raise ValueError(
-                f"the solution's broadcast of slot {t} is for (users, antennas) = {found}, the "
+                f"the solution's broadcast of slot {t} is for (users, antennas) = {shape}, the "
                 f"instance has {(instance.users, instance.antennas)}"
             )

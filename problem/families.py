@@ -194,8 +194,8 @@ def build_family(spec: FamilySpec) -> ModelLibrary:
     for task, frozen in enumerate(frozen_units(spec)):
         model = f"{spec.backbone}/task{task}"
         blocks = models.setdefault(model, [])
-        for first, end in groups:
-            group = body[first:end]
+        for start, end in groups:
+            group = body[start:end]
             owner = spec.backbone if end <= frozen else model
             blocks.append(f"{owner}/{_group_name(group)}")
             size_bytes[blocks[-1]] = width * _values(group)

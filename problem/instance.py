@@ -225,14 +225,14 @@ def user_groups(wanted: BoolArray) -> tuple[BoolArray, IntArray]:
     group = np.full(wanted.shape[1], -1, dtype=np.int64)
     if not len(needed):
         return np.zeros((0, wanted.shape[0]), dtype=bool), group
-    _, first, inverse = np.unique(
+    _, block_of_group, inverse = np.unique(
         np.packbits(wanted[:, needed], axis=0), axis=1, return_index=True, return_inverse=True
     )
-    order = np.argsort(first)
+    order = np.argsort(block_of_group)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     group[needed] = rank[inverse.ravel()]
-    return wanted[:, needed[first[order]]].T.copy(), group
+    return wanted[:, needed[block_of_group[order]]].T.copy(), group
 
 
 def write_instance(path: str | os.PathLike[str], instance: Instance) -> str:

@@ -432,15 +432,15 @@ def _check_text(field: str, texts: tuple[str, ...], count: int) -> None:
 
 def _check_names(field: str, names: tuple[str, ...], count: int) -> None:
     _check_text(field, names, count)
-    first: dict[str, int] = {}
+    place: dict[str, int] = {}
     for i, name in enumerate(names):
         if not name:
             raise ValueError(f"{field}[{i}]: '' is not allowed, must not be empty")
-        if name in first:
+        if name in place:
             raise ValueError(
-                f"{field}[{i}]: {_shown(name)} is already {field}[{first[name]}], must be unique"
+                f"{field}[{i}]: {_shown(name)} is already {field}[{place[name]}], must be unique"
             )
-        first[name] = i
+        place[name] = i
 
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:

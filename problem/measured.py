@@ -61,11 +61,11 @@ def read_channels(path: str | os.PathLike[str], shape: Shape) -> ComplexArray:
         channel: ComplexArray = real + 1j * imag
         channel.setflags(write=False)
         return channel
-    found = ", ".join(sorted(map(repr, arrays))) or "none"
+    names = ", ".join(sorted(map(repr, arrays))) or "none"
     raise FormatError(
         path,
         "has no variable 'channel' (nor the pair 'channel_real', 'channel_imag') of shape "
-        f"(T, K, N, A) = {shape}; found {found}",
+        f"(T, K, N, A) = {shape}; found {names}",
     )
 
 

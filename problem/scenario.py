@@ -224,6 +224,7 @@ class Scenario(_Section):
         """
         if seed < 0:
             raise ValueError(f"seed: {seed} is not allowed, must be >= 0")
+        # Places, then tastes and requests, then channels: each from a seed of its own.
         library = self._library(seed)
         node_position = self._node_position()
         radius = self.users.cell_radius_m or self.nodes.inter_site_distance_m / np.sqrt(3.0)

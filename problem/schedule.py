@@ -34,10 +34,10 @@ def migration_by_message(
     -------
     (I,) array, s.
     """
-    first = np.full(len(migration), messages, dtype=np.int64)
-    np.minimum.at(first, block_of_pair, message_of_pair)
-    carried = first < messages
-    return summed(first[carried], migration[carried], messages)
+    first_message = np.full(len(migration), messages, dtype=np.int64)
+    np.minimum.at(first_message, block_of_pair, message_of_pair)
+    carried = first_message < messages
+    return summed(first_message[carried], migration[carried], messages)
 
 
 def summed(index: IntArray, value: FloatArray, length: int) -> FloatArray:
@@ -87,6 +87,4 @@ def pipelined_ends(ready: FloatArray, duration: FloatArray) -> FloatArray:
         (D,) time on the air, s.
     """
     on_air = np.cumsum(duration)
-    if not len(on_air):
-        return on_air
     return on_air + np.maximum.accumulate(ready - (on_air - duration))

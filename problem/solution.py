@@ -195,13 +195,13 @@ class Solution:
                     f"broadcasts[{t}]: is for {broadcast.nodes.shape[1]} nodes and "
                     f"{broadcast.blocks.shape[1]} blocks, the caches have {nodes} and {blocks}"
                 )
-            radio, first = (
+            radio, radio_of_slot_0 = (
                 (b.users.shape[1], b.beam.shape[2]) for b in (broadcast, self.broadcasts[0])
             )
-            if radio != first:
+            if radio != radio_of_slot_0:
                 raise ValueError(
                     f"broadcasts[{t}]: is for (users, antennas) = {radio}, "
-                    f"broadcasts[0] for {first}"
+                    f"broadcasts[0] for {radio_of_slot_0}"
                 )
 
     @property

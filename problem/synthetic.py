@@ -53,13 +53,13 @@ def synthetic_library(
     own = np.full(models, (blocks - trunk_total) // models)
     own[: (blocks - trunk_total) % models] += 1
     contains = np.zeros((models, blocks), dtype=bool)
-    first = np.concatenate([[0], np.cumsum(trunk)])
+    start = np.concatenate([[0], np.cumsum(trunk)])
     next_own = trunk_total
     for m in range(models):
         f = m % families
         # The first model of each family keeps the whole trunk: every block is in some model.
         share = 1.0 if m < families else rng.uniform(0.4, 1.0)
-        contains[m, first[f] : first[f] + max(1, round(share * trunk[f]))] = True
+        contains[m, start[f] : start[f] + max(1, round(share * trunk[f]))] = True
         contains[m, next_own : next_own + own[m]] = True
         next_own += own[m]
     weight = rng.lognormal(0.0, BLOCK_SIZE_SPREAD, blocks)

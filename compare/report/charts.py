@@ -43,10 +43,10 @@ LARGEST_RATIO = 1000.0
 
 
 def answer_figure(by_method: Table, colour: dict[str, int]) -> str:
-    """Draw how far from optimal against how fast, of `summary.methods_table`."""
+    """Draw how far from optimal against how fast, of `methods_table`."""
     points = []
-    for row in by_method.rows:
-        label, gap, time = row[0], row[3], row[9]
+    for row in by_method.by_name():
+        label, gap, time = row["method"], row["gap"], row["wall_s"]
         if isinstance(gap, Estimate) and isinstance(time, float) and math.isfinite(gap.value):
             points.append(
                 Point(
@@ -165,15 +165,15 @@ def anytime_figures(comparison: Comparison, colour: dict[str, int]) -> str:
 
 
 def parts_figure(by_method: Table) -> str:
-    """Draw the two parts of the gap, of `summary.methods_table`."""
+    """Draw the two parts of the gap, of `methods_table`."""
     bars = []
-    for row in by_method.rows:
-        beams, placement = row[6], row[7]
+    for row in by_method.by_name():
+        beams, placement = row["beamforming_gap"], row["placement_gap"]
         if isinstance(beams, float) and isinstance(placement, float):
             if not (math.isfinite(beams) and math.isfinite(placement)):
                 continue
             note = f"{shown(beams, 'percent')} + {shown(placement, 'percent')}"
-            bars.append(Bar(str(row[0]), (max(beams, 0.0), max(placement, 0.0)), note))
+            bars.append(Bar(str(row["method"]), (max(beams, 0.0), max(placement, 0.0)), note))
     if not bars:
         return "<p>No method of this report splits its gap.</p>"
     caption = (
@@ -184,7 +184,7 @@ def parts_figure(by_method: Table) -> str:
     return figure("Parts of the gap.", caption, svg)
 
 
-def gains_figure(found: Iterable[Gain]) -> str:
+def gains_figure(gains: Iterable[Gain]) -> str:
     """Draw the gains over all classes and what was claimed."""
     intervals = [
         Interval(
@@ -195,7 +195,7 @@ def gains_figure(found: Iterable[Gain]) -> str:
             g.claim.claimed,
             shown(g.reduction.value, "percent"),
         )
-        for g in found
+        for g in gains
         if g.reduction is not None and g.instance_class == ALL_CLASSES
     ]
     if not intervals:

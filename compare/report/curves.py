@@ -25,8 +25,10 @@ from finecast.problem.arrays import FloatArray
 TOLERANCES = (0.1, 0.01, 0.001)
 """tau of the convergence test, first to last as the page offers them."""
 DEFAULT_TOLERANCE = 0.01
-TIME_DIGITS, DELAY_DIGITS = 4, 7
-"""Significant digits kept of traces: what the page computes with, so that both agree."""
+TIME_DIGITS = 4
+"""Significant digits kept of times: the page computes with them, so that both agree."""
+DELAY_DIGITS = 7
+"""Significant digits kept of delays."""
 MOST_POINTS = 40
 """Of one trace, thinned evenly."""
 GRID_POINTS = 160
@@ -196,8 +198,8 @@ def anytime_curves(comparison: Comparison) -> tuple[FloatArray, list[Anytime]]:
     does not depend on which others are shown. A run holds its last values from its end on.
     """
     longest = max((r.wall_s for r in comparison.records), default=1.0)
-    first = min((t for r in comparison.records for t, *_ in r.trace[:1] if t > 0), default=0.1)
-    low = min(max(min(first, longest / 10), 1e-3), max(longest / 10, 1e-3))
+    earliest = min((t for r in comparison.records for t, *_ in r.trace[:1] if t > 0), default=0.1)
+    low = min(max(min(earliest, longest / 10), 1e-3), max(longest / 10, 1e-3))
     grid = np.geomspace(low, max(longest, 10 * low), GRID_POINTS)
     curves = []
     for label in comparison.labels:

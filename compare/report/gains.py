@@ -111,17 +111,17 @@ def gains(comparison: Comparison, rng: np.random.Generator) -> list[Gain]:
     rng
         For the intervals.
     """
-    found = [(claim, _restriction_pairs(comparison, claim)) for claim in CLAIMS]
-    found += _learner_pairs(comparison)
-    result = []
-    for claim, pairs in found:
+    pairs_of_claims = [(claim, _restriction_pairs(comparison, claim)) for claim in CLAIMS]
+    pairs_of_claims += _learner_pairs(comparison)
+    all_gains = []
+    for claim, pairs in pairs_of_claims:
         if not pairs:
             continue
         classes = tuple(dict.fromkeys(p.instance_class for p in pairs))
         for name in (ALL_CLASSES, *(classes if len(classes) > 1 else ())):
             chosen = [p for p in pairs if name in (ALL_CLASSES, p.instance_class)]
-            result.append(_gain(claim, name, chosen, rng))
-    return result
+            all_gains.append(_gain(claim, name, chosen, rng))
+    return all_gains
 
 
 def verdict(reduction: Estimate | None, claimed: float | None) -> Verdict:
@@ -176,9 +176,9 @@ def gains_table(found: Iterable[Gain]) -> Table:
     )
 
 
-def gain_sentences(found: Iterable[Gain]) -> list[str]:
+def gain_sentences(given: Iterable[Gain]) -> list[str]:
     """Return one sentence a claim: over all classes, and in the class where it is largest."""
-    chosen = list(found)
+    chosen = list(given)
     sentences = []
     for g in chosen:
         if g.instance_class != ALL_CLASSES:
@@ -191,9 +191,9 @@ def gain_sentences(found: Iterable[Gain]) -> list[str]:
         if g.infinite:
             text += f", and {g.infinite} more instances on which only the full side has a delay"
         by_class = [
-            (other.reduction.value, other)
-            for other in chosen
-            if other.claim is g.claim and other is not g and other.reduction is not None
+            (gain.reduction.value, gain)
+            for gain in chosen
+            if gain.claim is g.claim and gain is not g and gain.reduction is not None
         ]
         if by_class:
             largest = max(by_class, key=lambda pair: pair[0])[1]
@@ -296,7 +296,7 @@ def _learner_pairs(comparison: Comparison) -> list[tuple[Claim, list[_Pair]]]:
             baselines.append(label)
     delay = comparison.mean_delay
     column = {label: i for i, label in enumerate(comparison.labels)}
-    found = []
+    claims = []
     for learner in learned:
         for baseline in baselines:
             ours, theirs = delay[:, column[learner]], delay[:, column[baseline]]
@@ -308,8 +308,8 @@ def _learner_pairs(comparison: Comparison) -> list[tuple[Claim, list[_Pair]]]:
             claim = Claim(
                 f"{learner} (learned) against {baseline}", claimed=LEAST_CLAIMED_OVER_BASELINES
             )
-            found.append((claim, pairs))
-    return found
+            claims.append((claim, pairs))
+    return claims
 
 
 def _least(runs: list[Record], of: set[str], delay: Callable[[Record], float | None]) -> float:

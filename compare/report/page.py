@@ -78,17 +78,17 @@ def contents(comparison: Comparison, command: Command = solve_command) -> Conten
         Gives the command line that makes a run again.
     """
     rng = np.random.default_rng(SEED)
-    found = gains(comparison, rng)
+    all_gains = gains(comparison, rng)
     tables = {
         "methods": methods_table(comparison, rng),
         "classes": classes_table(comparison, rng),
         "pairs": pairs_table(comparison, rng),
-        "gains": gains_table(found),
+        "gains": gains_table(all_gains),
         "failures": failures_table(comparison, command),
         "runs": runs_table(comparison, command),
     }
     answer = sentences(comparison, tables["methods"], tables["pairs"])
-    return Contents(comparison, tables, found, answer + gain_sentences(found))
+    return Contents(comparison, tables, all_gains, answer + gain_sentences(all_gains))
 
 
 def text_report(what: Contents, form: Format, table: str | None = None) -> str:
@@ -137,6 +137,7 @@ def html_report(
     commands
         Command lines that made the runs and the report, to be shown.
     """
+    # The sections, in the order of the page; some need what not every folder has.
     c, tables = what.comparison, what.tables
     profiles = profile_data(c)
     colour = {label: i for i, label in enumerate(c.labels)}
@@ -162,13 +163,14 @@ def html_report(
     sections.append(_section("runs", "Every run", _runs(tables["runs"])))
     sections.append(_section("again", "Doing it again", _again(c, commands)))
 
+    # Only the script of this page may run, and nothing may be fetched.
     script = _template("report.js")
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
         f"form-action 'none'; script-src 'sha256-{_sha256(script)}'"
     )
-    first = c.records[0]
-    title = f"Comparison on {first.suite or 'instances'}"
+    record = c.records[0]
+    title = f"Comparison on {record.suite or 'instances'}"
     return Template(_template("report.html")).substitute(
         policy=policy,
         version=escape(FINECAST_VERSION),

@@ -70,8 +70,8 @@ def profile(values: ArrayLike) -> Steps:
         (problems,) of one method, infinite where it failed: these count as problems all the same.
     """
     v = np.asarray(values, float)
-    at, count = np.unique(v[np.isfinite(v)], return_counts=True)
-    return Steps(at, np.cumsum(count) / max(len(v), 1))
+    jumps, count = np.unique(v[np.isfinite(v)], return_counts=True)
+    return Steps(jumps, np.cumsum(count) / max(len(v), 1))
 
 
 def convergence_target(best: ArrayLike, start: ArrayLike, tolerance: float) -> FloatArray:

@@ -60,7 +60,7 @@ def methods_table(comparison: Comparison, rng: np.random.Generator) -> Table:
                 _largest(r.peak_memory_bytes for r in runs),
             )
         )
-    rows.sort(key=lambda row: (row[3].value, row[9]))
+    rows.sort(key=lambda row: (row[3].value, row[9]))  # by gap, then by time
     return Table(
         "methods",
         "Methods",
@@ -131,7 +131,7 @@ def classes_table(comparison: Comparison, rng: np.random.Generator) -> Table:
 def pairs_table(comparison: Comparison, rng: np.random.Generator) -> Table:
     """Return one row a pair of methods: which is better on the same instances, and how surely."""
     delay = comparison.mean_delay
-    found: list[tuple[str, str, int, Estimate, Estimate | None, float]] = []
+    compared: list[tuple[str, str, int, Estimate, Estimate | None, float]] = []
     same = comparison.same_system
     pairs = [
         (i, j)
@@ -148,11 +148,13 @@ def pairs_table(comparison: Comparison, rng: np.random.Generator) -> Table:
         return estimate(values, drawn[where.tobytes()], _mean)
 
     for i, j in pairs:
+        # What both have run; a run without an answer has an infinite delay.
         both = ~np.isnan(delay[:, i]) & ~np.isnan(delay[:, j])
         if not both.any():
             continue
         a, b = delay[both, i], delay[both, j]
         better = mean_of(probability_of_improvement(a[:, None], b[:, None]), both)
+        # Ratios of delays need two that are finite and positive.
         finite = (
             both & np.isfinite(delay[:, [i, j]]).all(axis=1) & (delay[:, [i, j]] > 0).all(axis=1)
         )
@@ -162,11 +164,12 @@ def pairs_table(comparison: Comparison, rng: np.random.Generator) -> Table:
             low, value, high = np.expm1([ratio.low, ratio.value, ratio.high]).tolist()
             difference = Estimate(value, low, high, ratio.count)
         labels = comparison.labels
-        found.append((labels[i], labels[j], len(a), better, difference, paired_wilcoxon(a, b)))
-    adjusted = holm([row[-1] for row in found])
+        compared.append((labels[i], labels[j], len(a), better, difference, paired_wilcoxon(a, b)))
+    # Each pair is a test: the chance of one that errs grows with their number.
+    adjusted = holm([p for *_, p in compared])
     rows = [
-        (*row, float(p), _verdict(row[0], row[1], row[3], float(p)))
-        for row, p in zip(found, adjusted, strict=True)
+        (a, b, count, better, difference, p, float(p_holm), _verdict(a, b, better, float(p_holm)))
+        for (a, b, count, better, difference, p), p_holm in zip(compared, adjusted, strict=True)
     ]
     return Table(
         "pairs",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from finecast.compare.report.comparison import Comparison, failed
 from finecast.compare.report.statistics import Estimate
-from finecast.compare.report.table import Table, shown
+from finecast.compare.report.table import Table, Value, shown
 from finecast.compare.runs.records import Record, Status
 from finecast.solvers.registry import methods
 
@@ -26,75 +28,113 @@ def sentences(comparison: Comparison, by_method: Table, by_pair: Table) -> list[
         `methods_table` and `pairs_table` of it.
     """
     full = set(comparison.same_system)
-    ranked = [row for row in by_method.rows if row[0] in full]
+    ranked = [_ranked(row) for row in by_method.by_name() if row["method"] in full]
     best = ranked[0]
-    label, runs, gap, by_solver, time = best[0], best[1], best[3], best[5], best[9]
-    assert isinstance(gap, Estimate)
-    assert isinstance(time, float)
-    if np.isfinite(gap.value):
-        answer = [
-            f"Closest to optimal is {label}: its delay is at most {shown(gap, 'percent')} above "
-            f"the optimum, in {shown(time, 'seconds')} a run ({runs} runs)."
-        ]
-        if isinstance(by_solver, float) and by_solver < 0.9 * gap.value:
-            answer.append(
-                "By the word of a MILP solver, which is no certificate, its gap is "
-                f"{shown(by_solver, 'percent')}."
-            )
-    else:
-        answer = ["How far from optimal the methods are is not known: no certified bounds."]
-    beaten: list[str] = []
-    level: list[str] = []
-    for row in by_pair.rows:
-        if label in (row[0], row[1]):
-            other = str(row[1] if row[0] == label else row[0])
-            if other in full:
-                (beaten if row[7] == f"{label} better" else level).append(other)
-    if beaten:
-        answer.append(f"Its delays are significantly smaller than those of {_listed(beaten)}.")
-    if level:
-        answer.append(f"No significant advantage over {_listed(level)} is shown.")
-    fastest = min(ranked, key=lambda row: row[9] if isinstance(row[9], float) else np.inf)
-    if fastest is not best:
-        assert isinstance(fastest[3], Estimate)
-        answer.append(
-            f"Fastest is {fastest[0]}: {shown(fastest[9], 'seconds')} a run, "
-            + (
-                f"at most {shown(fastest[3], 'percent')} above the optimum."
-                if np.isfinite(fastest[3].value)
-                else "how far from optimal is not known."
-            )
-        )
+    fastest = min(ranked, key=lambda row: row.time_s)
     registry = methods()
     online = [
         row
         for row in ranked
-        if (method := registry.get(comparison.of(str(row[0]))[0].method)) is not None
+        if (method := registry.get(comparison.of(row.label)[0].method)) is not None
         and method.setting == "online"
     ]
-    if online and len(online) < len(ranked):
-        first = online[0]
-        assert isinstance(first[3], Estimate)
-        if np.isfinite(first[3].value):
-            answer.append(
-                f"Of the online methods, which do not see the future, {first[0]} is closest: at "
-                f"most {shown(first[3], 'percent')} above the optimum, in "
-                f"{shown(first[9], 'seconds')} a run."
-            )
-    broken = Counter(r.status for r in comparison.records if failed(r))
+    answer = [*_closest(best), *_against(best.label, by_pair, full)]
+    if fastest is not best:
+        answer.append(f"Fastest is {fastest.label}: {fastest.time} a run, {fastest.distance}.")
+    if 0 < len(online) < len(ranked):
+        answer += _closest_online(online[0])
+    return answer + _ended(comparison)
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """What the sentences need of one row of `methods_table`; time in seconds a run."""
+
+    label: str
+    runs: Value
+    gap: Estimate
+    solver_gap: Value
+    time_s: float
+
+    @property
+    def time(self) -> str:
+        """The time of a run, as people read it."""
+        return shown(self.time_s, "seconds")
+
+    @property
+    def distance(self) -> str:
+        """How far from optimal, as half a sentence."""
+        if np.isfinite(self.gap.value):
+            return f"at most {shown(self.gap, 'percent')} above the optimum"
+        return "how far from optimal is not known"
+
+
+def _ranked(row: Mapping[str, Value]) -> _Ranked:
+    gap, time_s = row["gap"], row["wall_s"]
+    assert isinstance(gap, Estimate)
+    assert isinstance(time_s, float)
+    return _Ranked(str(row["method"]), row["runs"], gap, row["solver_gap"], time_s)
+
+
+def _closest(best: _Ranked) -> list[str]:
+    """Say which method is closest to optimal."""
+    if not np.isfinite(best.gap.value):
+        return ["How far from optimal the methods are is not known: no certified bounds."]
+    said = [
+        f"Closest to optimal is {best.label}: its delay is {best.distance}, in {best.time} a run "
+        f"({best.runs} runs)."
+    ]
+    if isinstance(best.solver_gap, float) and best.solver_gap < 0.9 * best.gap.value:
+        said.append(
+            "By the word of a MILP solver, which is no certificate, its gap is "
+            f"{shown(best.solver_gap, 'percent')}."
+        )
+    return said
+
+
+def _against(label: str, by_pair: Table, full: set[str]) -> list[str]:
+    """Say which methods the best one beats, and which it does not, of those that solve the same."""
+    beaten: list[str] = []
+    level: list[str] = []
+    for row in by_pair.by_name():
+        pair = [str(row["a"]), str(row["b"])]
+        if label in pair and set(pair) <= full:
+            rival = pair[1 - pair.index(label)]
+            (beaten if row["verdict"] == f"{label} better" else level).append(rival)
+    said = []
+    if beaten:
+        said.append(f"Its delays are significantly smaller than those of {_listed(beaten)}.")
+    if level:
+        said.append(f"No significant advantage over {_listed(level)} is shown.")
+    return said
+
+
+def _closest_online(best: _Ranked) -> list[str]:
+    """Say which online method is closest to optimal, if bounds tell."""
+    if not np.isfinite(best.gap.value):
+        return []
+    return [
+        f"Of the online methods, which do not see the future, {best.label} is closest: "
+        f"{best.distance}, in {best.time} a run."
+    ]
+
+
+def _ended(comparison: Comparison) -> list[str]:
+    """Say how many runs failed, and how many there should be besides."""
+    broken = Counter(record.status for record in comparison.records if failed(record))
     total = len(comparison.records)
     if broken:
         kinds = ", ".join(f"{n} {Status(s).value}" for s, n in sorted(broken.items()))
-        answer.append(f"{broken.total()} of {total:,} runs failed: {kinds}.")
+        said = [f"{broken.total()} of {total:,} runs failed: {kinds}."]
     else:
-        answer.append(f"All {total:,} runs brought a feasible solution.")
+        said = [f"All {total:,} runs brought a feasible solution."]
     missing = len(comparison.instances) * len(comparison.labels) - len(comparison.runs)
     if missing:
-        answer.append(
+        said.append(
             f"{missing:,} pairs of method and instance have no run; methods are compared on what "
             "they share."
         )
-    return answer
+    return said
 
 
 def solve_command(run: Record, folder: str = "out") -> str:

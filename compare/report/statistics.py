@@ -148,10 +148,10 @@ def resamples(
     _, task = np.unique(np.asarray(stratum), return_inverse=True)
     order = np.argsort(task, kind="stable").astype(np.int32)
     size = np.bincount(task, minlength=1)
-    first = np.repeat(np.cumsum(size) - size, size)  # of the stratum, at every place
+    start = np.repeat(np.cumsum(size) - size, size)  # of the stratum, at every place
     drawn = np.empty((repetitions, len(task)), np.int32)
     for sample in drawn:
-        sample[:] = order[first + (rng.random(len(task)) * np.repeat(size, size)).astype(np.int32)]
+        sample[:] = order[start + (rng.random(len(task)) * np.repeat(size, size)).astype(np.int32)]
     return drawn
 
 

@@ -21,12 +21,24 @@ COLOURS = 8
 """Then the lines are dashed, then dotted."""
 DASHES = ("", "7 3", "2 3", "8 3 2 3")
 
-WIDTH, HEIGHT = 420, 310
-LEFT, RIGHT, TOP, BOTTOM = 52, 116, 14, 44
+WIDTH = 420
+"""Of a chart, px."""
+HEIGHT = 310
+"""Of a chart, px."""
+LEFT = 52
+"""Margin of the box for the texts of the vertical axis, px."""
+RIGHT = 116
+"""Margin of the box for the labels of lines, px."""
+TOP = 14
+"""Margin above the box, px."""
+BOTTOM = 44
+"""Margin of the box for the texts of the horizontal axis, px."""
 SCATTER_RIGHT = 20
+"""Right margin where the labels are inside, px."""
 LABEL_STEP = 14
-"""Least distance of two labels."""
+"""Least distance of two labels, px."""
 LABEL_LETTERS = 15
+"""Longer labels are cut in the middle."""
 
 TickFormat = Literal["percent", "seconds", "ratio"]
 
@@ -127,11 +139,11 @@ def step_chart(
     """
     ends = [_px_y(y, float(line.value[-1]) if len(line.value) else line.before) for line in lines]
     drawn = []
-    for line, at in zip(lines, spread(ends), strict=True):
+    for line, height in zip(lines, spread(ends), strict=True):
         drawn.append(
             f'<g class="series" data-m="{escape(line.label)}">'
             f'<path class="line" style="{_stroke(line.index)}" d="{_step_path(line, x, y)}"/>'
-            f'<text class="end" x="{WIDTH - RIGHT + 6}" y="{at + 4:.1f}" '
+            f'<text class="end" x="{WIDTH - RIGHT + 6}" y="{height + 4:.1f}" '
             f'style="fill:var(--c{line.index % COLOURS})">{_short(line.label)}'
             f"<title>{escape(line.label)}</title></text></g>"
         )
@@ -155,13 +167,13 @@ def scatter_chart(
         right = px < WIDTH - 40 - 7.4 * len(label)
         width = 7.4 * len(label)
         left = px + 8 if right else px - 8 - width
-        at = py + 4
+        label_y = py + 4
         for shift in (0, 13, -13, 26, -26, 39, -39, 52, -52):
-            at = min(max(py + 4 + shift, TOP + 8), HEIGHT - BOTTOM - 2)
-            box = (left, at - 10, left + width, at + 2)
-            if not any(_overlap(box, other) for other in taken):
+            label_y = min(max(py + 4 + shift, TOP + 8), HEIGHT - BOTTOM - 2)
+            box = (left, label_y - 10, left + width, label_y + 2)
+            if not any(_overlap(box, earlier) for earlier in taken):
                 break
-        taken.append((left, at - 10, left + width, at + 2))
+        taken.append((left, label_y - 10, left + width, label_y + 2))
         taken.append((px - 5, py - 5, px + 5, py + 5))
         anchor = "" if right else ' text-anchor="end"'
         drawn.append(
@@ -169,7 +181,7 @@ def scatter_chart(
             f'<path class="whisker" style="{_stroke(p.index)}" '
             f'd="M{px:.1f},{_px_y(y, p.low):.1f}V{_px_y(y, p.high):.1f}"/>'
             f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" style="fill:var(--c{p.index % COLOURS})"/>'
-            f'<text class="end" x="{px + (8 if right else -8):.1f}" y="{at:.1f}"{anchor} '
+            f'<text class="end" x="{px + (8 if right else -8):.1f}" y="{label_y:.1f}"{anchor} '
             f'style="fill:var(--c{p.index % COLOURS})">{label}'
             f"<title>{escape(p.label)}</title></text></g>"
         )
@@ -221,11 +233,11 @@ def interval_chart(
     floor = height - 34
     drawn = []
     for value, text in ticks(x):
-        at = px(value)
+        tick_x = px(value)
         zero = " zero" if value == 0 else ""
         drawn.append(
-            f'<path class="grid{zero}" d="M{at:.1f},{top}V{floor}"/>'
-            f'<text x="{at:.1f}" y="{floor + 15}" text-anchor="middle">{text}</text>'
+            f'<path class="grid{zero}" d="M{tick_x:.1f},{top}V{floor}"/>'
+            f'<text x="{tick_x:.1f}" y="{floor + 15}" text-anchor="middle">{text}</text>'
         )
     drawn.append(
         f'<text class="axis" x="{WIDTH / 2}" y="{height - 4}" text-anchor="middle">'
@@ -249,14 +261,14 @@ def interval_chart(
     return _svg(name, title, description, height, "".join(drawn), "")
 
 
-def spread(wanted: Sequence[float]) -> list[float]:
-    """Return label heights near the wanted ones, apart from each other and within the box."""
-    order = np.argsort(wanted, kind="stable")
-    step = min(LABEL_STEP, (HEIGHT - TOP - BOTTOM) / max(len(wanted), 1))
-    placed = [0.0] * len(wanted)
+def spread(heights: Sequence[float]) -> list[float]:
+    """Return label heights near the given ones, apart from each other and within the box."""
+    order = np.argsort(heights, kind="stable")
+    step = min(LABEL_STEP, (HEIGHT - TOP - BOTTOM) / max(len(heights), 1))
+    placed = [0.0] * len(heights)
     last = -math.inf
     for i in order:
-        placed[i] = last = max(wanted[i], last + step)
+        placed[i] = last = max(heights[i], last + step)
     limit = float(HEIGHT - BOTTOM)
     for i in order[::-1]:
         placed[i] = min(placed[i], limit)
@@ -278,8 +290,9 @@ def ticks(axis: Axis) -> list[tuple[float, str]]:
     raw = (high - low) / 4
     size = 10.0 ** math.floor(math.log10(raw))
     step_size = next(m * size for m in (1, 2, 2.5, 5, 10) if m * size >= raw * (1 - 1e-9))
-    first = math.ceil(low / step_size - 1e-9)
-    values = [k * step_size for k in range(first, first + 7) if k * step_size <= high * (1 + 1e-9)]
+    lowest = math.ceil(low / step_size - 1e-9)
+    steps = range(lowest, lowest + 7)
+    values = [k * step_size for k in steps if k * step_size <= high * (1 + 1e-9)]
     return [(v, _tick(v, axis.form)) for v in values]
 
 
@@ -295,16 +308,16 @@ def _frame(x: Axis, y: Axis, right: int = RIGHT) -> str:
     floor, end = HEIGHT - BOTTOM, WIDTH - right
     parts = []
     for value, text in ticks(y):
-        at = _px_y(y, value)
+        tick_y = _px_y(y, value)
         parts.append(
-            f'<path class="grid" d="M{LEFT},{at:.1f}H{end}"/>'
-            f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{text}</text>'
+            f'<path class="grid" d="M{LEFT},{tick_y:.1f}H{end}"/>'
+            f'<text x="{LEFT - 6}" y="{tick_y + 4:.1f}" text-anchor="end">{text}</text>'
         )
     for value, text in ticks(x):
-        at = _px_x(x, value, right)
+        tick_x = _px_x(x, value, right)
         parts.append(
-            f'<path class="tick" d="M{at:.1f},{floor}v5"/>'
-            f'<text x="{at:.1f}" y="{floor + 18}" text-anchor="middle">{text}</text>'
+            f'<path class="tick" d="M{tick_x:.1f},{floor}v5"/>'
+            f'<text x="{tick_x:.1f}" y="{floor + 18}" text-anchor="middle">{text}</text>'
         )
     parts.append(
         f'<path class="base" d="M{LEFT},{floor}H{end}"/>'
@@ -328,10 +341,10 @@ def _step_path(line: Line, x: Axis, y: Axis) -> str:
     passed = line.value[~inside]
     start = float(passed[-1]) if len(passed) else line.before
     path = [f"M{LEFT},{_px_y(y, start):.1f}"]
-    for at, value in zip(line.at[inside], line.value[inside], strict=True):
-        if at > x.high:
+    for jump, value in zip(line.at[inside], line.value[inside], strict=True):
+        if jump > x.high:
             break
-        path.append(f"H{_px_x(x, at):.1f}V{_px_y(y, value):.1f}")
+        path.append(f"H{_px_x(x, jump):.1f}V{_px_y(y, value):.1f}")
     return "".join([*path, f"H{WIDTH - RIGHT}"])
 
 

@@ -59,6 +59,11 @@ class Table:
     rows: tuple[tuple[Value, ...], ...]
     methods: tuple[tuple[str, ...], ...] = ()
 
+    def by_name(self) -> list[dict[str, Value]]:
+        """Return the rows with their values by the names of the columns."""
+        names = [column.name for column in self.columns]
+        return [dict(zip(names, row, strict=True)) for row in self.rows]
+
 
 def shown(value: Value, kind: Kind) -> str:
     """Return a value as people read it; intervals in brackets behind it."""
@@ -126,8 +131,8 @@ def to_html(table: Table) -> str:
                 text = f"<code>{text}</code>"
             key = "" if column.kind in ("text", "code") else f' data-v="{sort_key(value)}"'
             cells.append(f'<th scope="row">{text}</th>' if j == 0 else f"<td{key}>{text}</td>")
-        of = escape("\n".join(table.methods[i])) if table.methods else ""
-        rows.append(f'<tr data-m="{of}">{"".join(cells)}</tr>')
+        shown_methods = escape("\n".join(table.methods[i])) if table.methods else ""
+        rows.append(f'<tr data-m="{shown_methods}">{"".join(cells)}</tr>')
     kinds = " ".join("t" if c.kind in ("text", "code") else "n" for c in table.columns)
     title = escape(table.title)
     return (

@@ -178,12 +178,12 @@ def _drawn(run: Record, instance: Instance, solution_file: Path) -> list[Picture
     from finecast.pictures import cache_picture, network_picture, slot_gantt
 
     solution = read_solution(solution_file)
-    of = f"{run.instance_class}, instance seed {run.instance_seed}"
+    where = f"{run.instance_class}, instance seed {run.instance_seed}"
     by = f"as {run.label} solved it, with a delay of {run.delay or run.realised_delay or 0:.4g} s"
     drawn = (
-        ("Network", f"Cells, users and links of {of}.", network_picture(instance, 0)),
-        ("Caches", f"What each node stores, {of}, {by}.", cache_picture(instance, solution, 0)),
-        ("Delivery", f"Who sends what when in the first slot, {of}, {by}.",
+        ("Network", f"Cells, users and links of {where}.", network_picture(instance, 0)),
+        ("Caches", f"What each node stores, {where}, {by}.", cache_picture(instance, solution, 0)),
+        ("Delivery", f"Who sends what when in the first slot, {where}, {by}.",
          slot_gantt(instance, solution, 0)),
     )  # fmt: skip
     pictures = []

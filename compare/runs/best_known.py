@@ -89,6 +89,7 @@ def update(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> dict
             "lower_bound": None,
             "bound_from": None,
         }
+        # A smaller delay counts if the judge, on the instance as drawn, agrees.
         where = f"{record.suite}, {record.instance_class}, seed {record.instance_seed}"
         changed = False
         known = entry["delay"]
@@ -100,6 +101,7 @@ def update(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> dict
                 told["delays"].append(f"{where}: {_shown(known)} -> {judged:.9g} s, {record.label}")
                 entry |= {"delay": judged, "delay_from": _provenance(record)}
                 changed = True
+        # A larger bound counts for the full system, unless it contradicts the best delay.
         bound, known = record.lower_bound, entry["lower_bound"]
         own_system = not record.restrict and _as_drawn(folder, record)
         if own_system and bound and (known is None or bound > known * (1 + IMPROVES)):

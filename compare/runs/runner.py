@@ -247,47 +247,49 @@ def plan(
     """
     if time_limit_s is not None and not 0 < time_limit_s < math.inf:
         raise ValueError(f"time_limit_s: {time_limit_s} is not allowed, must be finite and > 0")
+    # Whatever is named must exist, before anything is drawn.
     given = None if entries is None else list(entries)
     for entry in suite.methods if given is None else given:
         check_entry(entry)
-    names = [one.name for one in suite.classes]
+    names = [kind.name for kind in suite.classes]
     chosen = set(names) if classes is None else set(classes)
     for name in sorted(chosen):
         if name not in names:
             raise ValueError(f"class {name!r} is none of {', '.join(names)} of suite {suite.name}")
-    drawn_seeds = {seed for one in suite.classes for seed in one.seeds}
+    drawn_seeds = {seed for kind in suite.classes for seed in kind.seeds}
     of_instances = drawn_seeds if instances is None else set(instances)
     for seed in sorted(of_instances - drawn_seeds):
         raise ValueError(
             f"instances: no class of suite {suite.name} has an instance of seed {seed}"
         )
+    # All instances are drawn and checked, those chosen are kept, each with all its runs.
     of_methods = list(suite.seeds if seeds is None else seeds)
-    total = sum(len(one.seeds) for one in suite.classes)
+    total = sum(len(kind.seeds) for kind in suite.classes)
     runs: dict[str, Run] = {}
-    for count, one in enumerate(draw_all(suite), start=1):
+    for count, case in enumerate(draw_all(suite), start=1):
         if drawn is not None:
             drawn(count, total)
-        if one.instance_class.name not in chosen or one.seed not in of_instances:
+        if case.instance_class.name not in chosen or case.seed not in of_instances:
             continue
-        kept = instance_path(folder, one.hash)
+        kept = instance_path(folder, case.hash)
         if not kept.exists():
-            write_instance(kept, one.instance)
-        for entry in suite.entries(one.instance_class) if given is None else given:
+            write_instance(kept, case.instance)
+        for entry in suite.entries(case.instance_class) if given is None else given:
             for seed in of_methods:
-                limits = _limits(suite, one.instance_class, time_limit_s)
+                limits = _limits(suite, case.instance_class, time_limit_s)
                 run = Run(
                     suite=suite.name,
                     suite_version=suite.version,
-                    instance_class=one.instance_class.name,
-                    scenario=one.instance.name,
-                    instance_seed=one.seed,
-                    instance_hash=one.hash,
+                    instance_class=case.instance_class.name,
+                    scenario=case.instance.name,
+                    instance_seed=case.seed,
+                    instance_hash=case.hash,
                     label=entry.label,
                     method=entry.method,
                     options=entry.options,
                     restrict=",".join(sorted(check_restrictions(entry.restrict))),
-                    delivery=entry.delivery or one.instance.delivery,
-                    schedule=entry.schedule or one.instance.schedule,
+                    delivery=entry.delivery or case.instance.delivery,
+                    schedule=entry.schedule or case.instance.schedule,
                     seed=seed,
                     **limits,
                 )
@@ -297,6 +299,7 @@ def plan(
                         f"methods {same.label!r} and {run.label!r} of suite {suite.name} ask for "
                         "the same run"
                     )
+    # The suite as it was run stands beside its rows.
     write_atomically(
         folder / "suites" / f"{suite.name}.json", suite.model_dump_json(indent=1).encode()
     )
@@ -344,10 +347,10 @@ def compare(
     OSError
         The processes of the pool were killed time and again, or there is no scheduler or worker.
     """
-    again = (Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY) if retry_failed else ()
+    repeated = (Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY) if retry_failed else ()
     with sole_writer(folder):
         everything = list(runs)
-        known = known_keys(folder, but=again)
+        known = known_keys(folder, but=repeated)
         missing = [run for run in everything if run.key not in known]
         counts = {"asked": len(everything), "known": len(everything) - len(missing), "done": 0}
         if tell is not None:

@@ -199,11 +199,11 @@ def merge(sources: Iterable[str | os.PathLike[str]], target: str | os.PathLike[s
         A source is no result folder or holds a damaged record, or the target cannot be written.
     """
     given = [result_folder(source) for source in sources]
-    found = [(folder, read_records(folder)) for folder in given]
+    records_of = [(folder, read_records(folder)) for folder in given]
     folder = open_folder(target)
     with sole_writer(folder):
         kept = {record.key: record for record in read_records(folder)}
-        for source, records in found:
+        for source, records in records_of:
             for name in ("instances", "suites"):
                 for file in (source / name).iterdir():
                     if not file.name.startswith(".") and not (folder / name / file.name).exists():

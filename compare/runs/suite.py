@@ -54,10 +54,10 @@ def parse_seeds(given: Any) -> Any:
         ends = re.fullmatch(r"\s*(\d{1,10})\s*(?:-\s*(\d{1,10})\s*)?", part)
         if ends is None:
             raise ValueError(f"{given!r} is not allowed, expected seeds as in 0-4 or 0,2,5")
-        first, last = int(ends[1]), int(ends[2] or ends[1])
-        if not first <= last <= first + 9999:
+        start, end = int(ends[1]), int(ends[2] or ends[1])
+        if not start <= end <= start + 9999:
             raise ValueError(f"{part!r} is not allowed, expected FIRST-LAST, at most 10000 seeds")
-        seeds.extend(range(first, last + 1))
+        seeds.extend(range(start, end + 1))
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"{given!r} names a seed twice")
     return seeds
@@ -140,21 +140,23 @@ class Suite(_Section):
             twice = {name for name in names if names.count(name) > 1}
             if twice:
                 raise ValueError(f"{what}: the name {min(twice)!r} stands twice")
-        for one in self.classes:
-            for label in one.methods or ():
+        for instance_class in self.classes:
+            for label in instance_class.methods or ():
                 if label not in labels:
                     raise ValueError(
-                        f"classes.{one.name}.methods: {label!r} is none of {', '.join(labels)}"
+                        f"classes.{instance_class.name}.methods: {label!r} is none of "
+                        f"{', '.join(labels)}"
                     )
         return self
 
-    def entries(self, one: InstanceClass) -> list[MethodEntry]:
+    def entries(self, instance_class: InstanceClass) -> list[MethodEntry]:
         """Return the methods of a class, in the order of the suite."""
-        return [e for e in self.methods if one.methods is None or e.label in one.methods]
+        chosen = instance_class.methods
+        return [entry for entry in self.methods if chosen is None or entry.label in chosen]
 
-    def frozen_hash(self, one: InstanceClass, seed: int) -> str | None:
+    def frozen_hash(self, instance_class: InstanceClass, seed: int) -> str | None:
         """Return what the instance's hash was when the suite was frozen; None if it was not."""
-        return self._hashes.get(one.name, {}).get(str(seed))
+        return self._hashes.get(instance_class.name, {}).get(str(seed))
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ def hashes_path(suite: Suite) -> Path:
     return suite._path.with_suffix(".hashes.json")
 
 
-def scenario_of(suite: Suite, one: InstanceClass) -> Scenario:
+def scenario_of(suite: Suite, instance_class: InstanceClass) -> Scenario:
     """Return the scenario of a class.
 
     The tables `scenario` of the suite and of the class are merged key by key, `library` as a
@@ -260,7 +262,7 @@ def scenario_of(suite: Suite, one: InstanceClass) -> Scenario:
         The result is no scenario, or the file that `base` names is none.
     """
     table = dict(suite.scenario)
-    table = merged(table, one.scenario)
+    table = merged(table, instance_class.scenario)
     base = table.pop("base", None)
     # Files are named relative to the file that names them.
     table = _with_absolute_files(table, suite._path.parent)
@@ -269,20 +271,20 @@ def scenario_of(suite: Suite, one: InstanceClass) -> Scenario:
             raise FormatError(suite._path, f"scenario.base: {base!r}: expected a file name")
         path = find(base, "scenario", folder=suite._path.parent)
         table = merged(_with_absolute_files(read_toml(path), path.parent), table)
-    if "name" not in one.scenario:
-        table["name"] = one.name
+    if "name" not in instance_class.scenario:
+        table["name"] = instance_class.name
     try:
         return validated(Scenario, table)
     except ValueError as error:
-        raise FormatError(suite._path, f"classes.{one.name}.scenario.{error}") from None
+        raise FormatError(suite._path, f"classes.{instance_class.name}.scenario.{error}") from None
 
 
-def draw(suite: Suite, one: InstanceClass, seed: int, *, check: bool = True) -> Drawn:
+def draw(suite: Suite, instance_class: InstanceClass, seed: int, *, check: bool = True) -> Drawn:
     """Draw an instance, and refuse it when it is not the one that was frozen.
 
     Parameters
     ----------
-    suite, one, seed
+    suite, instance_class, seed
         The suite, one of its classes, one of its seeds.
     check
         Compare with the frozen hash, where there is one.
@@ -293,21 +295,21 @@ def draw(suite: Suite, one: InstanceClass, seed: int, *, check: bool = True) -> 
         The scenario is bad, or the generator has drifted: it draws another instance.
     """
     try:
-        instance = scenario_of(suite, one).generate(seed)
+        instance = scenario_of(suite, instance_class).generate(seed)
     except FormatError:
         raise
     except ValueError as error:
-        raise FormatError(suite._path, f"classes.{one.name}.scenario: {error}") from None
-    found, frozen = instance_hash(instance), suite.frozen_hash(one, seed)
-    if check and frozen is not None and found != frozen:
+        raise FormatError(suite._path, f"classes.{instance_class.name}.scenario: {error}") from None
+    drawn_hash, frozen = instance_hash(instance), suite.frozen_hash(instance_class, seed)
+    if check and frozen is not None and drawn_hash != frozen:
         raise FormatError(
             suite._path,
-            f"suite {suite.name!r} version {suite.version}, class {one.name!r}, seed {seed}: the "
-            f"instance drawn has hash {found}, frozen was {frozen}; the generator or the scenario "
-            "has changed, so results would not compare (a new version of the suite and --freeze "
-            "make a new comparison)",
+            f"suite {suite.name!r} version {suite.version}, class {instance_class.name!r}, seed "
+            f"{seed}: the instance drawn has hash {drawn_hash}, frozen was {frozen}; the generator "
+            "or the scenario has changed, so results would not compare (a new version of the suite "
+            "and --freeze make a new comparison)",
         )
-    return Drawn(one, seed, found, instance)
+    return Drawn(instance_class, seed, drawn_hash, instance)
 
 
 def draw_all(suite: Suite, *, check: bool = True) -> Iterator[Drawn]:
@@ -319,10 +321,10 @@ def draw_all(suite: Suite, *, check: bool = True) -> Iterator[Drawn]:
         As `draw`, or two instances of the suite are the same.
     """
     seen: dict[str, str] = {}
-    for one in suite.classes:
-        for seed in one.seeds:
-            drawn = draw(suite, one, seed, check=check)
-            where = f"class {one.name!r}, seed {seed}"
+    for instance_class in suite.classes:
+        for seed in instance_class.seeds:
+            drawn = draw(suite, instance_class, seed, check=check)
+            where = f"class {instance_class.name!r}, seed {seed}"
             if drawn.hash in seen:
                 raise FormatError(suite._path, f"{where} is the same as {seen[drawn.hash]}")
             seen[drawn.hash] = where

@@ -181,6 +181,7 @@ def _watch(process: _Process, task: dict[str, Any], content: bytes) -> tuple[dic
             "peak_memory_bytes": peak or None, **known,
         }, b""  # fmt: skip
 
+    # Ask for the run, and for its instance where the process does not hold it.
     assert process.process.stdin is not None
     process.stderr.seek(0)
     process.stderr.truncate()
@@ -189,6 +190,7 @@ def _watch(process: _Process, task: dict[str, Any], content: bytes) -> tuple[dic
     except OSError:
         return killed(Status.FAILED, f"the process died: {process.last_words()}")
     process.held = task["instance_hash"]
+    # Wait for its answers: `solving` starts the clock of the method, `done` ends the run.
     while True:
         try:
             frame = process.events.get(timeout=POLL_S)
@@ -202,7 +204,7 @@ def _watch(process: _Process, task: dict[str, Any], content: bytes) -> tuple[dic
                 limit = task["hard_limit_s" if phase == "solving" else "rates_limit_s"]
                 return killed(Status.TIMED_OUT, f"killed while {phase}: not done in {limit:g} s")
             continue
-        if frame is None:
+        if frame is None:  # its output has ended, so it has died
             code = process.process.wait()
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             return killed(

@@ -53,19 +53,19 @@ def load_instance(path: str, seed: int) -> Instance:
     FormatError
         The file is missing or bad.
     """
-    found = find(path, "scenario")
-    if found.suffix == ".toml":
+    file = find(path, "scenario")
+    if file.suffix == ".toml":
         from finecast.problem.scenario import read_scenario
 
         try:
-            return read_scenario(found).generate(seed)
+            return read_scenario(file).generate(seed)
         except FormatError:
             raise
         except ValueError as error:
-            raise FormatError(found, str(error)) from None
+            raise FormatError(file, str(error)) from None
     from finecast.problem.instance import read_instance
 
-    return read_instance(found)
+    return read_instance(file)
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
@@ -91,8 +91,8 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
 def with_settings(instance: Instance, options: dict[str, Any]) -> tuple[Instance, dict[str, Any]]:
     """Apply `delivery` and `schedule` to the instance; return it and the other options."""
     fields = {key: options[key] for key in ("delivery", "schedule") if key in options}
-    rest = {key: value for key, value in options.items() if key not in fields}
-    return (dataclasses.replace(instance, **fields) if fields else instance), rest
+    others = {key: value for key, value in options.items() if key not in fields}
+    return (dataclasses.replace(instance, **fields) if fields else instance), others
 
 
 def instance_for(path: str, seed: int, settings: Iterable[str]) -> Instance:
@@ -105,11 +105,11 @@ def instance_for(path: str, seed: int, settings: Iterable[str]) -> Instance:
     """
     from finecast.solvers.restrictions import check_restrictions, restricted_instance
 
-    instance, rest = with_settings(load_instance(path, seed), parse_settings(settings))
-    restrict = rest.pop("restrict", "")
-    if rest:
+    instance, others = with_settings(load_instance(path, seed), parse_settings(settings))
+    restrict = others.pop("restrict", "")
+    if others:
         raise ValueError(
-            f"--set: {next(iter(rest))!r} is unknown, expected delivery, schedule or restrict"
+            f"--set: {next(iter(others))!r} is unknown, expected delivery, schedule or restrict"
         )
     return restricted_instance(instance, check_restrictions(restrict))
 

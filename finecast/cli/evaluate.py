@@ -36,7 +36,7 @@ def command(
         evaluation = evaluate(problem, decisions)
     except ValueError as error:
         raise FormatError(solution, str(error)) from None
-    other = decisions.instance_hash not in ("", problem.content_hash)
+    for_another = decisions.instance_hash not in ("", problem.content_hash)
     if as_json:
         print_json(
             {
@@ -49,7 +49,7 @@ def command(
                 },
                 "violations": [str(violation) for violation in evaluation.violations],
                 "instance_hash": problem.content_hash,
-                "made_for_another_instance": other,
+                "made_for_another_instance": for_another,
             }
         )
     else:
@@ -69,7 +69,7 @@ def command(
                 ("outages", str(evaluation.outages)),
             ],
         )
-        if other:
+        if for_another:
             click.echo("note: the solution was made for another instance (another --seed?)")
         for violation in evaluation.violations:
             click.echo(f"violation: {violation}")

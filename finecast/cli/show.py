@@ -46,8 +46,8 @@ def command(
     With --plot an instance or scenario is drawn: cells, users, links; with --solution also the
     caches and the slot as a Gantt chart.
     """
-    found = find(file, "scenario", "library")
-    kind = _kind(found)
+    path = find(file, "scenario", "library")
+    kind = _kind(path)
     if kind not in ("instance", "scenario") and (plot or solution):
         raise click.UsageError(
             f"--plot and --solution need an instance or scenario, {file} is a {kind}"
@@ -57,10 +57,10 @@ def command(
     if kind == "library":
         from finecast.problem.library import read_library
 
-        described = describe_library(read_library(found))
+        described = describe_library(read_library(path))
         rows = library_rows(described)
     elif kind == "solution":
-        described = _describe_solution(found)
+        described = _describe_solution(path)
         rows = [(name.replace("_", " "), str(value)) for name, value in described.items()]
     else:
         instance = instance_for(file, seed, settings)

@@ -60,6 +60,7 @@ def command(
     if as_list:
         _list(LEARNERS, as_json)
         return
+    # The file, over it the options of the command line, over them what --set says.
     table: dict[str, Any] = {} if config is None else read_toml(find(config, "learner"))
     given = {"learner": learner, "steps": steps, "seed": seed, "device": device}
     table |= {name: value for name, value in given.items() if value is not None}
@@ -113,13 +114,13 @@ def command(
 
 def _put(table: dict[str, Any], key: str, value: Any) -> None:
     """Put a value under a key such as source.draws."""
-    first, dot, second = key.partition(".")
+    section, dot, second = key.partition(".")
     if not dot:
-        table[first] = value
+        table[section] = value
         return
-    inner = table.setdefault(first, {})
+    inner = table.setdefault(section, {})
     if not isinstance(inner, dict):
-        raise ValueError(f"--set: {key!r} is unknown, {first} has no options of its own")
+        raise ValueError(f"--set: {key!r} is unknown, {section} has no options of its own")
     inner[second] = value
 
 

@@ -112,21 +112,8 @@ def draw_caches(container: Container, instance: Instance, solution: Solution, sl
         f"Caches when {when} begins",
         "cached up to the storage line; beyond it, what the node receives during the slot",
     )
-    handles = [
-        *(
-            Patch(facecolor=colour, label=family_label(name))
-            for name, colour in colours.items()
-            if name in library.block_family
-        ),
-        Patch(facecolor="white", edgecolor=INK, hatch=HATCH, label="in several models (shared)"),
-        Patch(facecolor="white", edgecolor=INK, label="in one model"),
-        Patch(facecolor=pale(MIXED_COLOUR), edgecolor=INK, label="received in the slot"),
-        Line2D([], [], color=INK, linewidth=2.5, label="storage"),
-    ]
-    if (storage > cap).any():
-        handles.append(
-            Line2D([], [], color=INK, linewidth=2.5, linestyle=":", label="storage, off the scale")
-        )
+    # The legend above takes room; rows of nodes fill what is left.
+    handles = _legend(library, colours, off_the_scale=bool((storage > cap).any()))
     above = HEADER_IN + legend_above(container, handles, HEADER_IN) + 0.05
     axes = axes_at(container, 0.72, 0.5, NUMBERS_IN, above)
     limit = 1.02 * max((begin + extra).max(), 1.0) / unit
@@ -136,6 +123,7 @@ def draw_caches(container: Container, instance: Instance, solution: Solution, sl
     axes.tick_params(axis="y", length=0)
     point = 72 * axes.bbox.width / container.dpi / limit  # pt per unit
 
+    # What is cached, family by family, with as much of its text as fits into the bar.
     left = np.zeros(instance.nodes)
     for name, part in cached.items():
         share = part.sum(axis=1) / np.where(used > 0, used, 1.0)
@@ -157,6 +145,7 @@ def draw_caches(container: Container, instance: Instance, solution: Solution, sl
                 else None,
             )
         left = _bars(axes, left, part, unit, colours[name], "white", name)
+    # The storage, then what comes in beyond it.
     for n in range(instance.nodes):
         axes.plot(
             [line[n] / unit] * 2,
@@ -172,6 +161,7 @@ def draw_caches(container: Container, instance: Instance, solution: Solution, sl
         begin = _bars(
             axes, begin, part, unit, pale(colours[name]), colours[name], f"{name} received"
         )
+    # The same in numbers beside each row.
     for n in range(instance.nodes):
         full = f" ({used[n] / storage[n]:.0%})" if storage[n] > 0 else ""
         numbers = f"{number(used[n] / unit)} of {number(storage[n] / unit)} {unit_name}{full}"
@@ -189,6 +179,28 @@ def draw_caches(container: Container, instance: Instance, solution: Solution, sl
         )
     axes.grid(axis="x", color=FAINT, alpha=0.3, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def _legend(
+    library: ModelLibrary, colours: dict[str, str], *, off_the_scale: bool
+) -> list[Patch | Line2D]:
+    """Return the handles of the legend."""
+    handles: list[Patch | Line2D] = [
+        *(
+            Patch(facecolor=colour, label=family_label(name))
+            for name, colour in colours.items()
+            if name in library.block_family
+        ),
+        Patch(facecolor="white", edgecolor=INK, hatch=HATCH, label="in several models (shared)"),
+        Patch(facecolor="white", edgecolor=INK, label="in one model"),
+        Patch(facecolor=pale(MIXED_COLOUR), edgecolor=INK, label="received in the slot"),
+        Line2D([], [], color=INK, linewidth=2.5, label="storage"),
+    ]
+    if off_the_scale:
+        handles.append(
+            Line2D([], [], color=INK, linewidth=2.5, linestyle=":", label="storage, off the scale")
+        )
+    return handles
 
 
 def _bars(

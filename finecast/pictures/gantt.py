@@ -41,9 +41,22 @@ from finecast.problem.instance import Instance
 from finecast.problem.library import MIXED_FAMILY
 from finecast.problem.solution import Broadcast, Solution
 
-LEFT_IN, RIGHT_IN, BOTTOM_IN, GAP_IN = 1.2, 0.25, 0.5, 0.1
-RECEIVER_ROW_IN, SENDER_ROW_IN, ROWS_IN, AIR_IN = 0.24, 0.18, 2.4, 2.6
-"""Heights of a row, of all rows together at the most, and of the bars on the air."""
+LEFT_IN = 1.2
+"""Left margin, inches."""
+RIGHT_IN = 0.25
+"""Right margin, inches."""
+BOTTOM_IN = 0.5
+"""Lower margin, inches."""
+GAP_IN = 0.1
+"""Between the three parts, inches."""
+RECEIVER_ROW_IN = 0.24
+"""Height of a row of migrations, inches."""
+SENDER_ROW_IN = 0.18
+"""Height of a row of senders, inches."""
+ROWS_IN = 2.4
+"""Height of all rows of one sort together at the most, inches."""
+AIR_IN = 2.6
+"""Height of the bars on the air, inches."""
 
 
 def slot_gantt(instance: Instance, solution: Solution, slot: int = 0) -> Figure:
@@ -293,8 +306,8 @@ def message_families(instance: Instance, broadcast: Broadcast) -> list[str]:
 
 def _stacked(broadcast: Broadcast, height: FloatArray) -> FloatArray:
     """Return (X,) where each bar begins when those before it in its mode lie below it."""
-    before = np.tril(broadcast.mode[:, None] == broadcast.mode, -1)
-    return np.asarray(before @ height)
+    below = np.tril(broadcast.mode[:, None] == broadcast.mode, -1)
+    return np.asarray(below @ height)
 
 
 def _message_texts(

@@ -69,9 +69,9 @@ def voronoi_cells(node: FloatArray, radius: float) -> tuple[FloatArray, ...]:
     cells = []
     for own in node:
         cell = own + disc
-        for other in node:
-            if (other != own).any():
-                cell = _nearer(cell, own, other)
+        for neighbour in node:
+            if (neighbour != own).any():
+                cell = _nearer(cell, own, neighbour)
         cells.append(cell)
     return tuple(cells)
 
@@ -96,10 +96,10 @@ def _beside(node: FloatArray, outward: FloatArray, strongest: IntArray) -> Float
     fan = np.radians(100.0)
     user = np.empty((len(strongest), 2))
     for n in range(len(node)):
-        mine = np.flatnonzero(strongest == n)
-        for place, k in enumerate(mine):
+        attached = np.flatnonzero(strongest == n)
+        for place, k in enumerate(attached):
             ring, seat = divmod(place, 7)
-            seats = min(7, len(mine) - 7 * ring)
+            seats = min(7, len(attached) - 7 * ring)
             turn = fan * ((seat + 0.5) / seats * 2 - 1)
             arm = spacing * (0.36 + 0.13 * ring)
             direction = outward[n] + turn

@@ -37,11 +37,20 @@ from finecast.problem.instance import Instance
 MARKERS = "osDvPX<>p*dh"
 """Tell the models of a family apart; the upward triangle is kept for nodes."""
 
-NODE_PT, USER_PT = 15.0, 8.0
+NODE_PT = 15.0
+"""Size of a node's marker, points."""
+USER_PT = 8.0
+"""Size of a user's marker, points."""
 MOST_LABELLED_LINKS = 12
+"""More links have no rates beside them."""
 MOST_LISTED_MODELS = 22
+"""With more models the legend counts families."""
 MOST_DESCRIBED_NODES = 12
-LEGEND_IN, MODEL_LABEL_PT = 2.55, 98.0
+"""With more nodes the cloud rate alone stands beside each."""
+LEGEND_IN = 2.55
+"""Width of the legend, inches."""
+MODEL_LABEL_PT = 98.0
+"""Width of a model's name in the legend, points."""
 BEND = 0.09
 """Distance of an arc's control point from the chord, over its length."""
 
@@ -285,6 +294,7 @@ def _legend(container: Container, instance: Instance, slot: int) -> None:
     requested, count = np.unique(instance.requests[slot], return_counts=True)
     asked = {int(m): int(c) for m, c in zip(requested, count, strict=True)}
     nobody = asked.pop(-1, 0)
+    # Users by model, or by family where models are too many; then those without a request.
     handles: list[Line2D] = []
     looks = model_looks(instance, slot)
     if _lists_models(instance, slot):
@@ -299,6 +309,7 @@ def _legend(container: Container, instance: Instance, slot: int) -> None:
                 handles.append(_dot(colour, "o", text))
     if nobody:
         handles.append(_dot(NOBODY, "o", f"no request × {nobody}"))
+    # Nodes, and the fastest and the slowest link as a scale for widths.
     handles.append(
         Line2D(
             [],

@@ -11,7 +11,10 @@ from finecast.pictures.style import new_figure
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
 
-WIDTH_IN, DPI = 16.0, 100
+WIDTH_IN = 16.0
+"""Of the page, inches."""
+DPI = 100
+"""Of the page as pixels."""
 
 
 def overview(instance: Instance, solution: Solution | None = None, slot: int = 0) -> Figure:

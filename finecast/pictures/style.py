@@ -58,8 +58,8 @@ def family_colours(library: ModelLibrary) -> dict[str, str]:
     colours: dict[str, str] = {}
     for family in library.model_family:
         if family not in colours:
-            again, index = divmod(len(colours), len(FAMILY_COLOURS))
-            colours[family] = blend(FAMILY_COLOURS[index], "#000000", min(0.4 * again, 0.8))
+            repeat, index = divmod(len(colours), len(FAMILY_COLOURS))
+            colours[family] = blend(FAMILY_COLOURS[index], "#000000", min(0.4 * repeat, 0.8))
     colours.setdefault(MIXED_FAMILY, MIXED_COLOUR)
     return colours
 

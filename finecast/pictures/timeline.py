@@ -78,10 +78,10 @@ def timeline(broadcast: Broadcast, migration: FloatArray, schedule: Schedule) ->
         mode_end[mode_order] = pipelined_ends(ready[mode_order], broadcast.duration[mode_order])
         on_air = np.zeros(len(migration))
     order = np.argsort(turn, kind="stable")
-    before = np.empty(len(migration))
-    before[order] = np.cumsum(migration[order]) - migration[order]
+    start = np.empty(len(migration))
+    start[order] = np.cumsum(migration[order]) - migration[order]
     return Timeline(
-        migration_start=before + on_air,
+        migration_start=start + on_air,
         migration_time=migration,
         mode_start=mode_end - broadcast.duration,
         mode_end=mode_end,
@@ -90,9 +90,9 @@ def timeline(broadcast: Broadcast, migration: FloatArray, schedule: Schedule) ->
 
 def _first(block: IntArray, turn: IntArray, blocks: int, none: int) -> IntArray:
     """Return (J,) the earliest turn of the pairs of each block, `none` for a block without any."""
-    first = np.full(blocks, none)
-    np.minimum.at(first, block, turn)
-    return first
+    first_turn = np.full(blocks, none)
+    np.minimum.at(first_turn, block, turn)
+    return first_turn
 
 
 def _pipelined_order(broadcast: Broadcast, migration: FloatArray) -> tuple[IntArray, IntArray]:

@@ -112,15 +112,15 @@ def check_bound(name: str, /, instance: Instance | None = None, **options: Any) 
 def check_seed(name: str, /, instance: Instance | None = None, **options: Any) -> None:
     """The same seed gives the same decisions, bit for bit; no global random state is touched."""
     instance = instance or small_instance()
-    before = _global_random_states()
+    states_before = _global_random_states()
     results = [_run(name, instance, seed=5, **options) for _ in range(2)]
     _require(
-        before == _global_random_states(),
+        states_before == _global_random_states(),
         name,
         "draws from, or seeds, a global random state: use numpy.random.default_rng(seed)",
     )
-    first, second = (_solution(name, result) for result in results)
-    difference = _difference(first, second)
+    solution, repeated = (_solution(name, result) for result in results)
+    difference = _difference(solution, repeated)
     _require(not difference, name, f"two runs with seed 5 differ in {difference}")
     bounds = [result.lower_bound for result in results]
     _require(bounds[0] == bounds[1], name, f"two runs with seed 5 give the bounds {bounds}")
@@ -309,10 +309,10 @@ def check_true_channel(name: str, /, instance: Instance | None = None, **options
     """Other true channels, inside the same error balls, change no decision: only the judge sees
     them."""
     instance = instance or small_instance()
-    first = _solution(name, _run(name, instance, **options))
+    solution = _solution(name, _run(name, instance, **options))
     for seed in range(2):
-        other = another_truth(instance, seed)
-        difference = _difference(first, _solution(name, _run(name, other, **options)))
+        elsewhere = another_truth(instance, seed)
+        difference = _difference(solution, _solution(name, _run(name, elsewhere, **options)))
         _require(not difference, name, f"with other true channels it changes its {difference}")
 
 
@@ -325,16 +325,16 @@ def check_future(name: str, /, instance: Instance | None = None, **options: Any)
     if method_of(name).setting != "online":
         return
     instance = instance or small_instance()
-    first = _solution(name, _run(name, instance, **options))
+    solution = _solution(name, _run(name, instance, **options))
     for t in range(-1, instance.slots - 1):
         for seed in range(2):
-            other = another_future(instance, t, seed)
-            second = _solution(name, _run(name, other, **options))
+            elsewhere = another_future(instance, t, seed)
+            answer = _solution(name, _run(name, elsewhere, **options))
             slots = slice(0, t + 1)
             same = {
-                "caches": np.array_equal(first.cache[: t + 2], second.cache[: t + 2]),
-                "sources": np.array_equal(first.source[slots], second.source[slots]),
-                "messages": not _broadcast_difference(first, second, t + 1),
+                "caches": np.array_equal(solution.cache[: t + 2], answer.cache[: t + 2]),
+                "sources": np.array_equal(solution.source[slots], answer.source[slots]),
+                "messages": not _broadcast_difference(solution, answer, t + 1),
             }
             for what, unchanged in same.items():
                 _require(
@@ -402,8 +402,8 @@ def _judged(name: str, instance: Instance, result: Result, case: str = "") -> Ev
         raise AssertionError(f"{name}: the judge refuses it {case}: {error}") from error
     count = len(evaluation.violations)
     if count:
-        first = evaluation.violations[0]
-        raise AssertionError(f"{name}: breaks {count} rules {case}, first {first}")
+        violation = evaluation.violations[0]
+        raise AssertionError(f"{name}: breaks {count} rules {case}, first {violation}")
     failed = result.termination is Termination.FAILED
     _require(not failed, name, f"ends as 'failed' with a feasible solution {case}")
     return evaluation
@@ -478,9 +478,9 @@ def _difference(first: Solution, second: Solution) -> str:
 
 
 def _broadcast_difference(first: Solution, second: Solution, slots: int) -> str:
-    for one, other in zip(first.broadcasts[:slots], second.broadcasts[:slots], strict=True):
+    for left, right in zip(first.broadcasts[:slots], second.broadcasts[:slots], strict=True):
         for part in ("users", "nodes", "blocks", "duration", "mode", "message", "beam", "rate"):
-            if not np.array_equal(getattr(one, part), getattr(other, part)):
+            if not np.array_equal(getattr(left, part), getattr(right, part)):
                 return f"messages ({part})"
     return ""
 

@@ -84,20 +84,20 @@ class Carried:
         """Return the problems `index` (m,) of the batch."""
         return Carried(self.value[index], self.direction[index], self.gain[index])
 
-    def put(self, index: Tensor, other: Carried) -> Carried:
+    def put(self, index: Tensor, new: Carried) -> Carried:
         """Return these beams with those of the problems `index` (m,) replaced."""
         return Carried(
-            self.value.index_copy(0, index, other.value),
-            self.direction.index_copy(0, index, other.direction),
-            self.gain.index_copy(0, index, other.gain),
+            self.value.index_copy(0, index, new.value),
+            self.direction.index_copy(0, index, new.direction),
+            self.gain.index_copy(0, index, new.gain),
         )
 
-    def where(self, choose: Tensor, other: Carried) -> Carried:
-        """Return these beams where `choose` (B, s) holds, else `other`."""
+    def where(self, choose: Tensor, otherwise: Carried) -> Carried:
+        """Return these beams where `choose` (B, s) holds, else `otherwise`."""
         return Carried(
-            torch.where(choose, self.value, other.value),
-            torch.where(choose[..., None], self.direction, other.direction),
-            torch.where(choose[..., None], self.gain, other.gain),
+            torch.where(choose, self.value, otherwise.value),
+            torch.where(choose[..., None], self.direction, otherwise.direction),
+            torch.where(choose[..., None], self.gain, otherwise.gain),
         )
 
 

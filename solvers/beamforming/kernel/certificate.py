@@ -65,12 +65,12 @@ class BeamDual:
         """Return the points that `index` (m,), or a mask (B,), selects."""
         return BeamDual(self.weight[index], self.slope[index], self.price[index])
 
-    def put(self, index: Tensor, other: BeamDual) -> BeamDual:
+    def put(self, index: Tensor, new: BeamDual) -> BeamDual:
         """Return these points with those of the problems `index` (m,) replaced."""
         return BeamDual(
-            self.weight.index_copy(0, index, other.weight),
-            self.slope.index_copy(0, index, other.slope),
-            self.price.index_copy(0, index, other.price),
+            self.weight.index_copy(0, index, new.weight),
+            self.slope.index_copy(0, index, new.slope),
+            self.price.index_copy(0, index, new.price),
         )
 
     def joined(self, more: BeamDual) -> BeamDual:
@@ -81,13 +81,13 @@ class BeamDual:
             torch.cat([self.price, more.price]),
         )
 
-    def where(self, choose: Tensor, other: BeamDual) -> BeamDual:
-        """Return this point where `choose` (B,) holds, else `other`."""
+    def where(self, choose: Tensor, otherwise: BeamDual) -> BeamDual:
+        """Return this point where `choose` (B,) holds, else `otherwise`."""
         pick = choose[:, None]
         return BeamDual(
-            torch.where(pick, self.weight, other.weight),
-            torch.where(pick, self.slope, other.slope),
-            torch.where(pick, self.price, other.price),
+            torch.where(pick, self.weight, otherwise.weight),
+            torch.where(pick, self.slope, otherwise.slope),
+            torch.where(pick, self.price, otherwise.price),
         )
 
 

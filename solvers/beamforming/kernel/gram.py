@@ -87,8 +87,13 @@ class ScaledGroups:
 
     def take(self, index: Tensor) -> ScaledGroups:
         """Return the problems `index` (m,) of the batch."""
-        rest = (self.channel, self.scale, self.single_user, self.faithful)
-        return ScaledGroups(self.group.take(index), *(x[index] for x in rest))
+        return ScaledGroups(
+            self.group.take(index),
+            self.channel[index],
+            self.scale[index],
+            self.single_user[index],
+            self.faithful[index],
+        )
 
 
 def real_of(dtype: torch.dtype) -> torch.dtype:
@@ -119,6 +124,7 @@ def scaled(
     >>> round(problem.single_user.item(), 9), problem.scale.item(), problem.group.gram.real.item()
     (6.0, 6.0, 1.0)
     """
+    # Powers and masks into the channels, which are then at most 1, so that no square overflows.
     present = users.to(error)
     amplitude = power.sqrt() * nodes
     kept = amplitude[:, None] * present[..., None]
@@ -126,6 +132,8 @@ def scaled(
     peak = torch.where(peak > 0, peak, 1.0)
     channel = channel * (kept / peak[:, None, None])[..., None]
     error = (error * (kept / peak[:, None, None])).clamp(max=STRONGEST)
+
+    # The scale is what the weakest user would have alone, or a little where that is next to none.
     norm = torch.view_as_real(channel).square().sum((-2, -1)).sqrt()
     strength = torch.where(users, (norm - error).clamp(min=0).sum(-1), torch.inf)
     weakest, worst = strength.min(-1)
@@ -134,6 +142,8 @@ def scaled(
     slack = 4 * (channel.shape[-1] + 16) * ROUNDOFF * (norm + error)  # rounding of norm - error
     single_user = (norm - error + slack).clamp(min=0).sum(-1)
     single_user = torch.where(users, single_user, torch.inf).amin(-1) * (peak * (1 + 1e-14))
+
+    # Users far above the weakest one are capped: they do not decide, and spoil the numbers.
     norm = norm / weakest[:, None, None]
     cap = (STRONGEST / norm.amax(-1).clamp(min=STRONGEST))[..., None] / weakest[:, None, None]
     channel, error = channel * cap[..., None], error * cap

@@ -99,22 +99,22 @@ class _Proven:
         """Return the problems `index` (m,)."""
         return _Proven(self.beams.take(index), self.bound[index], self.proof.take(index))
 
-    def put(self, index: Tensor, other: _Proven) -> _Proven:
+    def put(self, index: Tensor, new: _Proven) -> _Proven:
         """Return these with the problems `index` (m,) replaced."""
         return _Proven(
-            self.beams.put(index, other.beams),
-            self.bound.index_copy(0, index, other.bound),
-            self.proof.put(index, other.proof),
+            self.beams.put(index, new.beams),
+            self.bound.index_copy(0, index, new.bound),
+            self.proof.put(index, new.proof),
         )
 
     def improved(self, group: Group, beams: Carried) -> _Proven:
         """Return the better beams of the two, and the smaller of their bounds."""
-        other = _proven(group, beams)
-        lower = self.bound <= other.bound
+        proven = _proven(group, beams)
+        lower = self.bound <= proven.bound
         return _Proven(
             self.beams.where(self.beams.value > beams.value, beams),
-            torch.minimum(self.bound, other.bound),
-            self.proof.where(lower, other.proof),
+            torch.minimum(self.bound, proven.bound),
+            self.proof.where(lower, proven.proof),
         )
 
 

@@ -71,6 +71,7 @@ def solve_one(
     channel, error, power
         (K, N, A), (K, N) and (N,), normalised by the noise amplitude; checked.
     """
+    # Power into the channels, and what the weakest user would have alone as the scale.
     users, _, antennas = channel.shape
     amplitude = np.sqrt(power)
     g = channel * amplitude[:, None]
@@ -90,7 +91,9 @@ def solve_one(
         return None
     slack = 4 * (antennas + 16) * ROUNDOFF * (norm + eps)  # rounding of norm - error
     single_user = np.maximum(norm - eps + slack, 0).sum(1).min() * (1 + 1e-14)
-    g, eps, strongest = g / scale, eps / scale, strongest / scale
+
+    # The search, from phases by the users' rank in strength.
+    g, eps = g / scale, eps / scale
     per_node = g.transpose(1, 0, 2)
     gram = per_node.conj() @ per_node.transpose(0, 2, 1)
     order = np.argsort(-np.einsum("nkk->k", gram).real, kind="stable")
@@ -98,6 +101,7 @@ def solve_one(
     phase[:, order] = _phases(seed, users, 2 * starts)
 
     beam, bound = search_one(gram, eps, phase, starts, antennas)
+    # Beams are judged, and the bound brought back, in the units given.
     beams = _judged(g, eps, (beam.direction @ per_node) * beam.gain[:, None])
     beamformer = beams * amplitude[:, None]
     snr = _worst_case(channel, error, beamformer) ** 2

@@ -128,6 +128,66 @@ def test_any_guess_becomes_a_bound() -> None:
     assert ((bound * problem.scale) ** 2 >= best.snr).all()
 
 
+def test_padding_does_not_count() -> None:
+    """Absent users, whatever the guess says of them, leave bound and point as without them."""
+    rng = np.random.default_rng(7)
+    channel = spread(rng, 6, 5, 2, 2)
+    error = relative(channel, 0.1)
+    there = torch.tensor([True, False, True, True, False])
+    ones = torch.ones(6, 2, dtype=torch.float64)
+    whole = scaled(
+        torch.tensor(channel), torch.tensor(error), ones, ones > 0, there.expand(6, 5)
+    ).group
+    part = Group(
+        whole.gram[:, :, there][..., there], whole.error[:, there], whole.present[:, there], 2
+    )
+    guess = BeamDual(*(torch.tensor(rng.exponential(size=(6, m))) for m in (5, 5, 2)))
+    fewer = BeamDual(guess.weight[:, there], guess.slope[:, there], guess.price)
+    bound, point = closed(whole, guess, Box.whole(whole))
+    expected, _ = closed(part, fewer, Box.whole(part))
+    np.testing.assert_allclose(bound, expected, rtol=1e-10)
+    assert (point.weight[:, ~there] == 0).all()
+    assert (point.slope[:, ~there] == 0).all()
+
+
+@pytest.mark.parametrize("part", ["weight", "slope", "price"])
+def test_a_guess_that_is_no_number_proves_nothing(part: str) -> None:
+    """Nor does a guess without any weight: its bound is infinite, the others keep theirs."""
+    ones = torch.ones(3, 2, dtype=torch.float64)
+    group = scaled(
+        torch.tensor(rayleigh(np.random.default_rng(8), 3, 2, 2, 2)),
+        torch.zeros(3, 2, 2, dtype=torch.float64),
+        ones,
+        ones > 0,
+        ones > 0,
+    ).group
+    guess = {"weight": ones.clone(), "slope": ones.clone(), "price": ones.clone()}
+    guess[part][0] = torch.nan
+    guess["weight"][1] = 0
+    bound, _ = closed(group, BeamDual(**guess), Box.whole(group))
+    assert bound[:2].tolist() == [np.inf, np.inf]
+    assert bound[2].isfinite()
+
+
+def test_points_are_taken_put_and_chosen_by_problem() -> None:
+    """take, put, where and joined move all arrays of a problem together."""
+    rng = np.random.default_rng(9)
+    old, new = (BeamDual(*(torch.tensor(rng.random((3, m))) for m in (4, 4, 2))) for _ in range(2))
+    last = torch.tensor([2])
+    put = old.put(last, new.take(last))
+    chosen = old.where(torch.tensor([True, True, False]), new)
+    both = old.joined(new)
+    for name in ("weight", "slope", "price"):
+        before, after = getattr(old, name), getattr(new, name)
+        expected = torch.cat([before[:2], after[2:]])
+        assert torch.equal(getattr(put, name), expected)
+        assert torch.equal(getattr(chosen, name), expected)
+        assert torch.equal(getattr(both, name), torch.cat([before, after]))
+    box = Box(old.weight, old.weight + new.weight)
+    assert torch.equal(box.take(last).low, old.weight[2:])
+    assert torch.equal(box.joined(box.take(last)).high[3:], box.high[2:])
+
+
 def relaxation_by_sdp(channel: ComplexArray, error: FloatArray, power: FloatArray) -> float:
     """u of the relaxation of docs/formulation.md section 4.1 for one problem, by Clarabel."""
     users, nodes, antennas = channel.shape

@@ -88,6 +88,7 @@ def on_shared_air(
     def now(delay: float) -> TracePoint:
         return TracePoint(time.monotonic() - began, delay, answer.lower_bound)
 
+    # Processes pay where there are many slots and time to search them.
     short = slot_time == 0 or deadline.left() < LONG_S
     workers = 1 if short or judged.slots < LONG_HORIZON else min(workers, judged.slots)
     with _processes(workers) as pool:
@@ -112,6 +113,7 @@ def on_shared_air(
             if delay < least:
                 best, least = shared.solution, delay
                 trace.append(now(least))
+    # What ended it: the gap, a limit here, or else what ended the placement.
     if gap is not None and least <= goal and ending is not Termination.INTERRUPTED:
         ending = Termination.GAP_REACHED
     elif ending is Termination.COMPLETED and answer.termination is not Termination.OPTIMAL:

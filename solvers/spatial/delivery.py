@@ -148,50 +148,65 @@ def _share_slot(job: _Slot) -> tuple[Broadcast, FloatArray, Termination]:
     deadline = job.deadline.share(job.share).sooner(job.slot_time)
     if deadline.over():
         return old, alone_price(instance, old), Termination.TIME_LIMIT
-    migration = migration_delay(instance, solution)[slot]
-    # Messages of the same users and senders are sent as one, with the beam of the first of them.
-    bundle, users, nodes, first = _bundles(old.users, old.nodes)
-    blocks = np.zeros((len(users), instance.blocks), dtype=bool)
-    np.logical_or.at(blocks, bundle, old.blocks)
-    network = instance.network
+    bundles = _bundles(old)
+    network, size = instance.network, instance.library.block_size
     problem = MultiGroup(
         channel=instance.normalised_channel[slot],
         error=instance.error_of(slot, solution.planned == "guaranteed"),
         power=network.power,
-        users=users,
-        nodes=nodes,
+        users=bundles.users,
+        nodes=bundles.nodes,
         cap=network.max_spectral_efficiency * np.log(2.0),
     )
     modes = least_time(
         problem,
-        np.asarray(8.0 * (blocks @ instance.library.block_size)),
+        np.asarray(8.0 * (bundles.blocks @ size)),
         network.bandwidth,
-        old.beam[np.argsort(old.message)][first],
+        old.beam[np.argsort(old.message)][bundles.member],
         deadline=deadline,
         seed=int(np.random.SeedSequence((job.seed, slot)).generate_state(1)[0]),
     )
     if instance.schedule == "pipelined":
-        bits = 8.0 * old.message_size(instance.library.block_size)
-        broadcast = pipelined_broadcast(modes, old, bundle, bits, migration)
+        migration = migration_delay(instance, solution)[slot]
+        bits = 8.0 * old.message_size(size)
+        broadcast = pipelined_broadcast(modes, old, bundles.of_message, bits, migration)
     else:
-        broadcast = _broadcast(modes, users, nodes, blocks)
-    return broadcast, modes.price[bundle], modes.termination
+        broadcast = _broadcast(modes, bundles)
+    return broadcast, modes.price[bundles.of_message], modes.termination
 
 
-def _bundles(users: BoolArray, nodes: BoolArray) -> tuple[IntArray, BoolArray, BoolArray, IntArray]:
-    """Return each message's bundle, the bundles' users and nodes, and a message of each."""
-    keys = np.concatenate([users, nodes], axis=1)
-    _, first, bundle = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    return bundle.ravel(), users[first], nodes[first], first
+@dataclass(frozen=True, eq=False)
+class _Bundles:
+    """Messages of the same users and senders, sent as one.
+
+    `of_message` (I,), the bundle of every message; `users` (G, K), `nodes` (G, N), `blocks` (G, J)
+    of the bundles; `member` (G,), a message of each, whose beam the bundle has alone on the air.
+    """
+
+    of_message: IntArray
+    users: BoolArray
+    nodes: BoolArray
+    blocks: BoolArray
+    member: IntArray
 
 
-def _broadcast(modes: Modes, users: BoolArray, nodes: BoolArray, blocks: BoolArray) -> Broadcast:
+def _bundles(messages: Broadcast) -> _Bundles:
+    """Return the messages of a broadcast by users and senders."""
+    keys = np.concatenate([messages.users, messages.nodes], axis=1)
+    _, member, of_message = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    of_message = of_message.ravel()
+    blocks = np.zeros((len(member), messages.blocks.shape[1]), dtype=bool)
+    np.logical_or.at(blocks, of_message, messages.blocks)
+    return _Bundles(of_message, messages.users[member], messages.nodes[member], blocks, member)
+
+
+def _broadcast(modes: Modes, bundles: _Bundles) -> Broadcast:
     """Return every bundle as one message, the longest mode first."""
     mode, message = np.nonzero(modes.rate)
     return Broadcast(
-        users=users,
-        nodes=nodes,
-        blocks=blocks,
+        users=bundles.users,
+        nodes=bundles.nodes,
+        blocks=bundles.blocks,
         duration=modes.duration,
         mode=mode,
         message=message,

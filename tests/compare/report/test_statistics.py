@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from finecast.compare.report.statistics import (
+    estimate,
     gap_to_bound,
     holm,
     interquartile_mean,
     paired_wilcoxon,
     probability_of_improvement,
+    resamples,
     shifted_geometric_mean,
     signed_rank_p,
     stratified_bootstrap,
@@ -50,6 +52,36 @@ def test_wilcoxon_with_failures_and_ties():
     assert paired_wilcoxon([1 + 1e-15, 2, 3], [1, 2, 3]) == 1.0
     with pytest.raises(ValueError, match="shape"):
         paired_wilcoxon([1.0], [1.0, 2.0])
+
+
+def test_failures_rank_above_every_finite_difference():
+    """One failure against four runs that are 10 to 40 times as fast has rank 5 of 5: R+ = 5.
+
+    Of the 32 ways to sign five ranks 10 have a sum of at most 5: {}, 1, 2, 3, 4, 5, 1 + 2, 1 + 3,
+    1 + 4, 2 + 3; the two-sided p-value is 20 / 32.
+    """
+    inf = np.inf
+    assert paired_wilcoxon([inf, 1, 1, 1, 1], [1, 10, 20, 30, 40]) == pytest.approx(20 / 32)
+    assert paired_wilcoxon([1, 10, 20, 30, 40], [inf, 1, 1, 1, 1]) == pytest.approx(20 / 32)
+
+
+def test_failures_of_both_are_ties_and_signs_count():
+    """Where both fail nothing is said; failures of the one and of the other have opposite signs."""
+    inf = np.inf
+    assert paired_wilcoxon([inf] * 8, [inf] * 8) == 1.0
+    assert paired_wilcoxon([], []) == 1.0
+    assert paired_wilcoxon([inf, 1, 1, 1, 1, 1], [1] + [inf] * 5) == signed_rank_p([1] + [-1] * 5)
+    # Finite pairs count beside the one failure: six of one sign, 2 / 2^6.
+    assert paired_wilcoxon([inf, 2, 3, 4, 5, 6], [1] * 6) == pytest.approx(2 / 64)
+
+
+@pytest.mark.parametrize(("largest", "tie", "difference"), [(5e6, 1e-7, 1e-4), (0.5, 1e-13, 4e-12)])
+def test_differences_of_rounding_are_ties(largest, tie, difference):
+    """Ties lie below 1e-12 of the largest difference, or of 1 where all are smaller."""
+    rest = [largest * part for part in (0.2, 0.4, 0.6, -0.8, 1.0)]
+    without = signed_rank_p([0.0, *rest])
+    assert signed_rank_p([-tie, *rest]) == signed_rank_p([tie, *rest]) == without
+    assert signed_rank_p([-difference, *rest]) != signed_rank_p([difference, *rest])
 
 
 def test_holm_of_demsar():
@@ -90,25 +122,33 @@ def test_interquartile_mean_with_failures():
     assert interquartile_mean(values) == np.inf
 
 
+def test_interquartile_mean_along_the_last_axis():
+    """Two rows of four: the middle two of each."""
+    assert interquartile_mean(np.array([[9.0, 1, 2, 3], [0, 0, 4, 8]])).tolist() == [2.5, 2.0]
+
+
 def test_shifted_geometric_mean_by_hand():
     """Times 0, 3 s and 15 s with a shift of 1 s: (1 * 4 * 16)^(1/3) - 1 = 3 s."""
-    assert shifted_geometric_mean([0, 3, 15], 1.0) == pytest.approx(3.0)
+    assert shifted_geometric_mean([0, 3, 15]) == pytest.approx(3.0)  # 1 s is the shift of tables
+    assert shifted_geometric_mean([0, 6], 2.0) == pytest.approx(2.0)  # (2 * 8)^(1/2) - 2
     assert shifted_geometric_mean([7.0, 7.0]) == pytest.approx(7.0)
-    for bad in ([], [-0.1]):
+    for bad in ([], [-0.1], [1.0, -0.1]):
         with pytest.raises(ValueError, match="values"):
             shifted_geometric_mean(bad)
 
 
 def test_gap_to_bound_at_the_edges():
     """Above, equal, without a bound, without an answer, and where both are zero."""
-    gap = gap_to_bound([110, 100, 5, np.inf, 0], [100, 100, 0, 50, 0])
-    assert gap == pytest.approx([0.1, 0, np.inf, np.inf, 0])
+    gap = gap_to_bound([110, 100, 5, np.inf, 0, 1], [100, 100, 0, 50, 0, 0.5])
+    assert gap == pytest.approx([0.1, 0, np.inf, np.inf, 0, 1])
 
 
 def test_probability_of_improvement_by_hand():
     """Task one: 1 and 3 against 2 and 3 win 1 + 1 of the first, lose 1 and tie 1 of the second."""
     p = probability_of_improvement([[1, 3], [np.inf]], [[2, 3], [np.inf]])
     assert p == pytest.approx([(1 + 1 + 0 + 0.5) / 4, 0.5])
+    with pytest.raises(ValueError, match="shorter"):
+        probability_of_improvement([[1], [2]], [[1]])
 
 
 @given(
@@ -179,6 +219,17 @@ def test_bootstrap_of_infinities_is_never_nan(seed, order):
     assert first == second
     assert not np.isnan([first.low, first.value, first.high]).any()
     assert first.low <= first.high
+
+
+def test_interval_over_given_samples():
+    """Two samples, one of each value twice: the interval reaches from one to the other."""
+    told = estimate([1.0, 9.0], np.array([[0, 0], [1, 1]], np.int32), lambda x: x.mean(axis=-1))
+    assert (told.low, told.value, told.high, told.count) == (1.0, 5.0, 9.0, 2)
+
+
+def test_samples_of_a_report():
+    """2,000 of them, as the page says."""
+    assert resamples([0, 0, 1], np.random.default_rng(0)).shape == (2000, 3)
 
 
 def test_bootstrap_needs_values():

@@ -48,7 +48,7 @@ def solve_matched(
     channel, error, power
         g (K, N, A) and eps (K, N) normalised by the noise amplitude, 1/sqrt(W); P (N,), W.
     seed
-        For the signature that all methods share; nothing is drawn.
+        Not used, since nothing is drawn. All methods share the signature.
 
     Raises
     ------

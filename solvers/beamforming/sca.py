@@ -64,7 +64,7 @@ def solve_sca(
     tolerance
         A start ends when a step gains less than this share of the amplitude.
     seed
-        Of the random phases.
+        Seed of the random phases.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def sca_iterates(
 
 
 def _scaled_rows(form: NormalForm) -> tuple[FloatArray, ComplexArray, FloatArray]:
-    """Return each user's constraint over its strength; u in units of the weakest user's strength.
+    """Return each user's constraint over its strength, u in units of the weakest user's strength.
 
     Gains that differ by 80 dB then give the solver numbers of order one.
     """

@@ -77,7 +77,7 @@ def solve_sdr(
     randomisations
         Number of Gaussian vectors.
     seed
-        Of the Gaussian vectors.
+        Seed of the Gaussian vectors.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def solve_sdr(
 
 
 def solve_relaxation(form: NormalForm) -> Relaxation | None:
-    """Solve the relaxation; None when no user group can be served or the solver has no point."""
+    """Return a solution, or None when a user cannot be served or the solver has no point."""
     if form.best_alone.min() == 0:
         return None
     # Every user's constraint over its strength, u in units of the weakest one's: numbers of

@@ -1,13 +1,14 @@
 """S-procedure and difference-of-convex rank penalty: the usual robust design, as a reference.
 
-The way of the paper that finecast starts from (arXiv 2509.19341), for one message. All errors of a
-user are put into one stacked ball,
+This is the method of the paper that finecast starts from (arXiv 2509.19341), for one message. All
+errors of a user are put into one stacked ball,
 
     sum_n norm(d_{k,n})^2 <= rho_k^2 = sum_n eps_{k,n}^2,
 
-which holds every choice of errors within the per-node balls, and more: all of rho_k may fall on
-one node. Its guarantee is therefore conservative. With W in place of w w^H, the S-procedure turns
-(g_k + d)^H W (g_k + d) >= t for all d in that ball, exactly, into the linear matrix inequality
+which holds every choice of errors within the per-node balls, and more, since all of rho_k may fall
+on one node. Its guarantee is therefore conservative. With W in place of w w^H, the S-procedure
+turns (g_k + d)^H W (g_k + d) >= t for all d in that ball, exactly, into the linear matrix
+inequality
 
     [ W + tau_k I    W g_k                            ]
     [ g_k^H W        g_k^H W g_k - t - tau_k rho_k^2  ]  >= 0,     tau_k >= 0
@@ -61,10 +62,10 @@ from finecast.solvers.beamforming.worst_case import (
 )
 
 EXCHANGES = 30
-"""Most programmes with more and more errors for one penalty."""
+"""Largest number of programmes, with more and more errors, for one penalty."""
 
 SLOTS = 6
-"""Errors per user in the programme at most, on average."""
+"""Largest number of errors per user in the programme, on average."""
 
 VIOLATION = 3e-3
 """An inequality may be violated by this share of t: the closed form judges the beam anyway."""
@@ -118,9 +119,9 @@ def solve_sprocedure(
     channel, error, power
         g (K, N, A) and eps (K, N) normalised by the noise amplitude, 1/sqrt(W); P (N,), W.
     iterations
-        Most penalties tried, after the first round without one.
+        Largest number of penalties tried, after a first round without one.
     seed
-        For the signature that all methods share; nothing is drawn.
+        Not used, since nothing is drawn. All methods share the signature.
 
     Raises
     ------

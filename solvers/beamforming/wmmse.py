@@ -1,7 +1,8 @@
 """WMMSE for several multicast messages on the air at once, nominal or robust.
 
-Docs/formulation.md section 7. Message i goes to the users of group i from the nodes Q_i; with
-amplitude a = |y| of y = sum_n g_{k,n}^H w_{l,n} and spread b = sum_n eps_{k,n} norm(w_{l,n}),
+The problem is that of docs/formulation.md section 7. Message i goes to the users of group i from
+the nodes Q_i. With the amplitude a = |y| of y = sum_n g_{k,n}^H w_{l,n} and the spread
+b = sum_n eps_{k,n} norm(w_{l,n}),
 
     s_ki = max(0, a_ki - b_ki)     J_ki = 1 + sum_{l != i} (a_kl + b_kl)^2
     R_i  = min_{k in group i} log2(1 + s_ki^2 / J_ki)
@@ -148,21 +149,21 @@ def solve_wmmse(
     nodes
         Shape (I, N) bool, the nodes that send it; all when absent.
     weights
-        pi, shape (I,), >= 0, ones when absent. For "max-min" the rates wanted, in proportion.
-        A message of weight 0 is not sent.
+        pi, shape (I,), >= 0, ones when absent. For "max-min" the rates are to be in proportion to
+        them. A message of weight 0 is not sent.
     objective
         "sum" for sum_i pi_i R_i, "max-min" for min_i R_i / pi_i.
     start
-        A first start, shape (I, N, A), besides the others.
+        Beams to start from besides those of `starts`, shape (I, N, A).
     starts
-        Number of the others: matched beams, regularised zero-forcing, then MRT sums with random
-        phases; all messages with equal power.
+        Number of starts made here: matched beams, regularised zero-forcing, then MRT sums with
+        random phases. All messages have equal power in them.
     iterations
-        Most steps.
+        Largest number of steps.
     tolerance
         Relative gain within 30 steps below which a start counts as done.
     seed
-        Of the random phases.
+        Seed of the random phases.
 
     Raises
     ------

@@ -1,18 +1,21 @@
 """Certified upper bounds on max-min multicast beamforming, from any guess of a dual point.
 
-docs/formulation.md section 4.1. Powers absorbed (P_n = 1) and every amplitude norm(w_n) in an
-interval [l_n, h_n], by default [0, 1]: for every lambda in the simplex over the users, alpha > 0
-and D >= 0 with
+The bound is that of docs/formulation.md section 4.1. Powers are absorbed (P_n = 1), and every
+amplitude norm(w_n) is in an interval [l_n, h_n], by default [0, 1]. For every lambda in the simplex
+over the users, alpha > 0 and D >= 0 with
 
     sum_k alpha_k g_k g_k^H  <=  blockdiag_n(D_n I)                                            (1)
 
     u*  <=  sum_k lambda_k^2 / (4 alpha_k) + sum_n max_{q in {l_n, h_n}} (D_n q^2 - c_n q)     (2)
 
-with c_n = sum_k lambda_k eps_{k,n}. Proof: u <= sum_k lambda_k (|y_k| - sum_n eps_{k,n} q_n);
-lambda |y| <= alpha |y|^2 + lambda^2 / (4 alpha); (1) bounds sum_k alpha_k |y_k|^2 by
-sum_n D_n q_n^2; D q^2 - c q is convex in q. In the formulation's symbols a_k = alpha_k / lambda_k
-and mu_n = D_n - c_n / (l_n + h_n): the maximum in (2) is the chord of the square root on
-[l^2, h^2]. Condition (1) is the largest eigenvalue of a |U| x |U| matrix,
+with c_n = sum_k lambda_k eps_{k,n}. The proof has four steps. u is at most
+sum_k lambda_k (|y_k| - sum_n eps_{k,n} q_n) for q_n = norm(w_n). For every user,
+lambda |y| <= alpha |y|^2 + lambda^2 / (4 alpha). By (1), sum_k alpha_k |y_k|^2 is at most
+sum_n D_n q_n^2. And D q^2 - c q is convex in q, so that it is largest at an end of the interval.
+
+In the formulation's symbols a_k = alpha_k / lambda_k and mu_n = D_n - c_n / (l_n + h_n), and the
+maximum in (2) is the chord of the square root on [l^2, h^2]. Condition (1) is the largest
+eigenvalue of a |U| x |U| matrix,
 
     lambda_max(diag(alpha)^1/2 (sum_n S_n / D_n) diag(alpha)^1/2) <= 1,
 
@@ -20,12 +23,12 @@ and dividing alpha by it makes any guess feasible.
 
 Rounding. S_n comes from inner products of length A, so entry (k,l) of the matrix T is off by at
 most gamma sqrt(T_kk T_ll), gamma = (A + N + 9 K + 16) 2^-53 with the few products and roots
-counted, hence the matrix by gamma tr(T) in norm; 4 gamma tr(T) is added to the eigenvalue. The
+counted, hence the matrix by gamma tr(T) in norm. 4 gamma tr(T) is added to the eigenvalue. The
 eigenvalue routine is not relied on: its value t, padded likewise, counts only if the Cholesky
 factorisation of t I - T runs to completion, which proves that matrix to be above
--4 (K + 2) 2^-53 tr(t I - T) (S. M. Rump, BIT 46, 2006, theorem 2.3, complex; twice that is taken);
-else the trace is the bound. The sum (2) has absolute error at most gamma times the sum of the
-moduli of its terms, which is added too, as is the deviation of sum_k lambda_k from 1. So the
+-4 (K + 2) 2^-53 tr(t I - T) (S. M. Rump, BIT 46, 2006, theorem 2.3, complex), of which twice is
+taken. Otherwise the trace is the bound. The sum (2) has absolute error at most gamma times the sum
+of the moduli of its terms, which is added too, as is the deviation of sum_k lambda_k from 1. So the
 number returned bounds u* in exact arithmetic.
 """
 

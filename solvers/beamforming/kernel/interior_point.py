@@ -114,7 +114,7 @@ def refine(
     group
         The problems.
     guess
-        Where to start.
+        Dual points to start from.
     reached
         What beams reach; a problem is finished once its bound is within `tolerance` of their u.
     box
@@ -122,7 +122,7 @@ def refine(
     tolerance
         Relative, on u.
     iterations
-        Most Newton steps.
+        Largest number of Newton steps.
 
     Returns
     -------

@@ -3,9 +3,9 @@
     maximise over w   min_k  max(0, |sum_n g_{k,n}^H w_n| - sum_n eps_{k,n} norm(w_n))^2
     subject to        norm(w_n)^2 <= P_n
 
-(docs/formulation.md section 3). The search is `search.py`, for a handful of problems `single.py`;
-the bounds are `certificate.py` (free, from the last iterate), `interior_point.py` (the optimum of
-the relaxation) and `branching.py` (where errors make the relaxation loose).
+(docs/formulation.md section 3). The search is in `search.py`, and in `single.py` for a handful of
+problems. Bounds come from `certificate.py` (free, from the last iterate), `interior_point.py` (the
+optimum of the relaxation) and `branching.py` (where errors make the relaxation loose).
 """
 
 from __future__ import annotations
@@ -56,11 +56,12 @@ class MulticastOptions:
     dtype
         Precision of the search, complex64 or complex128; results are float64 in any case.
     device
-        Where to compute.
+        Device to compute on.
     seed
-        Of the random phases that candidates start from.
+        Seed of the random phases that candidates start from.
     chunk
-        Problems worked on at a time; chosen from the sizes if None. Bounds memory only.
+        Number of problems worked on at a time, chosen from the sizes if None. It changes the
+        memory that is needed and nothing else.
 
     Raises
     ------
@@ -359,7 +360,7 @@ def _certificate(
     proof: BeamDual,
     boxes: Tensor,
 ) -> Certificate:
-    """Bring bounds and proofs back to the caller's units; roundings are in the allowance."""
+    """Bring bounds and proofs back to the caller's units, with room for the roundings of that."""
     up = 1 + 1e-14
     scale = problem.scale
     relaxation = torch.maximum((relaxed * scale * up) ** 2, snr)

@@ -27,8 +27,8 @@ def solve_few(
 ) -> tuple[ComplexArray, FloatArray, FloatArray] | None:
     """Return beams (B, N, A), SNR and bound (B,), or None where this is not the way.
 
-    Arguments as for `multicast.solve_multicast`. The way is for NumPy arrays of a few ordinary
-    problems; what is wrong with others, the batched way says.
+    Arguments as for `multicast.solve_multicast`. This way takes NumPy arrays of a few ordinary
+    problems. All others go the batched way, which says what is wrong with them.
     """
     if not (isinstance(channel, np.ndarray) and channel.ndim == 4 and len(channel) <= SMALL):
         return None

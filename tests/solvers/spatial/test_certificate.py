@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from finecast.solvers.spatial.bounds import downlink
 from finecast.solvers.spatial.certificate import (
     ModeDual,
+    boxes,
     floors,
     largest_signed_eigenvalue_bound,
     most_over_prices,
@@ -201,6 +202,17 @@ def test_one_user_in_exact_arithmetic(cap):
             assert longest * (1 - exact(1e-11)) <= exact(value) <= longest
 
 
+def test_one_user_hears_the_nodes_of_its_messages():
+    """Amplitudes 3 and 4, but only the first node may send to the user: 2 / log(1 + 3^2)."""
+    channel = np.array([[[3.0], [4.0]]])
+    only, both = (
+        user_bound(downlink(channel, np.zeros((1, 2)), [1.0, 1.0], [[True]], [2.0], [nodes]))
+        for nodes in ([True, False], [True, True])
+    )
+    assert only == pytest.approx(2 / np.log(10.0))
+    assert both == pytest.approx(2 / np.log(50.0))
+
+
 def most_exactly(beta, charge, n, top, ratio):
     """Return the largest log(1 + S / (n + e)) - beta S + lambda e, in the digits of mpmath.
 
@@ -235,7 +247,7 @@ def most_exactly(beta, charge, n, top, ratio):
     noise=st.one_of(st.just(0.0), st.floats(0, 3)),
     near=st.one_of(st.none(), st.floats(-1e-8, 1e-8)),
     ceiling=st.sampled_from([0.0, 0.013, 1.0, 31.0, 1e3]),
-    ratio=st.sampled_from([0.5, 1.0 + 1e-9, 1.3, 1.9, 2.3, 50.0, 1e4, np.inf]),
+    ratio=st.sampled_from([0.5, 1.0, 1.0 + 1e-9, 1.3, 1.9, 2.3, 50.0, 1e4, np.inf]),
 )
 def test_most_over_prices_in_exact_arithmetic(slope, price, noise, near, ceiling, ratio):
     """Never below the largest value in many digits, and by 1e-9 of its terms at most above.
@@ -252,6 +264,14 @@ def test_most_over_prices_in_exact_arithmetic(slope, price, noise, near, ceiling
         room = 1e-5 if ratio == 1.0 + 1e-9 else 1e-9
         assert most <= exact(value)
         assert value <= most + room * (1 + abs(most) + charge * ceiling)
+
+
+def test_boxes_by_hand():
+    """[0, 10] x [0, 4], cut at 6 for user 0, its lower part at 1 for user 1, the rest of that at 2
+    for user 0: every cut makes the upper part a new box, and the parts do not overlap."""
+    low, high = boxes(((0, 0, 6.0), (0, 1, 1.0), (2, 0, 2.0)), np.array([10.0, 4.0]))
+    assert low.tolist() == [[0, 0], [6, 0], [0, 1], [2, 1]]
+    assert high.tolist() == [[6, 1], [10, 4], [2, 4], [6, 4]]
 
 
 def test_multipliers_out_of_range_prove_nothing():

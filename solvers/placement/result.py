@@ -96,7 +96,7 @@ class Incumbent:
         self.started = time.monotonic() if started is None else started
         self.deadline = deadline
         self.optimal_gap = optimal_gap
-        self.wanted = max(gap or 0.0, optimal_gap)
+        self.target_gap = max(gap or 0.0, optimal_gap)
         self.callback = callback
         self.placement = placement
         self.delay = placement_delay(problem, placement)
@@ -135,13 +135,13 @@ class Incumbent:
 
     @property
     def goal(self) -> float:
-        """Delay (s) that would reach the wanted gap."""
-        return self.lower_bound * (1.0 + self.wanted)
+        """Delay (s) that would reach the target gap."""
+        return self.lower_bound * (1.0 + self.target_gap)
 
     @property
     def reached(self) -> bool:
-        """Whether the wanted gap is reached."""
-        return self.gap <= self.wanted
+        """Whether the target gap is reached."""
+        return self.gap <= self.target_gap
 
     @property
     def finished(self) -> bool:

@@ -117,7 +117,7 @@ def _branch_and_bound(incumbent: Incumbent, relaxed: bool, seed: int) -> None:
         raise_exception_on_nonoptimal_result=False,
         threads=1,
         time_limit=None if limit is None else max(0.01, limit),
-        rel_gap=0.5 * incumbent.wanted,
+        rel_gap=0.5 * incumbent.target_gap,
         abs_gap=0.0,
         solver_options={
             "random_seed": seed,

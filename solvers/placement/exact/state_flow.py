@@ -114,7 +114,7 @@ def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed:
     highs = QuietHighs()
     for option, value in (
         ("threads", 1), ("random_seed", seed),
-        ("mip_rel_gap", 0.5 * incumbent.wanted), ("mip_abs_gap", 0.0),
+        ("mip_rel_gap", 0.5 * incumbent.target_gap), ("mip_abs_gap", 0.0),
         ("mip_feasibility_tolerance", 1e-9), ("primal_feasibility_tolerance", 1e-9),
     ):  # fmt: skip
         highs.setOptionValue(option, value)

@@ -138,7 +138,7 @@ def place_by_prices(
     prices = origin.point.prices
     if not incumbent.finished:
         try:
-            tolerance = min(BOUND_TOLERANCE, incumbent.wanted / 10) if gap else BOUND_TOLERANCE
+            tolerance = min(BOUND_TOLERANCE, incumbent.target_gap / 10) if gap else BOUND_TOLERANCE
             ascent = _ascent(incumbent, origin, tolerance, deadline.share(BOUND_TIME_SHARE))
             prices = ascent.best.prices
             classes = origin.nothing.classes

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -208,8 +209,7 @@ def rate_table(
         instance, slot, listening, np.concatenate(node_sets), beamforming, robust, seed, callback
     )
     if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_archive(kept, FORMAT, VERSION, {}, {"beam": beam, "snr": snr, "bound": bound})
+        _keep(kept, beam, snr, bound)
     return _closed_slots(instance, users, robust, node_sets, beam, snr, bound)
 
 
@@ -394,6 +394,15 @@ def _key(
             },
         ).encode()
     ).hexdigest()[:32]
+
+
+def _keep(path: Path, beam: ComplexArray, snr: FloatArray, bound: FloatArray) -> None:
+    """Keep a table for later; where that cannot be, a warning says so, and no more is lost."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_archive(path, FORMAT, VERSION, {}, {"beam": beam, "snr": snr, "bound": bound})
+    except (FormatError, OSError) as error:
+        warnings.warn(f"rate_cache: the rates are not kept: {error}", stacklevel=2)
 
 
 def _read(path: Path) -> tuple[ComplexArray, FloatArray, FloatArray] | None:

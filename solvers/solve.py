@@ -82,6 +82,9 @@ def solve(
 
     Raises
     ------
+    KeyboardInterrupt
+        Ctrl-C, as everywhere; within `finecast.solvers.signals.ctrl_c_keeps_the_best` the best
+        answer so far is returned instead.
     ValueError
         Unknown method or option, or a value out of range.
     """

@@ -29,6 +29,11 @@ from finecast.problem.instance import Instance, read_instance
 from finecast.problem.shipped import find
 from finecast.problem.solution import read_solution
 
+FORM_OF: dict[str, Format] = {
+    ".html": "html", ".htm": "html", ".csv": "csv", ".md": "markdown", ".tex": "latex",
+}  # fmt: skip
+"""What a file of each ending holds."""
+
 BEST_KNOWN = "data/best_known.json"
 """Bounds that count besides those of the runs, if the file is there."""
 
@@ -37,7 +42,7 @@ def write_report(
     folder: str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
-    form: Format = "html",
+    form: Format | None = None,
     table: str | None = None,
     methods: Sequence[str] = (),
     classes: Sequence[str] = (),
@@ -52,9 +57,10 @@ def write_report(
     folder
         Result folder of `finecast.run_suite`, finished or not.
     path
-        File to write.
+        File to write; its ending says what it holds, as in `FORM_OF`.
     form
-        `html` for a page that needs nothing else; `csv`, `markdown` or `latex` for tables.
+        `html` for a page that needs nothing else; `csv`, `markdown` or `latex` for tables. None
+        for what the ending says; another is refused.
     table
         With tables, the one to write: `methods`, `classes`, `pairs`, `gains`, `failures`, `runs`.
     methods, classes
@@ -75,10 +81,12 @@ def write_report(
     Raises
     ------
     FormatError
-        The folder holds no runs, or a file cannot be read or written.
+        The folder holds no runs, a file cannot be read or written, or it has the ending of
+        another form.
     ValueError
         A method, class, instance or table is unknown.
     """
+    form = form_of(path, form)
     what = report_contents(folder, methods=methods, classes=classes, best_known=best_known)
     if form == "html":
         if table is not None:
@@ -95,6 +103,23 @@ def write_report(
         text = text_report(what, form, table)
     write_atomically(path, text.encode())
     return what
+
+
+def form_of(path: str | os.PathLike[str], form: Format | None = None) -> Format:
+    """Return what a report of this name holds.
+
+    Raises
+    ------
+    FormatError
+        There is no report of this ending, or the form asked for has another one.
+    """
+    suffix = Path(path).suffix.lower()
+    said = FORM_OF.get(suffix)
+    if said is None:
+        raise FormatError(path, f"has the ending {suffix!r}, expected {', '.join(FORM_OF)}")
+    if form not in (None, said):
+        raise FormatError(path, f"has the ending {suffix!r} of {said}, but {form} is asked for")
+    return said
 
 
 def report_contents(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from finecast.problem.files import FormatError, json_text
+from finecast.problem.files import FormatError, archive_format, json_text
 from finecast.problem.instance import Instance
 from finecast.problem.shipped import find
 
@@ -194,26 +194,46 @@ def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     Console().print(table, markup=False)
 
 
-def refuse_overwriting_folder(path: str, suffix: str | None = None) -> Path:
-    """Return an output path whose folder exists, so that work is not done for nothing.
+def output_file(path: str, suffixes: Sequence[str] = (), *, holds: str | None = None) -> Path:
+    """Return an output path that can be written, so that work is not done for nothing.
 
     Parameters
     ----------
     path
         As given.
-    suffix
-        The ending it must have, None for any.
+    suffixes
+        The endings it may have; none: any.
+    holds
+        Format of what will be written. A file that is there and holds something else, such as the
+        instance or its channels, is not replaced; an empty one is.
 
     Raises
     ------
     FormatError
-        The folder does not exist, or the path is a folder.
+        The folder does not exist, or the path is a folder, has another ending or holds another
+        kind of file.
     """
     target = Path(path)
     if target.is_dir():
         raise FormatError(target, "is a directory, expected a file name")
     if not target.parent.is_dir():
         raise FormatError(target, f"the folder {target.parent} does not exist")
-    if suffix is not None and target.suffix != suffix:
-        raise FormatError(target, f"has the ending {target.suffix!r}, expected {suffix!r}")
+    if suffixes and target.suffix.lower() not in suffixes:
+        allowed = " or ".join(repr(suffix) for suffix in suffixes)
+        raise FormatError(target, f"has the ending {target.suffix!r}, expected {allowed}")
+    if holds is not None and target.is_file() and target.stat().st_size > 0:
+        there = _format_of(target)
+        if there != holds:
+            raise FormatError(
+                target,
+                f"is there and is {there or 'no finecast file'}, which {holds} would replace",
+            )
     return target
+
+
+def _format_of(path: Path) -> str | None:
+    """Return the format of an archive of ours; None for any other file."""
+    try:
+        return archive_format(path)
+    except FormatError:
+        return None

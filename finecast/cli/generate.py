@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from finecast.cli.common import json_option, load_instance, print_json, refuse_overwriting_folder
+from finecast.cli.common import json_option, load_instance, output_file, print_json
 from finecast.problem.shipped import find
 
 
@@ -28,17 +28,21 @@ def command(scenario: str, output: str, seed: int, count: int, as_json: bool) ->
     from finecast.problem.files import FormatError
     from finecast.problem.instance import write_instance
 
-    target = refuse_overwriting_folder(output, ".npz")
+    target = output_file(output, [".npz"])
     if find(scenario, "scenario").suffix != ".toml":
         raise FormatError(scenario, "is not a scenario, expected a .toml file")
+    seeds = range(seed, seed + count)
+    paths = [
+        target if count == 1 else target.with_stem(f"{target.stem}-seed{draw}") for draw in seeds
+    ]
+    for path in paths:
+        output_file(str(path), holds="finecast-instance")
+    # A line as soon as a file is there: the next one may not fit the disk.
     written = []
-    for draw in range(seed, seed + count):
-        instance = load_instance(scenario, draw)
-        path = target if count == 1 else target.with_stem(f"{target.stem}-seed{draw}")
-        digest = write_instance(path, instance)
+    for draw, path in zip(seeds, paths, strict=True):
+        digest = write_instance(path, load_instance(scenario, draw))
         written.append({"file": str(path), "seed": draw, "instance_hash": digest})
+        if not as_json:
+            click.echo(f"{path}  seed {draw}  {digest}")
     if as_json:
         print_json({"instances": written})
-    else:
-        for row in written:
-            click.echo(f"{row['file']}  seed {row['seed']}  {row['instance_hash']}")

@@ -6,10 +6,10 @@ import click
 
 from finecast.cli.common import (
     json_option,
+    output_file,
     print_json,
     print_table,
     progress_bar,
-    refuse_overwriting_folder,
 )
 from finecast.cli.describe import describe_library, library_rows
 
@@ -60,7 +60,7 @@ def command(
 
     if bool(family) == (from_checkpoints is not None):
         raise click.UsageError("give either families or --from-checkpoints")
-    target = refuse_overwriting_folder(output, ".json")
+    target = output_file(output, [".json"])
     if from_checkpoints is not None:
         from finecast.problem.checkpoints import library_from_checkpoints
         from finecast.solvers.result import Progress

@@ -6,23 +6,25 @@ from typing import Any
 
 import click
 
-from finecast.cli.common import json_option, print_json, refuse_overwriting_folder, words
+from finecast.cli.common import json_option, output_file, print_json, words
 
 FORMATS = ("html", "csv", "markdown", "latex")
 
 
 @click.command("report")
 @click.argument("folder", metavar="DIR")
-@click.option("-o", "--output", help="File to write; without it tables go to stdout.")
+@click.option(
+    "-o",
+    "--output",
+    help="File to write: .html for a page, .csv, .md or .tex; without it tables go to stdout.",
+)
 @click.option("--methods", help="Labels to compare, by commas; all without it.")
 @click.option("--classes", help="Classes of instances to compare on, by commas.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    default="html",
-    show_default=True,
-    help="A self-contained page, or tables.",
+    help="A self-contained page, or tables; by default what the ending of -o says.",
 )
 @click.option(
     "--table",
@@ -59,12 +61,15 @@ def command(
 
     Profiles, tests and tables are computed for the methods and classes asked for.
     """
-    if form == "html" and output is None:
+    if output is None and form in (None, "html"):
         raise ValueError("-o: is missing, expected a file for the page")
-    target = None if output is None else refuse_overwriting_folder(output)
+    target = None if output is None else output_file(output)
 
     from finecast.compare.report.page import text_report
-    from finecast.compare.report.write import report_contents, write_report
+    from finecast.compare.report.write import form_of, report_contents, write_report
+
+    if target is not None:
+        form = form_of(target, form)
 
     chosen: dict[str, Any] = {
         "methods": [] if methods is None else words("--methods", methods),

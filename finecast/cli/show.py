@@ -11,9 +11,9 @@ import numpy as np
 from finecast.cli.common import (
     instance_for,
     json_option,
+    output_file,
     print_json,
     print_table,
-    refuse_overwriting_folder,
     set_option,
 )
 from finecast.cli.describe import describe_library, library_rows
@@ -47,6 +47,10 @@ def command(
     caches and the slot as a Gantt chart.
     """
     path = find(file, "scenario", "library")
+    if plot is not None:
+        from finecast.pictures.style import SUFFIXES
+
+        output_file(plot, SUFFIXES)
     kind = _kind(path)
     if kind not in ("instance", "scenario") and (plot or solution):
         raise click.UsageError(
@@ -188,6 +192,5 @@ def _draw(instance: Any, solution: str | None, slot: int, plot: str) -> None:
     from finecast.pictures import overview, save_picture
     from finecast.problem.solution import read_solution
 
-    target = refuse_overwriting_folder(plot)
     decisions = None if solution is None else read_solution(solution)
-    save_picture(overview(instance, decisions, slot), target)
+    save_picture(overview(instance, decisions, slot), plot)

@@ -10,11 +10,11 @@ import click
 from finecast.cli.common import (
     json_option,
     load_instance,
+    output_file,
     parse_settings,
     print_json,
     print_table,
     progress_bar,
-    refuse_overwriting_folder,
     seed_option,
     set_option,
 )
@@ -52,9 +52,10 @@ def command(
     as_json: bool,
 ) -> None:
     """Solve INSTANCE: an .npz file, or a scenario (TOML or shipped name) drawn with --seed."""
+    from finecast.solvers.signals import ctrl_c_keeps_the_best
     from finecast.solvers.solve import solve
 
-    target = None if output is None else refuse_overwriting_folder(output)
+    target = None if output is None else output_file(output, [".npz"], holds="finecast-solution")
     problem, options = load_instance(instance, seed), parse_settings(settings)
     for name in ("instance", "method", "time_limit", "gap", "seed", "start", "callback"):
         if name in options:
@@ -62,7 +63,7 @@ def command(
     if restrict is not None:
         options["restrict"] = restrict
     options.setdefault("spatial_workers", os.cpu_count() or 1)
-    with progress_bar() as tell:
+    with progress_bar() as tell, ctrl_c_keeps_the_best():
         result = solve(
             problem,
             method,
@@ -72,17 +73,18 @@ def command(
             callback=tell,
             **options,
         )
-    if target is not None and result.solution is not None:
-        from finecast.problem.solution import write_solution
-
-        write_solution(target, result.solution)
+    # What was found is said first, and stands there even if the file cannot be written.
     if as_json:
         print_json(result.as_dict())
     else:
         print_table(f"{problem.name or 'instance'}, seed {problem.seed}", result.rows())
         for remark in result.remarks():
             click.echo(remark)
-        if target is not None and result.solution is not None:
+    if target is not None and result.solution is not None:
+        from finecast.problem.solution import write_solution
+
+        write_solution(target, result.solution)
+        if not as_json:
             click.echo(f"solution written to {target}")
     if result.evaluation is None or not result.evaluation.feasible:
         sys.exit(1)

@@ -8,6 +8,7 @@ share the air in turn, and so on. The solution that the judge finds best is kept
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -22,6 +23,7 @@ from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.result import Answer, Callback, Termination, TracePoint
+from finecast.solvers.signals import SearchInterrupt, die_with_parent
 from finecast.solvers.spatial.delivery import SharedAir, share_the_air
 
 ALTERNATIONS = 2
@@ -93,7 +95,7 @@ def on_shared_air(
     workers = 1 if short or judged.slots < LONG_HORIZON else min(workers, judged.slots)
     with _processes(workers) as pool:
         shared, least = delivered(plan)
-        best, trace = shared.solution, [now(least)]
+        best, trace, notes = shared.solution, [now(least)], [*shared.notes]
         ending = shared.termination
         # Each new placement starts from the last one, even where that one was no better.
         for _ in range(ALTERNATIONS):
@@ -102,7 +104,7 @@ def on_shared_air(
                 break
             try:
                 moved = replan(plan, shared.seconds_per_bit, deadline.share(share).limit())
-            except KeyboardInterrupt:
+            except SearchInterrupt:
                 ending = Termination.INTERRUPTED
                 break
             if _same_placement(moved, plan):
@@ -110,6 +112,7 @@ def on_shared_air(
             plan = moved
             shared, delay = delivered(plan)
             ending = shared.termination
+            notes += shared.notes
             if delay < least:
                 best, least = shared.solution, delay
                 trace.append(now(least))
@@ -124,6 +127,7 @@ def on_shared_air(
         termination=ending,
         delay_at_bounded_rates=None,
         trace=(*answer.trace, *trace),
+        notes=(*answer.notes, *dict.fromkeys(notes)),
     )
 
 
@@ -133,10 +137,15 @@ def _same_placement(left: Solution, right: Solution) -> bool:
 
 @contextmanager
 def _processes(workers: int) -> Iterator[Executor | None]:
-    """Yield so many processes, which ignore Ctrl-C: this one handles it. None for one worker."""
+    """Yield so many processes, or None for one. They leave Ctrl-C to this one, and die with it."""
     if workers <= 1:
         yield None
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, signal, (SIGINT, SIG_IGN)) as pool:
+    with ProcessPoolExecutor(workers, context, _begin_worker, (os.getpid(),)) as pool:
         yield pool
+
+
+def _begin_worker(parent: int) -> None:
+    signal(SIGINT, SIG_IGN)
+    die_with_parent(parent)

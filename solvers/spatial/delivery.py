@@ -8,7 +8,8 @@ after another where the judge finds that no worse, under the schedule of the ins
 from __future__ import annotations
 
 import math
-from concurrent.futures import Executor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from finecast.problem.instance import Instance
 from finecast.problem.solution import Broadcast, Solution
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.result import Callback, Progress, Termination
+from finecast.solvers.signals import SearchInterrupt
 from finecast.solvers.spatial.modes import Modes, least_time
 from finecast.solvers.spatial.multigroup import MultiGroup
 from finecast.solvers.spatial.pipeline import pipelined_broadcast
@@ -38,11 +40,14 @@ class SharedAir:
         that the bit costs when the air is shared; without a search, its time alone.
     termination
         `interrupted`, or `time_limit` if that stopped a slot, else `completed`.
+    notes
+        What a user should know of the search.
     """
 
     solution: Solution
     seconds_per_bit: tuple[FloatArray, ...]
     termination: Termination
+    notes: tuple[str, ...] = ()
 
 
 def share_the_air(
@@ -87,8 +92,9 @@ def share_the_air(
         if broadcast.messages > 1
     ]
     endings = {Termination.COMPLETED}
+    notes: list[str] = []
     try:
-        results = map(_share_slot, jobs) if pool is None else pool.map(_share_slot, jobs)
+        results = map(_share_slot, jobs) if pool is None else _by_pool(pool, jobs, notes)
         for job, (broadcast, price, ending) in zip(jobs, results, strict=True):
             shared[job.slot], prices[job.slot] = broadcast, price
             endings.add(ending)
@@ -96,12 +102,16 @@ def share_the_air(
                 callback(Progress("spatial delivery", job.slot + 1, instance.slots))
             if ending is Termination.INTERRUPTED:
                 break
-    except KeyboardInterrupt:  # in a pool, the slots under way are lost
+    except SearchInterrupt:  # in a pool, the slots under way are lost
         endings.add(Termination.INTERRUPTED)
     by_weight = (Termination.INTERRUPTED, Termination.TIME_LIMIT, Termination.COMPLETED)
     termination = next(ending for ending in by_weight if ending in endings)
     chosen = _better_slots(instance, solution, replace(solution, broadcasts=tuple(shared)))
-    return SharedAir(chosen, tuple(prices), termination)
+    return SharedAir(chosen, tuple(prices), termination, tuple(notes))
+
+
+_Shared = tuple[Broadcast, FloatArray, Termination]
+"""The shared broadcast of a slot, the prices of the old messages, and the ending."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +137,22 @@ class _Slot:
     slot_time: float | None
 
 
+def _by_pool(pool: Executor, jobs: Sequence[_Slot], notes: list[str]) -> Iterator[_Shared]:
+    """Yield the slots searched by processes; once one of these is killed, search the rest here."""
+    done = 0
+    try:
+        for shared in pool.map(_share_slot, jobs):
+            yield shared
+            done += 1
+    except (BrokenExecutor, OSError):  # killed, or none could be started
+        left = len(jobs) - done
+        notes.append(
+            f"the processes of spatial delivery were killed; {left} slots were searched one by one"
+        )
+        for turn, job in enumerate(jobs[done:]):
+            yield _share_slot(replace(job, share=1 / (left - turn)))
+
+
 def _better_slots(instance: Instance, in_turn: Solution, shared: Solution) -> Solution:
     """Return in every slot the broadcast of less delay, as the judge sees it."""
     delay_in_turn = evaluate(instance, in_turn).slot_delay
@@ -141,7 +167,7 @@ def _better_slots(instance: Instance, in_turn: Solution, shared: Solution) -> So
     )
 
 
-def _share_slot(job: _Slot) -> tuple[Broadcast, FloatArray, Termination]:
+def _share_slot(job: _Slot) -> _Shared:
     """Return the shared broadcast of a slot, the prices of the old messages, and the ending."""
     instance, solution, slot = job.instance, job.solution, job.slot
     old = solution.broadcasts[slot]

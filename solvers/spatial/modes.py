@@ -23,6 +23,7 @@ from finecast.solvers.beamforming.by_name import one_thread
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.highs import QuietHighs
 from finecast.solvers.result import Termination
+from finecast.solvers.signals import SearchInterrupt
 from finecast.solvers.spatial.multigroup import MultiGroup, guaranteed_rates
 from finecast.solvers.spatial.pricing import WMMSE_STEPS, price_modes
 
@@ -193,7 +194,7 @@ def least_time(
                 if not search(STALL, 2 * steps, 0 if steps else 2 * wmmse):
                     termination = Termination.COMPLETED
                     break
-    except KeyboardInterrupt:
+    except SearchInterrupt:
         termination = Termination.INTERRUPTED
     # A vertex of the programme has no more modes in use than messages.
     used = pool.most_used(count)

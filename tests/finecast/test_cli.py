@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from interrupts import interruptible
 from repository import ROOT
 
 SCENARIOS = ROOT / "data" / "scenarios"
@@ -223,6 +226,7 @@ def test_bad_files_are_one_line(tmp_path):
     refused(finecast("evaluate", instance, cut), "cut.npz")
     refused(finecast("solve", instance, "-o", tmp_path / "none" / "s.npz"), "does not exist")
     refused(finecast("solve", instance, "-o", tmp_path), "directory")
+    refused(finecast("solve", instance, "-o", tmp_path / "s.csv"), "'.csv', expected '.npz'")
     refused(finecast("library", "--from-checkpoints", tmp_path / "none", "-o", library), "none")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "cut.npz", "l.json", "text.npz"]
 
@@ -250,3 +254,101 @@ def test_bad_files_are_one_line(tmp_path):
 def test_bad_options_are_one_line(arguments, words):
     """Unknown methods and options suggest the right one; numbers out of range say the range."""
     refused(finecast("solve", SCENARIOS / "tiny.toml", *arguments), *words)
+
+
+def test_inputs_are_not_overwritten(tmp_path):
+    """An instance or measured channels are not replaced by what is made from them."""
+    instance, channels = tmp_path / "i.npz", tmp_path / "c.npz"
+    finecast("generate", "tiny", "-o", instance)
+    np.savez(channels, channel=np.zeros(3))
+    for command in (
+        ("solve", instance, "-o", instance),
+        ("solve", tmp_path / ".." / tmp_path.name / "i.npz", "-o", instance),
+        ("solve", "tiny", "-o", channels),
+        ("generate", "tiny", "-o", channels),
+    ):
+        before = Path(command[-1]).read_bytes()
+        refused(finecast(*command), str(command[-1]), "would replace")
+        assert Path(command[-1]).read_bytes() == before
+    solution = tmp_path / "s.npz"
+    solution.touch()  # as mktemp leaves it
+    for _ in range(2):  # a solution may be replaced by a better one
+        assert finecast("solve", instance, "-o", solution).returncode == 0
+
+
+def test_a_full_disk_keeps_what_is_printed(tmp_path):
+    """The solution cannot be written: delay and gap stand on stdout all the same, and exit is 2."""
+    code = (
+        "import errno, os\n"
+        "def full(handle): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "os.fsync = full\n"
+        "from finecast.cli.main import main; main()\n"
+    )
+    target, environment = tmp_path / "s.npz", {**os.environ, "PYTHONPATH": str(ROOT)}
+    for more, found in (([], "delay"), (["--json"], '"feasible": true')):
+        outcome = subprocess.run(
+            [sys.executable, "-c", code, "solve", "tiny", "-o", str(target), *more],
+            capture_output=True, text=True, check=False, env=environment,
+        )  # fmt: skip
+        assert outcome.returncode == 2
+        assert found in outcome.stdout
+        assert "solution written" not in outcome.stdout
+        assert outcome.stderr == (
+            f"finecast: error: {target}: cannot be written: No space left on device\n"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rates_that_cannot_be_kept_cost_a_note(tmp_path):
+    """A rate cache in the place of a file: the solve is done, and a note says what is not kept."""
+    (tmp_path / "file").touch()
+    outcome = finecast("solve", "tiny", "--set", f"rate_cache={tmp_path / 'file' / 'cache'}")
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stderr.startswith("finecast: note: rate_cache: the rates are not kept: ")
+    assert outcome.stderr.count("\n") == 1
+
+
+def test_ctrl_c_keeps_the_best_of_one_solve():
+    """Ctrl-C during the placement: the best so far is printed, and the exit code is 130."""
+    code = (
+        "import signal, finecast.solvers.solve as solving\n"
+        "real = solving.solve\n"
+        "def pressed(*given, callback, **options):\n"
+        "    told = []\n"
+        "    def tell(progress):\n"
+        "        told.append(progress.stage)\n"
+        "        if told.count('placement') > 12: signal.raise_signal(signal.SIGINT)\n"
+        "    return real(*given, callback=tell, **options)\n"
+        "solving.solve = pressed\n"
+        "from finecast.cli.main import main; main()\n"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", code, "solve", "vision-horizon", "--json"], capture_output=True,
+        text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, preexec_fn=interruptible,
+    )  # fmt: skip
+    assert outcome.returncode == 130, outcome.stderr
+    solved = json.loads(outcome.stdout)
+    assert solved["termination"] == "interrupted"
+    assert solved["feasible"]
+
+
+def test_ctrl_c_ends_a_loop_over_solve():
+    """In a loop of somebody's program, Ctrl-C ends the loop and not one solve of it."""
+    loop = (
+        "import sys, finecast\n"
+        "instance = finecast.read_scenario(sys.argv[1]).generate(0)\n"
+        "print('begun', flush=True)\n"
+        "while True: finecast.solve(instance, 'lagrangian')\n"
+    )
+    scenario = str(SCENARIOS / "vision-horizon.toml")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    looping = subprocess.Popen(
+        [sys.executable, "-c", loop, scenario], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=environment, preexec_fn=interruptible,
+    )  # fmt: skip
+    looping.stdout.readline()
+    time.sleep(1.0)
+    looping.send_signal(signal.SIGINT)
+    _, said = looping.communicate(timeout=60)
+    assert looping.returncode == -signal.SIGINT
+    assert said.rstrip().endswith("KeyboardInterrupt")

@@ -108,6 +108,8 @@ def test_write_report(ran, tmp_path):
     )
     rows = (tmp_path / "t.csv").read_text().splitlines()
     assert len(rows) == 1 + 3
+    finecast.write_report(runs.folder, tmp_path / "t.tex")
+    assert (tmp_path / "t.tex").read_text().startswith("\\begin{t")
 
 
 def test_write_report_refuses(ran, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from itertools import product
 
@@ -18,6 +19,7 @@ from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.polish import polished
 from finecast.solvers.prepared import prepare
 from finecast.solvers.result import BoundKind, Progress, Termination, relative_gap
+from finecast.solvers.signals import ctrl_c_keeps_the_best
 from finecast.solvers.solve import solve
 
 
@@ -192,16 +194,23 @@ def test_relative_gap():
 
 @pytest.mark.parametrize("method", ["lagrangian", "exact"])
 def test_interrupted_keeps_the_best_so_far(method):
-    """Ctrl-C during the placement gives the best solution so far, judged, and says so."""
+    """Where Ctrl-C is to keep the best, it does so during the placement, judged, and says so.
+
+    Elsewhere, as in a loop over instances, the same Ctrl-C goes through the method to the caller.
+    """
     instance = read_scenario(TINY.with_name("vision-horizon.toml")).generate(0)
     told = []
 
     def press(progress: Progress) -> None:
         told.append(progress)
         if progress.stage == "placement" and len(told) > 12:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
-    result = solve(instance, method, callback=press)
+    with ctrl_c_keeps_the_best():
+        result = solve(instance, method, callback=press)
     assert result.termination is Termination.INTERRUPTED
     assert result.evaluation.feasible
     assert result.lower_bound <= result.delay
+    told.clear()
+    with pytest.raises(KeyboardInterrupt):
+        solve(instance, method, callback=press)

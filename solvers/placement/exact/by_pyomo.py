@@ -20,6 +20,7 @@ from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.result import BoundKind, TracePoint
 from finecast.solvers.rounding import SUM_ALLOWANCE
+from finecast.solvers.signals import SearchInterrupt
 
 LEAST_SHARE = 1e-6
 """Values of the relaxation below this count as zero: the tolerances of HiGHS."""
@@ -100,7 +101,7 @@ def _solve(
         return incumbent.result()
     try:
         _branch_and_bound(incumbent, relaxed, seed)
-    except KeyboardInterrupt:
+    except SearchInterrupt:
         incumbent.interrupted = True
     by_milp = incumbent.lower_bound > simple
     return incumbent.result(None, BoundKind.MILP if by_milp else BoundKind.CERTIFIED)

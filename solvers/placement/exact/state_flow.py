@@ -23,6 +23,7 @@ from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.lagrangian import place_by_prices
 from finecast.solvers.result import BoundKind, Termination, TracePoint
 from finecast.solvers.rounding import SUM_ALLOWANCE
+from finecast.solvers.signals import SearchInterrupt
 
 LAGRANGIAN_TIME_SHARE = 0.2
 """Share of the time for the search before the MILP."""
@@ -103,7 +104,7 @@ def place_by_state_flow(
     milp = model(problem, classes, excess(classes, point), room, unit)
     try:
         incumbent.raise_bound(_branch_and_bound(incumbent, classes, milp, seed))
-    except KeyboardInterrupt:
+    except SearchInterrupt:
         incumbent.interrupted = True
     milp_bound = incumbent.lower_bound > warm.lower_bound
     return incumbent.result(warm.prices, BoundKind.MILP if milp_bound else BoundKind.CERTIFIED)

@@ -30,6 +30,7 @@ from finecast.solvers.placement.search.ruin import ruin_and_recreate
 from finecast.solvers.placement.search.sweeps import Assignment, assignment_of, rounded, sweep
 from finecast.solvers.placement.units import UNITS, relaxed_classes, restricted_classes
 from finecast.solvers.result import TracePoint
+from finecast.solvers.signals import SearchInterrupt
 
 BOUND_TOLERANCE = 1e-4
 """Relative distance of the bound to its best value at which the prices are good enough."""
@@ -149,7 +150,7 @@ def place_by_prices(
                     tolerance=tolerance, deadline=deadline.share(BOUND_TIME_SHARE),
                 )  # fmt: skip
             _search(incumbent, origin, ascent, seed, start is not None, patience)
-        except KeyboardInterrupt:
+        except SearchInterrupt:
             incumbent.interrupted = True
     return incumbent.result(prices)
 
@@ -189,7 +190,7 @@ def dual_bound(
     origin = _origin(problem, units)
     incumbent = Incumbent(problem, origin.nothing.placement, origin.point.bound, deadline=deadline)
     if not incumbent.finished:
-        with suppress(KeyboardInterrupt):  # every bound on the way holds
+        with suppress(SearchInterrupt):  # every bound on the way holds
             _ascent(incumbent, origin, BOUND_TOLERANCE, deadline)
     return incumbent.lower_bound
 

@@ -709,6 +709,17 @@ def test_report_command(folder: Path, tmp_path: Path, browser: Chromium):
     assert browser.run("document.getElementById('chart-learning-delay') !== null")
 
 
+@pytest.mark.parametrize(
+    ("ending", "begins"),
+    [("csv", "method,"), ("md", "#"), ("tex", "\\begin"), ("html", "<!DOCTYPE")],
+)
+def test_the_ending_says_what_is_written(folder: Path, tmp_path: Path, ending: str, begins: str):
+    """A file named .csv, .md, .tex or .html holds that."""
+    outcome = finecast("report", folder, "-o", tmp_path / f"r.{ending}")
+    assert outcome.returncode == 0, outcome.stderr
+    assert (tmp_path / f"r.{ending}").read_text().startswith(begins)
+
+
 def test_report_command_leaves_a_method_out(folder: Path):
     """One method fewer in the command is one fewer in the table."""
     outcome = finecast("report", folder, "--format", "csv", "--methods", "other")
@@ -724,6 +735,8 @@ def test_report_command_leaves_a_method_out(folder: Path):
         (["-o", "r.html", "--table", "runs"], "table: is for csv"),
         (["-o", "r.html", "--instance", "z"], "instance: 'z' has no solution"),
         (["--format", "csv", "--best-known", "nowhere.json"], "nowhere.json"),
+        (["-o", "r.pdf"], "'.pdf', expected .html, .htm, .csv, .md, .tex"),
+        (["-o", "r.html", "--format", "csv"], "has the ending '.html' of html, but csv is asked"),
     ],
 )
 def test_report_command_refuses(folder: Path, arguments: list[str], words: str):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -117,6 +121,31 @@ def test_processes_give_the_same(monkeypatch):
     for first, second in zip(one.broadcasts, two.broadcasts, strict=True):
         assert np.array_equal(first.duration, second.duration)
         assert np.array_equal(first.beam, second.beam)
+
+
+def test_a_killed_process_costs_a_note(monkeypatch):
+    """One of two processes is killed in its first slot: the plan is that of one process, noted."""
+    drawn = read_scenario(SCENARIOS / "tiny.toml").model_copy(update={"slots": 3})
+    instance = replace(drawn.generate(0), delivery="spatial")
+    answer = answer_of(method_of("greedy"), instance, Search())
+    monkeypatch.setattr(alternate, "LONG_HORIZON", 1)
+    monkeypatch.setattr(alternate, "ALTERNATIONS", 0)
+    one = alternate.on_shared_air(instance, answer, began=0.0)
+    assert one.notes == answer.notes
+    share_the_air = alternate.share_the_air
+
+    def after_a_kill(*given, pool, **options):
+        with suppress(BrokenProcessPool):
+            pool.submit(os.kill, pool.submit(os.getpid).result(), signal.SIGKILL).result()
+        return share_the_air(*given, pool=pool, **options)
+
+    monkeypatch.setattr(alternate, "share_the_air", after_a_kill)
+    two = alternate.on_shared_air(instance, answer, began=0.0, workers=2)
+    assert two.notes[-1] == (
+        "the processes of spatial delivery were killed; 3 slots were searched one by one"
+    )
+    for first, second in zip(one.solution.broadcasts, two.solution.broadcasts, strict=True):
+        assert np.array_equal(first.duration, second.duration)
 
 
 def test_workers_are_checked():

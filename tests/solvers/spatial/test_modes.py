@@ -15,6 +15,7 @@ from finecast.problem.solution import Broadcast
 from finecast.solvers.beamforming.by_name import solve_messages
 from finecast.solvers.deadline import Deadline
 from finecast.solvers.result import Termination
+from finecast.solvers.signals import SearchInterrupt
 from finecast.solvers.solve import solve
 from finecast.solvers.spatial.delivery import share_the_air
 from finecast.solvers.spatial.modes import Effort, Modes, least_time
@@ -169,7 +170,7 @@ def test_interruption_keeps_the_best_so_far():
     """Ctrl-C after the first round: the modes known by then, and the ending says so."""
 
     def interrupt(total):
-        raise KeyboardInterrupt
+        raise SearchInterrupt
 
     problem, bits, alone = drawn(np.eye(4))
     modes = least_time(problem, bits, BANDWIDTH, alone, callback=interrupt)

@@ -26,7 +26,7 @@ from finecast.problem.sinr import rate
 from finecast.solvers.beamforming.by_name import Beams, check_name, solve_messages
 from finecast.solvers.node_set_tables import FULL_TABLES, Table, members, table_of
 from finecast.solvers.result import Callback, Progress
-from finecast.solvers.rounding import CLOSED_FORM_ALLOWANCE
+from finecast.solvers.rounding import CLOSED_FORM_ALLOWANCE, ROUNDOFF
 
 FULL_FAMILY_NODES = 6
 """Up to so many nodes every set of them is solved; beyond, a family of sets."""
@@ -53,7 +53,8 @@ class SlotRates:
     users
         (G, K) bool, the user sets.
     reach
-        (K, N) sqrt(P_n) max(0, |g_kn| - eps_kn), amplitude that each node can give a user alone.
+        (K, N) sqrt(P_n) max(0, |g_kn| - eps_kn), amplitude that each node can give a user alone,
+        from above.
     node_sets
         (G, F) the node sets that were solved for each user set.
     beam
@@ -105,10 +106,16 @@ def same_for_all(node_sets: IntArray, users: Sequence[BoolArray]) -> list[IntArr
 
 
 def user_reach(instance: Instance, slot: int, robust: bool) -> FloatArray:
-    """Return (K, N) sqrt(P_n) max(0, |g_kn| - eps_kn); without eps where plans are nominal."""
+    """Return (K, N) sqrt(P_n) max(0, |g_kn| - eps_kn) from above; without eps in nominal plans.
+
+    The difference of two nearly equal numbers keeps their rounding. A slack makes up for it, and
+    for that of the judge, who sums the products of all antennas of all nodes.
+    """
     strength = np.linalg.norm(instance.normalised_channel[slot], axis=2)
-    error = instance.normalised_error[slot] if robust else 0.0
-    return np.asarray(np.sqrt(instance.network.power) * np.maximum(strength - error, 0.0))
+    error = instance.error_of(slot, robust)
+    summands = instance.nodes * instance.antennas
+    slack = np.where(error > 0, 4 * (summands + 16) * ROUNDOFF * (strength + error), 0.0)
+    return np.asarray(np.sqrt(instance.network.power) * np.maximum(strength - error + slack, 0.0))
 
 
 def group_family(reach: FloatArray, users: BoolArray) -> IntArray:

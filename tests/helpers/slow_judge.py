@@ -344,8 +344,7 @@ class _SlowSlot:
                 + [ready[i] for i, m2 in zip(self.message, self.mode, strict=True) if m2 == m]
             )
             air_free = ends[m] = start + lasting[m]
-        # Only an infeasible plan has migrations that no mode waits for; they take their time too.
-        return max(air_free, sum(self.tau)), ends
+        return air_free, ends
 
     def complete(self, k: int, ends: list[float]) -> float:
         """Return the end of the last message for user k; NaN for a user without a request."""

@@ -139,6 +139,25 @@ def test_pipelined_in_johnsons_order() -> None:
     assert backwards.user_completion == pytest.approx(np.array([[0.75, 2.5]]))
 
 
+def test_pipelined_ends_with_the_last_mode_even_without_coverage() -> None:
+    """Block 2 migrates for 2 s and is never sent: modes of 0.25 and 0.5 s end at 0.75 s.
+
+    One after another, the sums count: 2 + 0.75 s. With no mode at all the slot ends at 0 s.
+    """
+    late = {"cache": [[(0, 1), (0,)]], "migrations": [(0, 1, 2, CLOUD)], "schedule": "pipelined"}
+    result = hand_evaluation(SHARED, FIRST, **late)
+    assert "coverage" in rules(result)
+    assert result.planned_delay == result.pipelined_delay == pytest.approx(0.75)
+    assert result.sequential_delay == pytest.approx(2.75)
+    nothing_sent = replace(
+        hand_solution(hand_broadcast(FIRST), **{k: late[k] for k in ("cache", "migrations")}),
+        broadcasts=(silence(users=2, nodes=2, blocks=3, antennas=1),),
+    )
+    silent = evaluate(hand_instance(schedule="pipelined"), nothing_sent)
+    assert silent.pipelined_delay == 0.0
+    assert silent.sequential_delay == pytest.approx(2.0)
+
+
 def test_pipelined_without_migrations_keeps_the_order_of_the_modes() -> None:
     """Nothing migrates: both schedules are the modes in their order, not that of the messages.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal, localcontext
+
 import numpy as np
 import pytest
 from repository import TINY
@@ -90,6 +93,42 @@ def test_closure_beyond_six_nodes():
         bound = np.minimum(cap, np.log2(1 + snr_bound))
         assert slot.achieved[:, node_set] == pytest.approx(instance.network.bandwidth * achieved)
         assert slot.bound[:, node_set] == pytest.approx(instance.network.bandwidth * bound)
+
+
+@pytest.mark.parametrize("left", [1e-2, 1e-5, 1e-8, 1e-11, 1e-13])
+def test_bounds_hold_where_errors_leave_next_to_nothing_of_a_channel(left):
+    """One user, one node: R = W log2(1 + P (|g| - eps)^2), to 60 digits, is never above the bound.
+
+    The difference keeps the rounding of two nearly equal numbers.
+    """
+    drawn = read_scenario(TINY).generate(1)
+    drawn = replace(drawn, network=replace(drawn.network, max_spectral_efficiency=np.inf))
+    rng = np.random.default_rng(7)
+    users = [np.eye(drawn.users, dtype=bool)]
+    sets = [np.broadcast_to(1 << np.arange(drawn.nodes), (drawn.users, drawn.nodes))]
+    for _ in range(3):
+        channel = rng.normal(size=(*drawn.channel_estimate.shape, 2)) @ [1.0, 1j]
+        channel *= np.sqrt(drawn.network.noise_power)
+        error = np.linalg.norm(channel, axis=3) * (1 - left)
+        instance = replace(
+            drawn, channel_estimate=channel, channel_true=channel, channel_error=error
+        )
+        (slot,) = rate_table(instance, users, sets)
+        g, eps = instance.normalised_channel[0], instance.normalised_error[0]
+        for k, n in np.ndindex(drawn.users, drawn.nodes):
+            exact = _alone(g[k, n], eps[k, n], instance.network.power[n])
+            bits = Decimal(slot.bound[k, 1 << n] / instance.network.bandwidth)
+            assert 2**bits - 1 >= exact * (1 - Decimal(1e-12)) or exact < 1e-12
+            assert Decimal(slot.reach[k, n]) ** 2 >= exact
+
+
+def _alone(channel, error, power) -> Decimal:
+    """Return P (|g| - eps)^2 to 60 digits."""
+    with localcontext() as precision:
+        precision.prec = 60
+        parts = [*channel.real.tolist(), *channel.imag.tolist()]
+        norm = sum(Decimal(x) ** 2 for x in parts).sqrt()
+        return Decimal(power) * max(norm - Decimal(error), Decimal(0)) ** 2
 
 
 def test_kept_on_disk(tmp_path):

@@ -26,8 +26,12 @@ MODEL_OPTIONS: dict[str, Any] = {"write": None}
 """Options of the kinds `search` and `programme`: `write`, a file (.lp or .mps) for the placement
 model at the rates of the answer."""
 
-_NOT_OPTIONS = {"instance", "problem", "library", "time_limit", "deadline", "gap", "seed", "start"}
-_NOT_OPTIONS |= {"callback"}
+_GIVEN = {"instance", "problem", "library", "time_limit", "deadline", "gap", "seed", "start"}
+_GIVEN |= {"callback"}
+"""What every entry gets from `solve`, and what is thus no option of a method."""
+
+_INTERNAL = {"patience", "units"}
+"""What tests and benchmarks may turn, but users of a method may not."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Method:
         return {
             name: parameter.default
             for name, parameter in inspect.signature(self.load()).parameters.items()
-            if name not in _NOT_OPTIONS
+            if name not in _GIVEN | _INTERNAL
         }
 
     def options(self) -> dict[str, Any]:

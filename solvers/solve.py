@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import time
 from dataclasses import replace
@@ -97,6 +98,10 @@ def solve(
         spatial_workers=spatial_workers,
     )
     known = chosen.options()
+    options = {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in options.items()
+    }
     _check_options(method, options, known)
     instance = with_system(instance, delivery, schedule)
 

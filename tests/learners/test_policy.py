@@ -60,7 +60,7 @@ def test_an_ordinary_online_method(checkpoint):
     assert 0 < result.lower_bound <= result.delay < math.inf
     assert result.train_s > 0
     assert re.search(r"a decision took [\d.]+ ms a slot", " ".join(result.notes))
-    assert solve(instance, "policy", checkpoint=str(checkpoint)).delay == result.delay
+    assert solve(instance, "policy", checkpoint=checkpoint).delay == result.delay  # a path too
 
 
 def test_any_number_of_nodes_and_blocks(checkpoint, tmp_path):

@@ -12,8 +12,10 @@ import json
 import math
 import os
 import tempfile
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,51 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         raise FormatError(target, f"cannot be written: {error.strerror}") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_writer(folder: Path, writer: str) -> Iterator[None]:
+    """Hold a folder alone; the operating system lets go of it when the process dies.
+
+    Parameters
+    ----------
+    folder
+        Exists; a file `.lock` stays in it.
+    writer
+        What holds it, for the message to another one.
+
+    Raises
+    ------
+    FormatError
+        Another process is writing to it, or it cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    try:
+        lock = (folder / ".lock").open("a")
+    except OSError as error:
+        raise FormatError(folder, f"cannot be written: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FormatError(folder, f"another {writer} is writing to it") from None
+        except OSError as error:  # some network file systems have none
+            warnings.warn(f"{folder}: cannot be locked: {error.strerror}", stacklevel=2)
+        yield
+
+
+def remove_temporaries(folder: Path, *names: str) -> None:
+    """Delete what a killed `write_atomically` left of files of these names, such as `*.json`.
+
+    Only the sole writer of a folder may do so.
+    """
+    for name in names:
+        for left in folder.glob(f".{name}.*"):
+            left.unlink(missing_ok=True)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

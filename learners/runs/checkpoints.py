@@ -22,7 +22,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from finecast.learners.old_names import with_new_names
-from finecast.problem.files import FormatError, read_bytes, read_json, write_atomically
+from finecast.problem.files import (
+    FormatError,
+    read_bytes,
+    read_json,
+    remove_temporaries,
+    write_atomically,
+)
 from finecast.problem.version import FINECAST_VERSION
 
 FORMAT = "finecast-checkpoint"
@@ -157,6 +163,14 @@ def _with_new_names(checkpoint: Checkpoint, where: str) -> Checkpoint:
 def states(folder: Path) -> list[Path]:
     """Return the headers of the states in a folder, oldest first."""
     return sorted(folder.glob("state-*.json"))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run left half written; only the sole writer of a folder may do so."""
+    remove_temporaries(folder, "*.json", "*.jsonl", "*.safetensors")
+    for tensors in folder.glob("state-*.safetensors"):
+        if not tensors.with_suffix(".json").exists():
+            tensors.unlink(missing_ok=True)
 
 
 def remove_state(header: Path) -> None:

@@ -19,16 +19,12 @@ from finecast.learners.world.environment import roll
 from finecast.learners.world.episodes import Episodes, joined_episodes
 from finecast.learners.world.lookahead import Lookahead, lookahead_of
 from finecast.problem.scenario import Scenario
-from finecast.solvers.deadline import Deadline
 from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.placement.search.lagrangian import dual_bound
 from finecast.solvers.result import Callback, Progress
 
 FIRST_SEED = 1_000_000
 """Seed of the first held-out draw; training draws have smaller ones."""
-
-BOUND_TIME_S = 0.5
-"""Time for the bound of a draw with rates in closed form."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +146,7 @@ def closed_form_bound(episodes: Episodes, draw: int) -> float:
         broadcast=tuple(table.numpy() for table in _served(episodes, draw)),
         link=episodes.link[draw].numpy(),
     )
-    return dual_bound(problem, Deadline.after(BOUND_TIME_S))
+    return dual_bound(problem)
 
 
 def _served(episodes: Episodes, draw: int) -> list[Tensor]:

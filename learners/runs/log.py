@@ -21,7 +21,7 @@ class Log:
     folder
         Of the run.
     step
-        Of the state that the run goes on from; rows of later steps are dropped.
+        Of the state that the run goes on from; rows of later steps are dropped. None: all are.
     tensorboard
         Write events too.
 
@@ -33,13 +33,13 @@ class Log:
         TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path, step: int, tensorboard: bool = False) -> None:
+    def __init__(self, folder: Path, step: int | None, tensorboard: bool = False) -> None:
         self.path = folder / LOG
-        rows = read_log(folder) if step else []
-        text = "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step)
+        kept = [] if step is None else [row for row in read_log(folder) if row["step"] <= step]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
         write_atomically(self.path, text.encode())
         self._stream = self.path.open("a", encoding="utf-8")
-        self._events = _events(folder, step) if tensorboard else None
+        self._events = _events(folder, step or 0) if tensorboard else None
 
     def __enter__(self) -> Log:
         """Return the log."""

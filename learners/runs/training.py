@@ -26,6 +26,7 @@ from finecast.learners.runs.checkpoints import (
     POLICY,
     Checkpoint,
     read_checkpoint,
+    remove_leftovers,
     remove_state,
     states,
     write_checkpoint,
@@ -36,7 +37,7 @@ from finecast.learners.runs.log import Log
 from finecast.learners.runs.source import ScenarioSource
 from finecast.learners.runs.warm_start import read_start, start_from
 from finecast.learners.weights import load_tensors, part_of, tensors_of
-from finecast.problem.files import FormatError
+from finecast.problem.files import FormatError, sole_writer
 from finecast.problem.scenario import read_scenario
 from finecast.solvers.result import Callback, Progress
 
@@ -92,10 +93,15 @@ class _Clock:
 
 @dataclass
 class _Best:
-    """The best policy so far, and how many held-out evaluations ago it was."""
+    """The best policy so far, how many held-out evaluations ago it was, and the last of these.
+
+    `metrics` are those of the best policy, `last` and `at` metrics and step of the last evaluation.
+    """
 
     metrics: dict[str, float] = field(default_factory=dict)
     stale: int = 0
+    last: dict[str, float] = field(default_factory=dict)
+    at: int = -1
 
 
 def train(
@@ -121,16 +127,28 @@ def train(
     Raises
     ------
     FormatError
-        A scenario or checkpoint is bad, or the disk is full; earlier checkpoints are whole.
+        A scenario or checkpoint is bad, another training writes to the folder, or the disk is full;
+        earlier checkpoints are whole.
     LossNotFiniteError
         A loss is not finite.
     ValueError
         An option is not allowed, or the folder holds another run.
     """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FormatError(target, f"cannot be made: {error.strerror}") from None
+    with sole_writer(target, "training"):
+        return _train(run, target, resume, callback)
+
+
+def _train(run: RunConfig, target: Path, resume: bool, callback: Callback | None) -> Trained:
+    """Train in a folder that nobody else writes to; parameters and errors as in `train`."""
     # What the run goes on from, or starts from. Both are read before the draws are made, which
     # takes longer: they may be bad.
-    target = Path(folder)
     state = _newest(run, target, resume)
+    remove_leftovers(target)
     clock = _Clock(state)
     torch.set_num_threads(run.threads)
     warm_start = None
@@ -146,9 +164,12 @@ def train(
         try:
             load_tensors(learner.parts(), state.tensors)
             learner.load_extra(part_of(state.tensors, "extra"), state.counters["learner"])
+            # States of earlier versions were written at evaluations alone.
+            known = state.counters["best"]
+            best = _Best(**{"last": known["metrics"], "at": state.step, **known})
         except (ValueError, KeyError, TypeError) as error:
             raise FormatError(last, str(error)) from None
-        step, best = state.step, _Best(**state.counters["best"])
+        step = state.step
 
     def write(name: str, metrics: Mapping[str, float]) -> str:
         """Write a state, or of a policy what is needed to play it; return the header's path."""
@@ -170,19 +191,23 @@ def train(
         return str(write_checkpoint(target, name, saved))
 
     ended = "completed"
-    with Log(target, step, run.tensorboard) as log, _interruptible() as interrupted:
+    with (
+        Log(target, None if state is None else step, run.tensorboard) as log,
+        _interruptible() as interrupted,
+    ):
         while True:
-            # Measure the policy on the held-out draws, and keep the best one. A resumed run has
-            # done so at its state already.
-            if step % run.validate_every == 0 or step == run.steps:
+            # Measure the policy on the held-out draws, and keep the best one. A resumed run may
+            # have done so at its state already.
+            due = step % run.validate_every == 0 or step == run.steps
+            if due and step != best.at:
                 metrics = measure(learner)
                 log.add({"step": step, **clock.read(), **_named("held_out", metrics)})
-                if state is None or step > state.step:
-                    better = not best.metrics or metrics["gap"] < best.metrics["gap"]
-                    best.stale = 0 if better else best.stale + 1
-                    if better:
-                        best.metrics = metrics
-                        write(POLICY, metrics)
+                best.last, best.at = metrics, step
+                better = not best.metrics or metrics["gap"] < best.metrics["gap"]
+                best.stale = 0 if better else best.stale + 1
+                if better:
+                    best.metrics = metrics
+                    write(POLICY, metrics)
             # Reasons to end, and the newest states: what a killed run goes on from.
             if run.patience and best.stale >= run.patience:
                 ended = "early stop"
@@ -204,7 +229,7 @@ def train(
             if step % run.log_every == 0:
                 log.add({"step": step, **clock.read(), **row})
             if callback is not None:
-                callback(Progress(f"training {run.learner}", step, run.steps, _note(best, metrics)))
+                callback(Progress(f"training {run.learner}", step, run.steps, _note(best)))
     return Trained(target, step, best.metrics, **clock.read(), ended=ended)
 
 
@@ -235,14 +260,10 @@ def _newest(run: RunConfig, folder: Path, resume: bool) -> Checkpoint | None:
     Raises
     ------
     FormatError
-        The folder cannot be made, or the state is bad.
+        The state is bad.
     ValueError
         There is a state and `resume` is not set, or it is of another run.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FormatError(folder, f"cannot be made: {error.strerror}") from None
     headers = states(folder)
     if not headers:
         return None
@@ -270,9 +291,9 @@ def _named(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return {f"{prefix}_{name}": value for name, value in metrics.items()}
 
 
-def _note(best: _Best, metrics: Mapping[str, float]) -> str:
+def _note(best: _Best) -> str:
     return (
-        f"held out: {metrics['delay']:.4g} s, {100 * metrics['gap']:.2f} % above the bound, "
+        f"held out: {best.last['delay']:.4g} s, {100 * best.last['gap']:.2f} % above the bound, "
         f"best {100 * best.metrics['gap']:.2f} %"
     )
 
@@ -298,10 +319,11 @@ def _device(name: str) -> torch.device:
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C stops the run after the step, the second one at once."""
     signals: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    usual = signal.getsignal(signal.SIGINT)
+    ignored = usual in (signal.SIG_IGN, None)  # as in the background, and it stays so
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    usual = signal.getsignal(signal.SIGINT)
 
     def note(number: int, frame: Any) -> None:
         signals.append(number)

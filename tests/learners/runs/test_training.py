@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from finecast.learners.runs.checkpoints import read_checkpoint, states
 from finecast.learners.runs.config import run_config
 from finecast.learners.runs.log import read_log
 from finecast.learners.runs.training import LossNotFiniteError, train
-from finecast.problem.files import FormatError
+from finecast.problem.files import FormatError, sole_writer
 
 TINY = str(TINY_SLOTS)
 
@@ -50,6 +51,19 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
+
+
+def assert_same_end(first: Path, second: Path) -> None:
+    """The newest states, the best policies and all rows of two runs are the same but for times."""
+    assert_same(final(first), final(second))
+    policies = [read_checkpoint(folder / "policy.json") for folder in (first, second)]
+    assert policies[0].step == policies[1].step
+    assert policies[0].metrics == policies[1].metrics
+    assert_same(dict(policies[0].tensors), dict(policies[1].tensors))
+    rows = [read_log(folder) for folder in (first, second)]
+    for row in (*rows[0], *rows[1]):
+        row.pop("train_s"), row.pop("cpu_s")
+    assert rows[0] == rows[1]
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +103,97 @@ def test_killed_and_resumed_is_the_same(whole, tmp_path):
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert states(tmp_path)[-1].stem == "state-00000008"
     train(tiny(), tmp_path, resume=True)
-    assert_same(final(whole), final(tmp_path))
-    whole_rows, rows = read_log(whole), read_log(tmp_path)
-    for row in (*whole_rows, *rows):
-        row.pop("train_s"), row.pop("cpu_s")
-    assert rows == whole_rows
+    assert_same_end(whole, tmp_path)
+
+
+def odd(steps: int = 13, **changes):
+    """A run whose states, evaluations, rows and end all fall on different steps."""
+    return tiny(steps, validate_every=5, checkpoint_every=3, log_every=2, **changes)
+
+
+@pytest.fixture(scope="module")
+def odd_whole(tmp_path_factory) -> Path:
+    """Such a run without interruption."""
+    folder = tmp_path_factory.mktemp("odd")
+    train(odd(), folder)
+    return folder
+
+
+@pytest.mark.parametrize("draw", range(4))
+def test_killed_at_random_steps(odd_whole, tmp_path, draw):
+    """Killed twice at any steps, between evaluations too: same weights, best policy and rows."""
+    for stop in sorted(random.Random(draw).sample(range(13), 2)):
+        train_until(odd(), tmp_path, stop, resume=True)
+    train(odd(), tmp_path, resume=True)
+    assert_same_end(odd_whole, tmp_path)
+
+
+def test_killed_and_resumed_from_the_command_line(odd_whole, tmp_path):
+    """The options of the command line: kill -9 at step 8, Ctrl-C at step 11, then to the end."""
+    table = odd().as_dict()
+    command = [TINY, "--learner", "maasn-da", "--steps", "13", "-o", str(tmp_path), "--resume"]
+    for name in ("held_out", "validate_every", "checkpoint_every", "log_every"):
+        command += ["--set", f"{name}={table[name]}"]
+    for name in ("draws", "price_steps"):
+        command += ["--set", f"source.{name}={table['source'][name]}"]
+    for name, value in table["options"].items():
+        command += ["--set", f"options.{name}={value}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    codes = []
+    for stop, how in ((8, "SIGKILL"), (11, "SIGINT"), (99, "SIGKILL")):
+        script = (
+            "import os, signal, finecast.learners.algorithms.maasn as m\n"
+            "real = m.Learner.step\n"
+            "def step(self):\n"
+            f"    if self.steps == {stop}: os.kill(os.getpid(), signal.{how})\n"
+            "    return real(self)\n"
+            "m.Learner.step = step\n"
+            "from finecast.cli.main import main; main()\n"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", script, "train", *command], capture_output=True, text=True,
+            env=environment, preexec_fn=interruptible,
+        )  # fmt: skip
+        assert "Traceback" not in ended.stderr, ended.stderr
+        codes.append(ended.returncode)
+    assert codes == [-signal.SIGKILL, 130, 0]
+    assert_same_end(odd_whole, tmp_path)
+
+
+def test_one_training_at_a_time(odd_whole):
+    """A folder that another training holds is refused, and left as it is."""
+    with sole_writer(odd_whole, "training"), pytest.raises(FormatError, match="another training"):
+        train(odd(40), odd_whole, resume=True)
+    assert read_checkpoint(states(odd_whole)[-1]).step == 13
+
+
+def test_leftovers_of_a_killed_write_go(odd_whole, tmp_path):
+    """Half a state, and half a file: gone after the next start, whose end is the same."""
+    train_until(odd(), tmp_path, 8)
+    for name in ("state-00000009.safetensors", ".policy.json.abcd1234", ".log.jsonl.abcd1234"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / ".mine").write_text("mine")
+    train(odd(), tmp_path, resume=True)
+    assert_same_end(odd_whole, tmp_path)
+    there = {path.name for path in odd_whole.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == there | {".mine"}
+
+
+def test_ctrl_c_while_the_draws_are_bounded(tmp_path):
+    """Before the first step there is nothing to keep: Ctrl-C ends the command with 130."""
+    script = (
+        "import signal, finecast.solvers.placement.search.lagrangian as bounds\n"
+        "bounds._ascent = lambda *given: signal.raise_signal(signal.SIGINT)\n"
+        "from finecast.cli.main import main; main()\n"
+    )
+    command = ["train", TINY, "--learner", "maasn-da", "--steps", "3", "--set", "held_out=2"]
+    ended = subprocess.run(
+        [sys.executable, "-c", script, *command, "-o", str(tmp_path)], capture_output=True,
+        text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, preexec_fn=interruptible,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr.split() == ["finecast:", "interrupted"]
+    assert states(tmp_path) == []
 
 
 def test_more_steps_go_on_from_the_end(whole, tmp_path):
@@ -179,7 +279,7 @@ def test_augmented_runs_resume_too(tmp_path, source):
     assert_same(final(long), final(cut))
 
 
-def train_until(run, folder: Path, stop: int) -> None:
+def train_until(run, folder: Path, stop: int, *, resume: bool = False) -> None:
     """Train until a step and lose what came after the last state, as a killed run does."""
     real = maasn.Learner.step
 
@@ -191,7 +291,7 @@ def train_until(run, folder: Path, stop: int) -> None:
     maasn.Learner.step = stopped
     try:
         with pytest.raises(RuntimeError, match="killed"):
-            train(run, folder)
+            train(run, folder, resume=resume)
     finally:
         maasn.Learner.step = real
 

@@ -29,7 +29,6 @@ def test_examples_of_module(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         results = doctest.testmod(import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert results.attempted > 0
     assert results.failed == 0
 
 

@@ -56,31 +56,36 @@ def deliver(
 
 
 def sent_messages(
-    instance: Instance, placement: Placement, plan: Messages, slot: int
+    instance: Instance, placement: Placement, plan: Messages, rates: SlotRates, slot: int
 ) -> tuple[IntArray, IntArray]:
-    """Return the distinct (listeners, senders) of a slot: indices into the plan, bit masks.
+    """Return the distinct (listeners, senders) of a slot: indices into the rates, bit masks.
 
     Parameters
     ----------
-    instance, placement, plan, slot
+    instance, placement, plan, rates, slot
         As in `deliver`, for one slot.
     """
-    _, part, sender = _block_rows(instance, placement, plan, slot)
+    _, part, sender = _block_rows(instance, placement, plan, rates, slot)
     pairs = np.unique(np.stack([part, sender]), axis=1)
     return pairs[0], pairs[1]
 
 
 def _block_rows(
-    instance: Instance, placement: Placement, plan: Messages, slot: int
+    instance: Instance, placement: Placement, plan: Messages, rates: SlotRates, slot: int
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Return block, listeners, senders: a block goes once to each of its group's listeners."""
+    """Return block, listeners, senders: a block goes once to each of its group's listeners.
+
+    Listeners are those of a message, or of the parts that are faster together.
+    """
     needed = np.flatnonzero(plan.group >= 0)
     holders = (1 << np.arange(instance.nodes)) @ (
         placement.cache[slot] | (placement.source[slot] >= 0)
     )
-    row, part = np.nonzero(plan.of_group[plan.group[needed]])
+    row, message = np.nonzero(plan.of_group[plan.group[needed]])
     block = needed[row]
-    return block, part, holders[block] & plan.allowed[part]
+    sender = holders[block] & plan.allowed[message]
+    row, part = np.nonzero(rates.parts(message, sender))
+    return block[row], part, sender[row]
 
 
 def _deliver_slot(
@@ -96,7 +101,7 @@ def _deliver_slot(
         return silence(instance.users, instance.nodes, instance.blocks, instance.antennas)
     bits = 1 << np.arange(instance.nodes)
     moves = (placement.source[slot] >= 0).any(axis=0)
-    row_block, row_part, sender = _block_rows(instance, placement, plan, slot)
+    row_block, row_part, sender = _block_rows(instance, placement, plan, rates, slot)
     own = np.where(moves[row_block], row_block, -1)
     keys, message_of = np.unique(np.stack([row_part, sender, own]), axis=1, return_inverse=True)
     part, sender, _ = keys
@@ -110,10 +115,10 @@ def _deliver_slot(
         beam,
         np.eye(count, dtype=bool),
     )
-    worst = np.where(plan.users[part].T, sinr, np.inf).min(axis=0)
+    worst = np.where(rates.users[part].T, sinr, np.inf).min(axis=0)
     planned_rate = rate(worst, instance.network.bandwidth, instance.network.max_spectral_efficiency)
     return Broadcast(
-        users=plan.users[part],
+        users=rates.users[part],
         nodes=(sender[:, None] & bits) > 0,
         blocks=blocks,
         duration=8.0 * (blocks @ instance.library.block_size) / planned_rate,

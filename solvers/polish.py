@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from finecast.problem.arrays import IntArray
-from finecast.solvers.beamforming.by_name import KERNEL, solve_messages
+from finecast.solvers.beamforming.by_name import KERNEL
 from finecast.solvers.delivery import sent_messages
 from finecast.solvers.node_set_tables import FULL_TABLES, members
 from finecast.solvers.placement.problem import Placement, placement_delay
 from finecast.solvers.prepared import Prepared, with_problems
-from finecast.solvers.rates import SlotRates, improved, with_node_sets
+from finecast.solvers.rates import SlotRates, improved, solve_batch, with_node_sets
 
 STARTS = 32
 """Starts for a message whose beam is not yet within the tolerance of its bound."""
@@ -45,7 +45,7 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
     instance = prepared.instance
     rates = list(prepared.rates)
     for t, (plan, slot) in enumerate(zip(prepared.plans, prepared.rates, strict=True)):
-        message, sender = sent_messages(instance, placement, plan, t)
+        message, sender = sent_messages(instance, placement, plan, slot, t)
         if not len(message):
             continue
 
@@ -62,13 +62,14 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
         if not len(message):
             continue
         channel, error = instance.normalised_channel[t], instance.error_of(t, prepared.robust)
-        beams = solve_messages(
-            KERNEL,
+        beams = solve_batch(
+            instance,
             np.broadcast_to(channel, (len(message), *channel.shape)),
             np.broadcast_to(error, (len(message), *error.shape)),
-            instance.network.power,
             node_mask=members(slot.node_sets[message, node_set], instance.nodes),
             user_mask=slot.users[message],
+            splits=slot.splits,
+            beamforming=KERNEL,
             starts=STARTS,
             seed=seed + 1,
         )

@@ -129,6 +129,7 @@ def prepare(
         node_sets,
         beamforming=beamforming,
         robust=robust,
+        splits="one-message" not in restrictions,
         seed=seed,
         callback=callback,
         cache=rate_cache,

@@ -1,10 +1,11 @@
 """The rate table: how fast user groups can be served by sets of nodes.
 
-Beamforming enters placement only through R(U, Q), the best guaranteed rate of a message to the
-users U alone on the air, sent by the nodes Q (docs/formulation.md section 4). For every user set of
-every slot the table holds, per node set, an achieved rate with its beam and a certified upper
-bound. R is monotone in Q, so a set inherits the better beam of its subsets and the smaller bound
-of its supersets.
+Beamforming enters placement only through R(U, Q), the best guaranteed rate at which messages sent
+by the nodes Q, one after another and alone on the air, serve the users U (docs/formulation.md
+section 4). That is one message, or several that split U, where these are faster together
+(`finecast.solvers.splits`). For every user set of every slot the table holds, per node set, an
+achieved rate with its beams and a certified upper bound. R is monotone in Q, so a set inherits the
+better beam of its subsets and the smaller bound of its supersets.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -23,10 +24,11 @@ from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArra
 from finecast.problem.files import FormatError, content_hash, read_archive, write_archive
 from finecast.problem.instance import Instance
 from finecast.problem.sinr import rate
-from finecast.solvers.beamforming.by_name import Beams, check_name, solve_messages
+from finecast.solvers.beamforming.by_name import check_name, solve_messages
+from finecast.solvers.covers import cover_efficiency, efficiency, reach_bound
 from finecast.solvers.node_set_tables import FULL_TABLES, Table, members, table_of
 from finecast.solvers.result import Callback, Progress
-from finecast.solvers.rounding import CLOSED_FORM_ALLOWANCE, ROUNDOFF
+from finecast.solvers.rounding import CLOSED_FORM_ALLOWANCE
 
 FULL_FAMILY_NODES = 6
 """Up to so many nodes every set of them is solved; beyond, a family of sets."""
@@ -37,11 +39,14 @@ NEIGHBOURS = 3
 GROUP_NODES = 5
 """Beyond 8 nodes every group has its own family: all subsets of so many nodes, and more."""
 
+STARTS = 4
+"""Starts of a beam's search."""
+
 CHUNK = 1024
 """Messages solved between two reports of progress."""
 
 FORMAT = "finecast-rates"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +56,7 @@ class SlotRates:
     Parameters
     ----------
     users
-        (G, K) bool, the user sets.
+        (G, K) bool, the user sets: those of the messages first, then parts of them.
     reach
         (K, N) sqrt(P_n) max(0, |g_kn| - eps_kn), amplitude that each node can give a user alone,
         from above.
@@ -61,10 +66,19 @@ class SlotRates:
         (G, F, N, A) complex, square root of watt.
     snr, snr_bound
         (G, F) guaranteed SNR that the beam achieves, and the certified upper bound on it.
+    cover_bound
+        (G, F) bit/s/Hz that messages which together serve the user set do not exceed. For one
+        message alone, where groups may not be split.
     best
         (G, 2^N) index into `node_sets` of the best solved subset of every set; -1 if none serves.
+    one_message
+        (G, 2^N) guaranteed rate of one message, bit/s.
     achieved, bound
-        (G, 2^N) guaranteed rate and its certified upper bound, bit/s.
+        (G, 2^N) guaranteed rate by one message or by parts, and its certified upper bound, bit/s.
+    splits
+        User sets may be split.
+    split_set, part
+        (S,) a user set, and (S, G) bool the user sets that split it: a way to serve it.
     """
 
     users: BoolArray
@@ -73,9 +87,68 @@ class SlotRates:
     beam: ComplexArray
     snr: FloatArray
     snr_bound: FloatArray
+    cover_bound: FloatArray
     best: Table
+    one_message: Table
     achieved: Table
     bound: Table
+    splits: bool
+    split_set: IntArray
+    part: BoolArray
+
+    def parts(self, user_set: IntArray, node_set: IntArray) -> BoolArray:
+        """Return (B, G) bool, the user sets whose messages serve each user set fastest.
+
+        Parameters
+        ----------
+        user_set, node_set
+            (B,) index into `users`, and bit mask of who sends.
+        """
+        chosen = np.zeros((len(user_set), len(self.users)), dtype=bool)
+        chosen[np.arange(len(user_set)), user_set] = True
+        time = parts_time(self.one_message, user_set[:, None], node_set)
+        for split_set, part in zip(self.split_set, self.part, strict=True):
+            rows = np.flatnonzero(user_set == split_set)
+            by_parts = parts_time(self.one_message, np.flatnonzero(part), node_set[rows])
+            faster = by_parts < time[rows]
+            chosen[rows[faster]] = part
+            time[rows[faster]] = by_parts[faster]
+        return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """Beams and bounds of P user sets by F node sets each.
+
+    Parameters
+    ----------
+    beam, snr, snr_bound, cover_bound
+        As in `SlotRates`, (P, F, ...).
+    """
+
+    beam: ComplexArray
+    snr: FloatArray
+    snr_bound: FloatArray
+    cover_bound: FloatArray
+
+    def cut(self, ends: IntArray) -> list[Solved]:
+        """Return the user sets in consecutive parts that end before `ends`."""
+        arrays = (self.beam, self.snr, self.snr_bound, self.cover_bound)
+        return [Solved(*part) for part in zip(*(np.split(x, ends) for x in arrays), strict=True)]
+
+
+def parts_time(one_message: Table, part: IntArray, node_set: IntArray) -> FloatArray:
+    """Return (B,) s/bit of messages to the user sets `part` (P,) or (B, P), one after another.
+
+    Parameters
+    ----------
+    one_message
+        (G, 2^N) rate of one message to each user set, bit/s.
+    part, node_set
+        The user sets, and (B,) who sends.
+    """
+    with np.errstate(divide="ignore"):
+        return np.asarray((1.0 / one_message[part, node_set[:, None]]).sum(axis=1))
 
 
 def node_sets_to_solve(
@@ -111,11 +184,8 @@ def user_reach(instance: Instance, slot: int, robust: bool) -> FloatArray:
     The difference of two nearly equal numbers keeps their rounding. A slack makes up for it, and
     for that of the judge, who sums the products of all antennas of all nodes.
     """
-    strength = np.linalg.norm(instance.normalised_channel[slot], axis=2)
-    error = instance.error_of(slot, robust)
-    summands = instance.nodes * instance.antennas
-    slack = np.where(error > 0, 4 * (summands + 16) * ROUNDOFF * (strength + error), 0.0)
-    return np.asarray(np.sqrt(instance.network.power) * np.maximum(strength - error + slack, 0.0))
+    channel, error = instance.normalised_channel[slot], instance.error_of(slot, robust)
+    return reach_bound(channel, error, instance.network.power)
 
 
 def group_family(reach: FloatArray, users: BoolArray) -> IntArray:
@@ -173,6 +243,7 @@ def rate_table(
     *,
     beamforming: str = "multicast",
     robust: bool = True,
+    splits: bool = True,
     seed: int = 0,
     callback: Callback | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -191,6 +262,8 @@ def rate_table(
         Name of the beamforming method; see `finecast.solvers.beamforming.by_name`.
     robust
         Plans are for the error balls; otherwise as if the estimated channels were true.
+    splits
+        Bounds hold for plans that split user sets, too.
     seed
         Seed of the beamforming method's random starts.
     callback
@@ -206,18 +279,26 @@ def rate_table(
     check_name(beamforming)
     kept = None
     if cache is not None:
-        kept = Path(cache) / f"{_key(instance, users, node_sets, beamforming, robust, seed)}.npz"
+        key = _key(instance, users, node_sets, beamforming, robust, splits, seed)
+        kept = Path(cache) / f"{key}.npz"
         known = _read(kept)
         if known is not None:
-            return _closed_slots(instance, users, robust, node_sets, *known)
+            return _closed_slots(instance, users, robust, splits, node_sets, known)
     slot = np.concatenate([np.full(len(u), t) for t, u in enumerate(users)]).astype(np.int64)
-    listening = np.concatenate(users)
-    beam, snr, bound = _solve_all(
-        instance, slot, listening, np.concatenate(node_sets), beamforming, robust, seed, callback
+    solved = solve_user_sets(
+        instance,
+        slot,
+        np.concatenate(users),
+        np.concatenate(node_sets),
+        beamforming=beamforming,
+        robust=robust,
+        splits=splits,
+        seed=seed,
+        callback=callback,
     )
     if kept is not None:
-        _keep(kept, beam, snr, bound)
-    return _closed_slots(instance, users, robust, node_sets, beam, snr, bound)
+        _keep(kept, solved)
+    return _closed_slots(instance, users, robust, splits, node_sets, solved)
 
 
 def with_node_sets(slot: SlotRates, more: IntArray) -> SlotRates:
@@ -237,11 +318,73 @@ def with_node_sets(slot: SlotRates, more: IntArray) -> SlotRates:
         beam=np.pad(slot.beam, (*width, (0, 0), (0, 0))),
         snr=np.pad(slot.snr, width),
         snr_bound=np.pad(slot.snr_bound, width, constant_values=np.inf),
+        cover_bound=np.pad(slot.cover_bound, width, constant_values=np.inf),
     )
 
 
+def with_parts(
+    instance: Instance,
+    slot: SlotRates,
+    users: BoolArray,
+    node_sets: IntArray,
+    solved: Solved,
+    split_set: IntArray,
+    part: BoolArray,
+) -> SlotRates:
+    """Return the rates with further user sets, and ways to split user sets into parts.
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    slot
+        Rates so far.
+    users, node_sets, solved
+        (P, K) further user sets, their (P, F) node sets, and what solving these has found.
+    split_set, part
+        (S,) and (S, G + P), further ways to split, as in `SlotRates`.
+    """
+    both = [(getattr(slot, f.name), getattr(solved, f.name)) for f in fields(Solved)]
+    width = ((0, 0), (0, len(users)))
+    return _closed(
+        instance,
+        np.concatenate([slot.users, users]),
+        slot.reach,
+        np.concatenate([slot.node_sets, node_sets]),
+        Solved(*(np.concatenate(pair) for pair in both)),
+        slot.splits,
+        np.concatenate([slot.split_set, split_set]),
+        np.concatenate([np.pad(slot.part, width), part]),
+    )
+
+
+def with_cover_bounds(
+    instance: Instance, slot: SlotRates, user_set: IntArray, column: IntArray, bound: FloatArray
+) -> SlotRates:
+    """Return the rates with smaller bounds on covers.
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    slot
+        Rates so far.
+    user_set, column
+        (B,) which user set, and which of its entries of `slot.node_sets`.
+    bound
+        (B,) bit/s/Hz.
+    """
+    cover = slot.cover_bound.copy()
+    np.minimum.at(cover, (user_set, column), bound)
+    solved = Solved(slot.beam, slot.snr, slot.snr_bound, cover)
+    return _closed(
+        instance, slot.users, slot.reach, slot.node_sets, solved,
+        slot.splits, slot.split_set, slot.part,
+    )  # fmt: skip
+
+
 def improved(
-    instance: Instance, slot: SlotRates, group: IntArray, node_set: IntArray, found: Beams
+    instance: Instance, slot: SlotRates, group: IntArray, node_set: IntArray, found: Solved
 ) -> SlotRates:
     """Return the rates with newly found beams and bounds wherever these are better.
 
@@ -254,33 +397,84 @@ def improved(
     group, node_set
         (B,) which user set and which of its entries of `slot.node_sets` each new beam is for.
     found
-        B beams.
+        Beams and bounds, (B, ...).
     """
     beam, snr, bound = slot.beam.copy(), slot.snr.copy(), slot.snr_bound.copy()
     better = found.snr > snr[group, node_set]
-    beam[group[better], node_set[better]] = found.beamformer[better]
+    beam[group[better], node_set[better]] = found.beam[better]
     snr[group, node_set] = np.maximum(snr[group, node_set], found.snr)
-    bound[group, node_set] = np.minimum(bound[group, node_set], found.bound)
-    return _closed(instance, slot.users, slot.reach, slot.node_sets, beam, snr, bound)
+    bound[group, node_set] = np.minimum(bound[group, node_set], found.snr_bound)
+    better_slot = replace(slot, beam=beam, snr=snr, snr_bound=bound)
+    return with_cover_bounds(instance, better_slot, group, node_set, found.cover_bound)
 
 
-def _solve_all(
+def solve_batch(
+    instance: Instance,
+    channel: ComplexArray,
+    error: FloatArray,
+    *,
+    node_mask: BoolArray,
+    user_mask: BoolArray,
+    splits: bool,
+    beamforming: str,
+    seed: int,
+    starts: int = STARTS,
+) -> Solved:
+    """Return beams and bounds of B messages, (B, ...).
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    channel, error, node_mask, user_mask, seed, starts
+        As in `finecast.solvers.beamforming.by_name.solve_messages`.
+    splits
+        Bounds hold for plans that split user sets, too.
+    beamforming
+        Name of the beamforming method.
+    """
+    network = instance.network
+    masks = {"node_mask": node_mask, "user_mask": user_mask}
+    found = solve_messages(
+        beamforming, channel, error, network.power, starts=starts, seed=seed, **masks
+    )
+    cap = network.max_spectral_efficiency
+    cover = efficiency(found.bound, cap)
+    if splits:
+        cover = cover_efficiency(
+            channel, error, network.power, bound=found.bound, proof=found.proof, cap=cap, **masks
+        )
+    return Solved(found.beamformer, found.snr, found.bound, cover)
+
+
+def solve_user_sets(
     instance: Instance,
     slot: IntArray,
     listening: BoolArray,
     node_sets: IntArray,
+    *,
     beamforming: str,
     robust: bool,
+    splits: bool,
     seed: int,
-    callback: Callback | None,
-) -> tuple[ComplexArray, FloatArray, FloatArray]:
-    """Return beams (P, F, N, A), SNR and bounds (P, F) of all user sets P of all slots.
+    callback: Callback | None = None,
+) -> Solved:
+    """Return beams and bounds of P user sets of all slots by F node sets each.
 
     Messages with about as many users go together, so that little of a batch is padding.
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    slot, listening, node_sets
+        (P,), (P, K) and (P, F): slot, users and node sets of each user set.
+    beamforming, robust, splits, seed, callback
+        As in `rate_table`.
     """
     sets, family = node_sets.shape
     beam = np.zeros((sets, family, instance.nodes, instance.antennas), dtype=np.complex128)
-    snr, bound = np.zeros((2, sets, family))
+    snr, bound, cover = np.zeros((3, sets, family))
     size = listening.sum(axis=1)
     padded = 2 ** np.ceil(np.log2(np.maximum(size, 1))).astype(np.int64)
     done, total = 0, sets * family
@@ -297,37 +491,45 @@ def _solve_all(
         pairs = np.argwhere(np.ones((len(rows), family), dtype=bool))
         for begin in range(0, len(pairs), CHUNK):
             r, f = pairs[begin : begin + CHUNK].T
-            solved = solve_messages(
-                beamforming,
+            solved = solve_batch(
+                instance,
                 channel[r],
                 error[r],
-                instance.network.power,
                 node_mask=members(node_sets[rows[r], f], instance.nodes),
                 user_mask=heard[r],
+                splits=splits,
+                beamforming=beamforming,
                 seed=seed,
             )
-            beam[rows[r], f], snr[rows[r], f] = solved.beamformer, solved.snr
-            bound[rows[r], f] = solved.bound
+            beam[rows[r], f], snr[rows[r], f] = solved.beam, solved.snr
+            bound[rows[r], f], cover[rows[r], f] = solved.snr_bound, solved.cover_bound
             done += len(r)
             if callback is not None:
                 callback(Progress(f"beams ({beamforming})", done, total))
-    return beam, snr, bound
+    return Solved(beam, snr, bound, cover)
 
 
 def _closed_slots(
     instance: Instance,
     users: Sequence[BoolArray],
     robust: bool,
+    splits: bool,
     node_sets: Sequence[IntArray],
-    beam: ComplexArray,
-    snr: FloatArray,
-    bound: FloatArray,
+    solved: Solved,
 ) -> tuple[SlotRates, ...]:
     ends = np.cumsum([len(u) for u in users])[:-1]
-    parts = zip(np.split(beam, ends), np.split(snr, ends), np.split(bound, ends), strict=True)
     return tuple(
-        _closed(instance, users[t], user_reach(instance, t, robust), node_sets[t], *part)
-        for t, part in enumerate(parts)
+        _closed(
+            instance,
+            users[t],
+            user_reach(instance, t, robust),
+            node_sets[t],
+            part,
+            splits,
+            np.zeros(0, dtype=np.int64),
+            np.zeros((0, len(users[t])), dtype=bool),
+        )
+        for t, part in enumerate(solved.cut(ends))
     )
 
 
@@ -336,11 +538,12 @@ def _closed(
     users: BoolArray,
     reach: FloatArray,
     node_sets: IntArray,
-    beam: ComplexArray,
-    snr: FloatArray,
-    bound: FloatArray,
+    solved: Solved,
+    splits: bool,
+    split_set: IntArray,
+    part: BoolArray,
 ) -> SlotRates:
-    """Extend the solved sets to all 2^N by monotonicity, and by what users get alone."""
+    """Extend the solved sets to all 2^N by monotonicity, by parts, and by what users get alone."""
     nodes, network = instance.nodes, instance.network
 
     def bits(snr: FloatArray) -> FloatArray:
@@ -348,33 +551,48 @@ def _closed(
 
     def within(group: IntArray, sets: IntArray) -> FloatArray:
         """(B, F) SNR of the solved subsets, 0 for all other solved sets."""
-        solved = node_sets[group]
-        return np.where((solved & ~sets[:, None]) == 0, snr[group], 0.0)
+        of_group = node_sets[group]
+        return np.where((of_group & ~sets[:, None]) == 0, solved.snr[group], 0.0)
 
     def best(group: IntArray, sets: IntArray) -> IntArray:
         reached = within(group, sets)
         return np.where(reached.any(axis=1), reached.argmax(axis=1), -1)
 
-    def achieved(group: IntArray, sets: IntArray) -> FloatArray:
+    def one_message(group: IntArray, sets: IntArray) -> FloatArray:
         return bits(within(group, sets).max(axis=1, initial=0.0))
+
+    def achieved(group: IntArray, sets: IntArray) -> FloatArray:
+        reached = by_one[group, sets]
+        for row, of_row in zip(split_set, part, strict=True):
+            entry = np.flatnonzero(group == row)
+            time = parts_time(by_one, np.flatnonzero(of_row), sets[entry])
+            reached[entry] = np.maximum(reached[entry], 1.0 / time)
+        return reached
 
     def bounded(group: IntArray, sets: IntArray) -> FloatArray:
         around = (sets[:, None] & ~node_sets[group]) == 0
-        solved = np.where(around, bound[group], np.inf).min(axis=1, initial=np.inf)
+        covered = np.where(around, solved.cover_bound[group], np.inf).min(axis=1, initial=np.inf)
         alone = (members(sets, nodes) @ reach.T) ** 2 * (1.0 + CLOSED_FORM_ALLOWANCE)
         slowest = np.where(users[group], alone, np.inf).min(axis=1, initial=np.inf)
-        return bits(np.where(sets == 0, 0.0, np.minimum(solved, slowest)))
+        faster = np.minimum(network.bandwidth * covered, bits(slowest))
+        return np.where(sets == 0, 0.0, faster)
 
+    by_one = table_of(len(users), nodes, one_message)
     return SlotRates(
         users=users,
         reach=reach,
         node_sets=node_sets,
-        beam=beam,
-        snr=snr,
-        snr_bound=bound,
+        beam=solved.beam,
+        snr=solved.snr,
+        snr_bound=solved.snr_bound,
+        cover_bound=solved.cover_bound,
         best=table_of(len(users), nodes, best),
-        achieved=table_of(len(users), nodes, achieved),
+        one_message=by_one,
+        achieved=table_of(len(users), nodes, achieved) if len(split_set) else by_one,
         bound=table_of(len(users), nodes, bounded),
+        splits=splits,
+        split_set=split_set,
+        part=part,
     )
 
 
@@ -384,10 +602,18 @@ def _key(
     node_sets: Sequence[IntArray],
     beamforming: str,
     robust: bool,
+    splits: bool,
     seed: int,
 ) -> str:
     """Return a hash of all that the beams depend on, and of nothing else."""
-    header = {"beamforming": beamforming, "robust": robust, "seed": seed, "version": VERSION}
+    header = {
+        "beamforming": beamforming,
+        "robust": robust,
+        "seed": seed,
+        "splits": splits,
+        "cap": instance.network.max_spectral_efficiency,
+        "version": VERSION,
+    }
     return hashlib.sha256(
         content_hash(
             header,
@@ -403,19 +629,19 @@ def _key(
     ).hexdigest()[:32]
 
 
-def _keep(path: Path, beam: ComplexArray, snr: FloatArray, bound: FloatArray) -> None:
+def _keep(path: Path, solved: Solved) -> None:
     """Keep a table for later; where that cannot be, a warning says so, and no more is lost."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_archive(path, FORMAT, VERSION, {}, {"beam": beam, "snr": snr, "bound": bound})
+        write_archive(path, FORMAT, VERSION, {}, vars(solved))
     except (FormatError, OSError) as error:
         warnings.warn(f"rate_cache: the rates are not kept: {error}", stacklevel=2)
 
 
-def _read(path: Path) -> tuple[ComplexArray, FloatArray, FloatArray] | None:
+def _read(path: Path) -> Solved | None:
     """Return a kept table; None where there is none or it is damaged, and is made anew."""
     try:
         _, arrays = read_archive(path, FORMAT, VERSION)
-        return arrays["beam"], arrays["snr"], arrays["bound"]
+        return Solved(*(arrays[field.name] for field in fields(Solved)))
     except (FormatError, KeyError):
         return None

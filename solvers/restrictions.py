@@ -21,6 +21,7 @@ RESTRICTIONS = {
     "no-migration": "misses come from the cloud only",
     "no-comp": "each user is served by its strongest node alone",
     "unicast": "each user gets its blocks in messages of its own",
+    "one-message": "no message is split: the users of a block get it at once",
     "non-robust": "beams and rates as if the estimated channels were true",
 }
 
@@ -73,7 +74,7 @@ def check_restrictions(names: str | Iterable[str]) -> frozenset[str]:
     Raises
     ------
     ValueError
-        One of them is unknown.
+        One of them is unknown, or two contradict each other.
     """
     if isinstance(names, str):
         names = (name.strip() for name in names.split(",") if name.strip())
@@ -83,6 +84,8 @@ def check_restrictions(names: str | Iterable[str]) -> frozenset[str]:
             raise ValueError(
                 f"restrict: {name!r} is unknown, expected some of {', '.join(RESTRICTIONS)}"
             )
+    if {"one-message", "unicast"} <= chosen:
+        raise ValueError("restrict: 'one-message' and 'unicast' contradict each other")
     return chosen
 
 

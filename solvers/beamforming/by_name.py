@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
-from finecast.solvers.beamforming.kernel.multicast import MulticastOptions, solve_multicast
+from finecast.solvers.beamforming.kernel.multicast import MulticastOptions, solve_and_certify
 from finecast.solvers.beamforming.worst_case import Multicast
 
 KERNEL = "multicast"
@@ -35,6 +35,25 @@ NAMES = (KERNEL, *_ONE_BY_ONE)
 
 
 @dataclass(frozen=True)
+class Proof:
+    """Dual points of B messages, in the caller's units.
+
+    Over the nodes with power, sum_k slope_k g_k g_k^H <= blockdiag_n(price_n I).
+
+    Parameters
+    ----------
+    weight, slope
+        (B, K) lambda, in the simplex, and alpha; 0 for users left out.
+    price
+        (B, N) D; infinite at nodes without power.
+    """
+
+    weight: FloatArray
+    slope: FloatArray
+    price: FloatArray
+
+
+@dataclass(frozen=True)
 class Beams:
     """Beams of B messages, each alone on the air.
 
@@ -46,11 +65,14 @@ class Beams:
         (B,) guaranteed SNR.
     bound
         (B,) certified upper bound on the guaranteed SNR of any beam.
+    proof
+        Dual points of the relaxation. The bound is no larger than what they prove.
     """
 
     beamformer: ComplexArray
     snr: FloatArray
     bound: FloatArray
+    proof: Proof
 
 
 def solve_messages(
@@ -88,7 +110,7 @@ def solve_messages(
     """
     check_name(name)
     with one_thread():
-        batch = solve_multicast(
+        batch, found = solve_and_certify(
             channel,
             error,
             power,
@@ -109,7 +131,8 @@ def solve_messages(
                 seed=seed,
             )
             beamformer[b, nodes], snr[b] = answer.beamformer, answer.snr
-    return Beams(beamformer, snr, np.asarray(batch.bound))
+    proof = Proof(*(x.numpy() for x in (found.weight, found.slope, found.price)))
+    return Beams(beamformer, snr, np.asarray(batch.bound), proof)
 
 
 @contextmanager

@@ -211,6 +211,36 @@ def certify(
     return Certificate(*(getattr(certificate, field.name).cpu() for field in fields(Certificate)))
 
 
+def solve_and_certify(
+    channel: ArrayLike,
+    error: ArrayLike,
+    power: ArrayLike,
+    options: MulticastOptions,
+    *,
+    node_mask: ArrayLike | None = None,
+    user_mask: ArrayLike | None = None,
+) -> tuple[MulticastBatch, Certificate]:
+    """Return the beams of `solve_multicast` with the proofs of `certify`; arguments as there.
+
+    Examples
+    --------
+    One EN and one user of gain 3: the weight of the only user is 1.
+
+    >>> import numpy as np
+    >>> channel = np.array([[[[3.0]]]])
+    >>> batch, proof = solve_and_certify(
+    ...     channel, np.zeros((1, 1, 1)), [1.0], MulticastOptions(tolerance=1e-3)
+    ... )
+    >>> np.round(batch.snr, 4), proof.weight.tolist()
+    (array([9.]), [[1.0]])
+    """
+    inputs = checked_inputs(channel, error, power, node_mask, user_mask, options.device)
+    beamformer, found = _solve_all(inputs, options)
+    proof = Certificate(*(getattr(found, field.name).cpu() for field in fields(Certificate)))
+    batch = MulticastBatch(beamformer.cpu().numpy(), proof.snr.numpy(), proof.bound.numpy())
+    return batch, proof
+
+
 def worst_case_snr(channel: Tensor, error: Tensor, beamformer: Tensor, users: Tensor) -> Tensor:
     """Return the worst-case SNR (B,) of the weakest of the `users` by the closed form.
 

@@ -118,7 +118,7 @@ def test_bounds_hold_where_errors_leave_next_to_nothing_of_a_channel(left):
         for k, n in np.ndindex(drawn.users, drawn.nodes):
             exact = _alone(g[k, n], eps[k, n], instance.network.power[n])
             bits = Decimal(slot.bound[k, 1 << n] / instance.network.bandwidth)
-            assert 2**bits - 1 >= exact * (1 - Decimal(1e-12)) or exact < 1e-12
+            assert 2**bits - 1 >= exact * (1 - Decimal("1e-12")) or exact < 1e-12
             assert Decimal(slot.reach[k, n]) ** 2 >= exact
 
 

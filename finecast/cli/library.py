@@ -13,6 +13,12 @@ from finecast.cli.common import (
 )
 from finecast.cli.describe import describe_library, library_rows
 
+OF_FAMILIES = {"variants", "freeze_ratio", "dtype", "classes", "lora_rank", "lora_targets"}
+"""Options that say nothing of checkpoints."""
+
+LARGEST_MB = 1e12
+"""Upper limit of --max-block-mb, of the bytes that a library may have."""
+
 
 @click.command("library")
 @click.argument("family", nargs=-1)
@@ -35,7 +41,13 @@ from finecast.cli.describe import describe_library, library_rows
     "--granularity",
     default="block",
     show_default=True,
-    help="stage, block (residual block or layer), or a number of them per parameter block.",
+    help="stage, block (residual block or layer), or a number of them per parameter block; "
+    "for checkpoints also largest: all that the same models share.",
+)
+@click.option(
+    "--max-block-mb",
+    type=float,
+    help="Checkpoints: cut blocks above so many MB (10^6 bytes).",
 )
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float16.")
 @click.option("--classes", type=int, default=1000, show_default=True, help="Outputs of the head.")
@@ -49,6 +61,7 @@ def command(
     variants: int,
     freeze_ratio: tuple[float, ...],
     granularity: str,
+    max_block_mb: float | None,
     dtype: str,
     classes: int,
     lora_rank: int | None,
@@ -60,7 +73,9 @@ def command(
 
     if bool(family) == (from_checkpoints is not None):
         raise click.UsageError("give either families or --from-checkpoints")
+    _refuse_what_has_no_effect(from_checkpoints is not None)
     target = output_file(output, [".json"])
+    cut: str | int = int(granularity) if granularity.isdecimal() else granularity
     if from_checkpoints is not None:
         from finecast.problem.checkpoints import library_from_checkpoints
         from finecast.solvers.result import Progress
@@ -69,6 +84,8 @@ def command(
             library = library_from_checkpoints(
                 from_checkpoints,
                 progress=lambda done, total: tell(Progress("bytes read", done, total)),
+                granularity=cut,
+                max_block_bytes=None if max_block_mb is None else _bytes(max_block_mb),
             )
     else:
         from finecast.problem.families import FamilySpec, build_family
@@ -80,7 +97,7 @@ def command(
                         backbone=name,
                         variants=variants,
                         freeze_ratio=freeze_ratio or None,
-                        granularity=int(granularity) if granularity.isdecimal() else granularity,
+                        granularity=cut,
                         dtype=dtype,
                         classes=classes,
                         lora_rank=lora_rank,
@@ -96,3 +113,23 @@ def command(
         print_json({"file": str(target), **described})
     else:
         print_table(str(target), library_rows(described))
+
+
+def _refuse_what_has_no_effect(from_checkpoints: bool) -> None:
+    """Refuse options of families for checkpoints, and the other way round."""
+    context = click.get_current_context()
+    alone = {"max_block_mb"} if not from_checkpoints else OF_FAMILIES
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name in alone and source is click.core.ParameterSource.COMMANDLINE:
+            only = "families" if from_checkpoints else "--from-checkpoints"
+            raise click.UsageError(f"{parameter.opts[0]} is for {only} only")
+
+
+def _bytes(megabytes: float) -> int:
+    if not 1e-6 <= megabytes <= LARGEST_MB:
+        raise ValueError(
+            f"--max-block-mb: {megabytes} is not allowed, must be from 1e-6 to {LARGEST_MB:g}"
+        )
+    return round(megabytes * 1e6)

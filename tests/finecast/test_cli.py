@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from interrupts import interruptible
 from repository import ROOT
+from safetensors.numpy import save_file
 
 SCENARIOS = ROOT / "data" / "scenarios"
 
@@ -201,6 +202,41 @@ def test_bad_scenarios_are_one_line(tmp_path, text, words):
     target = tmp_path / "out.npz"
     outcome = finecast("generate", scenario_with(tmp_path, text), "-o", target)
     refused(outcome, *words, str(tmp_path))
+    assert not target.exists()
+
+
+def test_library_from_checkpoints(tmp_path):
+    """Blocks of a size that fits, a note for what is passed over, and no option without effect."""
+    rng = np.random.default_rng(0)
+    trunk = {f"layers.{i}.w": rng.random(1000) for i in range(3)}
+    for name in ("cats", "dogs"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        own = {**trunk, "head.w": rng.random(10)}
+        save_file(own, tmp_path / "models" / name / "model.safetensors")
+    (tmp_path / "models" / "dogs" / "q4.gguf").write_text("x")
+    target = tmp_path / "l.json"
+    build = ("library", "--from-checkpoints", tmp_path / "models", "-o", target)
+    for options, blocks in (
+        ((), 5),
+        (("--granularity", "largest"), 3),
+        (("--granularity", "2"), 4),
+        (("--max-block-mb", "0.0041"), 8),
+    ):
+        outcome = finecast(*build, "--json", *options)
+        assert outcome.returncode == 0
+        assert json.loads(outcome.stdout)["blocks"] == blocks
+        assert "note: 'dogs/q4.gguf': skipped, only .safetensors files are read" in outcome.stderr
+    target.unlink()
+    for options, words in (
+        (("--granularity", "tensor"), ("granularity", "'tensor'", "'layer'")),
+        (("--max-block-mb", "0"), ("--max-block-mb", "0.0")),
+        (("--max-block-mb", "nan"), ("--max-block-mb", "nan")),
+        (("--variants", "3"), ("--variants", "families only")),
+        (("--dtype", "float16"), ("--dtype", "families only")),
+    ):
+        refused(finecast(*build, *options), *words)
+    outcome = finecast("library", "vit-b-16", "--max-block-mb", "1", "-o", target)
+    refused(outcome, "--max-block-mb", "--from-checkpoints only")
     assert not target.exists()
 
 

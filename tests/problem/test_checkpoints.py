@@ -10,6 +10,7 @@ import struct
 import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,14 @@ from safetensors.torch import save_file
 from finecast.problem import checkpoints
 from finecast.problem.checkpoints import library_from_checkpoints
 from finecast.problem.files import FormatError
-from finecast.problem.library import ModelLibrary, coarse_grained, sharing_statistics
+from finecast.problem.library import (
+    ModelLibrary,
+    coarse_grained,
+    sharing_statistics,
+    write_library,
+)
+from finecast.problem.scenario import read_scenario
+from finecast.solvers.solve import solve
 
 PARTS = ("stem", "norm", "trunk", "neck", "head")
 
@@ -98,7 +106,7 @@ def test_fine_tuned_models_share_exactly_what_was_frozen(
     models: dict[str, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     """Stem and trunk are in all; norm and the bfloat16 neck in cats and dogs; the rest is own."""
-    library = library_from_checkpoints(save(tmp_path / "models", models))
+    library = library_from_checkpoints(save(tmp_path / "models", models), granularity="largest")
     assert library.model_names == ("birds", "cats", "dogs")
     by_models = {
         tuple(np.flatnonzero(column).tolist()): block_size
@@ -114,8 +122,8 @@ def test_fine_tuned_models_share_exactly_what_was_frozen(
         (1,): size(cats, "head"),
         (2,): size(cats, "head"),
     }
-    first_tensor = [name.split("#")[0] for name in library.block_names]
-    assert first_tensor == ["stem.bias", "neck.bias", "head.bias", "head.bias", "head.bias"]
+    held = [name.split("#")[0] for name in library.block_names]
+    assert held == ["stem..trunk", "neck..norm", "head..norm", "head", "head"]
     everything = size(cats, *PARTS)
     assert library.model_size.tolist() == [everything] * 3
     assert sharing_statistics(library).separate_bytes == 3 * everything
@@ -184,7 +192,6 @@ def test_shards_of_a_subfolder_are_one_model(
             {f"model-{shard}": {name: models["cats"][name] for name in names[shard::3]}},
         )
     (sharded / "cats" / "config.json").write_text("{}")
-    (sharded / "notes").mkdir()
     (sharded / "readme.txt").write_text("not a checkpoint")
     (sharded / ".hidden.safetensors").write_text("left by a download")
     assert library_from_checkpoints(sharded) == whole
@@ -234,7 +241,7 @@ def test_block_names_outlive_renamed_models(
 def test_names_choose_models(models: dict[str, dict[str, torch.Tensor]], tmp_path: Path) -> None:
     """Only the chosen ones are read: what others hold does not cut blocks."""
     folder = save(tmp_path, models)
-    library = library_from_checkpoints(folder, names=["dogs", "cats"])
+    library = library_from_checkpoints(folder, names=["dogs", "cats"], granularity="largest")
     assert library.model_names == ("cats", "dogs")
     assert library.blocks == 3
     with pytest.raises(FormatError, match="has no model 'cows', it has birds, cats, dogs"):
@@ -304,13 +311,132 @@ def test_blocks_are_the_largest_groups_and_lose_no_byte(
     for content in set().union(*contents):
         where = tuple(content in held for held in contents)
         expected[where] = expected.get(where, 0) + 2 * content[0]
-    library = library_from_checkpoints(folder)
+    library = library_from_checkpoints(folder, granularity="largest")
     columns = [tuple(column) for column in library.model_blocks.T.tolist()]
     assert dict(zip(columns, library.block_size.tolist(), strict=True)) == expected
     assert library.blocks == len(expected)
     sizes = [sum(2 * length for length, _ in held) for held in contents]
     assert library.model_size.tolist() == sizes
     assert coarse_grained(library).block_size.tolist() == sizes
+
+
+# --- blocks of a size that fits -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of two models with a trunk of 12 layers and an embedding, and own heads."""
+    folder = tmp_path_factory.mktemp("trunk")
+    rng = np.random.default_rng(0)
+    shared = {
+        f"model.layers.{i}.{part}.weight": rng.random((25, 10))
+        for i in range(12)
+        for part in ("attn", "mlp")
+    }
+    shared["model.embed.weight"] = rng.random((50, 100))
+    for name in ("cats", "dogs"):
+        own = {"head.weight": rng.random(100), "head.bias": rng.random(25)}
+        save_arrays({**shared, **own}, folder / f"{name}.safetensors")
+    return folder
+
+
+def cut(folder: Path, **how: Any) -> list[tuple[str, int]]:
+    """Return name without hash and size of the blocks that are in both models."""
+    library = library_from_checkpoints(folder, **how)
+    assert library.model_size.tolist() == [12 * 4000 + 40_000 + 1000] * 2
+    assert len({name.split("#")[1] for name in library.block_names}) >= 3
+    return [
+        (name.split("#")[0], size)
+        for name, size, models in zip(
+            library.block_names,
+            library.block_size.tolist(),
+            library.block_models.tolist(),
+            strict=True,
+        )
+        if models == 2
+    ]
+
+
+def test_blocks_are_layers(trunk: Path) -> None:
+    """By default: a layer each, in their natural order, named after them."""
+    layers = [(f"model.layers.{i}", 4000) for i in range(12)]
+    assert cut(trunk) == [("model.embed", 40_000), *layers]
+    assert cut(trunk, granularity="layer") == cut(trunk, granularity="block") == cut(trunk)
+
+
+def test_blocks_of_several_layers(trunk: Path) -> None:
+    """So many that follow one another, all of one name, or all that the models share."""
+    embed = ("model.embed", 40_000)
+    assert cut(trunk, granularity=5) == [
+        embed,
+        ("model.layers.0..model.layers.4", 20_000),
+        ("model.layers.5..model.layers.9", 20_000),
+        ("model.layers.10..model.layers.11", 8000),
+    ]
+    assert cut(trunk, granularity="stage") == [embed, ("model.layers.0..model.layers.11", 48_000)]
+    assert cut(trunk, granularity="largest") == [("model.embed..model.layers.11", 88_000)]
+
+
+def test_blocks_above_a_size_are_cut(trunk: Path) -> None:
+    """Between tensors where that is enough, within them where not; no byte is lost."""
+    layers = [(f"model.layers.{i}", 4000) for i in range(12)]
+    third = [13_333, 13_333, 13_334]
+    assert cut(trunk, max_block_bytes=15_000) == [
+        *((f"model.embed[{i + 1}/3]", size) for i, size in enumerate(third)), *layers
+    ]  # fmt: skip
+    small = cut(trunk, max_block_bytes=3999)
+    assert ("model.layers.10.attn.weight", 2000) in small
+    assert max(size for _, size in small) <= 3999
+    packed = cut(trunk, granularity="largest", max_block_bytes=50_000)
+    assert packed == [
+        ("model.embed..model.layers.2", 50_000),
+        ("model.layers.2..model.layers.11", 38_000),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"granularity": "tensor"}, "granularity: 'tensor' is not allowed"),
+        ({"granularity": 0}, "granularity: 0 is not allowed"),
+        ({"granularity": True}, "granularity: True is not allowed"),
+        ({"max_block_bytes": 0}, "max_block_bytes: 0 is not allowed"),
+    ],
+)
+def test_bad_cuts_are_refused(trunk: Path, how: dict[str, Any], message: str) -> None:
+    """In one line, before anything is read."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        library_from_checkpoints(trunk, **how)
+
+
+def test_too_many_blocks_are_refused(trunk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the estimate, before they are made."""
+    monkeypatch.setattr(checkpoints, "MOST_BLOCKS", 1000)
+    with pytest.raises(ValueError, match=r"max_block_bytes: 10 makes about .* at most 1000"):
+        library_from_checkpoints(trunk, max_block_bytes=10)
+
+
+def test_layers_that_fit_are_cached(trunk: Path, tmp_path: Path) -> None:
+    """A trunk larger than a node is cached nowhere as one block, and layer by layer it is."""
+    delays = {}
+    for granularity in ("largest", "layer"):
+        library = library_from_checkpoints(trunk, granularity=granularity)
+        write_library(tmp_path / "library.json", library)
+        scenario = tmp_path / "s.toml"
+        scenario.write_text(
+            'slots = 1\nlibrary.file = "library.json"\n[nodes]\ncount = 2\nantennas = 2\n'
+            "storage_gb = 60e-6\n[users]\ncount = 4\n"
+        )
+        result = solve(read_scenario(scenario).generate(0), "exact", time_limit=20.0)
+        assert result.solution is not None
+        assert bool(result.solution.cache[..., library.block_models > 1].any()) == (
+            granularity == "layer"
+        )
+        delays[granularity] = result.delay
+    assert delays["layer"] < 0.9 * delays["largest"]
+
+
+# --- what is refused ----------------------------------------------------------------------------
 
 
 def refused(folder: Path, message: str) -> None:
@@ -384,8 +510,7 @@ def test_folders_without_checkpoints_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "other", "has no .safetensors file")
     (tmp_path / "other" / "model.bin").write_text("x")
     (tmp_path / "other" / "deep" / "er").mkdir(parents=True)
-    (tmp_path / "other" / "deep" / "er" / "a.safetensors").write_bytes(valid_file())
-    refused(tmp_path / "other", "has no .safetensors file")
+    refused(tmp_path / "other", "has no .safetensors file of a model; 'model.bin': skipped, only")
 
 
 def test_a_model_without_bytes_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,10 @@ POWER_RELATIVE = 1e-9
 RATE_RELATIVE = 1e-9
 """A planned rate may exceed the guaranteed one, or a message's bits fall short, by this share."""
 
+JUDGE_TOLERANCES = 2 * RATE_RELATIVE + 2 * POWER_RELATIVE
+"""An accepted plan can be faster than any exact one by this share: rates, bits and powers may each
+be off by their tolerance. The rest is for rounding."""
+
 LOWEST_SNR = 0.1
 """SNR of the lowest modulation-and-coding rate, W log2(1 + 0.1), at which a repeat is charged."""
 

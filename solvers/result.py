@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -35,7 +36,8 @@ class Termination(StrEnum):
     NO_SOLUTION = "no_solution"
     """A limit was reached, or the instance has no finite answer: there is no solution."""
     FAILED = "failed"
-    """The method went wrong, or the judge found its answer infeasible."""
+    """The method went wrong, the judge found its answer infeasible, or its bound is no number or
+    above its judged delay."""
 
 
 class BoundKind(StrEnum):
@@ -210,6 +212,12 @@ class Result:
             return None
         return relative_gap(self.delay_at_bounded_rates, self.lower_bound)
 
+    @property
+    def _gap_in_words(self) -> str:
+        if math.isinf(self.delay):
+            return "unknown, no plan is guaranteed"
+        return f"{percent(self.gap)} at most above the optimum"
+
     def as_dict(self) -> dict[str, Any]:
         """Return all but the decisions as plain values, for `finecast.problem.files.json_text`."""
         evaluation = self.evaluation
@@ -265,9 +273,9 @@ class Result:
             ]
         rows += [
             ("lower bound", f"{seconds(self.lower_bound)} ({self.bound_kind})"),
-            ("gap", f"{percent(self.gap)} at most above the optimum"),
+            ("gap", self._gap_in_words),
         ]
-        if self.placement_gap is not None:
+        if self.placement_gap is not None and math.isfinite(self.delay):
             parts = (
                 f"beamforming {percent(self.beamforming_gap)}, "
                 f"placement {percent(self.placement_gap)}"
@@ -292,8 +300,10 @@ class Result:
         elif not self.evaluation.guaranteed:
             realised = seconds(self.evaluation.realised_delay)
             answer = f"no guaranteed delay, realised {realised} over the true channels"
+        elif self.termination is Termination.FAILED:
+            answer = f"failed, {self.notes[-1] if self.notes else 'without a reason'}"
         else:
-            answer = f"delay {seconds(self.delay)}, {percent(self.gap)} at most above the optimum"
+            answer = f"delay {seconds(self.delay)}, {self._gap_in_words}"
         return (
             f"{self.method}: {answer}\n"
             f"lower bound {seconds(self.lower_bound)} ({self.bound_kind}), "
@@ -338,7 +348,12 @@ def _judged_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def relative_gap(delay: float, lower_bound: float) -> float:
-    """Return (delay - lower_bound) / lower_bound; 0 when both are 0, infinite without a bound."""
+    """Return (delay - lower_bound) / lower_bound; 0 when both are 0.
+
+    Infinite without a bound or a finite delay: no plan is no optimal plan.
+    """
+    if math.isinf(delay):
+        return delay
     if delay == lower_bound:
         return 0.0
     return (delay - lower_bound) / lower_bound if lower_bound > 0 else float("inf")

@@ -13,13 +13,14 @@ from importlib.metadata import version as package_version
 from inspect import signature
 from typing import Any, cast
 
-from finecast.problem.evaluation import evaluate
+from finecast.problem.evaluation import Evaluation, evaluate
 from finecast.problem.instance import Delivery, Instance, Schedule
 from finecast.problem.solution import Solution
+from finecast.problem.tolerances import JUDGE_TOLERANCES
 from finecast.problem.version import FINECAST_VERSION
 from finecast.solvers.deadline import Deadline
 from finecast.solvers.registry import Method, method_of
-from finecast.solvers.result import Answer, Callback, Result, Termination
+from finecast.solvers.result import Answer, BoundKind, Callback, Result, Termination
 from finecast.solvers.search import Search
 
 SPATIAL_PLACEMENT_SHARE = 0.5
@@ -79,7 +80,8 @@ def solve(
 
     Returns
     -------
-    Judged by `finecast.problem.evaluation`; an answer that breaks a rule has termination `failed`.
+    Judged by `finecast.problem.evaluation`. An answer that breaks a rule has termination `failed`.
+    So has one whose bound is above its judged delay; the bound is left out.
 
     Raises
     ------
@@ -123,6 +125,7 @@ def solve(
     judged = found.instance or instance
     evaluation = None if found.solution is None else evaluate(judged, found.solution)
     infeasible = evaluation is not None and not evaluation.feasible
+    found, contradicted = _checked_bound(found, evaluation)
     notes = found.notes
     if start is not None and not chosen.warm_starts:
         notes = (*notes, f"method {method!r} cannot start from a solution; start was not used")
@@ -133,7 +136,7 @@ def solve(
         lower_bound=found.lower_bound,
         bound_kind=found.bound_kind,
         delay_at_bounded_rates=found.delay_at_bounded_rates,
-        termination=Termination.FAILED if infeasible else found.termination,
+        termination=Termination.FAILED if infeasible or contradicted else found.termination,
         wall_s=wall_s,
         cpu_s=cpu_s,
         train_s=found.train_s,
@@ -144,6 +147,42 @@ def solve(
         versions=versions(),
         notes=notes,
     )
+
+
+def _checked_bound(found: Answer, evaluation: Evaluation | None) -> tuple[Answer, bool]:
+    """Return the answer without a bound that its judged delay refutes, and whether it has one.
+
+    A plan may be faster than its bound by the tolerances of the judge; the bound is then the delay.
+
+    Parameters
+    ----------
+    found
+        As the method gives it.
+    evaluation
+        The judge's view of its solution. The bound of a nominal plan is for the planned delay.
+    """
+    bound, delay = found.lower_bound, math.inf
+    if evaluation is not None and evaluation.feasible:
+        delay = evaluation.planned_delay
+    if bound <= delay * (1.0 + JUDGE_TOLERANCES):
+        bound = min(bound, delay)
+        trace = [replace(point, lower_bound=min(point.lower_bound, bound)) for point in found.trace]
+        return replace(found, lower_bound=bound, trace=tuple(trace)), False
+    reason = f"the method's lower bound of {bound:.9g} s is no number"
+    if not math.isnan(bound):
+        reason = (
+            f"the method's lower bound of {bound:.9g} s is above the judged delay of {delay:.9g} s "
+            "of its own plan, so it bounds nothing"
+        )
+    without = replace(
+        found,
+        lower_bound=0.0,
+        bound_kind=BoundKind.NONE,
+        delay_at_bounded_rates=None,
+        trace=tuple(replace(point, lower_bound=0.0) for point in found.trace),
+        notes=(*found.notes, reason),
+    )
+    return without, True
 
 
 def answer_of(method: Method, instance: Instance, search: Search, **options: Any) -> Answer:

@@ -11,6 +11,7 @@ import numpy as np
 from finecast.compare.report.statistics import gap_to_bound
 from finecast.compare.runs.records import Record, Status
 from finecast.problem.arrays import FloatArray
+from finecast.problem.tolerances import JUDGE_TOLERANCES
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,8 @@ class Comparison:
         runs that there are.
     left_out
         Runs that there are but that are not shown.
+    doubted
+        Bounds that a judged delay refutes, one line each; they count nowhere.
     """
 
     records: tuple[Record, ...]
@@ -53,6 +56,7 @@ class Comparison:
     solver_bound: Mapping[str, float]
     best_delay: Mapping[str, float]
     left_out: int
+    doubted: tuple[str, ...] = ()
 
     def of(self, label: str, instance_class: str | None = None) -> list[Record]:
         """Return the runs of a method, in one class or in all."""
@@ -121,7 +125,7 @@ def compare_runs(
     *,
     methods: Sequence[str] = (),
     classes: Sequence[str] = (),
-    known_bounds: Mapping[str, float] | None = None,
+    known_bounds: Mapping[str, tuple[float, str]] | None = None,
 ) -> Comparison:
     """Arrange records; with `methods` or `classes` only those, in that order.
 
@@ -134,7 +138,7 @@ def compare_runs(
     classes
         Classes to show; none: all.
     known_bounds
-        Certified lower bounds known besides, s, by instance hash.
+        Lower bounds known besides, s, and what they rest on, by the hash of the instance as solved.
 
     Raises
     ------
@@ -149,16 +153,35 @@ def compare_runs(
     if not shown:
         raise ValueError("classes: none of the methods named has a run in the classes named")
 
-    bound: dict[str, float] = dict(known_bounds or {})
-    solver_bound = dict(bound)
+    # The judged plan of any system is one of the full system: a bound above its delay is wrong.
+    least: dict[str, float] = {}
     best: dict[str, float] = {}
     for r in records:
-        # A restricted system has another optimum, and its bound says nothing of the full one.
-        if r.bound_kind != "none" and not r.restrict and r.lower_bound is not None:
-            for known in (bound, solver_bound) if r.bound_kind == "certified" else (solver_bound,):
-                known[r.solved_hash] = max(known.get(r.solved_hash, 0.0), r.lower_bound)
-        if r.delay is not None and not r.restrict:
-            best[r.solved_hash] = min(best.get(r.solved_hash, np.inf), r.delay)
+        for known in (least,) if r.restrict else (least, best):
+            known[r.solved_hash] = min(known.get(r.solved_hash, np.inf), cost(r))
+
+    # A restricted system has another optimum, and its bound says nothing of the full one.
+    bound: dict[str, float] = {}
+    solver_bound: dict[str, float] = {}
+    doubted: dict[str, None] = {}
+
+    def enter(solved_hash: str, value: float, kind: str, by: str) -> None:
+        delay = least.get(solved_hash, np.inf)
+        if value > delay * (1.0 + JUDGE_TOLERANCES):
+            doubted[
+                f"{by} bounds instance {solved_hash[:12]} by {value:.6g} s, but there is a judged "
+                f"plan of {delay:.6g} s: the bound is not believed."
+            ] = None
+            return
+        for known in (bound, solver_bound) if kind == "certified" else (solver_bound,):
+            known[solved_hash] = max(known.get(solved_hash, 0.0), min(value, delay))
+
+    for solved_hash, (value, kind) in (known_bounds or {}).items():
+        enter(solved_hash, value, kind, "The file of best known values")
+    for r in records:
+        broken = r.status in (Status.FAILED, Status.INFEASIBLE)  # what else it says is no better
+        if r.bound_kind != "none" and not (broken or r.restrict) and r.lower_bound is not None:
+            enter(r.solved_hash, r.lower_bound, r.bound_kind, r.label)
 
     class_of = {r.instance_hash: r.instance_class for r in shown}
     order = {name: i for i, name in enumerate(shown_classes)}
@@ -179,8 +202,9 @@ def compare_runs(
         },
         bound=bound,
         solver_bound=solver_bound,
-        best_delay=best,
+        best_delay={h: delay for h, delay in best.items() if np.isfinite(delay)},
         left_out=len(records) - len(shown),
+        doubted=tuple(doubted),
     )
 
 

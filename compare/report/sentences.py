@@ -43,7 +43,7 @@ def sentences(comparison: Comparison, by_method: Table, by_pair: Table) -> list[
         answer.append(f"Fastest is {fastest.label}: {fastest.time} a run, {fastest.distance}.")
     if 0 < len(online) < len(ranked):
         answer += _closest_online(online[0])
-    return answer + _ended(comparison)
+    return [*answer, *_ended(comparison), *comparison.doubted]
 
 
 @dataclass(frozen=True)

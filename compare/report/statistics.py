@@ -52,14 +52,16 @@ def gap_to_bound(delay: ArrayLike, lower_bound: ArrayLike) -> FloatArray:
     Parameters
     ----------
     delay
-        (n,) s, infinite without an answer.
+        (n,) s, infinite without an answer: so is then the gap, whatever the bound.
     lower_bound
         (n,) s, 0 without a bound: the gap is then infinite, unless the delay is 0 too.
     """
     d, b = np.broadcast_arrays(np.asarray(delay, float), np.asarray(lower_bound, float))
-    gap = np.full(d.shape, np.inf)
-    np.divide(d - b, b, out=gap, where=(b > 0) & np.isfinite(d))
-    return np.where(d == b, 0.0, gap)
+    gap, known = np.full(d.shape, np.inf), np.isfinite(d)
+    bounded = known & (b > 0)
+    gap[bounded] = (d[bounded] - b[bounded]) / b[bounded]
+    gap[known & (d == b)] = 0.0
+    return gap
 
 
 def shifted_geometric_mean(values: ArrayLike, shift: float = TIME_SHIFT_S) -> float:

@@ -134,25 +134,61 @@ def report_contents(
     if not records:
         raise FormatError(folder, "holds no runs yet")
     comparison = compare_runs(
-        records, methods=methods, classes=classes, known_bounds=_known_bounds(best_known)
+        records,
+        methods=methods,
+        classes=classes,
+        known_bounds=known_bounds(folder, records, best_known),
     )
     return contents(comparison, lambda run: solve_command(run, os.fspath(folder)))
 
 
-def _known_bounds(path: str | os.PathLike[str] | None) -> dict[str, float]:
-    """Return known lower bounds, s, by the hash of the instance."""
+def known_bounds(
+    folder: str | os.PathLike[str],
+    records: Sequence[Record],
+    best_known: str | os.PathLike[str] | None = None,
+) -> dict[str, tuple[float, str]]:
+    """Return the lower bounds known besides, s, with what they rest on.
+
+    They are by the hash of the instance as solved.
+    A known bound is for the instance as drawn: it counts for the runs with that delivery and
+    schedule.
+
+    Parameters
+    ----------
+    folder
+        Result folder, where the instances are.
+    records
+        Its runs.
+    best_known
+        File of bounds; the shipped one by default, if it is there.
+
+    Raises
+    ------
+    FormatError
+        A file cannot be read.
+    """
     try:
-        file = find(BEST_KNOWN if path is None else path)
+        file = find(BEST_KNOWN if best_known is None else best_known)
     except FormatError:
-        if path is not None:
+        if best_known is not None:
             raise
         return {}
-    known = read_best_known(file)
-    return {
-        instance_hash: float(entry["lower_bound"])
-        for instance_hash, entry in known.items()
-        if entry["lower_bound"] is not None
-    }
+    solved: dict[str, dict[tuple[str, str], set[str]]] = {}
+    for r in records:
+        systems = solved.setdefault(r.instance_hash, {})
+        systems.setdefault((r.delivery, r.schedule), set()).add(r.solved_hash)
+    bounds = {}
+    for instance_hash, entry in read_best_known(file).items():
+        where = instance_path(Path(folder), instance_hash)
+        if entry["lower_bound"] is None or instance_hash not in solved or not where.is_file():
+            continue
+        drawn = read_instance(where)
+        for solved_hash in solved[instance_hash].get((drawn.delivery, drawn.schedule), ()):
+            bounds[solved_hash] = (
+                float(entry["lower_bound"]),
+                str(entry["bound_from"]["bound_kind"]),
+            )
+    return bounds
 
 
 def _commands(

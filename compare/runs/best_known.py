@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from finecast.compare.runs.records import Record
+from finecast.compare.runs.records import Record, Status
 from finecast.compare.runs.store import instance_path, read_records, result_folder
 from finecast.problem.evaluation import evaluate
 from finecast.problem.files import FormatError, read_json, write_atomically
@@ -50,6 +50,11 @@ def read_best_known(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
             for name in ("delay", "lower_bound"):
                 if entry[name] is not None and not isinstance(entry[name], int | float):
                     raise FormatError(path, f"{name}: {entry[name]!r} is no number")
+            kind = entry["lower_bound"] is not None and entry["bound_from"]["bound_kind"]
+            if kind not in (False, "certified", "milp"):
+                raise FormatError(
+                    path, f"bound_kind: {kind!r} is not allowed, must be certified or milp"
+                )
         return entries
     except (KeyError, TypeError, AttributeError):
         raise FormatError(path, f"is not a {FORMAT} file") from None
@@ -103,7 +108,8 @@ def update(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> dict
                 changed = True
         # A larger bound counts for the full system, unless it contradicts the best delay.
         bound, known = record.lower_bound, entry["lower_bound"]
-        own_system = not record.restrict and _as_drawn(folder, record)
+        broken = record.status in (Status.FAILED, Status.INFEASIBLE)
+        own_system = not (broken or record.restrict) and _as_drawn(folder, record)
         if own_system and bound and (known is None or bound > known * (1 + IMPROVES)):
             if entry["delay"] is not None and bound > entry["delay"] * (1 + IMPROVES):
                 told["refused"].append(

@@ -247,7 +247,7 @@ def _outcome(result: Any) -> dict[str, Any]:
         "feasible": judged.feasible,
         "violations": len(judged.violations),
         "guaranteed": bool(judged.guaranteed),
-        "delay": _number(judged.delay),
+        "delay": None if fields["status"] == Status.FAILED else _number(judged.delay),
         "slot_delay": [_number(float(value)) for value in judged.slot_delay],
     }
     fields |= {name: _number(getattr(judged, name)) for name in METRICS}
@@ -267,6 +267,8 @@ def _status(result: Any) -> dict[str, str]:
         return {"status": Status.NO_SOLUTION, "error": " ".join(result.notes)}
     if not judged.feasible:
         return {"status": Status.INFEASIBLE, "error": str(judged.violations[0])}
+    if result.termination == "failed":  # its bound is not believed, so neither is its plan
+        return {"status": Status.FAILED, "error": " ".join(result.notes[-1:]) or "it failed"}
     return {"status": Status.COMPLETED, "error": ""}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from finecast.cli.common import json_option, parse_settings, print_json, progres
 from finecast.problem.shipped import find
 
 if TYPE_CHECKING:
-    from finecast.compare.runs.records import Record
     from finecast.compare.runs.runner import SuiteRuns
 
 
@@ -149,7 +147,7 @@ def _tell(ran: SuiteRuns, as_json: bool) -> None:
             }
         )
         return
-    _print_table(ran.records)
+    _print_table(ran)
     click.echo(
         f"{ran.asked} runs: {ran.known} were there, {ran.done} done now; "
         + ", ".join(f"{number} {status}" for status, number in by_status.items())
@@ -162,28 +160,39 @@ def _tell(ran: SuiteRuns, as_json: bool) -> None:
         click.echo("note: the runs were made by several versions or commits; each row says which")
 
 
-def _print_table(records: Sequence[Record]) -> None:
-    from statistics import median
-
+def _print_table(ran: SuiteRuns) -> None:
+    """Print a row a method; gaps are those of `finecast report` on the same folder."""
+    import numpy as np
     from rich.console import Console
     from rich.table import Table
 
+    from finecast.compare.report.comparison import compare_runs
+    from finecast.compare.report.write import known_bounds
+    from finecast.compare.runs.store import read_records
+    from finecast.problem.wording import percent
+
+    if not ran.records:
+        return
+    there = read_records(ran.folder)
+    comparison = compare_runs(there, known_bounds=known_bounds(ran.folder, there))
     table = Table(title="median over all runs", title_justify="left")
-    for column in ("method", "runs", "solved", "gap", "delay", "wall"):
+    for column in ("method", "runs", "solved", "gap to best bound", "delay", "wall"):
         table.add_column(column, justify="left" if column == "method" else "right")
-    for label in dict.fromkeys(record.label for record in records):
-        own = [record for record in records if record.label == label]
-        gaps = [record.gap for record in own if record.gap is not None]
+    for label in dict.fromkeys(record.label for record in ran.records):
+        own = [record for record in ran.records if record.label == label]
         delays = [record.delay for record in own if record.delay is not None]
         table.add_row(
             label,
             str(len(own)),
             str(sum(record.status == "completed" for record in own)),
-            f"{100 * median(gaps):.2f} %" if gaps else "-",
-            f"{median(delays):.4g} s" if delays else "-",
-            f"{median(record.wall_s for record in own):.3g} s",
+            percent(float(np.median(comparison.gaps(own))), 2),
+            f"{np.median(delays):.4g} s" if delays else "-",
+            f"{np.median([record.wall_s for record in own]):.3g} s",
         )
     Console().print(table, markup=False)
+    click.echo("gap to best bound: delay over the best certified bound of the full system, less 1")
+    for line in comparison.doubted:
+        click.echo(f"note: {line}")
 
 
 def _freeze(source: str, as_json: bool) -> None:

@@ -86,7 +86,8 @@ def command(
         write_solution(target, result.solution)
         if not as_json:
             click.echo(f"solution written to {target}")
-    if result.evaluation is None or not result.evaluation.feasible:
+    no_plan = result.evaluation is None or not result.evaluation.feasible
+    if no_plan or result.termination == "failed":
         sys.exit(1)
     if result.termination == "interrupted":
         sys.exit(130)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import finecast
+from finecast.compare.report.comparison import Comparison
 from finecast.problem.files import FormatError
 
 TINY = """
@@ -110,6 +113,36 @@ def test_write_report(ran, tmp_path):
     assert len(rows) == 1 + 3
     finecast.write_report(runs.folder, tmp_path / "t.tex")
     assert (tmp_path / "t.tex").read_text().startswith("\\begin{t")
+
+
+def test_best_known_bounds_reach_the_report(ran, tmp_path):
+    """A bound of the file, by the hash of the suite, halves what separates a run from it."""
+    runs, _ = ran
+    record = next(r for r in runs.records if (r.label, r.instance_seed) == ("lru", 2))
+    better = (record.delay + record.lower_bound) / 2
+
+    def bounds(kind: str, bound: float = better) -> Comparison:
+        entry = {
+            "suite": "own", "instance_class": "b", "instance_seed": 2, "delay": None,
+            "delay_from": None, "lower_bound": bound, "bound_from": {"bound_kind": kind},
+        }  # fmt: skip
+        file = tmp_path / f"{kind}.json"
+        file.write_text(json.dumps({"format": "finecast-best-known", "version": 1,
+                                    "instances": {record.instance_hash: entry}}))  # fmt: skip
+        what = finecast.write_report(
+            runs.folder, tmp_path / "t.csv", table="runs", best_known=file, classes=["b"]
+        )
+        return what.comparison
+
+    known = bounds("certified")
+    assert known.bound[record.solved_hash] == better
+    assert bounds("milp").bound[record.solved_hash] == record.lower_bound
+    assert bounds("milp").solver_bound[record.solved_hash] == better
+    refuted = bounds("certified", 2 * record.delay)
+    assert refuted.bound[record.solved_hash] == record.lower_bound
+    assert "not believed" in refuted.doubted[0]
+    with pytest.raises(FormatError, match="bound_kind: 'hearsay' is not allowed"):
+        bounds("hearsay")
 
 
 def test_write_report_refuses(ran, tmp_path):

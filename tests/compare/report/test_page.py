@@ -97,8 +97,29 @@ def test_gaps_are_to_the_best_certified_bound_of_the_full_system():
 
 def test_known_bounds_from_elsewhere_count():
     """A better bound from the file of best known values makes the gap smaller."""
-    c = compare_runs([run("a", "i", 12.0)], known_bounds={"i": 11.0})
+    c = compare_runs([run("a", "i", 12.0)], known_bounds={"i": (11.0, "certified")})
     assert c.gaps(c.of("a")) == pytest.approx([1 / 11])
+    c = compare_runs([run("a", "i", 12.0, lower_bound=8.0)], known_bounds={"i": (11.0, "milp")})
+    assert c.gaps(c.of("a")) == pytest.approx([0.5])
+    assert c.gaps(c.of("a"), solver_word=True) == pytest.approx([1 / 11])
+
+
+def test_bounds_above_a_judged_delay_count_nowhere():
+    """A plan of 12 s refutes bounds of 13 s and of 20 s, also where its system is restricted."""
+    records = [
+        run("a", "i", 14.0, lower_bound=10.0),
+        run("b", "i", 15.0, lower_bound=13.0),
+        run("coarse", "i", 12.0, lower_bound=12.0, restrict="coarse"),
+        run("c", "i", 12.5, lower_bound=12.0 * (1 + 1e-9)),
+    ]
+    c = compare_runs(records, known_bounds={"i": (20.0, "certified")})
+    assert c.bound == c.solver_bound == {"i": 12.0}
+    assert c.gaps(c.of("coarse")) == pytest.approx([0.0])
+    assert len(c.doubted) == 2
+    assert "best known values bounds instance i by 20 s" in c.doubted[0]
+    assert "b bounds instance i by 13 s" in c.doubted[1]
+    rng = np.random.default_rng(0)
+    assert set(c.doubted) <= set(sentences(c, methods_table(c, rng), pairs_table(c, rng)))
 
 
 def test_failed_runs_and_missing_runs_differ():

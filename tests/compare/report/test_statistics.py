@@ -139,8 +139,10 @@ def test_shifted_geometric_mean_by_hand():
 
 def test_gap_to_bound_at_the_edges():
     """Above, equal, without a bound, without an answer, and where both are zero."""
-    gap = gap_to_bound([110, 100, 5, np.inf, 0, 1], [100, 100, 0, 50, 0, 0.5])
-    assert gap == pytest.approx([0.1, 0, np.inf, np.inf, 0, 1])
+    delays, bounds = [110, 100, 5, np.inf, 0, 1, np.inf], [100, 100, 0, 50, 0, 0.5, np.inf]
+    with np.errstate(all="raise"):
+        gap = gap_to_bound(delays, bounds)
+    assert gap == pytest.approx([0.1, 0, np.inf, np.inf, 0, 1, np.inf])
 
 
 def test_probability_of_improvement_by_hand():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from finecast.problem.memory import refuse_little_memory
 from finecast.problem.version import FINECAST_VERSION
 
 if TYPE_CHECKING:
@@ -87,5 +88,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
+        refuse_little_memory()
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'finecast' has no attribute {name!r}")

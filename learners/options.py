@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -50,6 +51,8 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
             raise ValueError(f"{name}: {value!r} is not allowed, must be a list")
         return tuple(_typed(name, item, get_args(hint)[0]) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > sys.float_info.max:
+            raise ValueError(f"{name}: {value} is not allowed, must be a number that float64 holds")
         return float(value)
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     if hint in kinds and (
@@ -59,8 +62,21 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
-def at_least(config: Any, low: float, *names: str) -> None:
-    """Refuse fields below a limit, or not finite.
+MOST = 10**6
+"""No option of a learner is larger, unless its limit is another."""
+
+MOST_STEPS = 10**9
+"""What is counted in steps goes further."""
+
+MOST_WIDTH = 4096
+"""Units of a layer; more would not fit in memory."""
+
+MOST_ROUNDS = 1000
+"""Rounds in which nodes decide."""
+
+
+def at_least(config: Any, low: float, *names: str, most: float = MOST) -> None:
+    """Refuse fields below a limit, above another, or not numbers.
 
     Raises
     ------
@@ -69,8 +85,8 @@ def at_least(config: Any, low: float, *names: str) -> None:
     """
     for name in names:
         value = getattr(config, name)
-        if not (low <= value < float("inf")):
-            raise ValueError(f"{name}: {value} is not allowed, must be >= {low} and finite")
+        if not low <= value <= most:
+            raise ValueError(f"{name}: {value} is not allowed, must be >= {low} and <= {most}")
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

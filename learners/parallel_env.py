@@ -213,6 +213,8 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
         """Return the action of an agent, if it is in its space."""
         action = np.asarray(actions.get(agent))
         space = self._actions[agent]
+        if action.dtype.kind not in "iu":  # nothing is cut to a whole number
+            raise ValueError(f"actions[{agent!r}]: is of {action.dtype}, must be whole numbers")
         if action.shape != space.shape or not space.contains(action.astype(np.int64)):
             raise ValueError(f"actions[{agent!r}]: is not in the action space of the node")
         return action.astype(np.int64)

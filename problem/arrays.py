@@ -89,7 +89,12 @@ def checked_number(
     ValueError
         One line with the name, the value and what is allowed.
     """
-    number = float(value)
+    try:
+        number = np.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"{name}: {repr(value)[:40]} is not allowed, must be a number that float64 holds"
+        ) from None
     allowed = [
         text
         for text, holds in (

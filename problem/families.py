@@ -59,6 +59,18 @@ _LLAMA = {"llama-2-7b": (4096, 32, 11008), "llama-2-13b": (5120, 40, 13824)}
 
 _LLAMA_VOCABULARY = 32_000
 
+MOST_VARIANTS = 10_000
+"""Task models of one family."""
+
+MOST_CLASSES = 10**9
+"""Outputs of a classification head."""
+
+MOST_UNITS = 10_000
+"""Units of a backbone in one block; no backbone has more."""
+
+MOST_RANK = 65_536
+"""Rank of an adapter; no matrix that it adapts is wider."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -128,10 +140,12 @@ class FamilySpec:
     def __post_init__(self) -> None:
         _check_backbone(self.backbone)
         adapted = self.backbone in _LLAMA
-        _check_count("variants", self.variants)
-        _check_count("classes", self.classes)
+        _check_count("variants", self.variants, MOST_VARIANTS)
+        _check_count("classes", self.classes, MOST_CLASSES)
         if self.granularity not in ("stage", "block"):
-            _check_count("granularity", self.granularity, 'must be "stage", "block" or ')
+            _check_count(
+                "granularity", self.granularity, MOST_UNITS, 'must be "stage", "block" or '
+            )
         if self.dtype not in BYTES_PER_VALUE:
             raise ValueError(
                 f"dtype: {self.dtype!r} is unknown, known are {_listed(BYTES_PER_VALUE)}"
@@ -156,7 +170,7 @@ class FamilySpec:
                 object.__setattr__(self, "lora_rank", 16)
             if self.lora_targets is None:
                 object.__setattr__(self, "lora_targets", "qv")
-            _check_count("lora_rank", self.lora_rank)
+            _check_count("lora_rank", self.lora_rank, MOST_RANK)
             if self.lora_targets not in LORA_TARGETS:
                 raise ValueError(
                     f"lora_targets: {self.lora_targets!r} is unknown, "
@@ -321,9 +335,11 @@ def _check_backbone(backbone: str) -> None:
         )
 
 
-def _check_count(field: str, value: object, allowed: str = "must be ") -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{field}: {value!r} is not allowed, {allowed}an integer >= 1")
+def _check_count(field: str, value: object, most: int, allowed: str = "must be ") -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise ValueError(
+            f"{field}: {value!r} is not allowed, {allowed}an integer >= 1 and <= {most}"
+        )
 
 
 def _listed(names: Iterable[str]) -> str:

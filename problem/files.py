@@ -11,6 +11,8 @@ import io
 import json
 import math
 import os
+import stat
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -24,8 +26,17 @@ from numpy.typing import NDArray
 
 from finecast.problem.version import FINECAST_VERSION
 
-LARGEST_FILE_BYTES = 16 * 2**30
-"""An archive that declares more than this is refused before anything is allocated."""
+LARGEST_FILE_BYTES = 2 * 2**30
+"""Most bytes of a file, and of the arrays in an archive: more is refused before it is read."""
+
+LARGEST_TEXT_BYTES = 256 * 2**20
+"""Most bytes of a text file (TOML, JSON, CSV), whose values take several times its size."""
+
+DEEPEST = 100
+"""Most levels of lists and tables within one another that a text file may have."""
+
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""What NumPy writes. Other packings may inflate without a limit."""
 
 
 class FormatError(ValueError):
@@ -113,22 +124,100 @@ def remove_temporaries(folder: Path, *names: str) -> None:
             left.unlink(missing_ok=True)
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the content of a file.
+@contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever a reader raises into one line that names the file.
+
+    Parameters
+    ----------
+    path
+        The file that is read. A `FormatError` about another file passes as it is.
 
     Raises
     ------
     FormatError
-        The file is missing, a folder, or unreadable.
+        In place of any other error.
     """
     try:
-        return Path(path).read_bytes()
+        yield
+    except FormatError:
+        raise
+    except MemoryError:
+        raise FormatError(path, "does not fit in memory") from None
+    except RecursionError:
+        raise FormatError(path, "is nested too deeply") from None
+    except KeyError as error:
+        raise FormatError(path, f"entry {error} is missing") from None
+    except (ValueError, OSError) as error:
+        raise FormatError(path, one_line(str(error)) or type(error).__name__) from None
+    except Exception as error:
+        what = one_line(f"{type(error).__name__}: {error}")
+        raise FormatError(path, f"holds what cannot be read ({what})") from None
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks."""
+    return " ".join(text.split())
+
+
+def size_of(path: str | os.PathLike[str], most_bytes: int = LARGEST_FILE_BYTES) -> int:
+    """Return the bytes of a regular file, without opening it.
+
+    Raises
+    ------
+    FormatError
+        The file is missing, a folder, a device, a pipe or a socket, or larger than `most_bytes`.
+    """
+    try:
+        found = os.stat(path)
     except FileNotFoundError:
         raise FormatError(path, "no such file") from None
-    except IsADirectoryError:
-        raise FormatError(path, "is a directory, expected a file") from None
     except (OSError, ValueError) as error:
         raise FormatError(path, f"cannot be read: {error}") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise FormatError(path, "is a directory, expected a file")
+    if not stat.S_ISREG(found.st_mode):
+        raise FormatError(path, "is a device, pipe or socket, expected a regular file")
+    if found.st_size > most_bytes:
+        raise FormatError(path, f"has {found.st_size} bytes, at most {most_bytes} are read")
+    return found.st_size
+
+
+def read_bytes(path: str | os.PathLike[str], most_bytes: int = LARGEST_FILE_BYTES) -> bytes:
+    """Return the content of a regular file of at most so many bytes.
+
+    Raises
+    ------
+    FormatError
+        As `size_of`, or the file is unreadable or longer than it says.
+    """
+    size = size_of(path, most_bytes)
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read(size)
+            if stream.read(1):  # such as the files under /proc
+                raise FormatError(path, f"is longer than the {size} bytes that it says")
+    except MemoryError:
+        raise FormatError(path, f"has {size} bytes, which do not fit in memory") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(path, f"cannot be read: {error}") from None
+    return content
+
+
+def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
+    """Return a text file of at most `LARGEST_TEXT_BYTES`.
+
+    Raises
+    ------
+    FormatError
+        As `read_bytes`, or it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, LARGEST_TEXT_BYTES).decode(encoding)
+    except UnicodeDecodeError as error:
+        raise FormatError(path, f"is not a text in UTF-8: {error}") from None
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -139,16 +228,84 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     FormatError
         The file cannot be read or is not JSON.
     """
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not allowed, numbers must be finite")
-
+    text = read_text(path)
     try:
-        return json.loads(read_bytes(path).decode("utf-8"), parse_constant=refuse)
-    except FormatError:
-        raise
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise FormatError(path, f"not valid JSON: {error}") from None
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text that is not to be trusted.
+
+    Raises
+    ------
+    ValueError
+        The text is not JSON, holds NaN, an infinity or half a character, or is nested deeper than
+        `DEEPEST`.
+    """
+    try:
+        value = json.loads(text, parse_constant=_finite_number, parse_float=_finite_number)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEEPEST} levels") from None
+    refuse_deep(value)
+    if "\\u" in text:  # an escape such as \ud800 is half a character, which no output can hold
+        _refuse_half_characters(value, "")
+    return value
+
+
+def _refuse_half_characters(value: Any, place: str) -> None:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            where = f"{place}: " if place else ""
+            raise ValueError(
+                f"{where}{value[:40]!r} is not allowed, has half a character"
+            ) from None
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_half_characters(key, place)
+            _refuse_half_characters(inner, f"{place}.{key}" if place else key)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _refuse_half_characters(inner, f"{place}[{index}]")
+
+
+def refuse_deep(value: Any) -> None:
+    """Refuse a value whose lists and tables are nested deeper than `DEEPEST`.
+
+    Raises
+    ------
+    ValueError
+        It is.
+    """
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, list | dict)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, list | dict)
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {DEEPEST} levels")
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a number that float64 holds: no truth value, NaN or infinity."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
+
+
+def _finite_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is not allowed, numbers must be finite")
+    return number
 
 
 def content_hash(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -232,7 +389,7 @@ def _header(path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]]) -> di
     if "header" not in arrays:
         raise FormatError(path, "has no 'header' entry, it is not a finecast file")
     try:
-        header = json.loads(str(arrays.pop("header")[()]))
+        header = parse_json(str(arrays.pop("header")[()]))
         for key, kind in (
             ("format", str),
             ("version", int),
@@ -247,33 +404,76 @@ def _header(path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]]) -> di
 
 
 def read_arrays(
-    path: str | os.PathLike[str], *, only: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    only: str | None = None,
+    most_bytes: int = LARGEST_FILE_BYTES,
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays of any `.npz` archive (or just one), refusing pickles and false sizes.
+
+    Parameters
+    ----------
+    path
+        The archive.
+    only
+        Name of the array to read; None for all.
+    most_bytes
+        Most bytes that the arrays may take together.
 
     Raises
     ------
     FormatError
-        The file is missing, not a zip archive, truncated, or an entry is not a plain array.
+        The file is missing, not a zip archive, truncated, declares more than `most_bytes`, or an
+        entry is not a plain array.
     """
     content = read_bytes(path)
     arrays: dict[str, NDArray[Any]] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(info.file_size for info in archive.infolist()) > LARGEST_FILE_BYTES:
-                raise FormatError(path, f"declares over {LARGEST_FILE_BYTES} bytes of arrays")
+            _refuse_large(path, archive.infolist(), most_bytes)
             for info in archive.infolist():
                 name = info.filename.removesuffix(".npy")
                 if only is None or name == only:
-                    arrays[name] = _plain_array(path, name, archive.read(info))
+                    if name in arrays:
+                        raise FormatError(path, f"entry {name!r} stands twice")
+                    arrays[name] = _plain_array(path, name, _inflated(path, archive, info))
     except FormatError:
         raise
+    except MemoryError:
+        raise FormatError(path, "its arrays do not fit in memory") from None
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         what = str(error) or "it ends too early"  # EOFError says nothing
         raise FormatError(path, f"not a readable .npz archive: {what}") from None
     except Exception as error:  # zlib.error and whatever else damaged bytes provoke
         raise FormatError(path, f"damaged .npz archive: {error}") from None
     return arrays
+
+
+def _refuse_large(
+    path: str | os.PathLike[str], entries: list[zipfile.ZipInfo], most_bytes: int
+) -> None:
+    """Refuse arrays that take too much, by what the archive declares, before any is read."""
+    total = sum(info.file_size for info in entries)
+    if total > most_bytes:
+        largest = max(entries, key=lambda info: info.file_size)
+        raise FormatError(
+            path,
+            f"entry {largest.filename.removesuffix('.npy')!r}: {largest.file_size} of {total} "
+            f"bytes of arrays, at most {most_bytes} are read",
+        )
+
+
+def _inflated(
+    path: str | os.PathLike[str], archive: zipfile.ZipFile, info: zipfile.ZipInfo
+) -> bytes:
+    """Return an entry, inflated to the size it declares and no further."""
+    if info.compress_type not in _PACKINGS:
+        raise FormatError(path, f"entry {info.filename!r} is packed in a way that is not read")
+    with archive.open(info) as stream:
+        member = stream.read(info.file_size)
+        if len(member) < info.file_size or stream.read(1):
+            raise EOFError
+    return member
 
 
 def _plain_array(path: str | os.PathLike[str], name: str, member: bytes) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
 from finecast.problem.demand import Demand, popularity
-from finecast.problem.files import FormatError, content_hash, read_archive, write_archive
+from finecast.problem.files import content_hash, read_archive, reading, write_archive
 from finecast.problem.library import ModelLibrary
 from finecast.problem.network import Network
 
@@ -95,6 +95,10 @@ class Instance:
             raise ValueError(f"delivery: {self.delivery!r}, expected 'sequential' or 'spatial'")
         if self.schedule not in ("sequential", "pipelined"):
             raise ValueError(f"schedule: {self.schedule!r}, expected 'sequential' or 'pipelined'")
+        if not isinstance(self.name, str):
+            raise ValueError(f"name: {self.name!r} is not allowed, must be a text")
+        if self.seed is not None and type(self.seed) is not int:
+            raise ValueError(f"seed: {self.seed!r} is not allowed, must be a whole number or None")
         full = (slots, users, nodes, antennas)
         arrays = {
             "requests": checked(
@@ -254,13 +258,8 @@ def read_instance(path: str | os.PathLike[str]) -> Instance:
     FormatError
         The file is missing, damaged, foreign, of a newer version, or its data break a rule.
     """
-    header, arrays = read_archive(path, FORMAT, VERSION)
-    try:
-        return _unpack(header, arrays)
-    except KeyError as error:
-        raise FormatError(path, f"entry {error} is missing") from None
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise FormatError(path, str(error)) from None
+    with reading(path):
+        return _unpack(*read_archive(path, FORMAT, VERSION))
 
 
 def _pack(instance: Instance) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finecast.problem.arrays import ComplexArray, FloatArray, checked
-from finecast.problem.files import FormatError, read_arrays, read_bytes
+from finecast.problem.files import FormatError, read_arrays, read_bytes, reading
 
 Shape = tuple[int, int, int, int]
 NAMES = ("channel", "channel_real", "channel_imag")
@@ -48,6 +48,11 @@ def read_channels(path: str | os.PathLike[str], shape: Shape) -> ComplexArray:
         The file is missing, a directory, damaged, of another kind, holds pickles, lacks the
         variable, or has another shape, NaN or infinities; one line.
     """
+    with reading(path):
+        return _read_channels(path, shape)
+
+
+def _read_channels(path: str | os.PathLike[str], shape: Shape) -> ComplexArray:
     suffix = Path(path).suffix.lower()
     content = b"" if suffix == ".npz" else read_bytes(path)
     if suffix not in (".npz", ".mat"):

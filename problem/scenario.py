@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from finecast.problem.arrays import FloatArray, IntArray
 from finecast.problem.channel import draw_channels, draw_true_channel
 from finecast.problem.demand import draw_demand, sample
-from finecast.problem.families import FamilySpec, build_family
+from finecast.problem.families import MOST_VARIANTS, FamilySpec, build_family
 from finecast.problem.instance import Instance
-from finecast.problem.library import ModelLibrary, combine, read_library
+from finecast.problem.library import LARGEST_INCIDENCE, ModelLibrary, combine, read_library
 from finecast.problem.measured import read_channels
 from finecast.problem.network import (
     Network,
@@ -35,10 +35,29 @@ from finecast.problem.synthetic import synthetic_library
 from finecast.problem.toml import merged, read_model, validated
 from finecast.problem.trace import read_trace
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LARGEST_NUMBER = 1e9
+"""No quantity of a scenario is larger, in its own unit (GB, Gbit/s, MHz, m); none is smaller than
+its inverse, unless it is zero. Bytes and bit/s then fit, and so do their products."""
+
+LARGEST_DB = 1000.0
+"""Powers and noise figures stay within so many dB of 1 mW or of thermal noise."""
+
+MOST_SLOTS = 100_000
+MOST_USERS = 100_000
+MOST_NODES = 10_000
+MOST_ANTENNAS = 4096
+MOST_MODELS = 1_000_000
+MOST_BLOCKS = 1_000_000
+MOST_SEED = 2**63 - 1
+
+LARGEST_INSTANCE_BYTES = 2**31
+"""An instance whose arrays would take more is refused before any is made."""
+
+Positive = Annotated[float, Field(ge=1 / LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST_NUMBER, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Decibel = Annotated[float, Field(ge=-LARGEST_DB, le=LARGEST_DB, allow_inf_nan=False)]
+Coordinate = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Span = Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
@@ -51,7 +70,7 @@ class FamilySection(_Section):
     """One set of task variants of a backbone; see `finecast.problem.families.FamilySpec`."""
 
     backbone: str
-    variants: Count = 4
+    variants: Annotated[Count, Field(le=MOST_VARIANTS)] = 4
     freeze_ratio: Share | list[Share] | None = None
     granularity: Literal["stage", "block"] | Count = "block"
     dtype: Literal["float32", "float16"] | None = None
@@ -63,11 +82,19 @@ class FamilySection(_Section):
 class SyntheticSection(_Section):
     """A library made up for studies of size; see `finecast.problem.synthetic`."""
 
-    models: Count
-    blocks: Count
-    families: Count = 1
+    models: Annotated[Count, Field(le=MOST_MODELS)]
+    blocks: Annotated[Count, Field(le=MOST_BLOCKS)]
+    families: Annotated[Count, Field(le=MOST_MODELS)] = 1
     shared_share: Share = 0.75
     total_gb: Positive = 5.0
+
+    @model_validator(mode="after")
+    def _small_enough(self) -> SyntheticSection:
+        if self.models * self.blocks > LARGEST_INCIDENCE:
+            raise ValueError(
+                f"models * blocks is {self.models * self.blocks}, must be <= {LARGEST_INCIDENCE}"
+            )
+        return self
 
 
 class LibrarySection(_Section):
@@ -87,12 +114,12 @@ class LibrarySection(_Section):
 class NodesSection(_Section):
     """Edge nodes: where they stand, what they store, how strongly they send."""
 
-    count: Count = 4
-    antennas: Count = 4
+    count: Annotated[Count, Field(le=MOST_NODES)] = 4
+    antennas: Annotated[Count, Field(le=MOST_ANTENNAS)] = 4
     layout: Literal["hexagonal", "square"] = "hexagonal"
     inter_site_distance_m: Positive = 200.0
-    positions_m: list[Annotated[list[Finite], Field(min_length=2, max_length=2)]] | None = None
-    power_dbm: Finite = 30.0
+    positions_m: list[Annotated[list[Coordinate], Field(min_length=2, max_length=2)]] | None = None
+    power_dbm: Decibel = 30.0
     storage_gb: NonNegative | list[NonNegative] | None = None
     storage_share: NonNegative | None = None
 
@@ -123,7 +150,7 @@ class RadioSection(_Section):
 
     carrier_ghz: Positive = 3.5
     bandwidth_mhz: Positive = 100.0
-    noise_figure_db: Finite = 9.0
+    noise_figure_db: Decibel = 9.0
     max_spectral_efficiency: Positive | None = 7.4063
 
 
@@ -140,7 +167,7 @@ class ChannelSection(_Section):
 class UsersSection(_Section):
     """Users, dropped uniformly within `cell_radius_m` of some node."""
 
-    count: Count = 12
+    count: Annotated[Count, Field(le=MOST_USERS)] = 12
     cell_radius_m: Positive | None = None
     min_distance_m: NonNegative = 10.0
 
@@ -163,7 +190,7 @@ class Scenario(_Section):
 
     name: str = "scenario"
     description: str = ""
-    slots: Count = 1
+    slots: Annotated[Count, Field(le=MOST_SLOTS)] = 1
     delivery: Literal["sequential", "spatial"] = "sequential"
     schedule: Literal["sequential", "pipelined"] = "sequential"
     library: LibrarySection
@@ -222,10 +249,11 @@ class Scenario(_Section):
         ValueError
             The parts do not fit together, or a file that the scenario names is bad.
         """
-        if seed < 0:
-            raise ValueError(f"seed: {seed} is not allowed, must be >= 0")
+        if not 0 <= seed <= MOST_SEED:
+            raise ValueError(f"seed: {seed} is not allowed, must be from 0 to {MOST_SEED}")
         # Places, then tastes and requests, then channels: each from a seed of its own.
         library = self._library(seed)
+        self._refuse_too_large(library)
         node_position = self._node_position()
         radius = self.users.cell_radius_m or self.nodes.inter_site_distance_m / np.sqrt(3.0)
         user_position = drop_users(
@@ -268,6 +296,26 @@ class Scenario(_Section):
             name=self.name,
             seed=seed,
         )
+
+    def _refuse_too_large(self, library: ModelLibrary) -> None:
+        """Refuse an instance that takes too much memory, before any of its arrays is made."""
+        slots, users, nodes = self.slots, self.users.count, self.nodes.count
+        of_slots = f"slots = {slots}, users.count = {users}"
+        # Estimates: three arrays of complex channels, two of preferences, one of who needs what.
+        estimates = {
+            f"{of_slots}, nodes.count = {nodes}, nodes.antennas = {self.nodes.antennas}": (
+                3 * 16 * slots * users * nodes * self.nodes.antennas
+            ),
+            f"{of_slots}, library of {library.models} models": 16 * slots * users * library.models,
+            f"{of_slots}, library of {library.blocks} blocks": slots * users * library.blocks,
+            f"nodes.count = {nodes}": 3 * 8 * nodes**2,
+        }
+        what = max(estimates, key=lambda name: estimates[name])
+        if sum(estimates.values()) > LARGEST_INSTANCE_BYTES:
+            raise ValueError(
+                f"{what}: would take {estimates[what]} bytes, an instance may take at most "
+                f"{LARGEST_INSTANCE_BYTES}"
+            )
 
     def _library(self, seed: int) -> ModelLibrary:
         if self.library.synthetic:

@@ -62,10 +62,13 @@ def find(path: str | os.PathLike[str], *kinds: str, folder: Path | None = None) 
     if not os.fspath(path):
         raise FormatError("''", "is empty, expected a file name")
     given = Path(path) if folder is None else folder / path
-    if given.exists():
-        return given
     asked = Path(path)
     by_path = DATA.joinpath(*asked.parts[1:])
+    try:
+        if given.exists():
+            return given
+    except OSError as error:  # a name too long, or a folder that may not be entered
+        raise FormatError(given, f"cannot be read: {error.strerror}") from None
     if asked.parts[:1] == ("data",) and by_path.exists():
         return by_path
     for kind in kinds:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
-from finecast.problem.files import FormatError, read_archive, write_archive
+from finecast.problem.files import read_archive, reading, write_archive
 
 FORMAT = "finecast-solution"
 VERSION = 1
@@ -186,6 +186,9 @@ class Solution:
         )
         if self.planned not in ("guaranteed", "nominal"):
             raise ValueError(f"planned: {self.planned!r}, expected 'guaranteed' or 'nominal'")
+        for name in ("instance_hash", "method"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed, must be a text")
         object.__setattr__(self, "broadcasts", tuple(self.broadcasts))
         if len(self.broadcasts) != slots:
             raise ValueError(f"broadcasts: {len(self.broadcasts)} of them, expected {slots}")
@@ -253,8 +256,8 @@ def read_solution(path: str | os.PathLike[str]) -> Solution:
     FormatError
         The file is missing, damaged, foreign, of a newer version, or its data break a rule.
     """
-    header, arrays = read_archive(path, FORMAT, VERSION)
-    try:
+    with reading(path):
+        header, arrays = read_archive(path, FORMAT, VERSION)
         slots = len(arrays["cache"])
         parts: dict[str, list[NDArray[Any]]] = {}
         for counter, names in (
@@ -277,7 +280,3 @@ def read_solution(path: str | os.PathLike[str]) -> Solution:
             instance_hash=header["instance_hash"],
             method=header["method"],
         )
-    except KeyError as error:
-        raise FormatError(path, f"entry {error} is missing") from None
-    except (ValueError, TypeError, IndexError, AttributeError) as error:
-        raise FormatError(path, str(error)) from None

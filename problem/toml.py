@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from finecast.problem.files import FormatError, read_bytes
+from finecast.problem.files import FormatError, one_line, read_text, refuse_deep
 from finecast.problem.wording import hint
 
 M = TypeVar("M", bound=BaseModel)
@@ -26,12 +26,15 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     FormatError
         The file cannot be read or is not TOML.
     """
+    text = read_text(path)
     try:
-        return tomllib.loads(read_bytes(path).decode("utf-8"))
-    except FormatError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise FormatError(path, f"not valid TOML: {error}") from None
+        table = tomllib.loads(text)
+        refuse_deep(table)
+    except RecursionError:
+        raise FormatError(path, "not valid TOML: nested too deeply") from None
+    except ValueError as error:
+        raise FormatError(path, f"not valid TOML: {one_line(str(error))}") from None
+    return table
 
 
 def read_model(model: type[M], path: str | os.PathLike[str]) -> M:

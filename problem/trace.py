@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from finecast.problem.arrays import IntArray
-from finecast.problem.files import FormatError, read_bytes
+from finecast.problem.files import LARGEST_TEXT_BYTES, FormatError, read_bytes
 
 COLUMNS = ("slot", "user", "model")
 
@@ -57,7 +57,7 @@ def read_trace(
     number_of["model"] |= {name: m for m, name in enumerate(model_names or ())}
 
     try:
-        text = read_bytes(path).decode("utf-8-sig")
+        text = read_bytes(path, LARGEST_TEXT_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FormatError(path, f"not a CSV text in UTF-8: {error.reason}") from None
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)

@@ -26,6 +26,17 @@ def gigabytes(value: float) -> str:
     return f"{value / 1e9:.3f} GB" if value == 0 or value >= 1e8 else f"{value / 1e6:.3f} MB"
 
 
+def printable(text: str) -> str:
+    """Return a text in which whatever a terminal might obey is shown as an escape.
+
+    Line breaks stay; control characters, marks that turn the direction of writing and halves of
+    characters become `\\x1b`, `\\u202e`, `\\ud800`.
+    """
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """Return what to say after an unknown name: the nearest known one, or all that are known."""
     names = list(known)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 ENTRY_POINT_GROUP = "finecast.methods"
@@ -32,6 +33,9 @@ _GIVEN |= {"callback"}
 
 _INTERNAL = {"patience", "units"}
 """What tests and benchmarks may turn, but users of a method may not."""
+
+PATH_OPTIONS = ("rate_cache", "write")
+"""Options that name a file or folder, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,23 @@ class Method:
     reference: str = ""
 
     def load(self) -> Any:
-        """Import what `entry` names."""
-        module, name = self.entry.split(":")
-        return getattr(import_module(module), name)
+        """Import what `entry` names.
+
+        Raises
+        ------
+        ValueError
+            It cannot be imported, as may be with that of a plug-in.
+        """
+        try:
+            module, name = self.entry.split(":")
+            return getattr(import_module(module), name)
+        except (Exception, SystemExit) as error:
+            if self in BUILT_IN:
+                raise
+            raise ValueError(
+                f"method {self.name!r}: {self.entry!r} cannot be imported "
+                f"({type(error).__name__}: {error})"
+            ) from None
 
     def own_options(self) -> dict[str, Any]:
         """Return the options that `entry` declares, and their defaults."""
@@ -237,20 +255,28 @@ BUILT_IN = (
 def methods() -> dict[str, Method]:
     """Return all methods by name, our own and those of installed plug-ins.
 
-    Raises
-    ------
-    ValueError
-        A plug-in's name is taken, or its entry point is not a `Method`.
+    A plug-in that cannot be used is skipped with a warning: it raises or exits when it is
+    imported, is no `Method`, or has a name that is taken.
     """
     table = {method.name: method for method in BUILT_IN}
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        method = point.load()
+        try:
+            method = point.load()
+        except (Exception, SystemExit) as error:  # whatever others wrote
+            what = f"it cannot be imported ({type(error).__name__}: {error})"
+            _skip(point, what)
+            continue
         if not isinstance(method, Method):
-            raise ValueError(f"entry point {point.name!r} of {point.value!r} is not a Method")
-        if method.name in table:
-            raise ValueError(f"entry point {point.name!r}: the name {method.name!r} is taken")
-        table[method.name] = method
+            _skip(point, "it is not a Method")
+        elif method.name in table:
+            _skip(point, f"the name {method.name!r} is taken")
+        else:
+            table[method.name] = method
     return table
+
+
+def _skip(point: EntryPoint, why: str) -> None:
+    warnings.warn(f"plug-in {point.name!r} of {point.value!r} is skipped: {why}", stacklevel=3)
 
 
 def method_of(name: str) -> Method:

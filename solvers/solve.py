@@ -19,7 +19,7 @@ from finecast.problem.solution import Solution
 from finecast.problem.tolerances import JUDGE_TOLERANCES
 from finecast.problem.version import FINECAST_VERSION
 from finecast.solvers.deadline import Deadline
-from finecast.solvers.registry import Method, method_of
+from finecast.solvers.registry import PATH_OPTIONS, Method, method_of
 from finecast.solvers.result import Answer, BoundKind, Callback, Result, Termination
 from finecast.solvers.search import Search
 
@@ -306,6 +306,8 @@ def _check_option(name: str, value: Any, default: Any) -> None:
         str: ("a text", (str,)),
         tuple: ("a text or a list of texts", (str, list, tuple)),
     }.get(type(default), ("a text or a number", (str, int, float, type(None))))
+    if name in PATH_OPTIONS:
+        kinds = ("a text, the name of a file or folder", (str, type(None)))
     what, allowed = kinds
     wrong = not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed)
     if isinstance(value, list | tuple) and not all(isinstance(item, str) for item in value):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from finecast.compare.report.charts import figure, values_table
 from finecast.compare.report.profiles import Steps
 from finecast.compare.report.svg import Axis, Line, step_chart
 from finecast.problem.arrays import FloatArray
-from finecast.problem.files import FormatError, read_bytes
+from finecast.problem.files import FormatError, is_number, read_text
 
 LEARNING_METRICS = ("held_out_gap", "delay", "mean_delay", "evaluation_delay", "return", "reward")
 """What a training log may say of the policy at a step; `finecast train` says the first."""
@@ -50,15 +49,15 @@ def read_learning(path: Path) -> Learning:
     """
     steps: dict[str, list[float]] = {name: [] for name in LEARNING_METRICS}
     values: dict[str, list[float]] = {name: [] for name in LEARNING_METRICS}
-    for number, line in enumerate(read_bytes(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise FormatError(path, f"line {number} is not valid JSON") from None
-        if not isinstance(entry, dict) or not _is_number(entry.get("step")):
+        if not isinstance(entry, dict) or not is_number(entry.get("step")):
             continue
         for name in LEARNING_METRICS:
-            if _is_number(entry.get(name)):
+            if is_number(entry.get(name)):
                 steps[name].append(float(entry["step"]))
                 values[name].append(float(entry[name]))
     for name in LEARNING_METRICS:
@@ -94,7 +93,3 @@ def learning_figures(logs: Sequence[Learning]) -> str:
         table = values_table(f"learning-{metric}", x, labels, curves, 1, form="ratio")
         html.append(figure(f"{name.capitalize()}.", caption, svg + table))
     return f'<div class="figures">{"".join(html)}</div>'
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

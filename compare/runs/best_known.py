@@ -15,7 +15,7 @@ from typing import Any
 from finecast.compare.runs.records import Record, Status
 from finecast.compare.runs.store import instance_path, read_records, result_folder
 from finecast.problem.evaluation import evaluate
-from finecast.problem.files import FormatError, read_json, write_atomically
+from finecast.problem.files import FormatError, is_number, read_json, write_atomically
 from finecast.problem.instance import read_instance
 from finecast.problem.solution import read_solution
 
@@ -46,10 +46,19 @@ def read_best_known(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
         if content["format"] != FORMAT or content["version"] != 1:
             raise FormatError(path, f"is not a {FORMAT} file of version 1")
         entries: dict[str, dict[str, Any]] = content["instances"]
-        for entry in entries.values():
+        for key, entry in entries.items():
             for name in ("delay", "lower_bound"):
-                if entry[name] is not None and not isinstance(entry[name], int | float):
-                    raise FormatError(path, f"{name}: {entry[name]!r} is no number")
+                if entry[name] is not None and not (is_number(entry[name]) and entry[name] >= 0):
+                    raise FormatError(
+                        path,
+                        f"instances.{key}.{name}: {str(entry[name])[:40]} is not allowed, must be "
+                        "a number >= 0 or null",
+                    )
+            for name, wanted in (("suite", str), ("instance_class", str), ("instance_seed", int)):
+                if type(entry[name]) is not wanted:
+                    raise FormatError(
+                        path, f"instances.{key}.{name}: {str(entry[name])[:40]!r} is not allowed"
+                    )
             kind = entry["lower_bound"] is not None and entry["bound_from"]["bound_kind"]
             if kind not in (False, "certified", "milp"):
                 raise FormatError(

@@ -18,6 +18,8 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
+from finecast.problem.files import is_number, parse_json
+
 SCHEMA_VERSION = 1
 
 
@@ -205,7 +207,7 @@ def record_from_json(line: str | bytes) -> Record:
     ValueError
         Not JSON, of a newer schema, or a field is missing, unknown or of another kind.
     """
-    data = json.loads(line)
+    data = parse_json(line if isinstance(line, str) else line.decode())
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")
     version = data.get("schema_version")
@@ -221,7 +223,13 @@ def record_from_json(line: str | bytes) -> Record:
         if name not in data:
             raise ValueError(f"{name}: is missing")
         if not _is_a(data[name], kind):
-            raise ValueError(f"{name}: {data[name]!r} is not allowed here")
+            raise ValueError(f"{name}: {str(data[name])[:100]!r} is not allowed here")
+    try:
+        options = parse_json(data["options"])
+    except ValueError as error:
+        raise ValueError(f"options: is not valid JSON: {error}") from None
+    if not isinstance(options, dict):
+        raise ValueError(f"options: {data['options'][:100]!r} is not allowed, must be an object")
     data["slot_delay"] = tuple(data["slot_delay"])
     data["notes"] = tuple(data["notes"])
     data["trace"] = tuple((t, d, b) for t, d, b in data["trace"])
@@ -294,9 +302,9 @@ def _is_a(value: Any, kind: Any) -> bool:
     if isinstance(kind, types.UnionType):
         return any(_is_a(value, part) for part in typing.get_args(kind))
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number(value)
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return type(value) is int and -(2**63) <= value < 2**63  # as a column of Parquet holds it
     origin = typing.get_origin(kind)
     if origin is tuple:
         parts = typing.get_args(kind)

@@ -499,6 +499,7 @@ def _by_dask(
     if scheduler is None or not re.fullmatch(r"(\w+://)?[^\s/]+:\d{1,5}", scheduler):
         given = "none is given" if scheduler is None else f"{scheduler!r} is not allowed"
         raise ValueError(f"scheduler: {given}, expected an address as in tcp://host:8786")
+    _refuse_silence(scheduler)
     try:
         client = Client(scheduler, timeout=SCHEDULER_TIMEOUT_S, set_as_default=False)
     except OSError as error:
@@ -523,6 +524,33 @@ def _by_dask(
                 raise ChildProcessError(
                     f"Dask's workers were killed time and again: {error}"
                 ) from None
+
+
+def _refuse_silence(scheduler: str) -> None:
+    """Refuse an address where nothing speaks Dask's language.
+
+    Dask's own client waits for minutes for a greeting from what accepts its connection.
+
+    Raises
+    ------
+    ConnectionError
+        There is no greeting within `SCHEDULER_TIMEOUT_S`.
+    """
+    import asyncio
+
+    from distributed.core import connect
+
+    async def greet() -> None:
+        comm = await asyncio.wait_for(
+            connect(scheduler, timeout=SCHEDULER_TIMEOUT_S), SCHEDULER_TIMEOUT_S
+        )
+        comm.abort()
+
+    try:
+        asyncio.run(greet())
+    except Exception as error:  # whatever comes over the wire
+        what = str(error) or f"no answer within {SCHEDULER_TIMEOUT_S} s"
+        raise ConnectionError(f"no Dask scheduler at {scheduler}: {what}") from None
 
 
 def check_entry(entry: MethodEntry) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from finecast.compare.runs.records import Record, Status, field_kinds, record_from_json
-from finecast.problem.files import FormatError, read_bytes, write_atomically
+from finecast.problem.files import FormatError, read_bytes, read_text, reading, write_atomically
 
 PARQUET = "runs.parquet"
 FOLDERS = ("records", "solutions", "instances", "suites")
@@ -142,12 +142,12 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
     folder = result_folder(path)
     records = []
     for file in (folder / "records").glob("*.json"):
-        try:
-            record = record_from_json(read_bytes(file))
-        except FormatError:
-            raise
-        except (ValueError, TypeError, RecursionError) as error:
-            raise FormatError(file, f"not a record: {error}") from None
+        text = read_text(file)
+        with reading(file):
+            try:
+                record = record_from_json(text)
+            except ValueError as error:
+                raise FormatError(file, f"not a record: {error}") from None
         if record.key != file.stem:
             raise FormatError(file, f"holds the record {record.key!r} of another run")
         if record.solution not in ("", solution_path(record.key)):

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from finecast.problem.files import FormatError, read_json, write_atomically
+from finecast.problem.files import FormatError, read_json, reading, write_atomically
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
 from finecast.problem.shipped import find
@@ -294,12 +294,15 @@ def draw(suite: Suite, instance_class: InstanceClass, seed: int, *, check: bool 
     FormatError
         The scenario is bad, or the generator has drifted: it draws another instance.
     """
-    try:
-        instance = scenario_of(suite, instance_class).generate(seed)
-    except FormatError:
-        raise
-    except ValueError as error:
-        raise FormatError(suite._path, f"classes.{instance_class.name}.scenario: {error}") from None
+    with reading(suite._path):
+        scenario = scenario_of(suite, instance_class)
+        try:
+            instance = scenario.generate(seed)
+        except FormatError:
+            raise
+        except ValueError as error:
+            where = f"classes.{instance_class.name}.scenario"
+            raise FormatError(suite._path, f"{where}: {error}") from None
     drawn_hash, frozen = instance_hash(instance), suite.frozen_hash(instance_class, seed)
     if check and frozen is not None and drawn_hash != frozen:
         raise FormatError(

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finecast.problem.files import FormatError, archive_format, json_text
+from finecast.problem.files import FormatError, archive_format, json_text, parse_json, reading
 from finecast.problem.instance import Instance
 from finecast.problem.shipped import find
+from finecast.problem.wording import printable
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from finecast.solvers.result import Progress
 
 SPEED_OVER_S = 300.0
@@ -57,12 +60,9 @@ def load_instance(path: str, seed: int) -> Instance:
     if file.suffix == ".toml":
         from finecast.problem.scenario import read_scenario
 
-        try:
-            return read_scenario(file).generate(seed)
-        except FormatError:
-            raise
-        except ValueError as error:
-            raise FormatError(file, str(error)) from None
+        scenario = read_scenario(file)
+        with reading(file):
+            return scenario.generate(seed)
     from finecast.problem.instance import read_instance
 
     return read_instance(file)
@@ -76,15 +76,17 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     ValueError
         A text has no '='.
     """
-    options = {}
+    options: dict[str, Any] = {}
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise ValueError(f"--set: {text!r} is not allowed, must be KEY=VALUE")
         try:
-            options[key.strip()] = json.loads(value)
+            options[key.strip()] = parse_json(value)
         except json.JSONDecodeError:
             options[key.strip()] = value
+        except ValueError as error:
+            raise ValueError(f"--set: {key.strip()}: {error}") from None
     return options
 
 
@@ -147,12 +149,12 @@ def progress_bar(*, time_left: bool = False) -> Iterator[Callable[[Progress], No
     console = Console(stderr=True)
     left: list[ProgressColumn] = [TextColumn("left"), TimeRemainingColumn()] if time_left else []
     bars = Bars(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         *left,
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
         transient=True,
         speed_estimate_period=SPEED_OVER_S,
@@ -169,7 +171,7 @@ def progress_bar(*, time_left: bool = False) -> Iterator[Callable[[Progress], No
             tasks[progress.stage],
             completed=progress.done,
             total=progress.total or None,
-            note=progress.note,
+            note=printable(progress.note),
         )
 
     with bars:
@@ -181,17 +183,29 @@ def print_json(value: dict[str, Any]) -> None:
     click.echo(json_text(value))
 
 
+def say(line: str) -> None:
+    """Print a line in which nothing commands the terminal."""
+    click.echo(printable(line))
+
+
+def as_text(value: str) -> Text:
+    """Return a value for a table: text without markup or pictures, and nothing but text."""
+    from rich.text import Text
+
+    return Text(printable(value))
+
+
 def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     """Print a two-column table of names and values."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=as_text(title), title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
     for row in rows:
-        table.add_row(*row)
-    Console().print(table, markup=False)
+        table.add_row(*map(as_text, row))
+    Console().print(table)
 
 
 def output_file(path: str, suffixes: Sequence[str] = (), *, holds: str | None = None) -> Path:

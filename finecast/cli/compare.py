@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finecast.cli.common import json_option, parse_settings, print_json, progress_bar, words
+from finecast.cli.common import (
+    as_text,
+    json_option,
+    parse_settings,
+    print_json,
+    progress_bar,
+    say,
+    words,
+)
 from finecast.problem.shipped import find
 
 if TYPE_CHECKING:
@@ -148,16 +156,16 @@ def _tell(ran: SuiteRuns, as_json: bool) -> None:
         )
         return
     _print_table(ran)
-    click.echo(
+    say(
         f"{ran.asked} runs: {ran.known} were there, {ran.done} done now; "
         + ", ".join(f"{number} {status}" for status, number in by_status.items())
     )
-    click.echo(f"rows in {parquet}")
+    say(f"rows in {parquet}")
     if unfrozen:
-        click.echo(f"note: {unfrozen} instances have no frozen hash; see --freeze")
+        say(f"note: {unfrozen} instances have no frozen hash; see --freeze")
     made_by = {(r.versions.get("finecast", ""), r.commit.rstrip("+")) for r in ran.records}
     if len(made_by) > 1:
-        click.echo("note: the runs were made by several versions or commits; each row says which")
+        say("note: the runs were made by several versions or commits; each row says which")
 
 
 def _print_table(ran: SuiteRuns) -> None:
@@ -182,17 +190,17 @@ def _print_table(ran: SuiteRuns) -> None:
         own = [record for record in ran.records if record.label == label]
         delays = [record.delay for record in own if record.delay is not None]
         table.add_row(
-            label,
+            as_text(label),
             str(len(own)),
             str(sum(record.status == "completed" for record in own)),
             percent(float(np.median(comparison.gaps(own))), 2),
             f"{np.median(delays):.4g} s" if delays else "-",
             f"{np.median([record.wall_s for record in own]):.3g} s",
         )
-    Console().print(table, markup=False)
-    click.echo("gap to best bound: delay over the best certified bound of the full system, less 1")
+    Console().print(table)
+    say("gap to best bound: delay over the best certified bound of the full system, less 1")
     for line in comparison.doubted:
-        click.echo(f"note: {line}")
+        say(f"note: {line}")
 
 
 def _freeze(source: str, as_json: bool) -> None:
@@ -205,7 +213,7 @@ def _freeze(source: str, as_json: bool) -> None:
         print_json({"suite": suite.name, "version": suite.version, "instances": count,
                     "file": str(path)})  # fmt: skip
     else:
-        click.echo(f"{count} hashes of suite {suite.name} version {suite.version} in {path}")
+        say(f"{count} hashes of suite {suite.name} version {suite.version} in {path}")
 
 
 def _merge(sources: tuple[str, ...], output: str, as_json: bool) -> None:
@@ -216,7 +224,7 @@ def _merge(sources: tuple[str, ...], output: str, as_json: bool) -> None:
     if as_json:
         print_json({"runs": count, "folder": str(folder), "parquet": str(folder / PARQUET)})
     else:
-        click.echo(f"{count} runs in {folder / PARQUET}")
+        say(f"{count} runs in {folder / PARQUET}")
 
 
 def _update_best_known(source: str, best_known: str, as_json: bool) -> None:
@@ -231,7 +239,5 @@ def _update_best_known(source: str, best_known: str, as_json: bool) -> None:
         return
     for what in ("delays", "bounds", "refused"):
         for line in report[what]:
-            click.echo(f"{what.removesuffix('s')}: {line}")
-    click.echo(
-        f"{len(report['delays'])} delays and {len(report['bounds'])} bounds improved in {path}"
-    )
+            say(f"{what.removesuffix('s')}: {line}")
+    say(f"{len(report['delays'])} delays and {len(report['bounds'])} bounds improved in {path}")

@@ -11,6 +11,7 @@ from finecast.cli.common import (
     json_option,
     print_json,
     print_table,
+    say,
     set_option,
 )
 from finecast.problem.wording import percent, seconds
@@ -70,7 +71,7 @@ def command(
             ],
         )
         if for_another:
-            click.echo("note: the solution was made for another instance (another --seed?)")
+            say("note: the solution was made for another instance (another --seed?)")
         for violation in evaluation.violations:
-            click.echo(f"violation: {violation}")
+            say(f"violation: {violation}")
     sys.exit(0 if evaluation.feasible else 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from finecast.cli.common import json_option, load_instance, output_file, print_json
+from finecast.cli.common import json_option, load_instance, output_file, print_json, say
 from finecast.problem.shipped import find
 
 
@@ -43,6 +43,6 @@ def command(scenario: str, output: str, seed: int, count: int, as_json: bool) ->
         digest = write_instance(path, load_instance(scenario, draw))
         written.append({"file": str(path), "seed": draw, "instance_hash": digest})
         if not as_json:
-            click.echo(f"{path}  seed {draw}  {digest}")
+            say(f"{path}  seed {draw}  {digest}")
     if as_json:
         print_json({"instances": written})

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import traceback
 import warnings
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 
+from finecast.problem.memory import refuse_little_memory
 from finecast.problem.version import FINECAST_VERSION
+from finecast.problem.wording import printable
 
 COMMANDS = {
     "generate": "Draw instances from a scenario.",
@@ -48,14 +53,23 @@ def cli() -> None:
 
     Start with: finecast solve data/scenarios/vision-small.toml
 
-    Exit codes: 0 done, 1 the answer is no (infeasible, check failed), 2 bad input.
+    Exit codes: 0 done, 1 the answer is no (infeasible, check failed), 2 bad input, 3 a fault of
+    finecast itself.
     """
 
 
 def main() -> None:
-    """Run the command line; bad input ends in one line on stderr and exit code 2."""
+    """Run the command line.
+
+    Bad input ends in one line on stderr and exit code 2. What finecast did not foresee ends in one
+    line and exit code 3, never in 1, which means that the answer is no.
+    """
     warnings.showwarning = _note
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks becomes a question mark
+            stream.reconfigure(errors="replace")
     try:
+        refuse_little_memory()
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         _fail(error.format_message())
@@ -68,15 +82,37 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("finecast: interrupted", err=True)
         sys.exit(130)
+    except Exception as error:
+        if os.environ.get("FINECAST_DEBUG"):
+            raise
+        _report(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _note(message: Warning | str, *_where: Any, **_more: Any) -> None:
     """Show a warning in one line, without the source line that gave it."""
-    click.echo(f"finecast: note: {message}", err=True)
+    click.echo(f"finecast: note: {printable(_one_line(str(message)))}", err=True)
 
 
 def _fail(message: str) -> None:
-    line = " ".join(message.split())
-    click.echo(f"finecast: error: {line}", err=True)
+    click.echo(f"finecast: error: {printable(_one_line(message))}", err=True)
     sys.exit(2)
+
+
+def _report(error: Exception) -> None:
+    """Say that finecast is at fault, where, and how to report it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if f"{os.sep}finecast{os.sep}" in frame.filename] or frames
+    where = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+    what = printable(_one_line(f"{type(error).__name__}: {error}"))
+    click.echo(
+        f"finecast: fault: {what}{where}; this is a fault of finecast {FINECAST_VERSION}, not of "
+        "the input: please report it to the developers with the command, its files and what it "
+        "prints with FINECAST_DEBUG=1",
+        err=True,
+    )
+    sys.exit(3)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

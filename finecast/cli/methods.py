@@ -6,7 +6,8 @@ import dataclasses
 
 import click
 
-from finecast.cli.common import json_option, print_json
+from finecast.cli.common import as_text, json_option, print_json
+from finecast.problem.wording import printable
 
 
 @click.command("methods")
@@ -33,9 +34,9 @@ def command(as_json: bool) -> None:
             "GPU": method.uses_gpu,
         }
         rows.add_row(
-            method.name,
+            as_text(method.name),
             "all slots" if method.setting == "offline" else "the past",
             ", ".join(name for name, holds in can.items() if holds),
-            f"{method.summary}\n[dim]{method.reference}[/dim]",
+            as_text(f"{method.summary}\n").append(printable(method.reference), style="dim"),
         )
     Console().print(rows)

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from finecast.cli.common import json_option, output_file, print_json, words
+from finecast.cli.common import json_option, output_file, print_json, say, words
+from finecast.problem.wording import printable
 
 FORMATS = ("html", "csv", "markdown", "latex")
 
@@ -77,7 +78,8 @@ def command(
         "best_known": best_known,
     }
     if target is None:
-        click.echo(text_report(report_contents(folder, **chosen), form, table), nl=False)
+        text = text_report(report_contents(folder, **chosen), form, table)
+        click.echo(printable(text), nl=False)
         return
     what = write_report(
         folder, target, form=form, table=table, instance=instance, learning=learning, **chosen
@@ -94,5 +96,5 @@ def command(
         )
     else:
         for sentence in what.answer:
-            click.echo(sentence)
-        click.echo(f"report written to {target}")
+            say(sentence)
+        say(f"report written to {target}")

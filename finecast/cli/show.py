@@ -17,7 +17,7 @@ from finecast.cli.common import (
     set_option,
 )
 from finecast.cli.describe import describe_library, library_rows
-from finecast.problem.files import FormatError
+from finecast.problem.files import FormatError, size_of
 from finecast.problem.shipped import find
 from finecast.problem.wording import gigabytes
 
@@ -85,8 +85,7 @@ def _kind(path: Any) -> str:
         return "scenario"
     if path.suffix == ".json":
         return "library"
-    if path.is_dir():
-        raise FormatError(path, "is a directory, expected a file")
+    size_of(path)  # or a pipe would be waited for
     if not zipfile.is_zipfile(path):
         raise FormatError(path, "is no .toml, .json or .npz file of finecast")
     from finecast.problem.files import archive_format

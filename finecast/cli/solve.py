@@ -15,6 +15,7 @@ from finecast.cli.common import (
     print_json,
     print_table,
     progress_bar,
+    say,
     seed_option,
     set_option,
 )
@@ -79,13 +80,13 @@ def command(
     else:
         print_table(f"{problem.name or 'instance'}, seed {problem.seed}", result.rows())
         for remark in result.remarks():
-            click.echo(remark)
+            say(remark)
     if target is not None and result.solution is not None:
         from finecast.problem.solution import write_solution
 
         write_solution(target, result.solution)
         if not as_json:
-            click.echo(f"solution written to {target}")
+            say(f"solution written to {target}")
     no_plan = result.evaluation is None or not result.evaluation.feasible
     if no_plan or result.termination == "failed":
         sys.exit(1)

@@ -14,6 +14,7 @@ from finecast.cli.common import (
     print_table,
     progress_bar,
 )
+from finecast.problem.files import reading
 from finecast.problem.shipped import find
 from finecast.problem.wording import percent, seconds
 
@@ -73,7 +74,12 @@ def command(
             raise ValueError(f"{name}: is missing, {how} or --config")
     if output is None:
         raise ValueError("--output: is missing, must be a folder for checkpoints and log")
-    run = run_config(table, None if config is None else find(config, "learner").parent)
+    if config is None:
+        run = run_config(table)
+    else:
+        file = find(config, "learner")
+        with reading(file):
+            run = run_config(table, file.parent)
 
     from finecast.learners.runs.training import train
 

@@ -34,7 +34,7 @@ from finecast.learners.algorithms.set_values import unit_of
 from finecast.learners.networks.action_semantics import ActionSemanticsNetwork
 from finecast.learners.networks.features import Features, joined_features
 from finecast.learners.networks.observer import Observer
-from finecast.learners.options import at_least
+from finecast.learners.options import MOST_ROUNDS, MOST_STEPS, MOST_WIDTH, at_least
 from finecast.learners.weights import Part, follow, load_module, part_of, seeded
 from finecast.learners.world.baselines import KEEP_ANYWAY
 from finecast.learners.world.environment import (
@@ -97,7 +97,10 @@ class Config:
     label_steps: int = 60
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "width", "embedding", "rounds", "draws", "batch", "decay_steps")
+        at_least(self, 1, "width", "embedding", most=MOST_WIDTH)
+        at_least(self, 1, "rounds", most=MOST_ROUNDS)
+        at_least(self, 1, "draws", "batch")
+        at_least(self, 1, "decay_steps", most=MOST_STEPS)
         at_least(self, 2, "label_steps")
         at_least(self, 0, "actor_rate", "final_actor_rate", "passes")
         if not 0 < self.average_rate <= 1:

@@ -55,7 +55,7 @@ from finecast.learners.algorithms.set_values import (
 )
 from finecast.learners.learner import TrainedPolicy
 from finecast.learners.networks.mixers import MIXERS
-from finecast.learners.options import at_least, one_of
+from finecast.learners.options import MOST_STEPS, at_least, one_of
 from finecast.learners.weights import Part, follow, initialised, part_of, seeded
 from finecast.learners.world.environment import Delivery, packed, step
 from finecast.learners.world.episodes import Episodes, Slot
@@ -124,9 +124,9 @@ class Config(ActorOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "batch", "replay", "play_every", "rows", "samples", "lessons")
-        at_least(self, 0, "actor_rate", "critic_rate", "target_rate", "discount", "delay_actor")
-        at_least(self, 0, "average_rate")
-        at_least(self, 1e-6, "tau", "gradient_clip", "halving")
+        at_least(self, 0, "actor_rate", "critic_rate", "target_rate", "discount", "average_rate")
+        at_least(self, 0, "delay_actor", most=MOST_STEPS)
+        at_least(self, 1e-6, "tau", "gradient_clip", "halving", most=MOST_STEPS)
         one_of("mixing", self.mixing, MIXERS)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finecast.learners.options import at_least, one_of
+from finecast.learners.options import MOST_ROUNDS, MOST_WIDTH, at_least, one_of
 
 CREDITS = ("block", "team")
 
@@ -39,5 +39,6 @@ class NodeOptions:
     credit: str = "block"
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "width", "embedding", "rounds")
+        at_least(self, 1, "width", "embedding", most=MOST_WIDTH)
+        at_least(self, 1, "rounds", most=MOST_ROUNDS)
         one_of("credit", self.credit, CREDITS)

@@ -52,7 +52,7 @@ from finecast.learners.networks.features import (
     Features,
     joined_features,
 )
-from finecast.learners.options import at_least
+from finecast.learners.options import MOST_STEPS, at_least
 from finecast.learners.weights import Part, initialised, seeded
 from finecast.learners.world.environment import (
     View,
@@ -111,7 +111,7 @@ class Config(ActorOptions):
         super().__post_init__()
         at_least(self, 1, "batch", "epochs", "minibatches")
         at_least(self, 0, "actor_rate", "critic_rate", "entropy", "discount", "gae_lambda")
-        at_least(self, 1e-6, "ratio_clip", "gradient_clip")
+        at_least(self, 1e-6, "ratio_clip", "gradient_clip", most=MOST_STEPS)
 
 
 trained = trained_actors

@@ -57,7 +57,7 @@ from finecast.learners.networks.action_semantics import action_network
 from finecast.learners.networks.features import OWN, STATE, Features
 from finecast.learners.networks.mixers import MIXERS, mixer
 from finecast.learners.networks.observer import Observer
-from finecast.learners.options import at_least, one_of
+from finecast.learners.options import MOST_STEPS, at_least, one_of
 from finecast.learners.weights import Part, follow, initialised, load_module, part_of, seeded
 from finecast.learners.world.baselines import KEEP_ANYWAY
 from finecast.learners.world.environment import (
@@ -125,7 +125,7 @@ class Config(NodeOptions):
         super().__post_init__()
         at_least(self, 1, "batch", "updates", "replay")
         at_least(self, 0, "critic_rate", "average_rate", "target_rate", "discount", "exploration")
-        at_least(self, 1e-6, "gradient_clip", "halving")
+        at_least(self, 1e-6, "gradient_clip", "halving", most=MOST_STEPS)
         one_of("mixing", self.mixing, MIXERS)
 
 

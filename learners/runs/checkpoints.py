@@ -26,6 +26,7 @@ from finecast.problem.files import (
     FormatError,
     read_bytes,
     read_json,
+    reading,
     remove_temporaries,
     write_atomically,
 )
@@ -33,7 +34,6 @@ from finecast.problem.version import FINECAST_VERSION
 
 FORMAT = "finecast-checkpoint"
 VERSION = 1
-LARGEST_BYTES = 4 * 2**30
 
 POLICY = "policy"
 """Name of the best policy so far; `finecast.learners.policy` plays it."""
@@ -120,6 +120,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         Missing, truncated, foreign, of a newer version, or its tensors are not those it was
         written with.
     """
+    with reading(path):
+        return _read_checkpoint(path)
+
+
+def _read_checkpoint(path: Path) -> Checkpoint:
     header = read_json(path)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise FormatError(path, f"is no {FORMAT}")
@@ -134,8 +139,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(name, str) or not re.fullmatch(r"[\w-]+\.safetensors", name):
         raise FormatError(path, f"tensors is {name!r}, expected a file name beside it")
     tensors_path = path.parent / name
-    if tensors_path.is_file() and tensors_path.stat().st_size > LARGEST_BYTES:
-        raise FormatError(tensors_path, f"is larger than {LARGEST_BYTES} bytes")
     content = read_bytes(tensors_path)
     if hashlib.sha256(content).hexdigest() != header.get("sha256"):
         raise FormatError(tensors_path, f"is truncated or changed: not what {path.name} says")

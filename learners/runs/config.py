@@ -19,11 +19,21 @@ from pathlib import Path
 from typing import Any
 
 from finecast.learners.old_names import with_new_names
-from finecast.learners.options import at_least, dataclass_from, one_of
+from finecast.learners.options import MOST_STEPS, at_least, dataclass_from, one_of
 from finecast.learners.registry import learner_kind
+from finecast.problem.scenario import MOST_SEED
 
 AUGMENTATIONS = ("none", "noise", "echo-state", "oracle")
 RATES = ("closed-form", "true")
+
+MOST_DRAWS = 100_000
+"""Draws of a scenario that are kept in memory, and subgradient steps for the prices of one."""
+
+MOST_HORIZON = 1000
+"""Coming slots in the expected tables."""
+
+MOST_THREADS = 1024
+"""Threads of torch."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,9 @@ class SourceConfig:
     refresh: int = 2000
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "draws", "horizon", "price_steps", "refresh")
+        at_least(self, 1, "draws", "price_steps", most=MOST_DRAWS)
+        at_least(self, 1, "horizon", most=MOST_HORIZON)
+        at_least(self, 1, "refresh", most=MOST_STEPS)
         at_least(self, 0, "synthetic")
         if self.synthetic > 0.99:
             raise ValueError(f"synthetic: {self.synthetic} is not allowed, must be <= 0.99")
@@ -125,9 +137,12 @@ class RunConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "steps", "threads", "log_every", "validate_every", "checkpoint_every")
-        at_least(self, 1, "keep", "held_out")
-        at_least(self, 0, "seed", "patience")
+        steps = ("steps", "log_every", "validate_every", "checkpoint_every", "keep")
+        at_least(self, 1, *steps, most=MOST_STEPS)
+        at_least(self, 1, "threads", most=MOST_THREADS)
+        at_least(self, 1, "held_out", most=MOST_DRAWS)
+        at_least(self, 0, "patience", most=MOST_STEPS)
+        at_least(self, 0, "seed", most=MOST_SEED)
         one_of("held_out_rates", self.held_out_rates, RATES)
         if not self.scenarios:
             raise ValueError("scenarios: is empty, must be at least one")

@@ -8,7 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from finecast.problem.files import FormatError, read_bytes, write_atomically
+from finecast.problem.files import (
+    LARGEST_TEXT_BYTES,
+    FormatError,
+    read_bytes,
+    write_atomically,
+)
 
 LOG = "log.jsonl"
 
@@ -80,19 +85,22 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     Raises
     ------
     FormatError
-        The log cannot be read.
+        The log cannot be read, or a line before the last is no row.
     """
     path = folder / LOG
     if not path.exists():
         return []
     rows = []
-    for line in read_bytes(path).decode("utf-8", errors="replace").splitlines():
+    lines = read_bytes(path, LARGEST_TEXT_BYTES).decode("utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and "step" in row:
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and type(row.get("step")) is int:
             rows.append(row)
+        elif number < len(lines):
+            raise FormatError(path, f"line {number} is no row with a step")
     return rows
 
 

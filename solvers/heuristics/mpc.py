@@ -37,6 +37,9 @@ STEPS = 40
 ROUNDS = 3
 """Rounds in which the nodes decide what to keep, one after another."""
 
+MOST_HORIZON = 1000
+"""Coming slots that a decision may reckon with."""
+
 
 @dataclass(frozen=True)
 class ModelPredictive:
@@ -51,8 +54,10 @@ class ModelPredictive:
     horizon: int = 3
 
     def __post_init__(self) -> None:
-        if self.horizon < 1:
-            raise ValueError(f"horizon: {self.horizon} is not allowed, must be >= 1")
+        if not 1 <= self.horizon <= MOST_HORIZON:
+            raise ValueError(
+                f"horizon: {self.horizon} is not allowed, must be >= 1 and <= {MOST_HORIZON}"
+            )
 
     def place(self, prior: Prior) -> BoolArray:
         """Place greedily for the expected delay of slot 0 and the horizon."""

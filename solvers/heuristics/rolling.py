@@ -20,6 +20,9 @@ from finecast.solvers.heuristics.rules import keep_by_cost, pull
 from finecast.solvers.node_set_tables import node_sets
 from finecast.solvers.online import Observation, Prior
 
+MOST_ROUNDS = 1000
+"""How often every node may decide in a slot."""
+
 
 @dataclass(frozen=True)
 class Rolling:
@@ -37,8 +40,10 @@ class Rolling:
     simultaneous: bool = False
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ValueError(f"rounds: {self.rounds} is not allowed, must be >= 1")
+        if not 1 <= self.rounds <= MOST_ROUNDS:
+            raise ValueError(
+                f"rounds: {self.rounds} is not allowed, must be >= 1 and <= {MOST_ROUNDS}"
+            )
 
     def place(self, prior: Prior) -> BoolArray:
         """Place greedily for the expected delay of slot 0."""

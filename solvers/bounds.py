@@ -15,15 +15,12 @@ from finecast.solvers.result import Callback
 from finecast.solvers.rounding import SUM_ALLOWANCE
 from finecast.solvers.spatial.bounds import slot_bounds
 
-BOUND_TIME_S = 5.0
-"""Time after which the bound is taken as it is."""
-
 
 def certified_lower_bound(
     instance: Instance,
     *,
     restrict: str | Iterable[str] = (),
-    time_limit: float = BOUND_TIME_S,
+    time_limit: float | None = None,
     callback: Callback | None = None,
 ) -> float:
     """Return a certified lower bound on D, s, of any decisions.
@@ -35,7 +32,8 @@ def certified_lower_bound(
     restrict
         Restrictions; the bound is then that of the restricted system.
     time_limit
-        Seconds for raising the prices, after the rates are there.
+        Seconds for raising the prices, after the rates are there. None for as many steps as it
+        takes: the bound is then the same on any machine, however busy.
     callback
         Receives the progress.
 
@@ -45,28 +43,26 @@ def certified_lower_bound(
         Unknown restriction.
     """
     prepared = prepare(instance, restrict=restrict, callback=callback)
-    return price_bound(prepared, price_time=time_limit)
+    return price_bound(prepared, Deadline.after(time_limit))
 
 
-def price_bound(
-    prepared: Prepared, deadline: Deadline = NEVER, price_time: float = BOUND_TIME_S
-) -> float:
-    """Return the best certified bound that raising storage prices gives in time.
+def price_bound(prepared: Prepared, deadline: Deadline = NEVER) -> float:
+    """Return the certified bound that raising storage prices gives.
+
+    It ends by its own tolerance and number of steps, so that a busy machine finds the same bound.
 
     Parameters
     ----------
     prepared
         Instance and rates.
     deadline
-        When the bound must be there.
-    price_time
-        Seconds after which prices are raised no more.
+        When the bound must be there, for those who want it sooner.
     """
     bound = everywhere_bound(prepared, deadline)
     # Prices speak of one broadcast per block, which spatial delivery can beat.
     if prepared.bounded is None or prepared.instance.delivery == "spatial":
         return bound
-    return max(bound, dual_bound(prepared.bounded, deadline.sooner(price_time)))
+    return max(bound, dual_bound(prepared.bounded, deadline))
 
 
 def everywhere_bound(prepared: Prepared, deadline: Deadline = NEVER) -> float:

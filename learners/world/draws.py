@@ -92,8 +92,6 @@ def episodes_of(
         As in `finecast.solvers.online.prepare_slots`.
     bound
         Compute the certified lower bounds of the total delays. That takes about a second per draw.
-        How good a bound is depends on what the machine can do within
-        `finecast.solvers.bounds.BOUND_TIME_S`.
     dtype
         Type of the expected tables.
     callback

@@ -23,6 +23,9 @@ FAILURES = 3
 LEAST_STEP = 1e-6
 """The goal of a step is above the bound by this share of the goal at least."""
 
+COLUMN_ROUNDS = 300
+"""Most rounds of column generation. Instances of up to 300 blocks and 20 slots need 10."""
+
 SMOOTHING = 0.7
 """Weight of the best prices known against those of the master programme."""
 
@@ -93,7 +96,9 @@ def ascend(
 
     # Column generation: the master's prices, and the cheapest paths at prices near them.
     share, value = None, np.inf
-    while not deadline.over():
+    for _ in range(COLUMN_ROUNDS):
+        if deadline.over():
+            break
         solved = master.solve(deadline)
         if solved is None:
             break

@@ -6,6 +6,7 @@ damaged file out of its table and takes the interpreter down with it.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import struct
@@ -33,7 +34,8 @@ def read_channels(path: str | os.PathLike[str], shape: Shape) -> ComplexArray:
     Parameters
     ----------
     path
-        `.npz`, or `.mat` as MATLAB's `save -v7` or `-v6` and `scipy.io.savemat` write it.
+        `.npz`, or `.mat` as MATLAB's `save -v7` or `-v6` and `scipy.io.savemat` write it, or as
+        `save -v7.3` does, where h5py is installed (`pip install 'finecast[matlab]'`).
     shape
         (T, K, N, A) that the file must have.
 
@@ -57,7 +59,12 @@ def _read_channels(path: str | os.PathLike[str], shape: Shape) -> ComplexArray:
     content = b"" if suffix == ".npz" else read_bytes(path)
     if suffix not in (".npz", ".mat"):
         raise FormatError(path, f"ends in {suffix!r}, expected '.npz' or '.mat'")
-    arrays = read_arrays(path) if suffix == ".npz" else _read_mat(path, content, shape)
+    if suffix == ".npz":
+        arrays = read_arrays(path)
+    elif content.startswith(b"MATLAB 7.3") or _HDF5 in (content[:4], content[512:516]):
+        arrays = _read_hdf5(path, content, shape)
+    else:
+        arrays = _read_mat(path, content, shape)
     if "channel" in arrays:
         return _checked(path, "channel", arrays["channel"], "complex", shape)
     if "channel_real" in arrays and "channel_imag" in arrays:
@@ -104,6 +111,57 @@ def _without_trailing_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
+# MATLAB 7.3 writes HDF5: a dataset for each variable, its dimensions in the reverse order, complex
+# numbers as records of `real` and `imag`, and the class of the variable as an attribute.
+
+_HDF5 = b"\x89HDF"
+
+
+def _read_hdf5(
+    path: str | os.PathLike[str], content: bytes, shape: Shape
+) -> dict[str, NDArray[Any]]:
+    """Return the variables of a MATLAB 7.3 file; those not in `NAMES` are left empty."""
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise FormatError(
+            path,
+            "is a MATLAB 7.3 (HDF5) file: save it with -v7, or pip install 'finecast[matlab]'",
+        ) from None
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        with h5py.File(io.BytesIO(content), "r") as file:
+            for name in file:
+                if name.startswith("#"):  # MATLAB's own, such as "#refs#"
+                    continue
+                if name not in NAMES:
+                    arrays[name] = np.empty(0)
+                    continue
+                linked = isinstance(file.get(name, getlink=True), h5py.HardLink)
+                variable = file[name] if linked else None
+                if not isinstance(variable, h5py.Dataset) or variable.is_virtual:
+                    raise FormatError(path, f"variable {name!r} is no array, expected numbers")
+                if variable.external or variable.shape is None:
+                    raise FormatError(path, f"variable {name!r} has no numbers in the file")
+                _check_shape(path, name, variable.shape[::-1], shape)
+                arrays[name] = _complex_of(path, name, variable[()]).T
+    except FormatError:
+        raise
+    except Exception as error:  # whatever damaged bytes provoke in the HDF5 library
+        reason = " ".join(str(error).split())
+        raise FormatError(path, f"damaged MATLAB 7.3 (HDF5) file: {reason}") from None
+    return arrays
+
+
+def _complex_of(path: str | os.PathLike[str], name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of numbers, complex where it has records of `real` and `imag`."""
+    if array.dtype.names == ("real", "imag"):
+        return np.asarray(array["real"] + 1j * array["imag"])
+    if array.dtype.kind not in "iufc":
+        raise FormatError(path, f"variable {name!r} is of type {array.dtype}, expected numbers")
+    return array
+
+
 # MAT-file level 5 (MathWorks, "MAT-File Format"): a header of 128 bytes, then elements. An element
 # is a tag (type, bytes) and its data; a matrix element holds elements for its flags, dimensions,
 # name, real and imaginary part; a compressed element holds one deflated matrix element.
@@ -123,9 +181,7 @@ _MOST_HEAD_BYTES = 4096
 def _read_mat(
     path: str | os.PathLike[str], content: bytes, shape: Shape
 ) -> dict[str, NDArray[Any]]:
-    """Return the variables of a MATLAB file; those not in `NAMES` are left empty."""
-    if content.startswith(b"MATLAB 7.3") or b"\x89HDF" in (content[:4], content[512:516]):
-        raise FormatError(path, "is a MATLAB 7.3 (HDF5) file, save it with -v7")
+    """Return the variables of a MATLAB 5 to 7 file; those not in `NAMES` are left empty."""
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None:
         raise FormatError(path, "is not a MATLAB file of version 5 to 7, save it with -v7")

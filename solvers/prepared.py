@@ -10,6 +10,7 @@ import numpy as np
 
 from finecast.problem.arrays import FloatArray
 from finecast.problem.instance import Instance
+from finecast.problem.reception import unserved
 from finecast.solvers.node_set_tables import Table, whole_set
 from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.rates import SlotRates, node_sets_to_solve, rate_table, same_for_all
@@ -77,8 +78,9 @@ class UnservableError(ValueError):
     """
 
     def __init__(self, prepared: Prepared) -> None:
+        why = unserved(prepared.instance, prepared.robust)
         super().__init__(
-            "a user group cannot be served at any rate: its channel errors are too large"
+            why or "a user group cannot be served at any rate: its channel errors are too large"
         )
         self.prepared = prepared
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from finecast.problem.evaluation import Evaluation, evaluate
 from finecast.problem.instance import Delivery, Instance, Schedule
+from finecast.problem.reception import gain_notes
 from finecast.problem.solution import Solution
 from finecast.problem.tolerances import JUDGE_TOLERANCES
 from finecast.problem.version import FINECAST_VERSION
@@ -126,7 +127,7 @@ def solve(
     evaluation = None if found.solution is None else evaluate(judged, found.solution)
     infeasible = evaluation is not None and not evaluation.feasible
     found, contradicted = _checked_bound(found, evaluation)
-    notes = found.notes
+    notes = (*found.notes, *gain_notes(judged))
     if start is not None and not chosen.warm_starts:
         notes = (*notes, f"method {method!r} cannot start from a solution; start was not used")
     return Result(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import click
@@ -26,6 +27,7 @@ from finecast.problem.wording import seconds
 @json_option
 def command(instance: str, seed: int, settings: tuple[str, ...], as_json: bool) -> None:
     """Compute a certified lower bound on the delay of INSTANCE, whatever the decisions."""
+    from finecast.problem.reception import gain_notes, unserved
     from finecast.solvers.bounds import certified_lower_bound
 
     problem, unknown = with_settings(load_instance(instance, seed), parse_settings(settings))
@@ -38,12 +40,15 @@ def command(instance: str, seed: int, settings: tuple[str, ...], as_json: bool) 
     with progress_bar() as tell:
         bound = certified_lower_bound(problem, restrict=restrict, callback=tell)
     wall_s = time.perf_counter() - began
+    reason = unserved(problem) if math.isinf(bound) else ""
+    notes = [*filter(None, [reason]), *gain_notes(problem)]
     if as_json:
         print_json(
             {
                 "lower_bound": bound,
                 "bound_kind": "certified",
                 "wall_s": wall_s,
+                "notes": notes,
                 "instance_hash": problem.content_hash,
             }
         )
@@ -54,5 +59,6 @@ def command(instance: str, seed: int, settings: tuple[str, ...], as_json: bool) 
                 ("lower bound", f"{seconds(bound)} (certified)"),
                 ("mean per slot", seconds(bound / problem.slots)),
                 ("time", f"{wall_s:.2f} s wall"),
+                *(("note", note) for note in notes),
             ],
         )

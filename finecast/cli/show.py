@@ -18,6 +18,7 @@ from finecast.cli.common import (
 )
 from finecast.cli.describe import describe_library, library_rows
 from finecast.problem.files import FormatError, size_of
+from finecast.problem.reception import gain_notes, places, without_channel
 from finecast.problem.shipped import find
 from finecast.problem.wording import gigabytes
 
@@ -133,6 +134,8 @@ def _describe_instance(instance: Any) -> dict[str, Any]:
         "noise_power_w": network.noise_power,
         "max_spectral_efficiency": network.max_spectral_efficiency,
         "spectral_efficiency_alone": np.percentile(alone, [10, 50, 90]),
+        "without_channel": without_channel(instance),
+        "notes": list(gain_notes(instance)),
         "requests": int((instance.requests >= 0).sum()),
         "distinct_models_per_slot": float(
             np.mean([len(np.unique(r[r >= 0])) for r in instance.requests])
@@ -147,6 +150,7 @@ def _instance_rows(instance: Any, described: dict[str, Any]) -> list[tuple[str, 
     network = instance.network
     off_diagonal = network.backhaul_rate[~np.eye(instance.nodes, dtype=bool)]
     links = f"{_span(off_diagonal / 1e9)} Gbit/s, " if len(off_diagonal) else ""
+    unreached = described["without_channel"]
     low, middle, high = described["spectral_efficiency_alone"]
     return [
         (
@@ -167,6 +171,7 @@ def _instance_rows(instance: Any, described: dict[str, Any]) -> list[tuple[str, 
             f"{low:.1f} / {middle:.1f} / {high:.1f} bit/s/Hz at the 10th / "
             f"50th / 90th percentile, cap {network.max_spectral_efficiency:g}",
         ),
+        *([("no channel from any node", f"to {places(unreached)}")] if len(unreached) else []),
         (
             "requests",
             f"{described['requests']}, "
@@ -179,6 +184,7 @@ def _instance_rows(instance: Any, described: dict[str, Any]) -> list[tuple[str, 
         ),
         ("delivery, schedule", f"{instance.delivery}, {instance.schedule}"),
         ("hash", described["instance_hash"]),
+        *(("note", note) for note in described["notes"]),
     ]
 
 

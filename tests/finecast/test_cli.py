@@ -205,6 +205,33 @@ def test_bad_scenarios_are_one_line(tmp_path, text, words):
     assert not target.exists()
 
 
+def test_channels_that_no_path_reaches(tmp_path):
+    """`show`, `solve` and `bound` name user and slot; gains above one get a note everywhere."""
+    channel = np.full((1, 3, 2, 2), 1e-5, complex)
+    channel[0, 2] = 0.0
+    np.savez(tmp_path / "c.npz", channel=channel)
+    scenario = tmp_path / "s.toml"
+    scenario.write_text(
+        "slots = 1\n[library.synthetic]\nmodels = 3\nblocks = 6\ntotal_gb = 0.5\n"
+        "[nodes]\ncount = 2\nantennas = 2\n[users]\ncount = 3\n"
+        '[channel]\nfile = "c.npz"\n'
+    )
+    shown = finecast("show", scenario, "--json")
+    assert json.loads(shown.stdout)["without_channel"] == [[0, 2]]
+    for command in ("show", "solve", "bound"):
+        outcome = finecast(command, scenario)
+        assert outcome.returncode == (1 if command == "solve" else 0)
+        assert "user 2 in slot 0" in outcome.stdout
+        assert "errors" not in outcome.stdout
+    np.savez(tmp_path / "c.npz", channel=np.full((1, 3, 2, 2), -80.0))
+    for command in ("show", "solve", "bound"):
+        outcome = finecast(command, scenario)
+        assert outcome.returncode == 0
+        assert "6 of 6 channel gains are above one" in " ".join(
+            outcome.stdout.replace("\u2502", " ").split()
+        )
+
+
 def test_library_from_checkpoints(tmp_path):
     """Blocks of a size that fits, a note for what is passed over, and no option without effect."""
     rng = np.random.default_rng(0)

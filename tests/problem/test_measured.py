@@ -4,9 +4,11 @@
 """
 
 import struct
+import sys
 import tracemalloc
 import zlib
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -193,16 +195,11 @@ def test_no_file(tmp_path, suffix):
 
 
 def test_other_kinds_of_file(tmp_path):
-    """Another suffix, HDF5 and MATLAB 4 say what to do; an `.npy` in disguise is no archive."""
+    """Another suffix and MATLAB 4 say what to do; an `.npy` in disguise is no archive."""
     path = tmp_path / "a.csv"
     path.write_text("1,2")
     assert refusal(path) == "ends in '.csv', expected '.npz' or '.mat'"
     path = tmp_path / "a.mat"
-    header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
-    path.write_bytes(header.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n")
-    assert refusal(path) == "is a MATLAB 7.3 (HDF5) file, save it with -v7"
-    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
-    assert refusal(path) == "is a MATLAB 7.3 (HDF5) file, save it with -v7"
     savemat(path, {"channel": np.ones((2, 3))}, format="4")
     assert refusal(path) == "is not a MATLAB file of version 5 to 7, save it with -v7"
     path.write_bytes(b"")
@@ -293,3 +290,87 @@ def test_damaged_matlab_file(matlab_files, which, damage):
         assert read_channels(path, SHAPE).shape == SHAPE
     except FormatError as error:
         assert "\n" not in str(error)  # noqa: PT017
+
+
+# MATLAB 7.3 (HDF5): written here by h5py, with the head and the user block of MATLAB's files.
+
+HEAD_73 = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
+RECORD = np.dtype([("real", "f8"), ("imag", "f8")])
+
+
+def save_73(path, head=HEAD_73, **variables):
+    """Write variables as `save -v7.3` does: dimensions reversed, complex numbers as records."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, array in variables.items():
+            array = np.asarray(array)
+            if np.iscomplexobj(array):
+                records = np.empty(array.shape, RECORD)
+                records["real"], records["imag"] = array.real, array.imag
+                array = records
+            file.create_dataset(name, data=array.T)
+        file.create_group("#refs#")
+    with path.open("r+b") as stream:
+        stream.write(head)
+    return path
+
+
+def test_matlab_7_3(tmp_path):
+    """Complex, in parts and real; other variables and MATLAB's own groups do no harm."""
+    path = save_73(tmp_path / "a.mat", channel=channel(), carrier=3.5)
+    np.testing.assert_array_equal(read_channels(path, SHAPE), channel())
+    parts = {"channel_real": channel().real, "channel_imag": channel().imag}
+    np.testing.assert_array_equal(
+        read_channels(save_73(tmp_path / "b.mat", **parts), SHAPE), channel()
+    )
+    real = np.arange(48.0).reshape(SHAPE).astype(np.float32)
+    for head in (HEAD_73, b""):  # hdf5storage writes no head
+        path = save_73(tmp_path / "c.mat", head, channel=real)
+        np.testing.assert_array_equal(read_channels(path, SHAPE), real)
+    one = save_73(tmp_path / "d.mat", channel=channel((2, 3)))
+    np.testing.assert_array_equal(read_channels(one, (2, 3, 1, 1))[..., 0, 0], channel((2, 3)))
+
+
+def test_bad_matlab_7_3_is_refused(tmp_path):
+    """Another shape (before it is read), class, link or name; NaN; any cut of the file."""
+    path = tmp_path / "a.mat"
+    assert "has shape (2, 3, 2, 5), expected" in refusal(
+        save_73(path, channel=channel((2, 3, 2, 5)))
+    )
+    assert "has no variable 'channel'" in refusal(save_73(path, h=channel()))
+    assert "inf" in refusal(save_73(path, channel=np.full(SHAPE, np.inf)))
+    with h5py.File(path, "w") as file:
+        file.create_group("channel")
+    assert refusal(path) == "variable 'channel' is no array, expected numbers"
+    with h5py.File(path, "w") as file:
+        file["channel"] = h5py.ExternalLink("other.mat", "channel")
+    assert refusal(path) == "variable 'channel' is no array, expected numbers"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("channel", SHAPE[::-1], "f8", external=[(tmp_path / "raw", 0, 8 * 48)])
+    assert refusal(path) == "variable 'channel' has no numbers in the file"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("channel", SHAPE[::-1], h5py.string_dtype())
+    assert "is of type object, expected numbers" in refusal(path)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("channel", (2**20, 2**20, 2**10, 1), "f8", chunks=True)
+    assert "expected (T, K, N, A)" in refusal(path)
+    whole = save_73(path, channel=channel()).read_bytes()
+    for length in range(1, len(whole), 97):
+        path.write_bytes(whole[:length])
+        refusal(path)
+
+
+def test_matlab_7_3_without_the_extra(tmp_path, monkeypatch):
+    """One line that says what to save or install."""
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    for head in (HEAD_73, b""):
+        path = save_73_or_head(tmp_path / "a.mat", head)
+        assert refusal(path) == (
+            "is a MATLAB 7.3 (HDF5) file: save it with -v7, or pip install 'finecast[matlab]'"
+        )
+
+
+def save_73_or_head(path, head):
+    """Write what is enough to tell the kind of file."""
+    start = head.ljust(512, b"\0") if head else b""
+    path.write_bytes(start + b"\x89HDF\r\n\x1a\n" + bytes(600))
+    return path

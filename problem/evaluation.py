@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.instance import Instance
+from finecast.problem.library import coarse_grained
 from finecast.problem.schedule import (
     johnson_order,
     migration_by_message,
@@ -136,13 +137,15 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
     instance
         The problem.
     solution
-        The decisions, of the instance's shape.
+        The decisions, of the instance's shape; of whole models where its restriction says so.
 
     Raises
     ------
     ValueError
         The solution has another shape than the instance.
     """
+    if "coarse" in solution.restrict.split(","):
+        instance = replace(instance, library=coarse_grained(instance.library))
     _check_shape(instance, solution)
     migration = migration_delay(instance, solution)
     slots = [_evaluate_slot(instance, solution, t, migration[t]) for t in range(instance.slots)]

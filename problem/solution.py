@@ -155,6 +155,9 @@ class Solution:
         Content hash of the instance it was made for, empty if unknown.
     method
         What made it, for people.
+    restrict
+        Names of the restrictions it was made under, by commas. One of them, "coarse", says that its
+        blocks are whole models: the judge reads it so.
 
     Raises
     ------
@@ -168,6 +171,7 @@ class Solution:
     planned: Literal["guaranteed", "nominal"] = "guaranteed"
     instance_hash: str = ""
     method: str = ""
+    restrict: str = ""
 
     def __post_init__(self) -> None:
         if np.ndim(self.cache) != 3 or 0 in np.shape(self.cache):
@@ -189,6 +193,8 @@ class Solution:
         for name in ("instance_hash", "method"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed, must be a text")
+        if not isinstance(self.restrict, str):
+            raise ValueError(f"restrict: {self.restrict!r}, expected names by commas")
         object.__setattr__(self, "broadcasts", tuple(self.broadcasts))
         if len(self.broadcasts) != slots:
             raise ValueError(f"broadcasts: {len(self.broadcasts)} of them, expected {slots}")
@@ -236,6 +242,8 @@ def write_solution(path: str | os.PathLike[str], solution: Solution) -> str:
         "instance_hash": solution.instance_hash,
         "method": solution.method,
     }
+    if solution.restrict:
+        header["restrict"] = solution.restrict
     arrays: dict[str, NDArray[Any]] = {"cache": solution.cache, "source": solution.source}
     for counter, names in (
         ("messages", _PER_MESSAGE),
@@ -279,4 +287,5 @@ def read_solution(path: str | os.PathLike[str]) -> Solution:
             planned=header["planned"],
             instance_hash=header["instance_hash"],
             method=header["method"],
+            restrict=header.get("restrict", ""),
         )

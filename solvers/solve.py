@@ -21,6 +21,7 @@ from finecast.problem.tolerances import JUDGE_TOLERANCES
 from finecast.problem.version import FINECAST_VERSION
 from finecast.solvers.deadline import Deadline
 from finecast.solvers.registry import PATH_OPTIONS, Method, method_of
+from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import Answer, BoundKind, Callback, Result, Termination
 from finecast.solvers.search import Search
 
@@ -124,6 +125,11 @@ def solve(
 
     # What the answer is worth is for the judge to say, on the instance that it is for.
     judged = found.instance or instance
+    restrict = ",".join(sorted(check_restrictions(options.get("restrict", ()))))
+    if restrict and found.solution is not None:
+        # The instance's own hash: the restriction says what the solution made of it.
+        own = {"restrict": restrict, "instance_hash": instance.content_hash}
+        found = replace(found, solution=replace(found.solution, **own))
     evaluation = None if found.solution is None else evaluate(judged, found.solution)
     infeasible = evaluation is not None and not evaluation.feasible
     found, contradicted = _checked_bound(found, evaluation)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 import finecast
+from finecast.problem.solution import read_solution, write_solution
 from finecast.solvers.registry import method_of
 from finecast.solvers.result import BoundKind, Result, Termination, TracePoint
 from finecast.solvers.search import Search
@@ -89,3 +90,17 @@ def test_no_solution_has_no_gap(solved):
     assert result.gap == math.inf
     assert "0.000 %" not in result.summary()
     assert str(result).startswith("greedy: no solution\n")
+
+
+@pytest.mark.parametrize("restrict", ["coarse", "unicast,coarse", "no-migration"])
+def test_the_restriction_travels_with_the_solution(instance, tmp_path, restrict):
+    """What a restricted method writes is judged alike on the instance as it stands."""
+    result = finecast.solve(instance, "greedy", restrict=restrict)
+    path = tmp_path / "s.npz"
+    write_solution(path, result.solution)
+    again = read_solution(path)
+    assert again.restrict == ",".join(sorted(restrict.split(",")))
+    assert again.instance_hash == instance.content_hash
+    judged = finecast.evaluate(instance, again)
+    assert judged.feasible
+    assert judged.delay == result.delay

@@ -10,7 +10,6 @@ point of the relaxation for U bounds the rates of all subsets, is in docs/method
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linprog
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
 from finecast.solvers.beamforming.by_name import Proof
@@ -162,6 +161,8 @@ def best_cover(of_subset: FloatArray, count: int) -> float:
     count
         m.
     """
+    from scipy.optimize import linprog  # costs 0.14 s, and few instances need it
+
     member = subsets(count)
     if (of_subset[member.sum(axis=1) == 1] <= 0).any():
         return 0.0

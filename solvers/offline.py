@@ -13,7 +13,6 @@ from finecast.solvers.deadline import Deadline
 from finecast.solvers.joint import answer
 from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import Prices, dual_point
-from finecast.solvers.placement.exact.pyomo_model import check_suffix, write_model
 from finecast.solvers.placement.greedy import greedy_placement
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from finecast.solvers.placement.result import Incumbent, PlacementResult
@@ -97,6 +96,8 @@ def solve_by_search(
         A user group cannot be served at any rate.
     """
     if write is not None:
+        from finecast.solvers.placement.exact.pyomo_model import check_suffix, write_model
+
         check_suffix(write)
     began, seconds = time.monotonic(), search.deadline.left()
     placing = replace(search, deadline=search.deadline.share(FIRST_PLACEMENT_SHARE if twice else 1))

@@ -128,8 +128,8 @@ def solve(
     restrict = ",".join(sorted(check_restrictions(options.get("restrict", ()))))
     if restrict and found.solution is not None:
         # The instance's own hash: the restriction says what the solution made of it.
-        own = {"restrict": restrict, "instance_hash": instance.content_hash}
-        found = replace(found, solution=replace(found.solution, **own))
+        stated = replace(found.solution, restrict=restrict, instance_hash=instance.content_hash)
+        found = replace(found, solution=stated)
     evaluation = None if found.solution is None else evaluate(judged, found.solution)
     infeasible = evaluation is not None and not evaluation.feasible
     found, contradicted = _checked_bound(found, evaluation)

@@ -7,8 +7,12 @@ keep it, 0 or 1. Where the blocks to keep do not fit, those that save most in th
 expectation are kept (docs/formulation.md section 6). The reward of every agent is minus the slot
 delay in seconds.
 
-Observations are the features of `finecast.learners.networks.features`, with a mask of the actions
-that have an effect. J. Terry et al., PettingZoo, NeurIPS 2021, describe the interface.
+Observations are the features of `finecast.learners.networks.features` in one vector, as trainers
+want them: those of a node's own blocks, of its neighbours, of the cloud, and of the state. The
+infos always have the same keys. `action_mask` is one vector with 1 for every choice that has an
+effect, that of the first of the 2 J integers, then of the second and so on. `delay_s` is the delay
+of the slot that was played, 0 after a reset. `seed` is that of the instance. J. Terry et al.,
+PettingZoo, NeurIPS 2021, describe the interface.
 
 Raises
 ------
@@ -18,6 +22,7 @@ MissingExtra
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -47,7 +52,7 @@ LARGEST_SEED = 2**31
 """Upper limit of the seeds of instances that are drawn by resets without a seed."""
 
 
-class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[misc]
+class DownloadingEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
     """Nodes that cache, pull and keep parameter blocks, all at once.
 
     Parameters
@@ -61,6 +66,9 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
         Seed of the instances that are drawn by resets without a seed.
     rate_cache
         As in `finecast.solvers.prepared.prepare`, for true rates.
+    observations
+        "flat" is one vector. "dict" keeps the features apart, as `own` (J, F), `neighbour`
+        (J, N - 1, F), `cloud` (J, F) and `state` (F,).
 
     Raises
     ------
@@ -77,7 +85,12 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
         rates: Literal["surrogate", "true"] = "surrogate",
         seed: int = 0,
         rate_cache: str | None = None,
+        observations: Literal["flat", "dict"] = "flat",
     ) -> None:
+        if observations not in ("flat", "dict"):
+            raise ValueError(
+                f"observations: {observations!r} is not allowed, must be 'flat' or 'dict'"
+            )
         if rates not in ("surrogate", "true"):
             raise ValueError(f"rates: {rates!r} is not allowed, must be 'surrogate' or 'true'")
         self.scenario, self.rates, self.rate_cache = scenario, rates, rate_cache
@@ -99,27 +112,26 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
             "cloud": (blocks, len(CLOUD)),
             "state": (len(STATE),),
         }
+        parts = {
+            name: spaces.Box(-np.inf, np.inf, shape, np.float32) for name, shape in shapes.items()
+        }
+        length = sum(math.prod(shape) for shape in shapes.values())
+        self._flat = observations == "flat"
         self._observations = {
-            agent: spaces.Dict(
-                {
-                    **{
-                        name: spaces.Box(-np.inf, np.inf, shape, np.float32)
-                        for name, shape in shapes.items()
-                    },
-                    "action_mask": spaces.Tuple(
-                        [spaces.MultiBinary(nodes + 2)] * blocks + [spaces.MultiBinary(2)] * blocks
-                    ),
-                }
+            agent: (
+                spaces.Box(-np.inf, np.inf, (length,), np.float32)
+                if self._flat
+                else spaces.Dict(parts)
             )
             for agent in self.possible_agents
         }
         self.state_space = spaces.Box(-np.inf, np.inf, shapes["state"], np.float32)
         self._episode: Episodes | None = None
         self._cache = torch.zeros((1, nodes, blocks), dtype=torch.bool)
-        self._t = 0
+        self._t = self._seed = 0
 
     def observation_space(self, agent: str) -> Any:
-        """Return the space of observations: features and the mask of actions."""
+        """Return the space of observations: the features."""
         return self._observations[agent]
 
     def action_space(self, agent: str) -> Any:
@@ -128,8 +140,8 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-        """Draw an instance and return what the nodes observe in slot 0.
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """Draw an instance and return what the nodes observe in slot 0, and the infos.
 
         Parameters
         ----------
@@ -146,20 +158,23 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
             self._episode = episodes_of([instance], bound=False, rate_cache=self.rate_cache)
         else:
             self._episode = surrogate_of(instance, self._exponent)
-        self._cache, self._t = self._episode.start, 0
+        self._cache, self._t, self._seed = self._episode.start, 0, draw
         self.agents = list(self.possible_agents)
-        return self._observed(), {agent: {"seed": draw} for agent in self.agents}
+        return self._observed(delay=0.0)
 
     def step(
         self, actions: dict[str, Any]
     ) -> tuple[
-        dict[str, dict[str, Any]],
+        dict[str, Any],
         dict[str, float],
         dict[str, bool],
         dict[str, bool],
         dict[str, dict[str, Any]],
     ]:
-        """Play one slot. The last slot ends the episode.
+        """Play one slot. The last slot ends the episode, as terminated and as truncated.
+
+        Nothing comes after it, so that no value of later slots is missed: terminated is what counts
+        for learners that tell the two apart.
 
         Parameters
         ----------
@@ -188,15 +203,15 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
         delay = float(delivery.delay.sum())
         self._t += 1
         over = self._t == self._episode.slots
-        observed = self._observed()
+        observed, infos = self._observed(delay)
         if over:
             self.agents = []
         return (
             observed,
             dict.fromkeys(agents, -delay),
             dict.fromkeys(agents, over),
-            dict.fromkeys(agents, False),
-            {agent: {"delay_s": delay} for agent in agents},
+            dict.fromkeys(agents, over),  # SuperSuit's black_death ends where both are told
+            infos,
         )
 
     def state(self) -> np.ndarray[Any, Any]:
@@ -211,7 +226,9 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
 
     def _checked(self, actions: dict[str, Any], agent: str) -> np.ndarray[Any, Any]:
         """Return the action of an agent, if it is in its space."""
-        action = np.asarray(actions.get(agent))
+        if agent not in actions:
+            raise ValueError(f"actions[{agent!r}]: is missing, every node must act")
+        action = np.asarray(actions[agent])
         space = self._actions[agent]
         if action.dtype.kind not in "iu":  # nothing is cut to a whole number
             raise ValueError(f"actions[{agent!r}]: is of {action.dtype}, must be whole numbers")
@@ -227,24 +244,35 @@ class DownloadingEnv(ParallelEnv[str, dict[str, Any], Any]):  # type: ignore[mis
         cached = packed(self._cache)
         return features(View(slot, cached, cached, torch.zeros_like(cached), in_turn=False), None)
 
-    def _observed(self) -> dict[str, dict[str, Any]]:
-        """Return the observations of all agents: features, and the mask of actions."""
+    def _observed(self, delay: float) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """Return the observations and the infos of all agents."""
         seen = self._features()
         # A node may keep what it has and what it may pull. Action 0 of each kind is always allowed.
         may_pull, may_keep = seen.may_pull[0], (seen.may_keep | seen.may_pull.any(dim=-1))[0]
         nothing = torch.ones_like(may_keep[..., None])
-        pulls = torch.cat([nothing, may_pull], dim=2).to(torch.int8).numpy()
-        keeps = torch.stack([nothing[..., 0], may_keep], dim=2).to(torch.int8).numpy()
-        return {
-            agent: {
+        pulls = torch.cat([nothing, may_pull], dim=2).flatten(1)
+        keeps = torch.stack([nothing[..., 0], may_keep], dim=2).flatten(1)
+        masks = torch.cat([pulls, keeps], dim=1).to(torch.int8).numpy()
+        parts = [
+            {
                 "own": seen.own[0, n].numpy(),
                 "neighbour": seen.neighbour[0, n].numpy(),
                 "cloud": seen.cloud[0, n].numpy(),
                 "state": seen.state[0].numpy(),
-                "action_mask": (*pulls[n], *keeps[n]),
             }
+            for n in range(len(self.agents))
+        ]
+        observed = {
+            agent: np.concatenate([part.ravel() for part in of_node.values()])
+            if self._flat
+            else of_node
+            for agent, of_node in zip(self.agents, parts, strict=True)
+        }
+        infos = {
+            agent: {"seed": self._seed, "delay_s": delay, "action_mask": masks[n]}
             for n, agent in enumerate(self.agents)
         }
+        return observed, infos
 
 
 class _Wanted(NodePolicy):

@@ -65,16 +65,15 @@ def test_solve_one_instance():
 
 
 def test_own_checkpoints_and_network():
-    """The shared trunk and stage are found by content: five blocks, not nine tensors.
+    """The shared trunk and stage are found by content: six blocks, not nine tensors.
 
-    A trunk (all three), a stage (cats and dogs), and one block of its own for each model: the
-    stage and the head of birds appear in the same models, so they are one block. A trunk of
-    256 x 256 float32 has 262144 bytes.
+    A trunk (all three), a stage (cats and dogs), a head for each model, and the stage of birds.
+    A trunk of 256 x 256 float32 has 262144 bytes.
     """
     printed = run(EXAMPLES / "own_checkpoints_and_network.py")
     blocks = re.findall(r"block \S+: (\d+) bytes, in (.*)", printed)
     assert sorted(owners for _, owners in blocks) == [
-        "birds", "birds, cats, dogs", "cats", "cats, dogs", "dogs",
+        "birds", "birds", "birds, cats, dogs", "cats", "cats, dogs", "dogs",
     ]  # fmt: skip
     assert ("262144", "birds, cats, dogs") in blocks
     assert printed.count("above the optimum") == 2
@@ -96,6 +95,14 @@ def test_train_and_evaluate():
     gaps = dict(re.findall(r"(\w+): (-?[\d.]+) % above the bound", printed))
     assert gaps.keys() == {"policy", "rolling", "lru"}
     assert all(float(gap) >= 0 for gap in gaps.values())
+
+
+def test_train_with_other_libraries():
+    """PPO is trained and plays an episode; masks leave some choices."""
+    printed = run(EXAMPLES / "train_with_other_libraries.py")
+    assert "PPO trained for 512 steps" in printed
+    assert float(re.search(r"delay of its episode: (\S+) s", printed)[1]) > 0
+    assert 0 < int(re.search(r"(\d+) % of the choices", printed)[1]) < 100
 
 
 def test_whole_study(tmp_path):

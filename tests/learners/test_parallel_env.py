@@ -36,8 +36,7 @@ def played(seed: int) -> tuple[DownloadingEnv, list[dict[str, Any]], list[dict[s
         observed, reward, over, cut, _ = env.step(chosen)
         actions.append(chosen)
         rewards.append(reward)
-        assert set(over.values()) == {len(rewards) == 4}
-        assert set(cut.values()) == {False}
+        assert set(over.values()) == set(cut.values()) == {len(rewards) == 4}
     return env, actions, rewards
 
 
@@ -50,19 +49,43 @@ def test_pettingzoo_s_own_tests_pass() -> None:
 
 
 def test_masked_actions_are_legal_and_sampled() -> None:
-    """Every masked sample is in the space, and its pulls are not projected away."""
+    """The flat mask has a part for each integer: masked samples are legal, and are not cut."""
     env = environment()
-    observed, _ = env.reset(seed=3)
-    blocks = env.action_space("node_0").shape[0] // 2
+    _, infos = env.reset(seed=3)
     for agent in env.agents:
-        mask = observed[agent]["action_mask"]
-        space = env.action_space(agent)
+        mask, space = infos[agent]["action_mask"], env.action_space(agent)
+        assert mask.shape == (space.nvec.sum(),)
+        parts = np.split(mask, np.cumsum(space.nvec)[:-1])
         space.seed(1)
-        action = space.sample(mask)
+        action = space.sample(tuple(parts))
         assert space.contains(action)
-        assert all(part[0] == 1 for part in mask)
-        assert all(mask[i][choice] == 1 for i, choice in enumerate(action))
-        assert len(mask) == 2 * blocks
+        assert all(part[0] == 1 for part in parts)
+        assert all(part[choice] == 1 for part, choice in zip(parts, action, strict=True))
+        assert 0 < mask.sum() < mask.size
+
+
+def test_observations_are_one_vector_or_apart() -> None:
+    """The vector holds the parts in their order; infos have the same keys and shapes always."""
+    flat, apart = environment(), environment(observations="dict")
+    (vectors, infos), (parts, again) = flat.reset(seed=3), apart.reset(seed=3)
+    for agent, vector in vectors.items():
+        assert flat.observation_space(agent).contains(vector)
+        assert apart.observation_space(agent).contains(parts[agent])
+        assert list(parts[agent]) == ["own", "neighbour", "cloud", "state"]
+        joined = np.concatenate([part.ravel() for part in parts[agent].values()])
+        np.testing.assert_array_equal(vector, joined)
+        np.testing.assert_array_equal(infos[agent]["action_mask"], again[agent]["action_mask"])
+        assert (infos[agent]["seed"], infos[agent]["delay_s"]) == (3, 0.0)
+    idle = {agent: np.zeros(flat.action_space(agent).shape, int) for agent in flat.agents}
+    _, reward, _, _, later = flat.step(idle)
+    for agent, info in later.items():
+        assert {key: np.shape(value) for key, value in info.items()} == {
+            key: np.shape(value) for key, value in infos[agent].items()
+        }
+        assert info["delay_s"] == -reward[agent] > 0.0
+        assert info["seed"] == 3
+    with pytest.raises(ValueError, match="observations: 'box' is not allowed"):
+        environment(observations="box")
 
 
 def test_rewards_are_the_delays_of_the_batched_environment() -> None:
@@ -101,10 +124,10 @@ def test_a_seed_makes_the_episode_and_those_after_it() -> None:
     again, _ = env.reset(seed=9)
     third, redrawn = env.reset()
     assert told["node_0"]["seed"] == 9
-    assert drawn["node_1"] == redrawn["node_1"]
-    np.testing.assert_array_equal(first["node_0"]["own"], again["node_0"]["own"])
-    np.testing.assert_array_equal(second["node_0"]["own"], third["node_0"]["own"])
-    assert not np.array_equal(first["node_0"]["own"], second["node_0"]["own"])
+    assert drawn["node_1"]["seed"] == redrawn["node_1"]["seed"]
+    np.testing.assert_array_equal(first["node_0"], again["node_0"])
+    np.testing.assert_array_equal(second["node_0"], third["node_0"])
+    assert not np.array_equal(first["node_0"], second["node_0"])
     assert env.state_space.contains(env.state())
 
 
@@ -127,12 +150,15 @@ def test_bad_steps_are_refused_in_one_line() -> None:
     with pytest.raises(RuntimeError, match="call reset"):
         env.step({})
     env.reset(seed=0)
-    with pytest.raises(ValueError, match=r"node_0.*not in the action space"):
+    with pytest.raises(ValueError, match=r"node_0.*is missing, every node must act"):
         env.step({})
     shape = env.action_space("node_0").shape
     wrong = {agent: np.full(shape, 99) for agent in env.agents}
     with pytest.raises(ValueError, match=r"node_0.*not in the action space"):
         env.step(wrong)
+    half = {agent: np.full(shape, 0.5) for agent in env.agents}
+    with pytest.raises(ValueError, match=r"node_0.*is of float64, must be whole numbers"):
+        env.step(half)
 
 
 def test_without_the_extra_the_import_says_what_to_install(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from finecast.problem.arrays import IntArray
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.problem.evaluation import migration_delay
 from finecast.problem.instance import Instance
+from finecast.problem.schedule import johnson_order
 from finecast.problem.sinr import rate, worst_case_sinr
 from finecast.problem.solution import Broadcast, Solution, silence
 from finecast.solvers.placement.problem import Placement
@@ -42,7 +45,7 @@ def deliver(
     method
         Name to leave in the solution.
     """
-    return Solution(
+    solution = Solution(
         cache=placement.cache,
         source=placement.source,
         broadcasts=tuple(
@@ -52,6 +55,16 @@ def deliver(
         planned="guaranteed" if robust else "nominal",
         instance_hash=instance.content_hash,
         method=method,
+    )
+    if instance.schedule == "sequential":
+        return solution
+    migration = migration_delay(instance, solution)
+    return replace(
+        solution,
+        broadcasts=tuple(
+            _in_johnson_order(broadcast, migration[t])
+            for t, broadcast in enumerate(solution.broadcasts)
+        ),
     )
 
 
@@ -70,6 +83,34 @@ def sent_messages(
     return pairs[0], pairs[1]
 
 
+def unsplit_messages(
+    instance: Instance, placement: Placement, plan: Messages, slot: int
+) -> tuple[IntArray, IntArray]:
+    """Return the distinct (message, senders) of a slot before any is split: index and bit mask.
+
+    Parameters
+    ----------
+    instance, placement, plan, slot
+        As in `deliver`, for one slot.
+    """
+    _, message, sender = _unsplit_rows(instance, placement, plan, slot)
+    pairs = np.unique(np.stack([message, sender]), axis=1)
+    return pairs[0], pairs[1]
+
+
+def _unsplit_rows(
+    instance: Instance, placement: Placement, plan: Messages, slot: int
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Return block, message, senders: a block goes once in each of its group's messages."""
+    needed = np.flatnonzero(plan.group >= 0)
+    holders = (1 << np.arange(instance.nodes)) @ (
+        placement.cache[slot] | (placement.source[slot] >= 0)
+    )
+    row, message = np.nonzero(plan.of_group[plan.group[needed]])
+    block = needed[row]
+    return block, message, holders[block] & plan.allowed[message]
+
+
 def _block_rows(
     instance: Instance, placement: Placement, plan: Messages, rates: SlotRates, slot: int
 ) -> tuple[IntArray, IntArray, IntArray]:
@@ -77,13 +118,7 @@ def _block_rows(
 
     Listeners are those of a message, or of the parts that are faster together.
     """
-    needed = np.flatnonzero(plan.group >= 0)
-    holders = (1 << np.arange(instance.nodes)) @ (
-        placement.cache[slot] | (placement.source[slot] >= 0)
-    )
-    row, message = np.nonzero(plan.of_group[plan.group[needed]])
-    block = needed[row]
-    sender = holders[block] & plan.allowed[message]
+    block, message, sender = _unsplit_rows(instance, placement, plan, slot)
     row, part = np.nonzero(rates.parts(message, sender))
     return block[row], part, sender[row]
 
@@ -126,4 +161,38 @@ def _deliver_slot(
         message=np.arange(count),
         beam=beam,
         rate=planned_rate,
+    )
+
+
+def _in_johnson_order(broadcast: Broadcast, migration: FloatArray) -> Broadcast:
+    """Return the messages in Johnson's order of their blocks, the parts of a block together.
+
+    The judge keeps to the stated order where a block is in several messages. What migrates has
+    messages of its own (`_deliver_slot`), so that its block is one job: it migrates, and then all
+    parts are sent. Messages of cached blocks are jobs that need not wait.
+
+    Parameters
+    ----------
+    broadcast
+        One message per mode, message i in mode i.
+    migration
+        (J,) migration delay of each block, s.
+    """
+    waits = broadcast.blocks @ migration > 0
+    first_block = broadcast.blocks.argmax(axis=1)
+    of_job = np.where(waits, first_block, len(migration) + np.arange(len(waits)))
+    jobs, job = np.unique(of_job, return_inverse=True)
+    on_air = np.bincount(job, broadcast.duration, len(jobs))
+    fetch = np.append(migration, np.zeros(len(waits)))[jobs]
+    rank = np.empty(len(jobs), dtype=np.int64)
+    rank[johnson_order(fetch, on_air)] = np.arange(len(jobs))
+    order = np.argsort(rank[job], kind="stable")
+    return replace(
+        broadcast,
+        users=broadcast.users[order],
+        nodes=broadcast.nodes[order],
+        blocks=broadcast.blocks[order],
+        duration=broadcast.duration[order],
+        beam=broadcast.beam[order],
+        rate=broadcast.rate[order],
     )

@@ -8,11 +8,12 @@ import numpy as np
 
 from finecast.problem.arrays import IntArray
 from finecast.solvers.beamforming.by_name import KERNEL
-from finecast.solvers.delivery import sent_messages
+from finecast.solvers.delivery import sent_messages, unsplit_messages
 from finecast.solvers.node_set_tables import FULL_TABLES, members
 from finecast.solvers.placement.problem import Placement, placement_delay
 from finecast.solvers.prepared import Prepared, with_problems
 from finecast.solvers.rates import SlotRates, improved, solve_batch, with_node_sets
+from finecast.solvers.splits import WORTH, split, worth_splitting
 
 STARTS = 32
 """Starts for a message whose beam is not yet within the tolerance of its bound."""
@@ -45,41 +46,62 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
     instance = prepared.instance
     rates = list(prepared.rates)
     for t, (plan, slot) in enumerate(zip(prepared.plans, prepared.rates, strict=True)):
-        message, sender = sent_messages(instance, placement, plan, slot, t)
-        if not len(message):
-            continue
+        slot = _better_beams(prepared, placement, t, slot, seed)
 
-        # Which solved node set each message goes out from.
-        if instance.nodes > FULL_TABLES:
-            slot = _with_senders(slot, message, sender)
-            node_set = (slot.node_sets[message] == sender[:, None]).argmax(axis=1)
-        else:
-            node_set = slot.best[message, sender]
-
-        # Those whose beams are not yet at their bound, once each.
-        loose = slot.snr[message, node_set] < (1 - TIGHT) * slot.snr_bound[message, node_set]
-        message, node_set = np.unique(np.stack([message[loose], node_set[loose]]), axis=1)
-        if not len(message):
-            continue
-        channel, error = instance.normalised_channel[t], instance.error_of(t, prepared.robust)
-        beams = solve_batch(
+        # Groups whose messages are still well below their bound may be faster in parts.
+        row, sender = unsplit_messages(instance, placement, plan, t)
+        apart = split(
             instance,
-            np.broadcast_to(channel, (len(message), *channel.shape)),
-            np.broadcast_to(error, (len(message), *error.shape)),
-            node_mask=members(slot.node_sets[message, node_set], instance.nodes),
-            user_mask=slot.users[message],
-            splits=slot.splits,
+            t,
+            slot,
+            worth_splitting(slot, row, sender, WORTH),
+            robust=prepared.robust,
             beamforming=KERNEL,
-            starts=STARTS,
-            seed=seed + 1,
+            seed=seed,
         )
-        rates[t] = improved(instance, slot, message, node_set, beams)
+        rates[t] = slot if apart is slot else _better_beams(prepared, placement, t, apart, seed)
     if all(new is old for new, old in zip(rates, prepared.rates, strict=True)):
         return prepared, 0.0
     better = with_problems(replace(prepared, rates=tuple(rates)))
     old_delay = placement_delay(prepared.achieved, placement)
     new_delay = placement_delay(better.achieved, placement)
     return better, (old_delay - new_delay) / old_delay if old_delay else 0.0
+
+
+def _better_beams(
+    prepared: Prepared, placement: Placement, t: int, slot: SlotRates, seed: int
+) -> SlotRates:
+    """Return the rates of a slot with better beams for the messages that are sent."""
+    instance, plan = prepared.instance, prepared.plans[t]
+    message, sender = sent_messages(instance, placement, plan, slot, t)
+    if not len(message):
+        return slot
+
+    # Which solved node set each message goes out from.
+    if instance.nodes > FULL_TABLES:
+        slot = _with_senders(slot, message, sender)
+        node_set = (slot.node_sets[message] == sender[:, None]).argmax(axis=1)
+    else:
+        node_set = slot.best[message, sender]
+
+    # Those whose beams are not yet at their bound, once each.
+    loose = slot.snr[message, node_set] < (1 - TIGHT) * slot.snr_bound[message, node_set]
+    message, node_set = np.unique(np.stack([message[loose], node_set[loose]]), axis=1)
+    if not len(message):
+        return slot
+    channel, error = instance.normalised_channel[t], instance.error_of(t, prepared.robust)
+    beams = solve_batch(
+        instance,
+        np.broadcast_to(channel, (len(message), *channel.shape)),
+        np.broadcast_to(error, (len(message), *error.shape)),
+        node_mask=members(slot.node_sets[message, node_set], instance.nodes),
+        user_mask=slot.users[message],
+        splits=slot.splits,
+        beamforming=KERNEL,
+        starts=STARTS,
+        seed=seed + 1,
+    )
+    return improved(instance, slot, message, node_set, beams)
 
 
 def _with_senders(slot: SlotRates, message: IntArray, sender: IntArray) -> SlotRates:

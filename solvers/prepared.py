@@ -22,6 +22,7 @@ from finecast.solvers.restrictions import (
     restricted_links,
 )
 from finecast.solvers.result import Callback
+from finecast.solvers.splits import with_splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +138,18 @@ def prepare(
         cache=rate_cache,
     )
 
+    rates = tuple(
+        with_splits(
+            instance,
+            t,
+            slot,
+            len(plans[t].users),
+            robust=robust,
+            beamforming=beamforming,
+            seed=seed,
+        )
+        for t, slot in enumerate(rates)
+    )
     with np.errstate(divide="ignore"):
         link = restricted_links(8.0 / instance.network.link_rate, restrictions)
     return with_problems(Prepared(instance, plans, rates, link, robust, beamforming))

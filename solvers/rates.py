@@ -419,6 +419,7 @@ def solve_batch(
     beamforming: str,
     seed: int,
     starts: int = STARTS,
+    tight: bool = True,
 ) -> Solved:
     """Return beams and bounds of B messages, (B, ...).
 
@@ -426,7 +427,7 @@ def solve_batch(
     ----------
     instance
         The problem.
-    channel, error, node_mask, user_mask, seed, starts
+    channel, error, node_mask, user_mask, seed, starts, tight
         As in `finecast.solvers.beamforming.by_name.solve_messages`.
     splits
         Bounds hold for plans that split user sets, too.
@@ -436,7 +437,7 @@ def solve_batch(
     network = instance.network
     masks = {"node_mask": node_mask, "user_mask": user_mask}
     found = solve_messages(
-        beamforming, channel, error, network.power, starts=starts, seed=seed, **masks
+        beamforming, channel, error, network.power, starts=starts, seed=seed, tight=tight, **masks
     )
     cap = network.max_spectral_efficiency
     cover = efficiency(found.bound, cap)
@@ -458,6 +459,7 @@ def solve_user_sets(
     splits: bool,
     seed: int,
     callback: Callback | None = None,
+    tight: bool = True,
 ) -> Solved:
     """Return beams and bounds of P user sets of all slots by F node sets each.
 
@@ -471,6 +473,8 @@ def solve_user_sets(
         (P,), (P, K) and (P, F): slot, users and node sets of each user set.
     beamforming, robust, splits, seed, callback
         As in `rate_table`.
+    tight
+        As in `finecast.solvers.beamforming.by_name.solve_messages`.
     """
     sets, family = node_sets.shape
     beam = np.zeros((sets, family, instance.nodes, instance.antennas), dtype=np.complex128)
@@ -500,6 +504,7 @@ def solve_user_sets(
                 splits=splits,
                 beamforming=beamforming,
                 seed=seed,
+                tight=tight,
             )
             beam[rows[r], f], snr[rows[r], f] = solved.beam, solved.snr
             bound[rows[r], f], cover[rows[r], f] = solved.snr_bound, solved.cover_bound

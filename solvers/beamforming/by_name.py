@@ -85,6 +85,7 @@ def solve_messages(
     user_mask: BoolArray,
     starts: int = 4,
     seed: int = 0,
+    tight: bool = True,
 ) -> Beams:
     """Return beams and certified bounds of many messages.
 
@@ -102,6 +103,8 @@ def solve_messages(
         Starts of the kernel's search.
     seed
         Seed of random starts.
+    tight
+        Lower the bounds as far as possible. Otherwise they are whatever comes for free.
 
     Raises
     ------
@@ -114,7 +117,9 @@ def solve_messages(
             channel,
             error,
             power,
-            MulticastOptions(starts=starts, tolerance=TOLERANCE, boxes=BOXES, seed=seed),
+            MulticastOptions(
+                starts=starts, tolerance=TOLERANCE if tight else None, boxes=BOXES, seed=seed
+            ),
             node_mask=node_mask,
             user_mask=user_mask,
         )

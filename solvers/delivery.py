@@ -182,7 +182,7 @@ def _in_johnson_order(broadcast: Broadcast, migration: FloatArray) -> Broadcast:
     first_block = broadcast.blocks.argmax(axis=1)
     of_job = np.where(waits, first_block, len(migration) + np.arange(len(waits)))
     jobs, job = np.unique(of_job, return_inverse=True)
-    on_air = np.bincount(job, broadcast.duration, len(jobs))
+    on_air = np.bincount(job, broadcast.duration, len(jobs)).astype(np.float64)
     fetch = np.append(migration, np.zeros(len(waits)))[jobs]
     rank = np.empty(len(jobs), dtype=np.int64)
     rank[johnson_order(fetch, on_air)] = np.arange(len(jobs))

@@ -23,14 +23,14 @@ def two_users(error: float, **changes: object) -> Instance:
         Further fields of the instance.
     """
     channel = np.zeros((1, 2, 1, 2), dtype=complex)
-    channel[0, 0, 0, 0] = channel[0, 1, 0, 1] = 10.0
+    channel[0, 0, 0, 0] = channel[0, 1, 0, 1] = 0.1
     network = Network(
         storage=np.array([10**9]),
         power=np.array([1.0]),
         backhaul_rate=np.zeros((1, 1)),
         cloud_rate=np.array([1e9]),
         bandwidth=1e8,
-        noise_power=1.0,
+        noise_power=1e-4,
     )
     fields = {
         "library": ModelLibrary(np.array([10**9]), np.ones((1, 1), dtype=bool)),
@@ -38,7 +38,7 @@ def two_users(error: float, **changes: object) -> Instance:
         "demand": Demand(np.ones((1, 2, 1)), 0.0, np.ones(2)),
         "requests": np.zeros((1, 2), dtype=int),
         "channel_estimate": channel,
-        "channel_error": np.full((1, 2, 1), 10.0 * error),
+        "channel_error": np.full((1, 2, 1), 0.1 * error),
         "channel_true": channel,
     }
     return Instance(**{**fields, **changes})

@@ -169,6 +169,19 @@ def test_a_guess_that_is_no_number_proves_nothing(part: str) -> None:
     assert bound[2].isfinite()
 
 
+def test_negative_numbers_of_a_guess_count_as_zero() -> None:
+    """A negative lambda would take a user's amplitude away: no bound on the weakest user's."""
+    ones = torch.ones(4, 2, dtype=torch.float64)
+    channel = torch.tensor(rayleigh(np.random.default_rng(10), 4, 3, 2, 2))
+    users = torch.ones(4, 3, dtype=torch.float64)
+    group = scaled(channel, 0 * channel[..., 0].real, ones, ones > 0, users > 0).group
+    weight = users * torch.tensor([1.0, 2.0, -0.5])
+    bound, point = closed(group, BeamDual(weight, users, ones), Box.whole(group))
+    expected, _ = closed(group, BeamDual(weight.clamp(min=0), users, ones), Box.whole(group))
+    assert torch.equal(bound, expected)
+    assert (point.weight >= 0).all()
+
+
 def test_points_are_taken_put_and_chosen_by_problem() -> None:
     """take, put, where and joined move all arrays of a problem together."""
     rng = np.random.default_rng(9)

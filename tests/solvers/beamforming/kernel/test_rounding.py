@@ -135,6 +135,17 @@ def test_eigenvalue_routine_is_not_relied_on(
     assert (proven <= (top + 3 * gamma * trace if missing < 1 else trace * (1 + 2 * gamma))).all()
 
 
+def test_without_convergence_the_trace_is_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eigenvalue routine that gives up leaves the trace, matrix by matrix."""
+
+    def give_up(matrix: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no convergence")
+
+    matrix = torch.diag_embed(torch.tensor([[1.0, 2.0], [3.0, 5.0], [7.0, 4.0]])) + 0j
+    monkeypatch.setattr(torch.linalg, "eigvalsh", give_up)
+    assert largest_eigenvalue(matrix).tolist() == [3.0, 8.0, 11.0]
+
+
 def test_rank_one_trace_is_widened_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one user the trace is the eigenvalue: without a proof it needs the allowance as well."""
     matrix, gamma = torch.tensor([[[4.0 + 0j]]], dtype=torch.complex128), 1e-12

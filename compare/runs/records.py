@@ -302,7 +302,8 @@ def _is_a(value: Any, kind: Any) -> bool:
     if isinstance(kind, types.UnionType):
         return any(_is_a(value, part) for part in typing.get_args(kind))
     if kind is float:
-        return is_number(value)
+        # As a column of Parquet holds it: whole numbers are exact.
+        return is_number(value) and (isinstance(value, float) or abs(value) <= 2**53)
     if kind is int:
         return type(value) is int and -(2**63) <= value < 2**63  # as a column of Parquet holds it
     origin = typing.get_origin(kind)

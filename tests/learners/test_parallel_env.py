@@ -88,6 +88,19 @@ def test_observations_are_one_vector_or_apart() -> None:
         environment(observations="box")
 
 
+def test_actions_are_whole_numbers() -> None:
+    """Actions of 0.9, which a cast would cut to 0, are refused; so are truth values and texts."""
+    env = environment()
+    env.reset(seed=3)
+    whole = {agent: np.zeros(env.action_space(agent).shape, np.int64) for agent in env.agents}
+    for wrong in (whole["node_0"] + 0.9, whole["node_0"].astype(np.float32), whole["node_0"] > 0):
+        with pytest.raises(
+            ValueError, match=r"actions\['node_0'\]: is of .*, must be whole numbers"
+        ):
+            env.step({**whole, "node_0": wrong})
+    env.step(whole)
+
+
 def test_rewards_are_the_delays_of_the_batched_environment() -> None:
     """The same actions as a node policy give the same delays, and so the judge's."""
     env, actions, rewards = played(5)

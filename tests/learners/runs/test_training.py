@@ -326,3 +326,11 @@ def test_log_drops_a_half_written_line(whole, tmp_path):
     """What a killed run left half written is not read."""
     (tmp_path / "log.jsonl").write_text(json.dumps({"step": 2}) + '\n{"step": 4, "cri')
     assert read_log(tmp_path) == [{"step": 2}]
+
+
+@pytest.mark.parametrize("line", ["[" * 5000, '{"step": "2"}', '{"step": 2.5}', "x", "[2]"])
+def test_log_refuses_a_line_that_is_no_row(tmp_path, line):
+    """Only the last line may be half written; another one is not passed over in silence."""
+    (tmp_path / "log.jsonl").write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    with pytest.raises(FormatError, match=r"log\.jsonl: line 2 is no row with a step"):
+        read_log(tmp_path)

@@ -77,8 +77,12 @@ def check_restrictions(names: str | Iterable[str]) -> frozenset[str]:
         One of them is unknown, or two contradict each other.
     """
     if isinstance(names, str):
-        names = (name.strip() for name in names.split(",") if name.strip())
-    chosen = frozenset(names)
+        names = [name.strip() for name in names.split(",") if name.strip()]
+    listed = list(names) if isinstance(names, Iterable) else [names]
+    for name in listed:
+        if not isinstance(name, str):
+            raise ValueError(f"restrict: {name!r} is not allowed, must be a text or a list of them")
+    chosen = frozenset(listed)
     for name in sorted(chosen):
         if name not in RESTRICTIONS:
             raise ValueError(

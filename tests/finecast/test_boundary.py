@@ -379,3 +379,12 @@ def test_too_little_memory_is_said_at_once():
         )  # fmt: skip
         assert outcome.returncode != 0
         assert f"finecast needs at least {LEAST_ADDRESS_SPACE}".encode() in outcome.stderr
+
+
+@pytest.mark.parametrize("value", ["5", "[5]", "true", "[[1]]"])
+def test_restrictions_are_texts(monkeypatch, capsys, value):
+    """Values of another kind are bad input for every command that takes them."""
+    for command in ("bound", "show"):
+        code, _, err = run_main(monkeypatch, capsys, command, "tiny", "--set", f"restrict={value}")
+        assert code == 2
+        assert "restrict: " in err

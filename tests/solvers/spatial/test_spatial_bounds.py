@@ -8,7 +8,7 @@ import cvxpy as cp
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from repository import TINY
 from scipy.optimize import linprog
@@ -192,7 +192,7 @@ def random_point(rng, case, cuts) -> ModeDual:
         10 ** rng.uniform(-4, 0, shape),
         10 ** rng.uniform(-4, 1, shape),
         10 ** rng.uniform(-5, 0, shape),
-        rng.dirichlet(np.ones(nodes), cuts + 1),
+        rng.dirichlet(np.ones(nodes), cuts + 1) * rng.lognormal(size=(cuts + 1, 1)),
         tuple(splits),
     )
 
@@ -204,6 +204,8 @@ def random_point(rng, case, cuts) -> ModeDual:
     users=st.integers(2, 4),
     error=st.sampled_from([0.0, 0.2]),
 )
+@example(seed=3, nodes=2, users=4, error=0.2)  # what others' errors cost decides
+@example(seed=9, nodes=2, users=4, error=0.2)
 def test_certificate_in_exact_arithmetic(seed, nodes, users, error):
     """At any multipliers the certified value is below the formula in 40 digits, by 1e-9 at most.
 

@@ -92,14 +92,17 @@ def test_solve_evaluate_and_show_agree(tmp_path):
 
 
 def test_restricted_solutions_can_be_judged(tmp_path):
-    """A coarse solution is for the instance with whole models: evaluate takes the same setting."""
+    """A coarse solution is for the instance with whole models, as it says itself."""
     instance, solution = tmp_path / "a.npz", tmp_path / "s.npz"
     finecast("generate", SCENARIOS / "tiny.toml", "-o", instance)
     names = "coarse,no-comp"
     solved = finecast("solve", instance, "--restrict", names, "-o", solution, "--json")
-    judged = finecast("evaluate", instance, solution, "--set", f"restrict={names}", "--json")
-    assert json.loads(judged.stdout)["delay"] == json.loads(solved.stdout)["delay"]
-    refused(finecast("evaluate", instance, solution), "s.npz", "shape")
+    for setting in ((), ("--set", f"restrict={names}")):
+        judged = json.loads(finecast("evaluate", instance, solution, *setting, "--json").stdout)
+        assert judged["delay"] == json.loads(solved.stdout)["delay"]
+    assert not json.loads(finecast("evaluate", instance, solution, "--json").stdout)[
+        "made_for_another_instance"
+    ]
 
 
 def test_generate_repeats_itself(tmp_path):

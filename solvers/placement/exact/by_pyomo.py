@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import pyomo.environ as pyo
 from pyomo.contrib.solver.solvers.highs import Highs
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
@@ -16,6 +17,7 @@ from finecast.solvers.placement.chains import classes, placement_of_paths
 from finecast.solvers.placement.exact.pyomo_model import everything_from_the_cloud, placement_model
 from finecast.solvers.placement.exact.state_flow import PROOF_GAP, best_senders
 from finecast.solvers.placement.fill import keep_by_score
+from finecast.solvers.placement.overfull import CUT_ROUNDS, STORAGE_ROOM, overfull_covers
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.result import BoundKind, TracePoint
@@ -110,7 +112,25 @@ def _solve(
 def _branch_and_bound(incumbent: Incumbent, relaxed: bool, seed: int) -> None:
     """Let HiGHS solve the model; the incumbent is offered its placement and its bound."""
     problem = incumbent.problem
-    model = placement_model(problem, relaxed=relaxed)
+    model = placement_model(problem, relaxed=relaxed, room=0.0 if relaxed else STORAGE_ROOM)
+    storage = np.tile(problem.storage, problem.slots)
+    for _ in range(CUT_ROUNDS):
+        if not _solve_once(incumbent, model, relaxed, seed) or incumbent.finished:
+            return
+        # An answer that overfills a storage within the tolerance hides those that do not.
+        cache = _cached(problem, model).reshape(-1, problem.blocks) > 0.5
+        covers = [] if relaxed else overfull_covers(cache, problem.block_size, storage)
+        if not covers:
+            return
+        for row, blocks in covers:
+            for t in range(problem.slots):
+                chosen = [model.x[t, row % problem.nodes, int(j)] for j in blocks]
+                model.covers.add(pyo.quicksum(chosen) <= len(blocks) - 1)
+
+
+def _solve_once(incumbent: Incumbent, model: Any, relaxed: bool, seed: int) -> bool:
+    """Solve the model as it stands, offer what comes of it; return whether it has a solution."""
+    problem = incumbent.problem
     limit = incumbent.deadline.limit()
     results = Highs().solve(
         model,
@@ -136,6 +156,7 @@ def _branch_and_bound(incumbent: Incumbent, relaxed: bool, seed: int) -> None:
     bound = results.objective_bound
     if bound is not None and np.isfinite(bound):
         incumbent.raise_bound(bound)
+    return results.incumbent_objective is not None
 
 
 def everywhere(problem: PlacementProblem) -> float:

@@ -46,7 +46,7 @@ from finecast.problem.files import write_atomically
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 
 
-def placement_model(problem: PlacementProblem, *, relaxed: bool = False) -> Any:
+def placement_model(problem: PlacementProblem, *, relaxed: bool = False, room: float = 0.0) -> Any:
     """Build the model; see the head of this file. Times are in seconds.
 
     Parameters
@@ -55,6 +55,8 @@ def placement_model(problem: PlacementProblem, *, relaxed: bool = False) -> Any:
         The problem.
     relaxed
         Let every choice be any number from 0 to 1.
+    room
+        Share by which a storage counts as larger, see `finecast.solvers.placement.overfull`.
 
     Returns
     -------
@@ -102,8 +104,9 @@ def placement_model(problem: PlacementProblem, *, relaxed: bool = False) -> Any:
         model.T, model.N,  # in shares of the storage: bytes would dwarf a solver's tolerances
         rule=lambda model, t, n: pyo.quicksum(
             size[j] / max(storage[n], 1) * model.x[t, n, j] for j in model.J
-        ) <= min(storage[n], 1),
+        ) <= min(storage[n], 1) * (1 + room),
     )  # fmt: skip
+    model.covers = pyo.ConstraintList()  # storage to the byte, added where a solver overfills one
     model.source = pyo.Constraint(
         model.needed, model.links,
         rule=lambda model, t, j, m, n: pyo.Constraint.Skip if m == cloud

@@ -18,6 +18,7 @@ from finecast.solvers.placement.chains import Classes, placement_of_paths
 from finecast.solvers.placement.chains import classes as classes_of
 from finecast.solvers.placement.exact.elimination import excess
 from finecast.solvers.placement.exact.state_flow_model import Model, model
+from finecast.solvers.placement.overfull import CUT_ROUNDS, overfull_covers
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.lagrangian import place_by_prices
@@ -119,7 +120,6 @@ def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed:
         ("mip_feasibility_tolerance", 1e-9), ("primal_feasibility_tolerance", 1e-9),
     ):  # fmt: skip
         highs.setOptionValue(option, value)
-    highs.setOptionValue("time_limit", max(0.01, incumbent.deadline.left()))
     columns, rows = len(milp.cost), len(milp.lower)
     order = np.lexsort((milp.row, milp.column))
     begin = np.searchsorted(milp.column[order], np.arange(columns))
@@ -142,21 +142,49 @@ def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed:
     highs.cbMipImprovingSolution += improved
     highs.cbMipLogging += logged
     highs.cbMipInterrupt += logged
-    highs.run()
-    status = highs.getModelStatus()
-    if status == highspy.HighsModelStatus.kInfeasible:
-        return incumbent.delay  # nothing below the delay to beat
-    info = highs.getInfo()
-    if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
-        _offer(incumbent, classes, milp, np.array(highs.getSolution().col_value))
-    bound = float(info.mip_dual_bound) * milp.unit
-    return bound if np.isfinite(bound) else 0.0
+    best = 0.0
+    for _ in range(CUT_ROUNDS):
+        highs.setOptionValue(
+            "time_limit", highs.getRunTime() + max(0.01, incumbent.deadline.left())
+        )
+        highs.run()
+        if highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
+            return incumbent.delay  # nothing below the delay to beat
+        info = highs.getInfo()
+        bound = float(info.mip_dual_bound) * milp.unit
+        best = max(best, bound) if np.isfinite(bound) else best
+        if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
+            return best
+        # An answer that overfills a storage within the tolerance hides those that do not.
+        covers = _offer(incumbent, classes, milp, np.array(highs.getSolution().col_value))
+        if not covers or incumbent.finished:
+            return best
+        for node, blocks in covers:
+            for column in milp.x[:, node, blocks]:
+                highs.addRow(
+                    -np.inf, len(blocks) - 1.0, len(blocks), column.astype(np.int32),
+                    np.ones(len(blocks)),
+                )  # fmt: skip
+    return best
 
 
-def _offer(incumbent: Incumbent, classes: Classes, milp: Model, value: FloatArray) -> None:
-    """Offer the placement of a solution of the MILP, by the values (V,) of its variables."""
+def _offer(
+    incumbent: Incumbent, classes: Classes, milp: Model, value: FloatArray
+) -> list[tuple[int, IntArray]]:
+    """Offer the placement of a solution of the MILP, by the values (V,) of its variables.
+
+    Returns
+    -------
+    list[tuple[int, IntArray]]
+        Where it overfills a storage, nothing is offered: nodes, and blocks that they cannot hold.
+    """
     problem = incumbent.problem
-    cached = node_sets(value[milp.x] > 0.5)
+    cache = value[milp.x] > 0.5
+    rows = cache.reshape(-1, problem.blocks)
+    covers = overfull_covers(rows, problem.block_size, np.tile(problem.storage, problem.slots))
+    if covers:
+        return [(row % problem.nodes, blocks) for row, blocks in covers]
+    cached = node_sets(cache)
     if problem.schedule == "sequential":
         sender = best_senders(classes, cached)
     else:  # which senders are best depends on the other blocks of the slot
@@ -165,3 +193,4 @@ def _offer(incumbent: Incumbent, classes: Classes, milp: Model, value: FloatArra
         t, j, q = milp.arc_at[used].T
         sender[t, j] = q
     incumbent.offer(placement_of_paths(problem, cached, sender))
+    return []

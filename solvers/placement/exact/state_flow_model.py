@@ -7,7 +7,7 @@ For every block j, a unit flows through the cached sets of the slots (index j le
     d[t, Q, n]   node n drops its copy after slot t
     into Q (sum of a[t, X, l] with Q_l(X) = Q, or p[t, Q] where nobody needs the block)
         + sum_{n not in Q} d[t, Q + n, n] = sum_{n in Q} d[t, Q, n] + p[t + 1, Q]
-    x[t, n] = sum_{X with n} p[t, X]  binary,          sum_j s_j x[t, n, j] <= S_n
+    x[t, n] = sum_{X with n} p[t, X]  binary,          sum_j s_j x[t, n, j] <= S_n (see `overfull`)
 
 Only x is binary (in the pipelined schedule a too, since a split block could balance the two sums).
 What no better placement can use is left out: with prices lambda, the cheapest path of block j
@@ -24,6 +24,7 @@ import numpy as np
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.solvers.placement.chains import Classes
 from finecast.solvers.placement.exact.elimination import Useful
+from finecast.solvers.placement.overfull import STORAGE_ROOM
 from finecast.solvers.placement.problem import PlacementProblem
 
 
@@ -160,7 +161,8 @@ def model(
     slots, nodes, blocks = problem.slots, problem.nodes, problem.blocks
     scale = float(problem.block_size.mean())
     milp = _Builder()
-    storage = milp.rows(slots * nodes, -np.inf, np.tile(problem.storage / scale, slots))
+    most = np.tile(problem.storage * (1 + STORAGE_ROOM) / scale, slots)
+    storage = milp.rows(slots * nodes, -np.inf, most)
     x = milp.columns(slots * nodes * blocks, integral=True).reshape(slots, nodes, blocks)
     sums = None
     if problem.schedule == "pipelined":

@@ -16,6 +16,7 @@ from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.solvers.deadline import Deadline
 from finecast.solvers.highs import QuietHighs
 from finecast.solvers.placement.dynamic_programme import Paths
+from finecast.solvers.placement.overfull import CUT_ROUNDS, overfull_covers
 from finecast.solvers.placement.problem import PlacementProblem
 
 
@@ -118,7 +119,7 @@ def choose_paths(
     highs = QuietHighs()
     for option, value in (
         ("threads", 1), ("presolve", "off"), ("random_seed", seed), ("mip_rel_gap", gap),
-        ("mip_max_nodes", node_limit), ("time_limit", max(deadline.left(), 0.01)),
+        ("mip_max_nodes", node_limit),
     ):  # fmt: skip
         highs.setOptionValue(option, value)
     fixed = 0.0 if pipelined else float(choice.seconds.sum())
@@ -129,14 +130,23 @@ def choose_paths(
         np.concatenate(lower), np.concatenate(upper), begin.astype(np.int32),
         row.astype(np.int32), matrix[column, row], integral,
     )  # fmt: skip
-    highs.setSolution(count, np.arange(count, dtype=np.int32), choice.start.astype(float))
-    highs.run()
-    if highs.getInfo().primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
-        return None
-
     # HiGHS keeps rules to a tolerance: the largest share of a block counts, in whole bytes.
-    share = np.array(highs.getSolution().col_value[:count])
-    order = np.lexsort((-share, row_of))
-    chosen: IntArray = order[np.searchsorted(row_of[order], np.arange(len(names)))]
-    used = (holds[:, chosen] @ problem.block_size[names]).reshape(choice.free.shape)
-    return chosen if (used <= choice.free).all() else None
+    block_size, free = problem.block_size[names], choice.free.reshape(-1)
+    for _ in range(CUT_ROUNDS):
+        highs.setSolution(count, np.arange(count, dtype=np.int32), choice.start.astype(float))
+        highs.setOptionValue("time_limit", highs.getRunTime() + max(deadline.left(), 0.01))
+        highs.run()
+        if highs.getInfo().primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
+            return None
+        share = np.array(highs.getSolution().col_value[:count])
+        order = np.lexsort((-share, row_of))
+        chosen: IntArray = order[np.searchsorted(row_of[order], np.arange(len(names)))]
+        covers = overfull_covers(holds[:, chosen] > 0, block_size, free)
+        if not covers:
+            return chosen
+        if deadline.over():
+            return None
+        for full, blocks in covers:
+            column = np.flatnonzero((holds[full] > 0) & np.isin(row_of, blocks)).astype(np.int32)
+            highs.addRow(-np.inf, len(blocks) - 1.0, len(column), column, np.ones(len(column)))
+    return None

@@ -15,15 +15,19 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache as cache_once
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
 from finecast.problem.files import FormatError, content_hash, read_archive, write_archive
 from finecast.problem.instance import Instance
 from finecast.problem.sinr import rate
+from finecast.problem.tolerances import POWER_RELATIVE
+from finecast.problem.version import FINECAST_VERSION
 from finecast.solvers.beamforming.by_name import check_name, solve_messages
 from finecast.solvers.covers import cover_efficiency, efficiency, reach_bound
 from finecast.solvers.node_set_tables import FULL_TABLES, Table, members, table_of
@@ -44,6 +48,9 @@ STARTS = 4
 
 CHUNK = 1024
 """Messages solved between two reports of progress."""
+
+SAME_SNR = 1e-9
+"""Share by which SNRs of a table from disk may differ from what its beams reach: rounding."""
 
 FORMAT = "finecast-rates"
 VERSION = 2
@@ -282,7 +289,7 @@ def rate_table(
         key = _key(instance, users, node_sets, beamforming, robust, splits, seed)
         kept = Path(cache) / f"{key}.npz"
         known = _read(kept)
-        if known is not None:
+        if known is not None and _holds(known, instance, users, node_sets, robust):
             return _closed_slots(instance, users, robust, splits, node_sets, known)
     slot = np.concatenate([np.full(len(u), t) for t, u in enumerate(users)]).astype(np.int64)
     solved = solve_user_sets(
@@ -618,6 +625,9 @@ def _key(
         "splits": splits,
         "cap": instance.network.max_spectral_efficiency,
         "version": VERSION,
+        "finecast": FINECAST_VERSION,
+        "kernel": _code_hash(),
+        "libraries": [np.__version__, torch.__version__],
     }
     return hashlib.sha256(
         content_hash(
@@ -634,6 +644,57 @@ def _key(
     ).hexdigest()[:32]
 
 
+@cache_once
+def _code_hash() -> str:
+    """Return a hash of the sources that beams and bounds come from: the version of the kernel."""
+    home = Path(__file__).parent
+    sources = [*sorted((home / "beamforming").rglob("*.py")), home / "covers.py", home / "rates.py"]
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+def _holds(
+    known: Solved,
+    instance: Instance,
+    users: Sequence[BoolArray],
+    node_sets: Sequence[IntArray],
+    robust: bool,
+) -> bool:
+    """Return whether a table from disk stands a new trial.
+
+    Its arrays have the right shapes and are numbers. Its beams keep to their nodes and powers and
+    reach the SNR that it says, and no bound is below what a beam of the table reaches.
+    """
+    sets = np.concatenate(node_sets)
+    power = instance.network.power
+    beams = (*sets.shape, instance.nodes, instance.antennas)
+    numbers = (known.snr, known.snr_bound, known.cover_bound)
+    if known.beam.shape != beams or any(x.shape != sets.shape for x in numbers):
+        return False
+    if not np.isfinite(known.beam).all() or any(np.isnan(x).any() for x in numbers):
+        return False
+    sent = np.sum(np.abs(known.beam) ** 2, axis=3)
+    sends = members(sets.ravel(), instance.nodes).reshape(sent.shape)
+    if (sent > np.where(sends, power, 0.0) * (1.0 + POWER_RELATIVE)).any():
+        return False
+    ends = np.cumsum([len(u) for u in users])[:-1]
+    for t, part in enumerate(known.cut(ends)):
+        flat = part.beam.reshape(*part.snr.shape, instance.nodes * instance.antennas)
+        channel = instance.normalised_channel[t].reshape(instance.users, -1).conj()
+        amplitude = np.abs(flat @ channel.T)  # (G, F, K)
+        spread = np.linalg.norm(part.beam, axis=3) @ instance.error_of(t, robust).T
+        worst = np.where(users[t][:, None], amplitude - spread, np.inf).min(axis=2, initial=np.inf)
+        snr = np.maximum(worst, 0.0) ** 2
+        room = SAME_SNR * np.maximum(part.snr, amplitude.max(axis=2, initial=0.0) ** 2)
+        if (np.abs(snr - part.snr) > room).any():
+            return False
+        reached = efficiency(part.snr, instance.network.max_spectral_efficiency)
+        if (part.snr_bound < part.snr * (1.0 - SAME_SNR)).any():
+            return False
+        if (part.cover_bound < reached * (1.0 - SAME_SNR)).any():
+            return False
+    return True
+
+
 def _keep(path: Path, solved: Solved) -> None:
     """Keep a table for later; where that cannot be, a warning says so, and no more is lost."""
     try:
@@ -647,6 +708,9 @@ def _read(path: Path) -> Solved | None:
     """Return a kept table; None where there is none or it is damaged, and is made anew."""
     try:
         _, arrays = read_archive(path, FORMAT, VERSION)
-        return Solved(*(arrays[field.name] for field in fields(Solved)))
+        kinds = {field.name: "c" if field.name == "beam" else "f" for field in fields(Solved)}
+        if any(arrays[name].dtype.kind != kind for name, kind in kinds.items()):
+            return None
+        return Solved(*(arrays[name] for name in kinds))
     except (FormatError, KeyError):
         return None

@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 from repository import TINY
 
+from finecast.problem.files import read_archive, write_archive
 from finecast.problem.instance import Instance, user_groups
 from finecast.problem.scenario import Scenario, read_scenario
 from finecast.solvers.beamforming.worst_case import worst_case_snr
-from finecast.solvers.rates import SlotRates, node_set_family, node_sets_to_solve, rate_table
+from finecast.solvers.rates import (
+    FORMAT,
+    VERSION,
+    SlotRates,
+    node_set_family,
+    node_sets_to_solve,
+    rate_table,
+)
 
 
 def table(instance: Instance, **options: object) -> tuple[SlotRates, ...]:
@@ -150,6 +158,41 @@ def test_kept_on_disk(tmp_path):
     assert np.array_equal(first[0].beam, third[0].beam)
     table(instance, cache=tmp_path, robust=False)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        lambda arrays: {"snr_bound": arrays["snr_bound"] / 2},
+        lambda arrays: {"cover_bound": arrays["cover_bound"] / 2},
+        lambda arrays: {"snr_bound": arrays["snr_bound"] * np.nan},
+        lambda arrays: {"snr": 2 * arrays["snr"], "snr_bound": 2 * arrays["snr_bound"]},
+        lambda arrays: {"beam": 2 * arrays["beam"]},
+        lambda arrays: {"snr_bound": arrays["snr_bound"][:1]},
+        lambda arrays: {"snr_bound": arrays["snr_bound"].astype(str)},
+    ],
+)
+def test_forged_tables_are_made_anew(tmp_path, forged):
+    """A bound below what a beam of the table reaches, another SNR, another shape."""
+    instance = read_scenario(TINY).generate(3)
+    (true,) = table(instance, cache=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    header, arrays = read_archive(kept, FORMAT, VERSION)
+    write_archive(kept, FORMAT, VERSION, header, {**arrays, **forged(arrays)})
+    (again,) = table(instance, cache=tmp_path)
+    assert np.array_equal(again.snr, true.snr)
+    assert np.array_equal(again.bound, true.bound)
+
+
+def test_versions_are_in_the_key(tmp_path, monkeypatch):
+    """A table of another finecast, or of another kernel, is not looked at."""
+    instance = read_scenario(TINY).generate(3)
+    table(instance, cache=tmp_path)
+    monkeypatch.setattr("finecast.solvers.rates.FINECAST_VERSION", "0")
+    table(instance, cache=tmp_path)
+    monkeypatch.setattr("finecast.solvers.rates._code_hash", lambda: "another")
+    table(instance, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_unknown_method_is_refused():

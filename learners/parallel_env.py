@@ -112,7 +112,7 @@ class DownloadingEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
             "cloud": (blocks, len(CLOUD)),
             "state": (len(STATE),),
         }
-        parts = {
+        parts: dict[str, Any] = {
             name: spaces.Box(-np.inf, np.inf, shape, np.float32) for name, shape in shapes.items()
         }
         length = sum(math.prod(shape) for shape in shapes.values())

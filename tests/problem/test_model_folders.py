@@ -214,6 +214,20 @@ def test_variants_are_further_copies(tmp_path: Path) -> None:
     assert sizes(library) == {"a": EMBED, "b": WHOLE, "c": EMBED}
 
 
+def test_an_index_comes_before_names_and_a_plain_file_before_an_index(tmp_path: Path) -> None:
+    """Of a consolidated copy with an index; of a variant with an index."""
+    put_shards(tmp_path / "a", "consolidated")
+    put(tmp_path / "a" / "model.safetensors", "embed")
+    put(tmp_path / "b" / "model.safetensors", "embed")
+    put(tmp_path / "b" / "model-00001-of-00001.fp16.safetensors", "half")
+    say(
+        tmp_path / "b" / "model.safetensors.index.fp16.json",
+        {"weight_map": {"half": "model-00001-of-00001.fp16.safetensors"}},
+    )
+    library = read(tmp_path, "a/model.safetensors", "b/model-00001-of-00001.fp16.safetensors")
+    assert sizes(library) == {"a": WHOLE, "b": EMBED}
+
+
 def test_other_formats_are_named(tmp_path: Path) -> None:
     """A model of them alone is no model; what a trainer keeps of its own state is not weights."""
     put(tmp_path / "a" / "model.safetensors", "embed")

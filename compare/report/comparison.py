@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from finecast.compare.report.apart import kept_apart
 from finecast.compare.report.statistics import gap_to_bound
 from finecast.compare.runs.records import Record, Status
 from finecast.problem.arrays import FloatArray
@@ -132,7 +133,8 @@ def compare_runs(
     Parameters
     ----------
     records
-        Of one or several result folders.
+        Of one or several result folders. A label or class that stands for several things in them is
+        completed (`finecast.compare.report.apart`).
     methods
         Labels to show; none: all.
     classes
@@ -147,6 +149,7 @@ def compare_runs(
     """
     if not records:
         raise ValueError("records: there are none, run `finecast compare` first")
+    records = kept_apart(records)
     labels = _chosen("methods", methods, (r.label for r in records))
     shown_classes = _chosen("classes", classes, (r.instance_class for r in records))
     shown = tuple(r for r in records if r.label in labels and r.instance_class in shown_classes)

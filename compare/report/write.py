@@ -23,7 +23,7 @@ from finecast.compare.report.page import (
 from finecast.compare.report.sentences import solve_command
 from finecast.compare.runs.best_known import read_best_known
 from finecast.compare.runs.records import Record
-from finecast.compare.runs.store import instance_path, read_records
+from finecast.compare.runs.store import instance_path, one_instance_each, read_records
 from finecast.problem.files import FormatError, write_atomically
 from finecast.problem.instance import Instance, read_instance
 from finecast.problem.shipped import find
@@ -81,8 +81,8 @@ def write_report(
     Raises
     ------
     FormatError
-        The folder holds no runs, a file cannot be read or written, or it has the ending of
-        another form.
+        The folder holds no runs, or runs of two suites of one name and version; a file cannot be
+        read or written, or has the ending of another form.
     ValueError
         A method, class, instance or table is unknown.
     """
@@ -133,6 +133,7 @@ def report_contents(
     records = read_records(folder)
     if not records:
         raise FormatError(folder, "holds no runs yet")
+    one_instance_each(Path(folder), records)
     comparison = compare_runs(
         records,
         methods=methods,

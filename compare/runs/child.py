@@ -13,6 +13,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,9 +23,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from finecast.compare.runs import guard
 from finecast.compare.runs.records import Status, canonical_json
 from finecast.problem.evaluation import METRICS
 from finecast.problem.instance import Instance
+from finecast.solvers.signals import die_with_parent
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -38,29 +41,33 @@ def main() -> None:
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     die_with_parent()
+    guarded_by = _guard()
     from threadpoolctl import threadpool_limits
 
     from finecast.compare.runs.machine import machine
 
     runs = _Runs(lambda event: write_frame(answers, event))
     threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))
-    write_frame(answers, {"event": "ready", **machine()})
+    write_frame(answers, {"event": "ready", "guard": guarded_by, **machine()})
     while (frame := read_frame(asked)) is not None:
         task, content = frame
         outcome, solution = runs.run(task, content)
         write_frame(answers, {"event": "done", **outcome}, solution)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies; Linux only.
+def _guard() -> int | None:
+    """Have the processes that runs start die with this one; return the process that sees to it.
 
-    Elsewhere a run goes on to its end and finds stdin closed then.
+    Whatever they start in turn stays below this process, where its supervisor finds it. Linux only.
     """
-    if sys.platform == "linux":
-        import ctypes
+    if sys.platform != "linux":
+        return None
+    import ctypes
 
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    set_child_subreaper = 36  # PR_SET_CHILD_SUBREAPER: orphans become children of this process
+    ctypes.CDLL(None).prctl(set_child_subreaper, 1)
+    program = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid())]
+    return subprocess.Popen(program, stdin=subprocess.DEVNULL, process_group=0).pid
 
 
 def write_frame(stream: IO[bytes], event: dict[str, Any], content: bytes = b"") -> None:

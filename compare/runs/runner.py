@@ -26,8 +26,10 @@ from typing import Any, Literal
 from finecast.compare.runs.records import Record, Status, canonical_json, run_key
 from finecast.compare.runs.store import (
     collect,
+    edited,
     instance_path,
     known_keys,
+    one_instance_each,
     open_folder,
     read_records,
     remove_rates,
@@ -178,26 +180,19 @@ def run_suite(
             note = "" if record is None else f"{record.label} on {record.instance_class}"
             callback(Progress("runs", done, total, note))
 
-    runs = plan(
-        chosen,
-        home,
-        entries=entries,
-        classes=classes,
-        instances=instances,
-        seeds=seeds,
-        time_limit_s=time_limit_s,
-        drawn=drawn,
-    )
-    counts = compare(
-        runs,
-        home,
-        workers=workers,
-        threads=threads,
-        engine=engine,
-        scheduler=scheduler,
-        retry_failed=retry_failed,
-        tell=tell,
-    )
+    # From here on nobody else writes to the folder, which the plan does too.
+    with sole_writer(home):
+        runs = plan(
+            chosen,
+            home,
+            entries=entries,
+            classes=classes,
+            instances=instances,
+            seeds=seeds,
+            time_limit_s=time_limit_s,
+            drawn=drawn,
+        )
+        counts = _compare(runs, home, workers, threads, engine, scheduler, retry_failed, tell)
     keys = {run.key for run in runs}
     records = tuple(record for record in read_records(home) if record.key in keys)
     return SuiteRuns(chosen, home, records, **counts)
@@ -215,6 +210,8 @@ def plan(
     drawn: Callable[[int, int], None] | None = None,
 ) -> list[Run]:
     """Return all runs of a suite, instance by instance; keep the instances in the folder.
+
+    A folder that holds runs of the same suite and version on other instances is refused.
 
     Every instance of the suite is drawn and checked against its frozen hash, also those that are
     not asked for.
@@ -241,7 +238,8 @@ def plan(
     Raises
     ------
     FormatError
-        The generator has drifted, or the folder cannot be written.
+        The generator has drifted, the folder holds runs of another suite of the same name and
+        version, or it cannot be written.
     ValueError
         An unknown class, method, option or restriction.
     """
@@ -263,12 +261,17 @@ def plan(
             f"instances: no class of suite {suite.name} has an instance of seed {seed}"
         )
     # All instances are drawn and checked, those chosen are kept, each with all its runs.
+    known = one_instance_each(folder, read_records(folder))
     of_methods = list(suite.seeds if seeds is None else seeds)
     total = sum(len(kind.seeds) for kind in suite.classes)
     runs: dict[str, Run] = {}
     for count, case in enumerate(draw_all(suite), start=1):
         if drawn is not None:
             drawn(count, total)
+        place = (suite.name, suite.version, case.instance_class.name, case.seed)
+        held = known.get(place, case.hash)
+        if held != case.hash:
+            raise FormatError(folder, edited(*place, held, case.hash))
         if case.instance_class.name not in chosen or case.seed not in of_instances:
             continue
         kept = instance_path(folder, case.hash)
@@ -347,25 +350,38 @@ def compare(
     OSError
         The processes of the pool were killed time and again, or there is no scheduler or worker.
     """
-    repeated = (Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY) if retry_failed else ()
     with sole_writer(folder):
-        everything = list(runs)
-        known = known_keys(folder, but=repeated)
-        missing = [run for run in everything if run.key not in known]
-        counts = {"asked": len(everything), "known": len(everything) - len(missing), "done": 0}
-        if tell is not None:
-            tell(counts["known"], counts["asked"], None)
-        results = _results(missing, folder, workers, threads, engine, scheduler)
-        try:
-            with closing(results):
-                for record, solution in results:
-                    write_record(folder, record, solution)
-                    counts["done"] += 1
-                    if tell is not None:
-                        tell(counts["known"] + counts["done"], counts["asked"], record)
-            remove_rates(folder)
-        finally:
-            collect(folder)
+        return _compare(list(runs), folder, workers, threads, engine, scheduler, retry_failed, tell)
+
+
+def _compare(
+    asked: list[Run],
+    folder: Path,
+    workers: int,
+    threads: int,
+    engine: Engine,
+    scheduler: str | None,
+    retry_failed: bool,
+    tell: Tell | None,
+) -> dict[str, int]:
+    """Run what has no record yet, as `compare` does, in a folder that nobody else writes to."""
+    repeated = (Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY) if retry_failed else ()
+    known = known_keys(folder, but=repeated)
+    missing = [run for run in asked if run.key not in known]
+    counts = {"asked": len(asked), "known": len(asked) - len(missing), "done": 0}
+    if tell is not None:
+        tell(counts["known"], counts["asked"], None)
+    results = _results(missing, folder, workers, threads, engine, scheduler)
+    try:
+        with closing(results):
+            for record, solution in results:
+                write_record(folder, record, solution)
+                counts["done"] += 1
+                if tell is not None:
+                    tell(counts["known"] + counts["done"], counts["asked"], record)
+        remove_rates(folder)
+    finally:
+        collect(folder)
     return counts
 
 
@@ -394,9 +410,9 @@ def execute(
         Process of the caller, with which a process of its pool dies; None elsewhere.
     """
     if caller is not None and caller == os.getppid():
-        from finecast.compare.runs.child import die_with_parent
+        from finecast.solvers.signals import die_with_parent
 
-        die_with_parent()  # or a killed comparison would leave its runs behind
+        die_with_parent(caller)  # or a killed comparison would leave its runs behind
     started = datetime.now(UTC).isoformat(timespec="seconds")
     asked = asdict(run)
     outcome, solution = run_supervised({**asked, "rates": rates}, instance, threads=threads)

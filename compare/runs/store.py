@@ -17,13 +17,21 @@ import os
 import shutil
 import types
 import typing
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from finecast.compare.runs.records import Record, Status, field_kinds, record_from_json
-from finecast.problem.files import FormatError, read_bytes, read_text, reading, write_atomically
+from finecast.problem import files
+from finecast.problem.files import (
+    FormatError,
+    read_bytes,
+    read_text,
+    reading,
+    remove_temporaries,
+    write_atomically,
+)
 
 PARQUET = "runs.parquet"
 FOLDERS = ("records", "solutions", "instances", "suites")
@@ -42,18 +50,34 @@ def open_folder(path: str | os.PathLike[str]) -> Path:
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise FormatError(folder, "is a file, expected a result folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
+    marked = (folder / MARK).exists()
+    if folder.is_dir() and not marked and not _half_made(folder):
         raise FormatError(folder, "is a folder of something else, expected a result folder")
+    # The mark comes first: a folder that is half made, on a full disk say, is known for ours.
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not marked:
+            write_atomically(folder / MARK, MARK_TEXT.encode())
         for name in FOLDERS:
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            for left in (folder / name).glob(".*.json.*" if name != "solutions" else ".*.npz.*"):
-                left.unlink(missing_ok=True)
+            (folder / name).mkdir(exist_ok=True)
     except OSError as error:
         raise FormatError(folder, f"cannot be written: {error.strerror}") from None
-    if not (folder / MARK).exists():
-        write_atomically(folder / MARK, MARK_TEXT.encode())
+    # What lies there half written may be what another comparison is writing just now.
+    with suppress(FormatError), sole_writer(folder):
+        remove_temporaries(folder, MARK, PARQUET)
+        for name in FOLDERS:
+            remove_temporaries(folder / name, "*.json", "*.npz")
     return folder
+
+
+def _half_made(folder: Path) -> bool:
+    """Return whether all that a folder holds is what the making of a result folder leaves."""
+    for entry in folder.iterdir():
+        ours = entry.name == ".lock" or entry.name.startswith(f".{MARK}.")
+        empty = entry.name in FOLDERS and entry.is_dir() and not any(entry.iterdir())
+        if not ours and not empty:
+            return False
+    return True
 
 
 def result_folder(path: str | os.PathLike[str]) -> Path:
@@ -71,26 +95,15 @@ def result_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-@contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """Hold a result folder alone; the operating system lets go of it when the process dies.
+def sole_writer(folder: Path) -> AbstractContextManager[None]:
+    """Hold a result folder alone, as `finecast.problem.files.sole_writer` does.
 
     Raises
     ------
     FormatError
-        Another process is writing to it.
+        Another process is writing to it, or it cannot be written.
     """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
-    with (folder / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise FormatError(folder, "another comparison is writing to it") from None
-        yield
+    return files.sole_writer(folder, "comparison")
 
 
 def write_record(folder: Path, record: Record, solution: bytes | None) -> None:
@@ -196,13 +209,15 @@ def merge(sources: Iterable[str | os.PathLike[str]], target: str | os.PathLike[s
     Raises
     ------
     FormatError
-        A source is no result folder or holds a damaged record, or the target cannot be written.
+        A source is no result folder or holds a damaged record, the runs are of two suites of the
+        same name and version, or the target cannot be written.
     """
     given = [result_folder(source) for source in sources]
     records_of = [(folder, read_records(folder)) for folder in given]
     folder = open_folder(target)
     with sole_writer(folder):
         kept = {record.key: record for record in read_records(folder)}
+        one_instance_each(folder, [*kept.values(), *(r for _, own in records_of for r in own)])
         for source, records in records_of:
             for name in ("instances", "suites"):
                 for file in (source / name).iterdir():
@@ -221,6 +236,31 @@ def merge(sources: Iterable[str | os.PathLike[str]], target: str | os.PathLike[s
     return folder
 
 
+def one_instance_each(
+    folder: Path, records: Iterable[Record]
+) -> dict[tuple[str, int, str, int], str]:
+    """Return the hash of the instance by suite, version, class and seed.
+
+    Parameters
+    ----------
+    folder
+        What the message is about.
+    records
+        Of one folder, or to be joined in one.
+
+    Raises
+    ------
+    FormatError
+        One stands for two instances: the suite was edited under the same name and version.
+    """
+    known: dict[tuple[str, int, str, int], str] = {}
+    for r in records:
+        place = (r.suite, r.suite_version, r.instance_class, r.instance_seed)
+        if known.setdefault(place, r.instance_hash) != r.instance_hash:
+            raise FormatError(folder, edited(*place, known[place], r.instance_hash))
+    return known
+
+
 def solution_path(key: str) -> str:
     """Return where a run's solution is, within the result folder."""
     return f"solutions/{key}.npz"
@@ -234,6 +274,15 @@ def instance_path(folder: Path, instance_hash: str) -> Path:
 def remove_rates(folder: Path) -> None:
     """Delete the rate tables kept for runs to come."""
     shutil.rmtree(folder / "rates", ignore_errors=True)
+
+
+def edited(suite: str, version: int, instance_class: str, seed: int, before: str, now: str) -> str:
+    """Return what to say of a suite that was edited under the same name and version."""
+    return (
+        f"has runs of suite {suite!r} version {version}, class {instance_class!r}, seed {seed}, "
+        f"on the instances {before[:12]} and {now[:12]}; an edited suite takes a new version, or "
+        "another folder"
+    )
 
 
 def _order(record: Record) -> tuple[Any, ...]:

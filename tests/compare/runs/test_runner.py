@@ -13,17 +13,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet
 import pytest
 from interrupts import interruptible
 from repository import ROOT
 
-from finecast.compare.runs import runner
+from finecast.compare.runs import runner, supervisor
 from finecast.compare.runs.best_known import read_best_known, update
 from finecast.compare.runs.records import Record, Status
 from finecast.compare.runs.runner import compare as run_all
 from finecast.compare.runs.runner import plan
-from finecast.compare.runs.store import instance_path, known_keys, open_folder, read_records
+from finecast.compare.runs.store import (
+    instance_path,
+    known_keys,
+    merge,
+    open_folder,
+    read_records,
+    sole_writer,
+)
 from finecast.compare.runs.suite import MethodEntry, Suite, chosen_entries, read_suite
 from finecast.problem.evaluation import evaluate
 from finecast.problem.files import FormatError
@@ -38,13 +46,14 @@ TIMES = {
 """Fields that two runs of the same do not share."""
 
 PLUG_IN = """
-import os, signal, time
+import os, signal, subprocess, sys, time
 from dataclasses import replace
 import numpy as np
 from finecast.solvers.registry import Method
 from finecast.solvers.result import Answer, BoundKind, Termination
 
 METHOD = Method("probe", "probe_plugin:solve", "offline", "does what it is told")
+HOG = "import time; held = bytearray(10**9); time.sleep(600)"
 
 def solve(instance, *, time_limit=None, gap=None, seed=0, start=None, callback=None,
           what="nothing", seconds=0.0, log=""):
@@ -63,6 +72,13 @@ def solve(instance, *, time_limit=None, gap=None, seed=0, start=None, callback=N
         while True:
             held.append(np.ones(4_000_000))
             time.sleep(0.01)
+    if what.startswith("fork"):
+        child = subprocess.Popen(["sleep", "600"], start_new_session="away" in what)
+        hog = subprocess.Popen([sys.executable, "-c", HOG]) if "hog" in what else None
+        with open(log, "a") as file:
+            file.write(f"{child.pid} {hog.pid if hog else child.pid}\\n")
+        if "end" not in what:
+            time.sleep(600)
     if what == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
     if what == "raise":
@@ -213,6 +229,117 @@ def test_hanging_methods_are_killed(probe: Path, tmp_path: Path) -> None:
     assert before.error == "killed while preparing the rates: not done in 0.5 s"
 
 
+def gone(*pids: int) -> bool:
+    """Whether the processes are dead, within a second."""
+    for _ in range(20):
+        alive = [pid for pid in pids if psutil.pid_exists(pid)]
+        zombies = [pid for pid in alive if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE]
+        if len(zombies) == len(alive):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_what_a_run_starts_belongs_to_it(probe: Path, tmp_path: Path) -> None:
+    """Its processes count as its memory, and end with it: killed, out of time, or done."""
+    whats = ["fork hog", "fork", "fork away", "fork end", "fork end away"]
+    entries = [
+        {"method": "probe", "label": what, "options": {"what": what, "log": str(probe)}}
+        for what in whats
+    ]
+    suite = suite_of(entries, time_limit_s=1.0, grace_s=2.0, memory_limit_gb=0.9)
+    records = {record.label: record for record in run(suite, tmp_path / "r")}
+    assert [records[what].status for what in whats] == [
+        Status.OUT_OF_MEMORY, Status.TIMED_OUT, Status.TIMED_OUT, Status.NO_SOLUTION,
+        Status.NO_SOLUTION,
+    ]  # fmt: skip
+    assert "limit is 0.90 GB" in records["fork hog"].error
+    assert records["fork end"].notes[-1] == (
+        "1 processes that the run had started were ended with it"
+    )
+    lines = [line.split() for line in probe.read_text().splitlines()]
+    pids = [int(word) for words in lines if words[0].isdigit() for word in words]
+    assert len(pids) == 10
+    assert gone(*pids)
+
+
+def test_a_killed_comparison_leaves_nothing_of_its_runs(probe: Path, tmp_path: Path) -> None:
+    """kill -9 of the comparison ends the process of a run, and what that one has started."""
+    suite, folder = suite_file(tmp_path, probe, 1, 0.0), tmp_path / "r"
+    suite.write_text(suite.read_text().replace("seconds = 0.0", 'what = "fork"'))
+    started = subprocess.Popen(command(folder, suite), stdout=subprocess.DEVNULL)
+    for _ in range(1200):
+        if probe.exists() and probe.read_text().count("\n") == 2:
+            break
+        time.sleep(0.05)
+    started.kill()
+    started.wait()
+    assert gone(int(probe.read_text().split()[-1]))
+
+
+def test_processes_killed_before_a_run_are_started_again(
+    probe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while they start, or while they wait: the runs are made all the same.
+
+    One that never starts ends the comparison, and says what it said.
+    """
+    real, started = supervisor._Process._wait_until_ready, []
+
+    def killed_twice(process: Any) -> dict[str, Any]:
+        started.append(process)
+        if len(started) <= 2:
+            process.process.kill()
+        return real(process)
+
+    def killed_in_wait(done: int, total: int, record: Record | None) -> None:
+        if record is not None:
+            started[-1].process.kill()
+            started[-1].process.wait()
+
+    monkeypatch.setattr(supervisor._Process, "_wait_until_ready", killed_twice)
+    suite, folder = suite_of([{"method": "probe"}], seeds="0-2"), open_folder(tmp_path / "r")
+    counts = run_all(plan(suite, folder), folder, tell=killed_in_wait)
+    assert counts == {"asked": 3, "known": 0, "done": 3}
+    assert {record.status for record in read_records(folder)} == {Status.NO_SOLUTION}
+    assert len(started) == 5
+
+    def always(process: Any) -> dict[str, Any]:
+        process.process.kill()
+        return real(process)
+
+    monkeypatch.setattr(supervisor._Process, "_wait_until_ready", always)
+    with pytest.raises(ChildProcessError, match="did not start: it said nothing"):
+        run(suite_of([{"method": "probe"}], seeds="7"), tmp_path / "n")
+
+
+def test_an_edited_suite_is_not_mixed_with_the_old_one(probe: Path, tmp_path: Path) -> None:
+    """Other instances under the same name and version are refused; a new version is not."""
+    suite, folder = suite_of([{"method": "probe"}], seeds="0-1"), tmp_path / "r"
+    run(suite, folder)
+    before = sorted(path.name for path in folder.rglob("*"))
+    suite.scenario["users"] = {"count": 4}
+    with pytest.raises(FormatError, match=r"'probes' version 1, class 'small', seed 0, on"):
+        run(suite, folder)
+    assert sorted(path.name for path in folder.rglob("*")) == before
+    other = tmp_path / "other"
+    run(suite, other)
+    with pytest.raises(FormatError, match=r"version 1, class 'small', seed 0, on"):
+        merge([folder, other], tmp_path / "both")
+    assert len(run(suite.model_copy(update={"version": 2}), folder)) == 4
+
+
+def test_a_second_comparison_is_refused_before_it_writes(probe: Path, tmp_path: Path) -> None:
+    """While one comparison holds the folder, another changes nothing in it."""
+    suite, folder = suite_of([{"method": "probe"}]), open_folder(tmp_path / "r")
+    before = sorted(folder.rglob("*"))
+    with sole_writer(folder), pytest.raises(FormatError, match="another comparison"):
+        runner.run_suite(suite, folder)
+    assert [path for path in sorted(folder.rglob("*")) if path.name != ".lock"] == [
+        path for path in before if path.name != ".lock"
+    ]
+
+
 def test_what_is_there_is_not_run_again(probe: Path, tmp_path: Path) -> None:
     """A second call runs nothing; one more seed runs that alone; failed runs only if asked."""
     entries = [
@@ -349,8 +476,6 @@ def test_a_killed_worker_of_the_pool_is_replaced(probe: Path, tmp_path: Path) ->
 
     def tell(done: int, total: int, record: Record | None) -> None:
         if record is not None and not killed:
-            import psutil
-
             workers = [
                 child
                 for child in psutil.Process().children()

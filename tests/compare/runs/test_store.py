@@ -203,6 +203,42 @@ def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
         read_records(tmp_path / "none")
 
 
+def test_half_made_folders_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full before the folder is known for ours: the next call makes it whole.
+
+    So it does for a folder that an earlier version left: its parts, and nothing in them.
+    """
+    folder = tmp_path / "r"
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(FormatError, match="No space left"):
+            open_folder(folder)
+    assert read_records(open_folder(folder)) == []
+    for name in ("old", "theirs"):
+        (tmp_path / name / "records").mkdir(parents=True)
+        (tmp_path / name / ".lock").touch()
+    assert read_records(open_folder(tmp_path / "old")) == []
+    (tmp_path / "theirs" / "records" / "vinyl.json").write_text("mine")
+    with pytest.raises(FormatError, match="something else"):
+        open_folder(tmp_path / "theirs")
+
+
+def test_files_of_another_comparison_stay(tmp_path: Path) -> None:
+    """What is half written while the folder is held belongs to its holder, and is not deleted."""
+    folder = open_folder(tmp_path / "r")
+    left = folder / "records" / f".{record().key}.json.abc123"
+    left.write_text('{"half')
+    with sole_writer(folder):
+        open_folder(folder)
+        assert left.exists()
+    open_folder(folder)
+    assert not left.exists()
+
+
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     """A second comparison into the same folder is refused while the first holds it."""
     folder = open_folder(tmp_path / "r")

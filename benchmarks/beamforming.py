@@ -3,6 +3,7 @@
     python3 benchmarks/beamforming.py --nodes 4 --antennas 4 --users 8 --error 0.1 --channel umi \
         --batch 1024 --json
     python3 benchmarks/beamforming.py --grid -o grid.jsonl    # the tables of docs/benchmarks
+    python3 benchmarks/beamforming.py --partial-power --batch 100    # beams at partial power
 
 One process, one thread, as in a parallel runner. Times are the least of several repetitions. The
 reference (SDR with randomisation, then SCA from its beam, both by CVXPY with Clarabel) runs on the
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
@@ -29,6 +31,8 @@ import torch
 
 from finecast.problem.channel import draw_channels
 from finecast.problem.network import dbm_to_w, drop_users, hexagonal_positions, thermal_noise_w
+from finecast.solvers.beamforming.kernel import cones, multicast
+from finecast.solvers.beamforming.kernel.cones import ConeSteps
 from finecast.solvers.beamforming.kernel.multicast import MulticastOptions, certify, solve_multicast
 from finecast.solvers.beamforming.sca import solve_sca
 from finecast.solvers.beamforming.sdr import solve_relaxation, solve_sdr
@@ -42,6 +46,17 @@ GRID = {
     "error": (0.0, 0.05, 0.1, 0.2),
     "channel": ("umi", "iid"),
 }
+FEW_DIMENSIONS = (
+    ("iid", 4, 4, 1, 0.0),
+    ("iid", 6, 3, 1, 0.0),
+    ("iid", 8, 4, 1, 0.0),
+    ("iid", 8, 4, 1, 0.02),
+    ("rank one", 6, 4, 2, 0.0),
+    ("rank one", 12, 4, 4, 0.0),
+    ("iid", 16, 2, 2, 0.0),
+)
+"""Channel, users, nodes, antennas and error of the classes where partial power matters."""
+
 SITE_DISTANCE_M = 200.0
 """Distance between neighbouring nodes, m."""
 
@@ -90,6 +105,71 @@ def draw(
         estimates.append(drawn.estimate[0])
     normalised = np.array(estimates) / np.sqrt(noise)
     return normalised, error * np.linalg.norm(normalised, axis=3), power
+
+
+def draw_few_dimensions(
+    channel: str, batch: int, users: int, nodes: int, antennas: int, seed: int
+) -> np.ndarray:
+    """Return Rayleigh channels (B, K, N, A); of rank one, all users share a node's direction."""
+    rng = np.random.default_rng(seed)
+
+    def rayleigh(*shape: int) -> np.ndarray:
+        return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) / np.sqrt(2)
+
+    amplitude = 10 ** (IID_SNR_DB / 20)
+    if channel == "iid":
+        return amplitude * rayleigh(batch, users, nodes, antennas)
+    direction = rayleigh(batch, 1, nodes, antennas)
+    direction *= np.sqrt(antennas) / np.linalg.norm(direction, axis=-1, keepdims=True)
+    return amplitude * direction * rayleigh(batch, users, nodes, 1)
+
+
+def best_of_many(
+    g: np.ndarray, eps: np.ndarray, known: np.ndarray, starts: int, seed: int
+) -> float:
+    """Return the best SNR of second-order cone steps from a known beam and from random beams."""
+    scale = np.linalg.norm(g, axis=-1).sum(1).min()
+    steps = ConeSteps(g / scale, eps / scale)
+    rng = np.random.default_rng(seed)
+    shape = (starts, *known.shape)
+    beams = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+    beams /= np.linalg.norm(beams, axis=-1, keepdims=True)
+    signals = np.einsum("kna,sna->sk", g.conj(), np.concatenate([known[None], beams]))
+    return float(max(scale * steps.climb(y / np.abs(y), 1e-4)[1] for y in signals)) ** 2
+
+
+def measure_partial_power(
+    channel: str, users: int, nodes: int, antennas: int, error: float, batch: int, seed: int
+) -> dict[str, Any]:
+    """Compare the kernel without and with its search at partial power, by many random starts."""
+    g = draw_few_dimensions(channel, batch, users, nodes, antennas, seed)
+    eps = error * np.linalg.norm(g, axis=-1)
+    options = MulticastOptions(tolerance=1e-3, boxes=16)
+    row: dict[str, Any] = {
+        "channel": channel,
+        "users": users,
+        "nodes": nodes,
+        "antennas": antennas,
+        "error": error,
+        "batch": batch,
+    }
+    answers = {}
+    for name, switch in (("without", lambda _: False), ("with", cones.crowded)):
+        with patch.object(multicast, "crowded", switch):
+            began = time.process_time()
+            answers[name] = solve_multicast(g, eps, np.ones(nodes), options)
+            row[f"{name}_ms"] = 1e3 * (time.process_time() - began) / batch
+    found = answers["with"]
+    unproven = np.flatnonzero(answers["without"].bound > 1.001 * answers["without"].snr)
+    best = np.asarray(found.snr).copy()
+    for b in unproven:
+        best[b] = max(best[b], best_of_many(g[b], eps[b], found.beamformer[b], 64, seed + 1))
+    row["unproven"] = len(unproven) / batch
+    for name, answer in answers.items():
+        ratio = best / answer.snr
+        row[f"{name}_better_exists"] = float((ratio > 1.01).mean())
+        row[f"{name}_largest"] = float(ratio.max())
+    return row
 
 
 def efficiency(snr: np.ndarray) -> np.ndarray:
@@ -273,15 +353,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--grid", action="store_true", help="all classes of the documentation")
+    parser.add_argument(
+        "--partial-power", action="store_true", help="classes where partial power matters"
+    )
     parser.add_argument("-o", "--output", help="file for the grid's rows (JSON lines, resumable)")
     parser.add_argument("--json", action="store_true")
     options = vars(parser.parse_args())
     torch.set_num_threads(1)
     as_json, grid, output = (options.pop(name) for name in ("json", "grid", "output"))
+    partial_power = options.pop("partial_power")
     made_with = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
         "versions": versions(),
     }
+    if partial_power:
+        for few in FEW_DIMENSIONS:
+            row = measure_partial_power(*few, options["batch"], options["seed"])
+            print(json.dumps({**row, **made_with}), flush=True)
+        return
     if grid:
         run_grid(options, output, made_with)
         return

@@ -57,7 +57,8 @@ class NormalForm:
         sum_n norm(sqrt(P_n) g_{k,n}), shape (K,): no user's amplitude can exceed it.
     best_alone
         sum_n max(0, norm(channel) - error), shape (K,): the amplitude that user k would have if
-        it were the only one (MRT), hence an upper bound on the answer.
+        it were the only one (MRT). No beam gives more, up to rounding. That is much where channel -
+        error cancels, so this is a scale of the search and no certified bound.
     nodes
         Indices of the useful nodes, shape (n,).
     basis

@@ -5,7 +5,8 @@
 
 (docs/formulation.md section 3). The search is in `search.py`, and in `single.py` for a handful of
 problems. Bounds come from `certificate.py` (free, from the last iterate), `interior_point.py` (the
-optimum of the relaxation) and `branching.py` (where errors make the relaxation loose).
+optimum of the relaxation) and `branching.py` (where errors make the relaxation loose). Last,
+unproven problems are searched at partial power where that can help (`cones.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -24,16 +26,25 @@ from finecast.solvers.beamforming.kernel.certificate import (
     Box,
     Certificate,
     closed,
+    coupling,
     guess_from_beams,
 )
+from finecast.solvers.beamforming.kernel.cones import better_at_partial_power, crowded
 from finecast.solvers.beamforming.kernel.gram import ScaledGroups, scaled
 from finecast.solvers.beamforming.kernel.inputs import Inputs, checked_inputs
 from finecast.solvers.beamforming.kernel.interior_point import Reached, refine
-from finecast.solvers.beamforming.kernel.search import search, search_again
+from finecast.solvers.beamforming.kernel.search import (
+    phases_at_partial_power,
+    search,
+    search_again,
+)
 from finecast.solvers.beamforming.kernel.single import solve_few
 
 AGAIN = 4
 """How many times `starts` are tried again, with a tolerance, where the bound stays away."""
+
+DRAWN = 2
+"""How many times `starts` are drawn for second-order cone steps, besides the `starts` sought."""
 
 CHUNK_BYTES = 2**27
 """Working memory of one chunk of the batch, about."""
@@ -50,6 +61,7 @@ class MulticastOptions:
     tolerance
         None for the free certificate. Otherwise every bound is lowered until it is within this
         relative distance (on the SNR) of what the beams reach, or of the relaxation's optimum.
+        Where it stays away, beams are searched for again, at partial power too.
     boxes
         With a tolerance, how many boxes of node amplitudes branching may examine per problem
         where errors make the relaxation loose; 1 for none.
@@ -357,6 +369,21 @@ def _solve(inputs: Inputs, options: MulticastOptions) -> tuple[Tensor, Certifica
                 )
                 bound = bound.index_copy(0, index, torch.minimum(bound[index], branched))
                 boxes = boxes.index_copy(0, index, examined)
+
+        # Beams at partial power, where that can be better and nothing is proven yet.
+        index = _loose(problem, snr, bound, tolerance)
+        if len(index):
+            new, value = _at_partial_power(
+                inputs.take(index),
+                problem.take(index),
+                beamformer[index],
+                proof.take(index),
+                bound[index],
+                options,
+            )
+            better = value > snr[index]
+            beamformer = beamformer.index_copy(0, index[better], new[better])
+            snr = snr.index_copy(0, index[better], value[better])
     return beamformer, _certificate(inputs, problem, snr, relaxed, bound, proof, boxes)
 
 
@@ -379,6 +406,44 @@ def _searched_again(
     direction, gain = search_again(problem.group, known, proof, starts, options.dtype, options.seed)
     beamformer = _beams(problem, direction, gain) * inputs.power.sqrt()[..., None]
     return beamformer, worst_case_snr(inputs.channel, inputs.error, beamformer, inputs.users)
+
+
+def _at_partial_power(
+    inputs: Inputs,
+    problem: ScaledGroups,
+    beamformer: Tensor,
+    proof: BeamDual,
+    bound: Tensor,
+    options: MulticastOptions,
+) -> tuple[Tensor, Tensor]:
+    """Return beams (B, N, A), better where second-order cone steps find some, and SNR (B,)."""
+    amplitude = inputs.power.sqrt()[..., None]
+    unit = (beamformer / torch.where(amplitude > 0, amplitude, 1.0)).cpu().numpy()
+    channel, error = problem.channel.cpu().numpy(), problem.group.error.cpu().numpy()
+    everyone = inputs.users.cpu().numpy()
+    open_ = [b for b, users in enumerate(everyone) if crowded(channel[b, users])]
+    if open_:
+        index = torch.tensor(open_, device=beamformer.device)
+        group = problem.group.take(index)
+        phases = phases_at_partial_power(group, options.starts, options.dtype, options.seed)
+        matrices = coupling(group, proof.slope[index], proof.price[index])
+        for b, phase, matrix in zip(
+            open_, phases.cpu().numpy(), matrices.cpu().numpy(), strict=True
+        ):
+            users = everyone[b]
+            new = better_at_partial_power(
+                channel[b, users],
+                error[b, users],
+                unit[b],
+                phase[:, users],
+                matrix[np.ix_(users, users)],
+                float(bound[b]),
+                DRAWN * options.starts,
+                options.seed,
+            )
+            unit[b] = unit[b] if new is None else new
+    found = torch.from_numpy(unit).to(beamformer.device) * amplitude
+    return found, worst_case_snr(inputs.channel, inputs.error, found, inputs.users)
 
 
 def _certificate(

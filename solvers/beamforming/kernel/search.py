@@ -23,6 +23,7 @@ from finecast.solvers.beamforming.kernel.small import search_one
 from finecast.solvers.beamforming.kernel.steps import (
     CARRY,
     CLOSED,
+    FEIGNED,
     FINISH,
     FIRST,
     FIRST_TEMPERATURE,
@@ -81,6 +82,25 @@ def search_again(
     phases = torch.polar(torch.ones_like(angle), angle)
     beams = _screened(group, phases, starts, dtype, _proven(group, known)).beams
     return beams.direction[:, 0], beams.gain[:, 0]
+
+
+def phases_at_partial_power(group: Group, starts: int, dtype: torch.dtype, seed: int) -> Tensor:
+    """Return phases (B, starts, K) at which beams of partial power are good, the best ones first.
+
+    Without errors every iterate of `ascend` is at full power. So every radius is raised to the
+    share `FEIGNED` of its channel's norm, which makes the norm(w_n) variables of the search.
+    Four times as many candidates are screened.
+    """
+    norm = torch.diagonal(group.gram, dim1=-2, dim2=-1).real.clamp(min=0).sqrt().mT
+    error = torch.maximum(group.error, FEIGNED * norm)
+    rough = Group(group.gram, error, group.present, group.antennas).to(dtype)
+    phases = initial_phases(group, 4 * starts, seed)
+    iterate = start(rough, phases.to(dtype))
+    iterate, screened, temperature = ascend(rough, iterate, FIRST_TEMPERATURE, SCREEN)
+    iterate = iterate.pick(screened.value.topk(starts, dim=1).indices)
+    iterate, carried, _ = ascend(rough, iterate, temperature, CARRY)
+    best_first = torch.argsort(carried.value, dim=1, descending=True, stable=True)
+    return iterate.pick(best_first).phase.to(torch.complex128)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,10 @@ PHASED = 1e-7
 NEAR = 1e-3
 """How far from singular the relaxation's dual matrix is taken when drawing starts from it."""
 
+FEIGNED = 0.1
+"""Share of the channels' norms that errors are raised to in the search for starts at partial power.
+One such start is worth about eight random ones, at 0.05 and 0.2 as at 0.1."""
+
 SMALL = 3
 """Batches up to this size are solved one problem at a time when on the CPU."""
 

@@ -213,6 +213,8 @@ def better_at_partial_power(
     seed
         Seed of the phases.
     """
+    if not np.maximum(np.linalg.norm(channel, axis=-1) - error, 0).sum(1).min() > 0:
+        return None  # rounding leaves some user nothing: no beam is better than any other
     known = _worst(channel, error, beam)
     steps = ConeSteps(channel, error)
     best, value = steps.climb(_phases(np.einsum("kna,na->k", channel.conj(), beam)), ROUGH)

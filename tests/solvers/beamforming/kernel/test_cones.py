@@ -203,3 +203,15 @@ def test_nothing_better_is_none() -> None:
     half = better_at_partial_power(g, none, beam / 2, start, matrix, np.inf, 2, 0)
     assert half is not None
     np.testing.assert_allclose(np.abs(half), 1, rtol=1e-6)
+
+
+def test_errors_as_large_as_the_channel_leave_nothing() -> None:
+    """Rounding may leave a bound above 0 where no user hears anything: no programme is made."""
+    channel = np.array([[[0.29158327 - 0.51989269j], [0.21177374 - 0.0489233j]]] * 3)[None]
+    error = np.linalg.norm(channel, axis=-1)
+    for factor in (1 - 1e-16, 1.0, 1 + 2e-16):
+        answer = solve_multicast(channel, factor * error, np.array([0.599, 0.845]), TIGHT)
+        assert answer.snr[0] <= answer.bound[0] < 1e-25
+    beam, start = np.ones((2, 1), complex), np.ones((1, 3), complex)
+    matrix = np.zeros((3, 3), complex)
+    assert better_at_partial_power(channel[0], error[0], beam, start, matrix, np.inf, 2, 0) is None

@@ -173,7 +173,12 @@ def _checked_bound(found: Answer, evaluation: Evaluation | None) -> tuple[Answer
         delay = evaluation.planned_delay
     if bound <= delay * (1.0 + JUDGE_TOLERANCES):
         bound = min(bound, delay)
-        trace = [replace(point, lower_bound=min(point.lower_bound, bound)) for point in found.trace]
+        trace = [
+            replace(point, lower_bound=min(point.lower_bound, bound))
+            if point.lower_bound <= delay * (1.0 + JUDGE_TOLERANCES)
+            else point
+            for point in found.trace
+        ]
         return replace(found, lower_bound=bound, trace=tuple(trace)), False
     reason = f"the method's lower bound of {bound:.9g} s is no number"
     if not math.isnan(bound):

@@ -114,5 +114,5 @@ def test_the_command_line_notes_it_in_one_line(tmp_path):
     assert ended.stderr.splitlines() == [
         "finecast: note: options: 'clip' is now 'gradient_clip'; "
         "the old name goes in the next release",
-        "finecast: error: gradient_clip: 0.0 is not allowed, must be >= 1e-06 and finite",
+        "finecast: error: gradient_clip: 0.0 is not allowed, must be >= 1e-06 and <= 1000000000",
     ]

@@ -161,7 +161,7 @@ def test_hopeless_channels_have_no_solution():
     assert result.termination is Termination.NO_SOLUTION
     assert result.solution is None
     assert result.delay == np.inf
-    assert "cannot be served" in result.notes[0]
+    assert "channel errors are as large as the channels of user 0 in slot 0" in result.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_misbehaving_methods_become_records(probe: Path, tmp_path: Path) -> None
     assert status == {
         "raise": Status.FAILED,
         "hog": Status.OUT_OF_MEMORY,
-        "nan": Status.NO_SOLUTION,
+        "nan": Status.FAILED,
         "die": Status.FAILED,
         "print": Status.NO_SOLUTION,
         "cheat": Status.INFEASIBLE,

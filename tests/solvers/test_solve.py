@@ -66,10 +66,13 @@ def test_a_bound_that_is_no_number_without_a_plan(solved):
 def test_bounds_within_the_tolerances_of_the_judge(solved):
     """1e-9 above the delay is rounding: the bound is the delay, and the gap is not negative."""
     delay = solved().delay
-    close = solved(lower_bound=delay * (1 + 1e-9), trace=(TracePoint(0.0, 1.0, 2.0),))
+    bound = delay * (1 + 1e-9)
+    trace = (TracePoint(0.0, delay, bound), TracePoint(0.0, delay, 2.0 * delay))
+    close = solved(lower_bound=bound, trace=trace)
     assert close.termination is not Termination.FAILED
     assert close.gap == 0.0
     assert close.trace[0].lower_bound == close.lower_bound == delay
+    assert close.trace[1] == trace[1]  # no rounding: shown as it is, for the checks to find
     assert solved(lower_bound=delay * (1 + 1e-7)).termination is Termination.FAILED
 
 

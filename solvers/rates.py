@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache as cache_once
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -463,10 +464,8 @@ def solve_user_sets(
     *,
     beamforming: str,
     robust: bool,
-    splits: bool,
-    seed: int,
     callback: Callback | None = None,
-    tight: bool = True,
+    **search: Any,
 ) -> Solved:
     """Return beams and bounds of P user sets of all slots by F node sets each.
 
@@ -478,10 +477,10 @@ def solve_user_sets(
         The problem.
     slot, listening, node_sets
         (P,), (P, K) and (P, F): slot, users and node sets of each user set.
-    beamforming, robust, splits, seed, callback
+    beamforming, robust, callback
         As in `rate_table`.
-    tight
-        As in `finecast.solvers.beamforming.by_name.solve_messages`.
+    **search
+        `splits`, `seed`, `tight` as in `solve_batch`.
     """
     sets, family = node_sets.shape
     beam = np.zeros((sets, family, instance.nodes, instance.antennas), dtype=np.complex128)
@@ -508,10 +507,8 @@ def solve_user_sets(
                 error[r],
                 node_mask=members(node_sets[rows[r], f], instance.nodes),
                 user_mask=heard[r],
-                splits=splits,
                 beamforming=beamforming,
-                seed=seed,
-                tight=tight,
+                **search,
             )
             beam[rows[r], f], snr[rows[r], f] = solved.beam, solved.snr
             bound[rows[r], f], cover[rows[r], f] = solved.snr_bound, solved.cover_bound

@@ -27,7 +27,6 @@ from finecast.compare.runs import guard
 from finecast.compare.runs.records import Status, canonical_json
 from finecast.problem.evaluation import METRICS
 from finecast.problem.instance import Instance
-from finecast.solvers.signals import die_with_parent
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -40,7 +39,6 @@ def main() -> None:
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
-    die_with_parent()
     guarded_by = _guard()
     from threadpoolctl import threadpool_limits
 
@@ -313,7 +311,3 @@ def _memory(name: str) -> int | None:
     except OSError:
         pass
     return None
-
-
-if __name__ == "__main__":
-    main()

@@ -45,6 +45,15 @@ _THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "RAYON_NUM_THREADS",
 )
+_CHILD = """
+import sys
+from finecast.solvers.signals import die_with_parent
+die_with_parent(int(sys.argv[1]))
+from finecast.compare.runs.child import main
+main()
+"""
+"""The program of a process. It is bound to its parent first, since its libraries take seconds."""
+
 _own = threading.local()
 
 
@@ -61,7 +70,7 @@ class _Process:
         self.threads = threads
         self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "finecast.compare.runs.child"],
+            [sys.executable, "-P", "-c", _CHILD, str(os.getpid())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr,
             env={**os.environ, **limits, "PYTHONPATH": path}, process_group=0,
         )  # fmt: skip

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,26 @@ def test_a_killed_comparison_leaves_nothing_of_its_runs(probe: Path, tmp_path: P
     started.kill()
     started.wait()
     assert gone(int(probe.read_text().split()[-1]))
+
+
+def test_a_process_that_loads_does_not_outlive_its_comparison(tmp_path: Path) -> None:
+    """kill -9 while the process of the runs has only begun to load its libraries."""
+    started = subprocess.Popen(
+        command(tmp_path / "r", Path("smoke")), stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    children: list[psutil.Process] = []
+    while not children:
+        children = psutil.Process(started.pid).children()
+        time.sleep(0.01)
+    started.kill()
+    started.wait()
+    until = time.monotonic() + 30
+    while time.monotonic() < until and children[0].is_running():
+        with suppress(OSError):  # it may end between the two
+            loaded = "_multiarray_umath" in Path(f"/proc/{children[0].pid}/maps").read_text()
+            assert not loaded
+        time.sleep(0.01)
+    assert not children[0].is_running()
 
 
 def test_processes_killed_before_a_run_are_started_again(

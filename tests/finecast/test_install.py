@@ -145,6 +145,22 @@ def test_script_beside_files_of_our_names(site, own):
     assert Path(outcome.stdout.strip()).parent == site / "finecast"
 
 
+def test_beside_the_clone(tmp_path):
+    """In the folder that holds the clone, `import finecast` finds the package and not the clone."""
+    (tmp_path / "finecast").symlink_to(ROOT, target_is_directory=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    outcome = subprocess.run(
+        [sys.executable, "-c", SOLVE],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert "certified" in outcome.stdout
+
+
 def test_old_import_paths_are_gone(installed, tmp_path):
     """`import problem` ends in the ordinary ImportError."""
     for name in ("problem", "solvers.solve", "learners", "compare", "finecast.shipped"):

@@ -24,14 +24,19 @@ from safetensors import SafetensorError, safe_open
 
 from finecast.problem.files import FormatError
 from finecast.problem.library import LARGEST_INCIDENCE, ModelLibrary
-from finecast.problem.model_folders import FoundModel, WeightFile, find_models
+from finecast.problem.model_files import FoundModel, WeightFile
+from finecast.problem.model_folders import find_models
 
 CHUNK_BYTES = 4 * 2**20
 """Most bytes of a checkpoint in memory at a time, next to its header."""
 
+LONGEST_NAME = 200
+"""Most characters of the layers in a block's name."""
+
 MOST_BLOCKS = 10**6
 """Most blocks that a library is cut into."""
 
+_UNKNOWN_TYPE = re.compile(r"unknown variant `(\w+)`, expected one of (.*?) at line")
 _POINTER = b"version https://git-lfs"
 
 
@@ -169,6 +174,7 @@ def _contents(
     done = 0
     read: dict[Path, list[tuple[str, int, bytes]]] = {}
     contents: dict[bytes, _Content] = {}
+    told: set[Path] = set()
     for m, (name, model) in enumerate(models.items()):
         empty = True
         for file in model.files:
@@ -179,8 +185,16 @@ def _contents(
                     if progress is not None:
                         progress(done := done + entry[1], total)
             _check_promise(file, read[file.path])
+            twice = [name for name, *_ in read[file.path] if _is_elsewhere(file, name)]
+            if twice and file.path not in told:
+                told.add(file.path)
+                warnings.warn(
+                    f"{str(file.path)!r}: tensor {min(twice)!r} in it is skipped, the index says "
+                    "that it is in another file",
+                    stacklevel=3,
+                )
             for tensor, size, digest in read[file.path]:
-                if size:
+                if size and not _is_elsewhere(file, tensor):
                     content = contents.setdefault(
                         digest, _Content(digest, size, file.part + tensor)
                     )
@@ -194,6 +208,11 @@ def _contents(
     return contents
 
 
+def _is_elsewhere(file: WeightFile, tensor: str) -> bool:
+    """Return whether the index says that a tensor of a file is in another one."""
+    return tensor in file.indexed and tensor not in file.promised
+
+
 def _check_promise(file: WeightFile, tensors: Sequence[tuple[str, int, bytes]]) -> None:
     missing = file.promised.difference(tensor for tensor, _, _ in tensors)
     if missing:
@@ -205,7 +224,7 @@ def _check_promise(file: WeightFile, tensors: Sequence[tuple[str, int, bytes]]) 
 # --- blocks -------------------------------------------------------------------------------------
 
 
-_NUMBERED = re.compile(r"(.*_)?(\d+)")
+_NUMBERED = re.compile(r"(.*_)?(\d{1,9})")
 
 
 def _layer(tensor: str) -> tuple[str, int | None, str]:
@@ -245,7 +264,10 @@ def _group(tensor: str, granularity: str | int) -> str:
 def _natural_order(content: _Content) -> tuple[Any, ...]:
     """Sort layers.2 before layers.10."""
     words = re.split(r"(\d+)", content.tensor)
-    numbers = [(word, 0) if i % 2 == 0 else ("", int(word)) for i, word in enumerate(words)]
+    numbers = [
+        (word, 0, "") if i % 2 == 0 else ("", len(word.lstrip("0")), word.lstrip("0"))
+        for i, word in enumerate(words)
+    ]
     return (numbers, content.digest)
 
 
@@ -276,6 +298,8 @@ def _span(piece: list[_Content], *, whole: bool) -> str:
     if whole or layers[0] != layers[1]:
         ends = layers
     name = ends[0] if ends[0] == ends[1] else f"{ends[0]}..{ends[1]}"
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME // 2]}...{name[-LONGEST_NAME // 2 :]}"
     return "".join(c if c.isprintable() else "?" for c in name)
 
 
@@ -289,6 +313,8 @@ def _hash(piece: list[_Content]) -> str:
 
 def _size(file: Path) -> int:
     try:
+        if file.is_symlink() and not file.exists():
+            raise FormatError(file, "is a link to a file that is not there")
         return file.stat().st_size
     except OSError as error:
         raise FormatError(file, f"cannot be read: {error.strerror}") from None
@@ -316,6 +342,11 @@ def _tensors(file: Path) -> Iterator[tuple[str, int, bytes]]:
             pass
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
+        unknown = _UNKNOWN_TYPE.search(reason)
+        if unknown:
+            raise FormatError(
+                file, f"has a tensor of type {unknown[1]!r}, known are {unknown[2].strip()}"
+            ) from None
         raise FormatError(file, f"is corrupt or truncated: {reason}") from None
     try:
         with file.open("rb") as stream:

@@ -172,6 +172,17 @@ def test_a_tensor_that_the_index_promises_must_be_there(tmp_path: Path) -> None:
     refused(tmp_path, "model-00002-of-00002.safetensors: has no tensor 'layers.3.w'")
 
 
+def test_a_tensor_counts_where_the_index_says(tmp_path: Path) -> None:
+    """A stale copy of it in another shard does not count; what the index lacks does."""
+    put_shards(tmp_path / "m")
+    stale = {**weights(*LAYERS[2:], "new"), **weights("embed", seed=9)}
+    file = tmp_path / "m" / "model-00002-of-00002.safetensors"
+    save_file(stale, file)
+    assert sizes(read(tmp_path, str(file))) == {"m": WHOLE + LAYER}
+    with pytest.warns(UserWarning, match="tensor 'embed' in it is skipped, the index says"):
+        library_from_checkpoints(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -249,6 +260,21 @@ def test_other_formats_are_named(tmp_path: Path) -> None:
     refused(tmp_path / "empty", "has no .safetensors file")
 
 
+def test_other_formats_in_folders_of_a_model_are_named(tmp_path: Path) -> None:
+    """Also where nothing else is in the folder: a part of a pipeline, a first format, an export."""
+    put(tmp_path / "m" / "model.safetensors", "embed")
+    put(tmp_path / "sd" / "unet" / "diffusion_pytorch_model.safetensors", "u")
+    say(tmp_path / "sd" / "model_index.json", {})
+    skipped = (
+        "m/B.SAFETENSORS", "m/checkpoint-5/pytorch_model.bin", "m/onnx/deep/model.onnx",
+        "m/original/consolidated.00.pth", "sd/vae/diffusion_pytorch_model.bin",
+    )  # fmt: skip
+    for path in (*skipped, "m/checkpoint-5/optimizer.pt", "m/.cache/x.bin"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("x")
+    assert sizes(read(tmp_path, *skipped)) == {"m": EMBED, "sd": LAYER}
+
+
 def test_a_pointer_is_refused(tmp_path: Path) -> None:
     """It says that it is one and what to do."""
     (tmp_path / "m.safetensors").write_text(
@@ -312,6 +338,25 @@ def test_what_lies_in_a_model_s_folder(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_files_of_other_names_in_a_folder(tmp_path: Path) -> None:
+    """Shards have no tensor twice; copies have, and are models, unless a configuration says one."""
+    put(tmp_path / "loras" / "cat.safetensors", "embed", "a")
+    put(tmp_path / "loras" / "dog.safetensors", "embed", "b")
+    put(tmp_path / "parts" / "one.safetensors", "embed")
+    put(tmp_path / "parts" / "two.safetensors", "a")
+    put(tmp_path / "team" / "cat.safetensors", "embed")
+    put(tmp_path / "team" / "new" / "model.safetensors", "b")
+    library = read(tmp_path, "parts")
+    assert sizes(library) == {
+        "loras/cat": EMBED + LAYER, "loras/dog": EMBED + LAYER, "parts": EMBED + LAYER,
+        "team/cat": EMBED, "team/new": LAYER,
+    }  # fmt: skip
+    say(tmp_path / "loras" / "config.json", {})
+    refused(tmp_path, "loras: has tensor 'embed' in several files, and no index")
+    say(tmp_path / "parts" / "config.json", {})
+    assert sizes(read(tmp_path / "parts")) == {"parts": EMBED + LAYER}
+
+
 def test_a_run_of_checkpoints_alone(tmp_path: Path) -> None:
     """Where a trainer has left no final weights, each checkpoint is a model."""
     for step in (500, 1000):
@@ -357,10 +402,11 @@ def test_a_hub_cache(tmp_path: Path) -> None:
     (cache / "version.txt").write_text("1")
     (cache / ".locks").mkdir()
     (cache / "datasets--acme--words").mkdir()
-    told = ("datasets--acme--words",)
+    (cache / "models--acme--none" / "refs").mkdir(parents=True)
+    told = ("datasets--acme--words", "models--acme--none")
     both = {"acme/bert": EMBED + LAYER, "gpt2": EMBED + LAYER}
     assert sizes(read(cache, *told)) == both
-    assert sizes(read(tmp_path, f"huggingface/hub/{told[0]}")) == both
+    assert sizes(read(tmp_path, *(f"huggingface/hub/{name}" for name in told))) == both
     for one in (cache / "models--acme--bert", snapshot):
         assert sizes(read(one)) == {"acme/bert": EMBED + LAYER}
     # Where links cannot be written, files have their text.
@@ -387,7 +433,7 @@ def test_the_revision_of_a_hub_cache(tmp_path: Path) -> None:
     (model / "snapshots" / "111").rmdir()
     assert sizes(read(tmp_path)) == {"a/b": EMBED}
     (model / "blobs" / "2220").unlink()
-    refused(tmp_path, "model.safetensors: cannot be read: No such file")
+    refused(tmp_path, "model.safetensors: is a link to a file that is not there")
     (model / "snapshots" / "222" / "model.safetensors").unlink()
     refused(tmp_path, "no .safetensors file in it")
     (model / "snapshots" / "222").rmdir()
@@ -454,6 +500,44 @@ def test_an_adapter_without_its_configuration_is_named(tmp_path: Path) -> None:
         assert sizes(library_from_checkpoints(tmp_path)) == {"law": LAYER}
 
 
+def test_a_base_by_a_path_of_another_machine(tmp_path: Path) -> None:
+    """Of Windows, of a hub cache; of two models with the last word, the adapter names neither."""
+    put(tmp_path / "acme" / "base" / "model.safetensors", "embed")
+    for base in ("C:\\models\\base", "/root/hub/models--acme--base/snapshots/0f", "base/"):
+        put_adapter(tmp_path / "law", base, "law")
+        assert sizes(read(tmp_path))["law"] == EMBED + LAYER
+    put(tmp_path / "other" / "base" / "model.safetensors", "b")
+    put_adapter(tmp_path / "law", "base", "law")
+    refused(tmp_path, "law/adapter_config.json", "which may be acme/base, other/base")
+    put_adapter(tmp_path / "law", "/root/hub/models--other--base/snapshots/0f", "law")
+    assert sizes(read(tmp_path))["law"] == 2 * LAYER
+
+
+def test_an_adapter_within_its_base(tmp_path: Path) -> None:
+    """The folder above it is the base, though the adapter is in that folder too."""
+    put(tmp_path / "gpt" / "model.safetensors", "embed")
+    say(tmp_path / "gpt" / "config.json", {})
+    put_adapter(tmp_path / "gpt" / "law", "..", "law")
+    for folder in (tmp_path, tmp_path / "gpt"):
+        assert sizes(read(folder)) == {"gpt": EMBED, "gpt/law": EMBED + LAYER}
+
+
+def test_notes_on_a_base_elsewhere_are_told_once(tmp_path: Path) -> None:
+    """What is passed over there is said as well."""
+    put_shards(tmp_path / "elsewhere" / "base")
+    stale = tmp_path / "elsewhere" / "base" / "model-00003-of-00003.safetensors"
+    put(stale, "old")
+    for name in ("law", "med"):
+        put_adapter(tmp_path / "mine" / name, str(stale.parent), name)
+    assert sizes(read(tmp_path / "mine", str(stale))) == {"law": 7168, "med": 7168}
+
+
+def test_an_adapter_of_diffusers_is_named(tmp_path: Path) -> None:
+    """It has no configuration: its base is not known."""
+    put(tmp_path / "style" / "pytorch_lora_weights.safetensors", "a")
+    assert sizes(read(tmp_path, "style")) == {"style": LAYER}
+
+
 # --- families -----------------------------------------------------------------------------------
 
 
@@ -462,6 +546,8 @@ def test_an_adapter_without_its_configuration_is_named(tmp_path: Path) -> None:
     [
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "llama"),
         ({"architectures": ["X"]}, "X"),
+        ({"architecture": "vit_base_patch16_224"}, "vit_base_patch16_224"),
+        ({"model_type": "x" * 1000}, ""),
         ({"_class_name": "AutoencoderKL"}, "AutoencoderKL"),
         ({"model_type": 3, "architectures": []}, ""),
         ({"model_type": "two\nlines"}, ""),
@@ -474,5 +560,8 @@ def test_the_family_is_that_of_the_configuration(
     put(tmp_path / "m" / "model.safetensors", "embed")
     say(tmp_path / "m" / "config.json", {**config, "time_step_limit": [0.0, float("inf")]})
     assert read(tmp_path).model_family == (family,)
-    (tmp_path / "m" / "config.json").write_text("{")
-    refused(tmp_path, "config.json: not valid JSON")
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config), encoding="utf-8-sig")
+    assert read(tmp_path).model_family == (family,)
+    for broken in ("{", "[" * 100_000):
+        (tmp_path / "m" / "config.json").write_text(broken)
+        refused(tmp_path, "config.json: not valid JSON")

@@ -24,12 +24,17 @@ from finecast.problem.files import FormatError, read_arrays, read_bytes, reading
 Shape = tuple[int, int, int, int]
 NAMES = ("channel", "channel_real", "channel_imag")
 
+PARTS = (("real", "imag"), ("re", "im"), ("r", "i"))
+"""How records of complex numbers call their parts."""
+
 
 def read_channels(path: str | os.PathLike[str], shape: Shape) -> ComplexArray:
     """Return the channels in a file, as amplitude gains.
 
     The file holds `channel`, complex (or real) of shape (T, K, N, A), or the pair `channel_real`
-    and `channel_imag`. MATLAB drops trailing dimensions of size 1: they are put back.
+    and `channel_imag`. Complex numbers may also be records, and in a MATLAB 7.3 file a struct, of
+    `real` and `imag` or `re` and `im`. MATLAB drops trailing dimensions of size 1: they are put
+    back.
 
     Parameters
     ----------
@@ -66,11 +71,19 @@ def _read_channels(path: str | os.PathLike[str], shape: Shape) -> ComplexArray:
     else:
         arrays = _read_mat(path, content, shape)
     if "channel" in arrays:
-        return _checked(path, "channel", arrays["channel"], "complex", shape)
+        parts = [name for name in NAMES[1:] if name in arrays]
+        if parts:
+            raise FormatError(
+                path,
+                f"has 'channel' and {' and '.join(map(repr, parts))}: give one complex 'channel', "
+                "or the pair 'channel_real' and 'channel_imag'",
+            )
+        channel = _complex_of(path, "channel", arrays["channel"])
+        return _checked(path, "channel", channel, "complex", shape)
     if "channel_real" in arrays and "channel_imag" in arrays:
         real = _checked(path, "channel_real", arrays["channel_real"], "float", shape)
         imag = _checked(path, "channel_imag", arrays["channel_imag"], "float", shape)
-        channel: ComplexArray = real + 1j * imag
+        channel = real + 1j * imag
         channel.setflags(write=False)
         return channel
     names = ", ".join(sorted(map(repr, arrays))) or "none"
@@ -100,8 +113,10 @@ def _check_shape(
     path: str | os.PathLike[str], name: str, found: tuple[int, ...], shape: Shape
 ) -> None:
     if _without_trailing_ones(found) != _without_trailing_ones(shape):
+        turned = _without_trailing_ones(found[::-1]) == _without_trailing_ones(shape)
+        why = ": its dimensions are in the reverse order" if turned else ""
         raise FormatError(
-            path, f"variable {name!r} has shape {found}, expected (T, K, N, A) = {shape}"
+            path, f"variable {name!r} has shape {found}, expected (T, K, N, A) = {shape}{why}"
         )
 
 
@@ -115,6 +130,7 @@ def _without_trailing_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 # numbers as records of `real` and `imag`, and the class of the variable as an attribute.
 
 _HDF5 = b"\x89HDF"
+_STRUCTS = {tuple(sorted(parts)) for parts in PARTS}
 
 
 def _read_hdf5(
@@ -138,13 +154,12 @@ def _read_hdf5(
                     arrays[name] = np.empty(0)
                     continue
                 linked = isinstance(file.get(name, getlink=True), h5py.HardLink)
-                variable = file[name] if linked else None
-                if not isinstance(variable, h5py.Dataset) or variable.is_virtual:
-                    raise FormatError(path, f"variable {name!r} is no array, expected numbers")
-                if variable.external or variable.shape is None:
-                    raise FormatError(path, f"variable {name!r} has no numbers in the file")
-                _check_shape(path, name, variable.shape[::-1], shape)
-                arrays[name] = _complex_of(path, name, variable[()]).T
+                struct = file[name] if linked else None
+                if isinstance(struct, h5py.Group) and tuple(sorted(struct)) in _STRUCTS:
+                    part, other = (_hdf5_array(path, key, struct, shape) for key in sorted(struct))
+                    arrays[name] = other + 1j * part  # "im" stands before "re"
+                else:
+                    arrays[name] = _hdf5_array(path, name, file, shape)
     except FormatError:
         raise
     except Exception as error:  # whatever damaged bytes provoke in the HDF5 library
@@ -153,11 +168,26 @@ def _read_hdf5(
     return arrays
 
 
+def _hdf5_array(path: str | os.PathLike[str], name: str, group: Any, shape: Shape) -> NDArray[Any]:
+    """Return the array in a dataset that is in the file itself, with its dimensions turned back."""
+    import h5py
+
+    linked = isinstance(group.get(name, getlink=True), h5py.HardLink)
+    variable = group[name] if linked else None
+    if not isinstance(variable, h5py.Dataset) or variable.is_virtual:
+        raise FormatError(path, f"variable {name!r} is no array, expected numbers")
+    if variable.external or variable.shape is None:
+        raise FormatError(path, f"variable {name!r} has no numbers in the file")
+    _check_shape(path, name, variable.shape[::-1], shape)
+    return _complex_of(path, name, variable[()]).T
+
+
 def _complex_of(path: str | os.PathLike[str], name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array of numbers, complex where it has records of `real` and `imag`."""
-    if array.dtype.names == ("real", "imag"):
-        return np.asarray(array["real"] + 1j * array["imag"])
-    if array.dtype.kind not in "iufc":
+    """Return an array of numbers, complex where it has records of them."""
+    for real, imag in PARTS:
+        if set(array.dtype.names or ()) == {real, imag}:
+            return np.asarray(array[real] + 1j * array[imag])
+    if array.dtype.kind not in "biufc":  # truth values are refused with the variable's place
         raise FormatError(path, f"variable {name!r} is of type {array.dtype}, expected numbers")
     return array
 

@@ -22,8 +22,10 @@ def percent(value: float | None, digits: int = 3) -> str:
 
 
 def gigabytes(value: float) -> str:
-    """Write bytes in GB (1e9), or MB (1e6) below a tenth of one."""
-    return f"{value / 1e9:.3f} GB" if value == 0 or value >= 1e8 else f"{value / 1e6:.3f} MB"
+    """Write bytes in GB (1e9), below a tenth of one in MB (1e6), below a tenth of one in kB."""
+    if value == 0 or value >= 1e8:
+        return f"{value / 1e9:.3f} GB"
+    return f"{value / 1e6:.3f} MB" if value >= 1e5 else f"{value / 1e3:.3f} kB"
 
 
 def printable(text: str) -> str:

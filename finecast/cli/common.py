@@ -196,13 +196,14 @@ def as_text(value: str) -> Text:
 
 
 def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Print a two-column table of names and values."""
+    """Print a two-column table of names and values; nothing of the title or a value is cut."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=as_text(title), title_justify="left", show_header=False)
+    say(title)  # above the table: as its title it would be broken at the table's width
+    table = Table(show_header=False)
     table.add_column(no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
     for row in rows:
         table.add_row(*map(as_text, row))
     Console().print(table)

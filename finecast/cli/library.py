@@ -11,7 +11,7 @@ from finecast.cli.common import (
     print_table,
     progress_bar,
 )
-from finecast.cli.describe import describe_library, library_rows
+from finecast.cli.describe import describe_library, library_rows, model_rows
 
 OF_FAMILIES = {"variants", "freeze_ratio", "dtype", "classes", "lora_rank", "lora_targets"}
 """Options that say nothing of checkpoints."""
@@ -22,8 +22,11 @@ LARGEST_MB = 1e12
 
 @click.command("library")
 @click.argument("family", nargs=-1)
-@click.option("--from-checkpoints", help="Folder of .safetensors files or folders of shards.")
-@click.option("-o", "--output", required=True, help="Library file to write (.json).")
+@click.option(
+    "--from-checkpoints",
+    help="Folder of .safetensors files, model folders or a hub cache, or one model's own folder.",
+)
+@click.option("-o", "--output", help="Library file to write (.json); without it, only show.")
 @click.option(
     "--variants",
     type=click.IntRange(1, 10_000),
@@ -57,7 +60,7 @@ LARGEST_MB = 1e12
 def command(
     family: tuple[str, ...],
     from_checkpoints: str | None,
-    output: str,
+    output: str | None,
     variants: int,
     freeze_ratio: tuple[float, ...],
     granularity: str,
@@ -68,13 +71,16 @@ def command(
     lora_targets: str | None,
     as_json: bool,
 ) -> None:
-    """Build a library from FAMILY..., such as `vit-b-16 resnet-101`, or from checkpoints."""
+    """Build a library from FAMILY..., such as `vit-b-16 resnet-101`, or from checkpoints.
+
+    It is shown, and written with -o.
+    """
     from finecast.problem.library import combine, write_library
 
     if bool(family) == (from_checkpoints is not None):
         raise click.UsageError("give either families or --from-checkpoints")
     _refuse_what_has_no_effect(from_checkpoints is not None)
-    target = output_file(output, [".json"])
+    target = None if output is None else output_file(output, [".json"])
     cut: str | int = int(granularity) if granularity.isdecimal() else granularity
     if from_checkpoints is not None:
         from finecast.problem.checkpoints import library_from_checkpoints
@@ -107,12 +113,15 @@ def command(
                 for name in family
             ]
         )
-    write_library(target, library)
     described = describe_library(library)
+    if target is not None:
+        write_library(target, library)
+        described = {"file": str(target), **described}
     if as_json:
-        print_json({"file": str(target), **described})
+        print_json(described)
     else:
-        print_table(str(target), library_rows(described))
+        title = str(target or from_checkpoints or " ".join(family))
+        print_table(title, [*library_rows(described), *model_rows(described)])
 
 
 def _refuse_what_has_no_effect(from_checkpoints: bool) -> None:

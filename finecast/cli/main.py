@@ -51,7 +51,7 @@ class _Commands(click.Group):
 def cli() -> None:
     """Fine-grained AI-model caching, migration and coordinated broadcasting at the network edge.
 
-    Start with: finecast solve data/scenarios/vision-small.toml
+    Start with: finecast solve vision-small
 
     Exit codes: 0 done, 1 the answer is no (infeasible, check failed), 2 bad input, 3 a fault of
     finecast itself.

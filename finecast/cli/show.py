@@ -16,7 +16,7 @@ from finecast.cli.common import (
     print_table,
     set_option,
 )
-from finecast.cli.describe import describe_library, library_rows
+from finecast.cli.describe import describe_library, library_rows, model_rows
 from finecast.problem.files import FormatError, size_of
 from finecast.problem.reception import gain_notes, places, without_channel
 from finecast.problem.shipped import find
@@ -63,7 +63,7 @@ def command(
         from finecast.problem.library import read_library
 
         described = describe_library(read_library(path))
-        rows = library_rows(described)
+        rows = [*library_rows(described), *model_rows(described)]
     elif kind == "solution":
         described = _describe_solution(path)
         rows = [(name.replace("_", " "), str(value)) for name, value in described.items()]

@@ -270,6 +270,37 @@ def test_library_from_checkpoints(tmp_path):
     assert not target.exists()
 
 
+def test_library_is_shown_without_a_file(tmp_path):
+    """Every model with its bytes, the whole path above the table, and nothing written."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / ("models of a name that no table is wide enough for" * 2)
+    (folder / "base").mkdir(parents=True)
+    save_file({f"l.{i}.w": rng.random(128) for i in range(6)}, folder / "base/model.safetensors")
+    for name in ("law", "med"):
+        (folder / name).mkdir()
+        save_file({name: rng.random(128)}, folder / name / "adapter_model.safetensors")
+        (folder / name / "adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
+    files = sorted(tmp_path.rglob("*"))
+    outcome = finecast("library", "--from-checkpoints", folder)
+    assert outcome.returncode == 0, outcome
+    lines = outcome.stdout.splitlines()
+    assert lines[0] == str(folder)
+    told = {
+        cells[1].strip(): cells[2].strip() for cells in (line.split("│") for line in lines[2:-1])
+    }
+    assert told["models"] == "3"
+    assert told["all models apart"] == "20.480 kB"
+    assert told["each block once"] == "8.192 kB, saves 60.0 %"
+    assert told["base"] == "6.144 kB, 100.0 % of it in several models"
+    assert told["law"] == told["med"] == "7.168 kB, 85.7 % of it in several models"
+    asked = json.loads(finecast("library", "--from-checkpoints", folder, "--json").stdout)
+    assert asked["model_bytes"] == {"base": 6144, "law": 7168, "med": 7168}
+    assert sorted(tmp_path.rglob("*")) == files
+    long = finecast("library", "vit-b-16", "--variants", 30).stdout
+    assert "vit-b-16/task10 " in long
+    assert "19 more models" in long
+
+
 def test_bad_files_are_one_line(tmp_path):
     """Every kind of wrong file for every command that reads one."""
     tiny = SCENARIOS / "tiny.toml"

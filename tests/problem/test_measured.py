@@ -330,6 +330,37 @@ def test_matlab_7_3(tmp_path):
     np.testing.assert_array_equal(read_channels(one, (2, 3, 1, 1))[..., 0, 0], channel((2, 3)))
 
 
+@pytest.mark.parametrize("real", ["real", "re", "r"])
+def test_complex_numbers_in_parts(tmp_path, real):
+    """As records in any order, in all kinds of files, and as a struct of MATLAB 7.3."""
+    imag = {"real": "imag", "re": "im", "r": "i"}[real]
+    for names in ((real, imag), (imag, real)):
+        records = np.empty(SHAPE, [(name, "f8") for name in names])
+        records[real], records[imag] = channel().real, channel().imag
+        np.savez(tmp_path / "a.npz", channel=records)
+        np.testing.assert_array_equal(read_channels(tmp_path / "a.npz", SHAPE), channel())
+        path = save_73(tmp_path / "a.mat", channel=records)
+        np.testing.assert_array_equal(read_channels(path, SHAPE), channel())
+    with h5py.File(path, "w") as file:
+        file["channel/" + real], file["channel/" + imag] = channel().real.T, channel().imag.T
+    np.testing.assert_array_equal(read_channels(path, SHAPE), channel())
+    with h5py.File(path, "a") as file:
+        del file["channel/" + imag]
+        file["channel/" + imag] = h5py.ExternalLink("other.mat", "channel")
+    assert refusal(path) == f"variable {imag!r} is no array, expected numbers"
+
+
+def test_what_would_be_dropped_or_mistaken_is_refused(tmp_path):
+    """A real part beside `channel`, and dimensions in the order of h5py instead of MATLAB's."""
+    path = tmp_path / "a.npz"
+    np.savez(path, channel=channel().real, channel_imag=channel().imag)
+    assert refusal(path).startswith("has 'channel' and 'channel_imag': give one complex 'channel'")
+    path = tmp_path / "a.mat"
+    with h5py.File(path, "w") as file:
+        file["channel"] = channel()
+    assert refusal(path).endswith("its dimensions are in the reverse order")
+
+
 def test_bad_matlab_7_3_is_refused(tmp_path):
     """Another shape (before it is read), class, link or name; NaN; any cut of the file."""
     path = tmp_path / "a.mat"

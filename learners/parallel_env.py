@@ -10,7 +10,8 @@ delay in seconds.
 Observations are the features of `finecast.learners.networks.features` in one vector, as trainers
 want them: those of a node's own blocks, of its neighbours, of the cloud, and of the state. The
 infos always have the same keys. `action_mask` is one vector with 1 for every choice that has an
-effect, that of the first of the 2 J integers, then of the second and so on. `delay_s` is the delay
+effect, that of the first of the 2 J integers, then of the second and so on, and
+`action_space(agent).sample(mask)` takes it. `delay_s` is the delay
 of the slot that was played, 0 after a reset. `seed` is that of the instance. J. Terry et al.,
 PettingZoo, NeurIPS 2021, describe the interface.
 
@@ -23,6 +24,7 @@ MissingExtra
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any, Literal
 
 import numpy as np
@@ -50,6 +52,16 @@ except ModuleNotFoundError as error:
 
 LARGEST_SEED = 2**31
 """Upper limit of the seeds of instances that are drawn by resets without a seed."""
+
+
+class NodeActions(spaces.MultiDiscrete):
+    """The actions of a node, which can also be sampled by the flat mask of the infos."""
+
+    def sample(self, mask: Any = None, probability: Any = None) -> np.ndarray[Any, Any]:
+        """Return a random action; a mask is one vector, or a tuple with a part for each integer."""
+        if isinstance(mask, np.ndarray):
+            mask = tuple(np.split(mask.astype(np.int8), np.cumsum(self.nvec)[:-1]))
+        return np.asarray(super().sample(mask, probability))
 
 
 class DownloadingEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
@@ -103,7 +115,7 @@ class DownloadingEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         self.agents: list[str] = []
         self.render_mode = None
         self._actions = {
-            agent: spaces.MultiDiscrete([nodes + 2] * blocks + [2] * blocks)
+            agent: NodeActions([nodes + 2] * blocks + [2] * blocks)
             for agent in self.possible_agents
         }
         shapes = {
@@ -149,8 +161,16 @@ class DownloadingEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
             Seed of the instance, and of the instances of later resets without a seed.
         options
             They are ignored.
+
+        Raises
+        ------
+        ValueError
+            The seed is negative or above 2^63 - 1.
         """
         if seed is not None:
+            seed = operator.index(seed)
+            if not 0 <= seed < 2**63:
+                raise ValueError(f"seed: {seed} is not allowed, must be from 0 to {2**63 - 1}")
             self._rng = np.random.default_rng(seed)
         draw = int(self._rng.integers(LARGEST_SEED)) if seed is None else seed
         instance = self.scenario.generate(draw)

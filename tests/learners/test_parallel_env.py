@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
+import pickle
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from learner_scenarios import scenario
-from pettingzoo.test import parallel_api_test, parallel_seed_test
+from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test, seed_test
+from pettingzoo.utils import parallel_to_aec
 
 from finecast.learners.extras import MissingExtra
 from finecast.learners.parallel_env import DownloadingEnv
@@ -46,6 +50,14 @@ def test_pettingzoo_s_own_tests_pass() -> None:
         warnings.simplefilter("error")
         parallel_api_test(environment(), num_cycles=20)
         parallel_seed_test(environment, num_cycles=20)
+        parallel_api_test(environment(observations="dict"), num_cycles=20)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pettingzoo_s_tests_of_turns_pass() -> None:
+    """Agents in turn, by PettingZoo's conversion: its tests sample actions by the flat mask."""
+    api_test(parallel_to_aec(environment()), num_cycles=20)
+    seed_test(lambda: parallel_to_aec(environment()), num_cycles=20)
 
 
 def test_masked_actions_are_legal_and_sampled() -> None:
@@ -59,6 +71,8 @@ def test_masked_actions_are_legal_and_sampled() -> None:
         space.seed(1)
         action = space.sample(tuple(parts))
         assert space.contains(action)
+        space.seed(1)
+        np.testing.assert_array_equal(space.sample(mask), action)
         assert all(part[0] == 1 for part in parts)
         assert all(part[choice] == 1 for part, choice in zip(parts, action, strict=True))
         assert 0 < mask.sum() < mask.size
@@ -142,6 +156,34 @@ def test_a_seed_makes_the_episode_and_those_after_it() -> None:
     np.testing.assert_array_equal(second["node_0"], third["node_0"])
     assert not np.array_equal(first["node_0"], second["node_0"])
     assert env.state_space.contains(env.state())
+
+
+def test_seeds_are_whole_numbers() -> None:
+    """Those of NumPy too; others are refused in one line."""
+    env = environment()
+    first, told = env.reset(seed=np.int64(9))  # type: ignore[arg-type]
+    again, _ = env.reset(seed=9)
+    assert told["node_0"]["seed"] == 9
+    np.testing.assert_array_equal(first["node_0"], again["node_0"])
+    for seed in (-1, 2**63):
+        with pytest.raises(ValueError, match=f"seed: {seed} is not allowed, must be from 0"):
+            env.reset(seed=seed)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_copies_play_on_alike(copied: Callable[[DownloadingEnv], DownloadingEnv]) -> None:
+    """A copy in the middle of an episode gives the same slots, and the same draws after them."""
+    env = environment()
+    env.reset(seed=3)
+    env.step({agent: env.action_space(agent).sample() for agent in env.agents})
+    both = (env, copied(env))
+    while env.agents:
+        chosen = {agent: env.action_space(agent).sample() for agent in env.agents}
+        (seen, reward, *_), (same, paid, *_) = (one.step(chosen) for one in both)
+        assert reward == paid
+        np.testing.assert_array_equal(seen["node_0"], same["node_0"])
+    (seen, _), (same, _) = (one.reset() for one in both)
+    np.testing.assert_array_equal(seen["node_1"], same["node_1"])
 
 
 def test_true_rates_are_an_option() -> None:

@@ -48,6 +48,20 @@ def test_supersuit_wrappers_run(wrapper: str) -> None:
     assert steps == 4
 
 
+def test_supersuit_wrappers_stand_on_each_other() -> None:
+    """All of them at once, then copies of it as one environment of Gymnasium."""
+    import supersuit
+
+    env = supersuit.frame_stack_v1(supersuit.black_death_v3(DownloadingEnv(scenario())), 3)
+    env = supersuit.agent_indicator_v0(env)
+    envs = supersuit.concat_vec_envs_v1(
+        supersuit.pettingzoo_env_to_vec_env_v1(env), 2, base_class="gymnasium"
+    )
+    observed, _ = envs.reset(seed=1)
+    single = DownloadingEnv(scenario()).observation_space("node_0").shape[0]
+    assert observed.shape == (2 * 3, 3 * single + 3)
+
+
 def test_torchrl_rolls_out_with_masks() -> None:
     """Specs hold at reset and in steps, and the mask comes with every observation."""
     from torchrl.envs.libs.pettingzoo import PettingZooWrapper

@@ -28,6 +28,11 @@ def gigabytes(value: float) -> str:
     return f"{value / 1e6:.3f} MB" if value >= 1e5 else f"{value / 1e3:.3f} kB"
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a number of things, as "1 slot" and "2 slots"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """Return a text in which whatever a terminal might obey is shown as an escape.
 

@@ -12,7 +12,7 @@ from finecast.problem.arrays import FloatArray
 from finecast.problem.evaluation import METRICS, Evaluation
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
-from finecast.problem.wording import gigabytes, percent, seconds
+from finecast.problem.wording import counted, gigabytes, percent, seconds
 
 VIOLATIONS_SHOWN = 20
 """A summary names so many broken rules and no more."""
@@ -269,7 +269,10 @@ class Result:
             slots = len(evaluation.slot_delay)
             rows += [
                 ("delay, guaranteed", seconds(self.delay)),
-                ("mean per slot", f"{seconds(evaluation.mean_slot_delay)}, {slots} slots"),
+                (
+                    "mean per slot",
+                    f"{seconds(evaluation.mean_slot_delay)}, {counted(slots, 'slot')}",
+                ),
             ]
         rows += [
             ("lower bound", f"{seconds(self.lower_bound)} ({self.bound_kind})"),

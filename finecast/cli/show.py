@@ -20,7 +20,7 @@ from finecast.cli.describe import describe_library, library_rows, model_rows
 from finecast.problem.files import FormatError, size_of
 from finecast.problem.reception import gain_notes, places, without_channel
 from finecast.problem.shipped import find
-from finecast.problem.wording import gigabytes
+from finecast.problem.wording import counted, gigabytes
 
 
 @click.command("show")
@@ -129,6 +129,7 @@ def _describe_instance(instance: Any) -> dict[str, Any]:
         "users": instance.users,
         "library": describe_library(instance.library),
         "storage_bytes": network.storage,
+        "blocks_too_large": int(_above_storage(instance).sum()),
         "power_w": network.power,
         "bandwidth_hz": network.bandwidth,
         "noise_power_w": network.noise_power,
@@ -155,11 +156,12 @@ def _instance_rows(instance: Any, described: dict[str, Any]) -> list[tuple[str, 
     return [
         (
             "size",
-            f"{instance.slots} slots, {instance.users} users, {instance.nodes} nodes x "
-            f"{instance.antennas} antennas",
+            f"{counted(instance.slots, 'slot')}, {counted(instance.users, 'user')}, "
+            f"{counted(instance.nodes, 'node')} x {counted(instance.antennas, 'antenna')}",
         ),
         *library_rows(described["library"]),
         ("storage per node", f"{_span(network.storage / 1e9)} GB"),
+        *([("fit into no node", _too_large(instance))] if described["blocks_too_large"] else []),
         ("links between nodes", f"{links}cloud {_span(network.cloud_rate / 1e9)} Gbit/s"),
         (
             "carrier",
@@ -186,6 +188,17 @@ def _instance_rows(instance: Any, described: dict[str, Any]) -> list[tuple[str, 
         ("hash", described["instance_hash"]),
         *(("note", note) for note in described["notes"]),
     ]
+
+
+def _above_storage(instance: Any) -> Any:
+    """Return (J,) bool, the blocks that are larger than the storage of every node."""
+    return instance.library.block_size > instance.network.storage.max()
+
+
+def _too_large(instance: Any) -> str:
+    above = _above_storage(instance)
+    largest = gigabytes(float(instance.library.block_size.max()))
+    return f"{counted(int(above.sum()), 'block')}, the largest of {largest}: never cached"
 
 
 def _span(values: Any) -> str:

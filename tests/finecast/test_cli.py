@@ -270,6 +270,22 @@ def test_library_from_checkpoints(tmp_path):
     assert not target.exists()
 
 
+def test_show_names_blocks_that_fit_into_no_node(tmp_path):
+    """A block above every node's storage is cached nowhere, which the picture cannot show."""
+    text = (
+        "slots = 1\n[library.synthetic]\nmodels = 3\nblocks = 6\ntotal_gb = 0.5\n"
+        "[nodes]\ncount = 2\nstorage_gb = {}\n[users]\ncount = 1\n"
+    )
+    for storage, blocks in ((0.01, 6), (1, 0)):
+        (tmp_path / "s.toml").write_text(text.format(storage))
+        assert json.loads(finecast("show", tmp_path / "s.toml", "--json").stdout)[
+            "blocks_too_large"
+        ] == blocks  # fmt: skip
+        shown = finecast("show", tmp_path / "s.toml").stdout
+        assert ("fit into no node" in shown) == ("never cached" in shown) == (blocks > 0)
+        assert "1 slot, 1 user, 2 nodes x 4 antennas" in shown
+
+
 def test_library_is_shown_without_a_file(tmp_path):
     """Every model with its bytes, the whole path above the table, and nothing written."""
     rng = np.random.default_rng(0)

@@ -12,7 +12,14 @@ from finecast.solvers.delivery import sent_messages, unsplit_messages
 from finecast.solvers.node_set_tables import FULL_TABLES, members
 from finecast.solvers.placement.problem import Placement, placement_delay
 from finecast.solvers.prepared import Prepared, with_problems
-from finecast.solvers.rates import SlotRates, improved, solve_batch, with_node_sets
+from finecast.solvers.rates import (
+    Batch,
+    SlotRates,
+    by_search,
+    improved,
+    with_cover_bound,
+    with_node_sets,
+)
 from finecast.solvers.splits import WORTH, split, worth_splitting
 
 STARTS = 32
@@ -90,17 +97,18 @@ def _better_beams(
     if not len(message):
         return slot
     channel, error = instance.normalised_channel[t], instance.error_of(t, prepared.robust)
-    beams = solve_batch(
-        instance,
-        np.broadcast_to(channel, (len(message), *channel.shape)),
-        np.broadcast_to(error, (len(message), *error.shape)),
-        node_mask=members(slot.node_sets[message, node_set], instance.nodes),
-        user_mask=slot.users[message],
-        splits=slot.splits,
-        beamforming=KERNEL,
-        starts=STARTS,
-        seed=seed + 1,
+    count = len(message)
+    batch = Batch(
+        message,
+        node_set,
+        np.broadcast_to(np.arange(instance.users), (count, instance.users)),
+        np.broadcast_to(channel, (count, *channel.shape)),
+        np.broadcast_to(error, (count, *error.shape)),
+        members(slot.node_sets[message, node_set], instance.nodes),
+        slot.users[message],
     )
+    find = by_search(instance, KERNEL, seed + 1, starts=STARTS)
+    beams = with_cover_bound(instance, batch, find(batch), slot.splits)
     return improved(instance, slot, message, node_set, beams)
 
 

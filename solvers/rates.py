@@ -10,27 +10,26 @@ better beam of its subsets and the smaller bound of its supersets.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache as cache_once
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
-from finecast.problem.files import FormatError, content_hash, read_archive, write_archive
 from finecast.problem.instance import Instance
 from finecast.problem.sinr import rate
-from finecast.problem.tolerances import POWER_RELATIVE
-from finecast.problem.version import FINECAST_VERSION
-from finecast.solvers.beamforming.by_name import check_name, solve_messages
+from finecast.solvers.beamforming.by_name import (
+    Beams,
+    Proof,
+    check_name,
+    prove_again,
+    solve_messages,
+)
 from finecast.solvers.covers import cover_efficiency, efficiency, reach_bound
+from finecast.solvers.kept_rates import Kept, keep, read_kept, table_key
 from finecast.solvers.node_set_tables import FULL_TABLES, Table, members, table_of
 from finecast.solvers.result import Callback, Progress
 from finecast.solvers.rounding import CLOSED_FORM_ALLOWANCE
@@ -49,12 +48,6 @@ STARTS = 4
 
 CHUNK = 1024
 """Messages solved between two reports of progress."""
-
-SAME_SNR = 1e-9
-"""Share by which SNRs of a table from disk may differ from what its beams reach: rounding."""
-
-FORMAT = "finecast-rates"
-VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,6 +271,7 @@ def rate_table(
         Receives the progress after every thousand messages.
     cache
         Folder in which tables are kept, by a hash of everything they depend on; None for none.
+        Rates and bounds of a table from there are proven again (`finecast.solvers.kept_rates`).
 
     Raises
     ------
@@ -285,27 +279,25 @@ def rate_table(
         There is no such beamforming method.
     """
     check_name(beamforming)
-    kept = None
-    if cache is not None:
-        key = _key(instance, users, node_sets, beamforming, robust, splits, seed)
-        kept = Path(cache) / f"{key}.npz"
-        known = _read(kept)
-        if known is not None and _holds(known, instance, users, node_sets, robust):
-            return _closed_slots(instance, users, robust, splits, node_sets, known)
     slot = np.concatenate([np.full(len(u), t) for t, u in enumerate(users)]).astype(np.int64)
+    all_users, all_sets = np.concatenate(users), np.concatenate(node_sets)
+    find, kept = by_search(instance, beamforming, seed), None
+    if cache is not None:
+        key = table_key(
+            instance, users, node_sets, beamforming=beamforming, robust=robust, seed=seed
+        )
+        path = Path(cache) / f"{key}.npz"
+        known = read_kept(path, all_sets, instance)
+        if known is not None:
+            find = _from_disk(instance, known)
+        else:
+            kept = Kept.room(all_sets, instance)
+            find = _noted(find, kept)
     solved = solve_user_sets(
-        instance,
-        slot,
-        np.concatenate(users),
-        np.concatenate(node_sets),
-        beamforming=beamforming,
-        robust=robust,
-        splits=splits,
-        seed=seed,
-        callback=callback,
+        instance, slot, all_users, all_sets, find, robust=robust, splits=splits, callback=callback
     )
     if kept is not None:
-        _keep(kept, solved)
+        keep(path, kept)
     return _closed_slots(instance, users, robust, splits, node_sets, solved)
 
 
@@ -416,42 +408,119 @@ def improved(
     return with_cover_bounds(instance, better_slot, group, node_set, found.cover_bound)
 
 
-def solve_batch(
-    instance: Instance,
-    channel: ComplexArray,
-    error: FloatArray,
-    *,
-    node_mask: BoolArray,
-    user_mask: BoolArray,
-    splits: bool,
-    beamforming: str,
-    seed: int,
-    starts: int = STARTS,
-    tight: bool = True,
-) -> Solved:
-    """Return beams and bounds of B messages, (B, ...).
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B messages that are solved together.
+
+    Parameters
+    ----------
+    row, column
+        (B,) user set, and which of its node sets.
+    listener
+        (B, L) users whose channels these are.
+    channel, error, node_mask, user_mask
+        (B, L, N, A), (B, L, N), (B, N) and (B, L), as in
+        `finecast.solvers.beamforming.by_name.solve_messages`.
+    """
+
+    row: IntArray
+    column: IntArray
+    listener: IntArray
+    channel: ComplexArray
+    error: FloatArray
+    node_mask: BoolArray
+    user_mask: BoolArray
+
+
+Find = Callable[[Batch], Beams]
+"""From messages to their beams and bounds."""
+
+
+def by_search(
+    instance: Instance, beamforming: str, seed: int, *, starts: int = STARTS, tight: bool = True
+) -> Find:
+    """Return the search for beams by a method.
 
     Parameters
     ----------
     instance
         The problem.
-    channel, error, node_mask, user_mask, seed, starts, tight
+    beamforming, seed, starts, tight
         As in `finecast.solvers.beamforming.by_name.solve_messages`.
+    """
+
+    def find(batch: Batch) -> Beams:
+        return solve_messages(
+            beamforming,
+            batch.channel,
+            batch.error,
+            instance.network.power,
+            node_mask=batch.node_mask,
+            user_mask=batch.user_mask,
+            starts=starts,
+            seed=seed,
+            tight=tight,
+        )
+
+    return find
+
+
+def _from_disk(instance: Instance, known: Kept) -> Find:
+    """Return the proof of beams and dual points that were kept."""
+
+    def find(batch: Batch) -> Beams:
+        entry = batch.row, batch.column
+        of_user = batch.row[:, None], batch.column[:, None], batch.listener
+        return prove_again(
+            batch.channel,
+            batch.error,
+            instance.network.power,
+            node_mask=batch.node_mask,
+            user_mask=batch.user_mask,
+            beamformer=known.beam[entry],
+            proof=Proof(known.weight[of_user], known.slope[of_user], known.price[entry]),
+        )
+
+    return find
+
+
+def _noted(find: Find, kept: Kept) -> Find:
+    """Return the same search, which leaves its beams and dual points in `kept`."""
+
+    def note(batch: Batch) -> Beams:
+        found = find(batch)
+        entry = batch.row, batch.column
+        of_user = batch.row[:, None], batch.column[:, None], batch.listener
+        kept.beam[entry], kept.price[entry] = found.beamformer, found.proof.price
+        kept.weight[of_user], kept.slope[of_user] = found.proof.weight, found.proof.slope
+        return found
+
+    return note
+
+
+def with_cover_bound(instance: Instance, batch: Batch, found: Beams, splits: bool) -> Solved:
+    """Return beams and bounds (B, ...), those on covers included.
+
+    Parameters
+    ----------
+    instance, batch, found
+        The problem, messages, and their beams and bounds.
     splits
         Bounds hold for plans that split user sets, too.
-    beamforming
-        Name of the beamforming method.
     """
     network = instance.network
-    masks = {"node_mask": node_mask, "user_mask": user_mask}
-    found = solve_messages(
-        beamforming, channel, error, network.power, starts=starts, seed=seed, tight=tight, **masks
-    )
     cap = network.max_spectral_efficiency
     cover = efficiency(found.bound, cap)
     if splits:
         cover = cover_efficiency(
-            channel, error, network.power, bound=found.bound, proof=found.proof, cap=cap, **masks
+            batch.channel,
+            batch.error,
+            network.power,
+            node_mask=batch.node_mask,
+            user_mask=batch.user_mask,
+            bound=found.bound,
+            proof=found.proof,
+            cap=cap,
         )
     return Solved(found.beamformer, found.snr, found.bound, cover)
 
@@ -461,11 +530,11 @@ def solve_user_sets(
     slot: IntArray,
     listening: BoolArray,
     node_sets: IntArray,
+    find: Find,
     *,
-    beamforming: str,
     robust: bool,
+    splits: bool,
     callback: Callback | None = None,
-    **search: Any,
 ) -> Solved:
     """Return beams and bounds of P user sets of all slots by F node sets each.
 
@@ -477,10 +546,10 @@ def solve_user_sets(
         The problem.
     slot, listening, node_sets
         (P,), (P, K) and (P, F): slot, users and node sets of each user set.
-    beamforming, robust, callback
+    find
+        Finds beams and bounds.
+    robust, splits, callback
         As in `rate_table`.
-    **search
-        `splits`, `seed`, `tight` as in `solve_batch`.
     """
     sets, family = node_sets.shape
     beam = np.zeros((sets, family, instance.nodes, instance.antennas), dtype=np.complex128)
@@ -501,20 +570,22 @@ def solve_user_sets(
         pairs = np.argwhere(np.ones((len(rows), family), dtype=bool))
         for begin in range(0, len(pairs), CHUNK):
             r, f = pairs[begin : begin + CHUNK].T
-            solved = solve_batch(
-                instance,
+            row = rows[r]
+            batch = Batch(
+                row,
+                f,
+                order[r],
                 channel[r],
                 error[r],
-                node_mask=members(node_sets[rows[r], f], instance.nodes),
-                user_mask=heard[r],
-                beamforming=beamforming,
-                **search,
+                members(node_sets[row, f], instance.nodes),
+                heard[r],
             )
-            beam[rows[r], f], snr[rows[r], f] = solved.beam, solved.snr
-            bound[rows[r], f], cover[rows[r], f] = solved.snr_bound, solved.cover_bound
+            solved = with_cover_bound(instance, batch, find(batch), splits)
+            beam[row, f], snr[row, f] = solved.beam, solved.snr
+            bound[row, f], cover[row, f] = solved.snr_bound, solved.cover_bound
             done += len(r)
             if callback is not None:
-                callback(Progress(f"beams ({beamforming})", done, total))
+                callback(Progress("beams", done, total))
     return Solved(beam, snr, bound, cover)
 
 
@@ -603,111 +674,3 @@ def _closed(
         split_set=split_set,
         part=part,
     )
-
-
-def _key(
-    instance: Instance,
-    users: Sequence[BoolArray],
-    node_sets: Sequence[IntArray],
-    beamforming: str,
-    robust: bool,
-    splits: bool,
-    seed: int,
-) -> str:
-    """Return a hash of all that the beams depend on, and of nothing else."""
-    header = {
-        "beamforming": beamforming,
-        "robust": robust,
-        "seed": seed,
-        "splits": splits,
-        "cap": instance.network.max_spectral_efficiency,
-        "version": VERSION,
-        "finecast": FINECAST_VERSION,
-        "kernel": _code_hash(),
-        "libraries": [np.__version__, torch.__version__],
-    }
-    return hashlib.sha256(
-        content_hash(
-            header,
-            {
-                "channel": instance.normalised_channel,
-                "error": instance.normalised_error,
-                "power": instance.network.power,
-                "users": np.concatenate(users),
-                "count": np.array([len(u) for u in users]),
-                "node_sets": np.concatenate(node_sets),
-            },
-        ).encode()
-    ).hexdigest()[:32]
-
-
-@cache_once
-def _code_hash() -> str:
-    """Return a hash of the sources that beams and bounds come from: the version of the kernel."""
-    home = Path(__file__).parent
-    sources = [*sorted((home / "beamforming").rglob("*.py")), home / "covers.py", home / "rates.py"]
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-
-
-def _holds(
-    known: Solved,
-    instance: Instance,
-    users: Sequence[BoolArray],
-    node_sets: Sequence[IntArray],
-    robust: bool,
-) -> bool:
-    """Return whether a table from disk stands a new trial.
-
-    Its arrays have the right shapes and are numbers. Its beams keep to their nodes and powers and
-    reach the SNR that it says, and no bound is below what a beam of the table reaches.
-    """
-    sets = np.concatenate(node_sets)
-    power = instance.network.power
-    beams = (*sets.shape, instance.nodes, instance.antennas)
-    numbers = (known.snr, known.snr_bound, known.cover_bound)
-    if known.beam.shape != beams or any(x.shape != sets.shape for x in numbers):
-        return False
-    if not np.isfinite(known.beam).all() or any(np.isnan(x).any() for x in numbers):
-        return False
-    sent = np.sum(np.abs(known.beam) ** 2, axis=3)
-    sends = members(sets.ravel(), instance.nodes).reshape(sent.shape)
-    if (sent > np.where(sends, power, 0.0) * (1.0 + POWER_RELATIVE)).any():
-        return False
-    ends = np.cumsum([len(u) for u in users])[:-1]
-    for t, part in enumerate(known.cut(ends)):
-        flat = part.beam.reshape(*part.snr.shape, instance.nodes * instance.antennas)
-        channel = instance.normalised_channel[t].reshape(instance.users, -1).conj()
-        amplitude = np.abs(flat @ channel.T)  # (G, F, K)
-        spread = np.linalg.norm(part.beam, axis=3) @ instance.error_of(t, robust).T
-        worst = np.where(users[t][:, None], amplitude - spread, np.inf).min(axis=2, initial=np.inf)
-        snr = np.maximum(worst, 0.0) ** 2
-        room = SAME_SNR * np.maximum(part.snr, amplitude.max(axis=2, initial=0.0) ** 2)
-        if (np.abs(snr - part.snr) > room).any():
-            return False
-        reached = efficiency(part.snr, instance.network.max_spectral_efficiency)
-        if (part.snr_bound < part.snr * (1.0 - SAME_SNR)).any():
-            return False
-        if (part.cover_bound < reached * (1.0 - SAME_SNR)).any():
-            return False
-    return True
-
-
-def _keep(path: Path, solved: Solved) -> None:
-    """Keep a table for later; where that cannot be, a warning says so, and no more is lost."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_archive(path, FORMAT, VERSION, {}, vars(solved))
-    except (FormatError, OSError) as error:
-        warnings.warn(f"rate_cache: the rates are not kept: {error}", stacklevel=2)
-
-
-def _read(path: Path) -> Solved | None:
-    """Return a kept table; None where there is none or it is damaged, and is made anew."""
-    try:
-        _, arrays = read_archive(path, FORMAT, VERSION)
-        kinds = {field.name: "c" if field.name == "beam" else "f" for field in fields(Solved)}
-        if any(arrays[name].dtype.kind != kind for name, kind in kinds.items()):
-            return None
-        return Solved(*(arrays[name] for name in kinds))
-    except (FormatError, KeyError):
-        return None

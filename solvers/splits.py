@@ -17,7 +17,7 @@ from finecast.problem.instance import Instance
 from finecast.solvers.beamforming.by_name import KERNEL, solve_messages
 from finecast.solvers.covers import efficiency, subsets
 from finecast.solvers.node_set_tables import members, whole_set
-from finecast.solvers.rates import SlotRates, Solved, solve_user_sets, with_parts
+from finecast.solvers.rates import SlotRates, Solved, by_search, solve_user_sets, with_parts
 
 EXACT_USERS = 6
 """Groups up to so many users are split in the best way: 2^6 messages are tried."""
@@ -153,11 +153,9 @@ def split(
             np.full(len(users), slot),
             users,
             node_sets,
-            beamforming=beamforming,
+            by_search(instance, beamforming, seed, tight=False),
             robust=robust,
             splits=False,
-            seed=seed,
-            tight=False,
         )
     else:
         shape = (0, *rates.snr.shape[1:])

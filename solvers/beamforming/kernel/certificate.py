@@ -319,9 +319,12 @@ def closed(group: Group, guess: BeamDual, box: Box) -> tuple[Tensor, BeamDual]:
     point = BeamDual(
         weight, slope * scaling[:, None], torch.maximum(price * scaling[:, None], free)
     )
-    # A guess without any weight, or with a number that is not finite, proves nothing.
+    # A guess without any weight, or with a number that is not finite, proves nothing. Its point
+    # has no weight, so that nobody builds on it.
     sound = best.isfinite() & (weight.sum(-1) > 0.5)
-    return torch.where(sound, best, torch.inf), point
+    nothing = torch.zeros_like(weight)
+    unsound = BeamDual(nothing, torch.ones_like(slope), torch.ones_like(price))
+    return torch.where(sound, best, torch.inf), point.where(sound, unsound)
 
 
 def _quadratic(point: BeamDual) -> Tensor:

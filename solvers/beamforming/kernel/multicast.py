@@ -327,7 +327,7 @@ def _solve(inputs: Inputs, options: MulticastOptions) -> tuple[Tensor, Certifica
     boxes = torch.ones(len(snr), dtype=torch.int64, device=snr.device)
     if options.tolerance is not None:
         tolerance = options.tolerance / 2  # on u, half of what it is on u^2
-        index = _loose(problem, snr, bound, tolerance)
+        index = loose(problem, snr, bound, tolerance)
         reached = Reached(snr.sqrt() / problem.scale, received)
 
         # The relaxation's optimum, where the free certificate is too far above the beams.
@@ -340,7 +340,7 @@ def _solve(inputs: Inputs, options: MulticastOptions) -> tuple[Tensor, Certifica
                 tolerance / 2,
             )
             bound, proof = bound.index_copy(0, index, refined), proof.put(index, dual)
-            index = _loose(problem, snr, bound, tolerance)
+            index = loose(problem, snr, bound, tolerance)
 
         # More beams, from starts that the relaxation gives, where its optimum is too far above.
         if len(index):
@@ -356,7 +356,7 @@ def _solve(inputs: Inputs, options: MulticastOptions) -> tuple[Tensor, Certifica
 
         # Branching, where errors leave the relaxation itself too far above.
         if options.boxes > 1:
-            index = _loose(problem, snr, bound, tolerance)
+            index = loose(problem, snr, bound, tolerance)
             index = index[(group.error > 0).any(-1).any(-1)[index]]
             if len(index):
                 branched, examined = branch(
@@ -371,7 +371,7 @@ def _solve(inputs: Inputs, options: MulticastOptions) -> tuple[Tensor, Certifica
                 boxes = boxes.index_copy(0, index, examined)
 
         # Beams at partial power, where that can be better and nothing is proven yet.
-        index = _loose(problem, snr, bound, tolerance)
+        index = loose(problem, snr, bound, tolerance)
         if len(index):
             new, value = _at_partial_power(
                 inputs.take(index),
@@ -384,11 +384,23 @@ def _solve(inputs: Inputs, options: MulticastOptions) -> tuple[Tensor, Certifica
             better = value > snr[index]
             beamformer = beamformer.index_copy(0, index[better], new[better])
             snr = snr.index_copy(0, index[better], value[better])
-    return beamformer, _certificate(inputs, problem, snr, relaxed, bound, proof, boxes)
+    return beamformer, in_given_units(inputs, problem, snr, relaxed, bound, proof, boxes)
 
 
-def _loose(problem: ScaledGroups, snr: Tensor, bound: Tensor, tolerance: float) -> Tensor:
-    """Return the problems (m,) whose bound on u is further above their beams than `tolerance`."""
+def loose(problem: ScaledGroups, snr: Tensor, bound: Tensor, tolerance: float) -> Tensor:
+    """Return the problems (m,) whose bound on u is further above their beams than `tolerance`.
+
+    Parameters
+    ----------
+    problem
+        The problems.
+    snr
+        (B,) what their beams reach, in the caller's units.
+    bound
+        (B,) on u, in the units of the problem.
+    tolerance
+        Relative.
+    """
     limit = torch.minimum(bound, problem.single_user / problem.scale)
     above = limit > (1 + tolerance) * (snr.sqrt() / problem.scale)
     return (above & (problem.single_user > 0)).nonzero()[:, 0]
@@ -446,7 +458,7 @@ def _at_partial_power(
     return found, worst_case_snr(inputs.channel, inputs.error, found, inputs.users)
 
 
-def _certificate(
+def in_given_units(
     inputs: Inputs,
     problem: ScaledGroups,
     snr: Tensor,
@@ -455,7 +467,19 @@ def _certificate(
     proof: BeamDual,
     boxes: Tensor,
 ) -> Certificate:
-    """Bring bounds and proofs back to the caller's units, with room for the roundings of that."""
+    """Bring bounds and proofs back to the caller's units, with room for the roundings of that.
+
+    Parameters
+    ----------
+    inputs, problem
+        The problems, as given and scaled.
+    snr
+        (B,) what their beams reach, in the caller's units.
+    relaxed, bound
+        (B,) on u by the dual point, and by any means.
+    proof, boxes
+        The dual points, and how many boxes branching examined.
+    """
     up = 1 + 1e-14
     scale = problem.scale
     relaxation = torch.maximum((relaxed * scale * up) ** 2, snr)

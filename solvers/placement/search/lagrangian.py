@@ -18,9 +18,11 @@ import numpy as np
 
 from finecast.problem.arrays import IntArray
 from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import PricePoint, dual_point, no_prices
 from finecast.solvers.placement.chains import Classes, paths_of_placement
 from finecast.solvers.placement.dynamic_programme import Paths
+from finecast.solvers.placement.greedy import greedy_placement
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.columns import empty_paths
@@ -248,6 +250,10 @@ def _search(
     rng = np.random.default_rng(seed)
     assignment, unplaced = rounded(problem, classes, ascent.master, ascent.share, origin.empty)
     _sweeps(incumbent, assignment, ascent, unplaced, rng)
+    # A best response takes every copy that pays for its own block, and leaves no room for another:
+    # with few large blocks neither sweeps nor ruins get out of that. Greedy counts by the byte.
+    if problem.nodes <= FULL_TABLES:
+        incumbent.offer(greedy_placement(problem))
     if from_start:
         _sweeps(incumbent, _assigned(incumbent, classes), ascent, nobody, rng)
 

@@ -30,6 +30,28 @@ def test_one_user_without_error_is_served_by_maximum_ratio_transmission(name):
     assert power[1, 0] == 0
 
 
+@pytest.mark.parametrize("name", ["multicast", "matched"])
+@pytest.mark.parametrize("antennas", [1, 3])
+def test_what_is_only_rounding_reaches_nobody(name, antennas):
+    """Errors of exactly the norm of each channel, and next to it: no SNR by any beam.
+
+    |g^H w| - eps |w| is then a few roundings, of either sign. A user with half the error is served.
+    """
+    rng = np.random.default_rng(antennas)
+    batch, nodes = 40, 2
+    shape = (batch, 1, nodes, antennas)
+    channel = rng.normal(size=(*shape, 2)) @ [1.0, 1j] * 10 ** rng.uniform(-3, 5, (batch, 1, 1, 1))
+    norm = np.linalg.norm(channel, axis=3)
+    masks = {
+        "node_mask": np.ones((batch, nodes), dtype=bool),
+        "user_mask": np.ones((batch, 1), dtype=bool),
+    }
+    for share, served in ((1.0, False), (1 - 2e-16, False), (1 + 2e-16, False), (0.5, True)):
+        found = solve_messages(name, channel, share * norm, np.ones(nodes), **masks)
+        assert ((found.snr > 0) == served).all()
+        assert (found.bound >= found.snr).all()
+
+
 def test_unknown_method_is_named():
     """ValueError with the name and the known ones."""
     with pytest.raises(ValueError, match=r"'magic' is unknown, expected one of .*wmmse"):

@@ -113,6 +113,20 @@ def checked_number(
     return number
 
 
+def checked_choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    """Return `value`, one of some texts.
+
+    Raises
+    ------
+    ValueError
+        It is not: one line with the name, the value and what is allowed.
+    """
+    if not isinstance(value, str) or value not in allowed:
+        names = " or ".join(repr(text) for text in allowed)
+        raise ValueError(f"{name}: {repr(value)[:40]} is not allowed, must be {names}")
+    return value
+
+
 def _refuse(name: str, array: NDArray[Any], bad: NDArray[np.bool_], allowed: str) -> None:
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0]) if array.ndim else ()

@@ -84,9 +84,16 @@ def prior_tables(prior: Prior) -> Expected:
     prior
         What is known before slot 0.
     """
-    network = prior.network
     table = chains(prior.link)
-    size = table.member.sum(axis=1)
+    once = typical_time(prior)[table.member.sum(axis=1)]
+    kind, probability, times = prior_demand(prior)
+    return Expected(kind, probability, times[:, :, None] * once, table)
+
+
+def typical_time(prior: Prior) -> FloatArray:
+    """Return (N + 1,) the seconds per byte of the typical message by 0 to N nodes; see above."""
+    network = prior.network
+    size = np.arange(network.nodes + 1)
     home = size / network.nodes
     at_home, away = (
         8.0 / (network.bandwidth * min(efficiency, network.max_spectral_efficiency))
@@ -94,16 +101,28 @@ def prior_tables(prior: Prior) -> Expected:
     )
     if "no-comp" in prior.restrictions:
         away = at_home + float(prior.link[-1].mean())
-    once = np.where(size > 0, home * at_home + (1.0 - home) * away, np.inf)
+    return np.where(size > 0, home * at_home + (1.0 - home) * away, np.inf)
 
-    # A block is needed if anybody requests it; in unicast it goes out once for each of them.
+
+def prior_demand(prior: Prior) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Return what blocks are needed how often, as known before slot 0.
+
+    Returns
+    -------
+    kind
+        (J,) kind of every block.
+    probability
+        (T, C) somebody requests a block of the kind.
+    times
+        (T, C) how often it then goes out: once, in unicast once for each user that requests it.
+    """
     kind, contains = kinds(prior.library.model_blocks)
     request = prior.popularity @ contains
     probability = 1.0 - np.prod(1.0 - request, axis=1)
     times = np.ones_like(probability)
     if "unicast" in prior.restrictions:
-        times = _share(request.sum(axis=1), probability)
-    return Expected(kind, probability, times[:, :, None] * once, table)
+        times = share_of(request.sum(axis=1), probability)
+    return kind, probability, times
 
 
 def coming_tables(observation: Observation, horizon: int) -> Expected:
@@ -137,13 +156,13 @@ def coming_tables(observation: Observation, horizon: int) -> Expected:
         serving = np.where(lacking[:, None], senders, sending)
         # The mean group: 1 / snr, then the gain of its size.
         single = np.maximum((serving @ reach[listeners].T) ** 2, LOWEST_SNR)  # (2^N, users)
-        share = _share(q, needed[:, None])
+        share = share_of(q, needed[:, None])
         inverse = np.einsum("hkc,xk->hcx", share, 1.0 / single)
         group = share.sum(axis=1)[:, :, None] ** exponent
         snr = group / inverse
         seconds = 8.0 / rate(snr, network.bandwidth, network.max_spectral_efficiency)
         fetched = np.where(lacking, prior.link[-1][senders].min(), 0.0)
-        broadcast += _share(needed, probability)[:, :, None] * (seconds + fetched)
+        broadcast += share_of(needed, probability)[:, :, None] * (seconds + fetched)
     broadcast[:, :, 0] = np.inf
     return Expected(kind, probability, broadcast, table)
 
@@ -204,6 +223,6 @@ def message_parts(observation: Observation) -> list[tuple[BoolArray, BoolArray]]
     return [(part, senders) for part, senders in served if part.any()]
 
 
-def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
+def share_of(part: FloatArray, whole: FloatArray) -> FloatArray:
     """Return part / whole, 1 where nothing is."""
     return np.divide(part, whole, out=np.ones(np.broadcast(part, whole).shape), where=whole > 0)

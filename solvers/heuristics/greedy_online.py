@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from finecast.problem.arrays import BoolArray
 from finecast.solvers.heuristics.expected import prior_tables
+from finecast.solvers.heuristics.expected_on_demand import prior_cost
 from finecast.solvers.heuristics.rules import Static
-from finecast.solvers.node_set_tables import members
+from finecast.solvers.node_set_tables import MOST_NODES, Table, members
 from finecast.solvers.online import Prior
 from finecast.solvers.placement.greedy import greedy_sets
 
@@ -26,9 +27,12 @@ def greedy_by_popularity(prior: Prior, slots: int | None = None) -> BoolArray:
     slots
         How many slots count; None for all.
     """
-    cost = prior_tables(prior).cost[:slots].sum(axis=0)
+    nodes = prior.network.nodes
+    cost: Table = prior_cost(prior, slots)
+    if nodes <= MOST_NODES:  # all node sets at once, while they are few
+        cost = prior_tables(prior).cost[:slots].sum(axis=0)
     size, storage = prior.library.block_size, prior.network.storage
-    return members(greedy_sets(cost, size, storage), prior.network.nodes).T
+    return members(greedy_sets(cost, size, storage), nodes).T
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,11 @@ def fill(order: IntArray, size: IntArray, storage: int) -> BoolArray:
 
 
 def keep_by_score(
-    score: FloatArray, held: BoolArray, size: IntArray, storage: IntArray
+    score: FloatArray,
+    held: BoolArray,
+    size: IntArray,
+    storage: IntArray,
+    before: BoolArray | None = None,
 ) -> BoolArray:
     """Return what every node keeps: the blocks of the highest scores, each that still fits, (N, J).
 
@@ -45,9 +49,12 @@ def keep_by_score(
         (N, J) cached or received now.
     size, storage
         (J,) and (N,) byte.
+    before
+        (N, J) blocks that go before the others of the same score; None for none.
     """
     keep = np.zeros_like(held)
+    first = np.zeros_like(held) if before is None else before
     for n, row in enumerate(np.broadcast_to(score, held.shape)):
-        order = np.argsort(-row, kind="stable")
+        order = np.lexsort((~first[n], -row))
         keep[n] = fill(order[held[n, order]], size, storage[n])
     return keep

@@ -11,9 +11,15 @@ from finecast.problem.scenario import Scenario
 from finecast.solvers import node_set_tables
 from finecast.solvers.bounds import certified_lower_bound
 from finecast.solvers.node_set_tables import OnDemand, whole_set
+from finecast.solvers.online import joined, observation_of, prepare_slots, prior_of, run_online
+from finecast.solvers.placement.problem import slot_times
 from finecast.solvers.prepared import prepare
 from finecast.solvers.rates import group_family, node_sets_to_solve, rate_table
+from finecast.solvers.registry import method_of
 from finecast.solvers.solve import solve
+
+CLASSICAL = ("greedy-online", "lru", "own-savings", "qlru-hs", "bsca", "ftpl", "oftrl")
+"""Online methods for any number of nodes."""
 
 
 def wide(nodes: int, users: int = 6, slots: int = 2, antennas: int = 2) -> Instance:
@@ -90,6 +96,21 @@ def test_answers_are_feasible_and_bounded(nodes, restrict):
         assert other.evaluation.feasible
         assert found.lower_bound <= other.delay
         assert found.delay <= other.delay * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("nodes", [9, 20])
+def test_classical_caching_at_any_number_of_nodes(nodes):
+    """Every rule holds, storage among them, with tables on demand; 20 nodes are too many for sets.
+
+    `slot_times` refuses whatever breaks a rule.
+    """
+    instance = wide(nodes, users=3, slots=2, antennas=1)
+    slots, prior = prepare_slots(instance), prior_of(instance)
+    achieved = joined(instance, slots).achieved
+    for name in CLASSICAL:
+        views = (observation_of(instance, prior, t, slot) for t, slot in enumerate(slots))
+        placement = run_online(method_of(name).load()(), prior, views)
+        assert np.isfinite(slot_times(achieved, placement)).all()
 
 
 def test_too_many_nodes_for_a_method():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from by_hand import separate_models
@@ -14,6 +16,7 @@ from finecast.solvers.heuristics.rules import keep_by_cost
 from finecast.solvers.node_set_tables import members, node_sets
 from finecast.solvers.online import observation_of, prepare_slots, prior_of, run_online
 from finecast.solvers.placement.fill import fill, keep_by_score
+from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.solve import solve
 
 
@@ -34,11 +37,11 @@ REQUESTS = [[0], [1], [0], [2], [1]]
     ("policy", "expected"),
     [
         # 0 used in slot 0; 2 and 3 never, of which the first stays. Then the two used last.
-        (LeastRecentlyUsed(), [[2, 3], [0, 2], [0, 1], [0, 1], [0, 2]]),
+        (LeastRecentlyUsed(initial="own"), [[2, 3], [0, 2], [0, 1], [0, 1], [0, 2]]),
         # After slot 3, block 0 counts 2, blocks 1 and 2 count 1 each: the first of them stays.
-        (LeastFrequentlyUsed(1.0), [[2, 3], [0, 2], [0, 1], [0, 1], [0, 1]]),
+        (LeastFrequentlyUsed(1.0, initial="own"), [[2, 3], [0, 2], [0, 1], [0, 1], [0, 1]]),
         # Halved every slot: 0 counts 1/8 + 1/2, 1 counts 1/4, 2 counts 1.
-        (LeastFrequentlyUsed(0.5), [[2, 3], [0, 2], [0, 1], [0, 1], [0, 2]]),
+        (LeastFrequentlyUsed(0.5, initial="own"), [[2, 3], [0, 2], [0, 1], [0, 1], [0, 2]]),
     ],
 )
 def test_replacement_by_hand(policy, expected):
@@ -56,9 +59,9 @@ def test_replacement_by_hand(policy, expected):
 def test_recency_comes_before_frequency():
     """LRU: a block asked for by all users long ago goes before one asked for by one just now."""
     instance = separate_models([[0, 0, 0], [1, -1, -1], [-1, -1, -1]], models=3, storage=[1])
-    cached, _ = rolled(instance, LeastRecentlyUsed())
+    cached, _ = rolled(instance, LeastRecentlyUsed(initial="own"))
     assert cached == [[2], [0], [1]]
-    cached, _ = rolled(instance, LeastFrequentlyUsed(0.8))
+    cached, _ = rolled(instance, LeastFrequentlyUsed(0.8, initial="own"))
     assert cached == [[2], [0], [0]]  # 3 x 0.8 against 1
 
 
@@ -76,6 +79,34 @@ def test_lfu_by_default_forgets_a_fifth_each_slot(early, late, kept):
         options = {} if decay is None else {"decay": decay}
         cache = solve(instance, "lfu", **options).solution.cache
         assert np.flatnonzero(cache[2, 0]).tolist() == [block]
+
+
+@pytest.mark.parametrize("method", [LeastRecentlyUsed, LeastFrequentlyUsed])
+def test_uses_count_where_they_were_served(method):
+    """Block 1 is wanted three times while node 1 cannot have it, then both blocks while it can.
+
+    Node 1 has room for one of the two. By the system block 1 was used four times and stays. By what
+    node 1 served, each was used once, and the first stays. Node 0 has served block 1 all along.
+    """
+    prior = prior_of(separate_models([[0, 0]], models=3, storage=[1, 1]))
+    for counts, expected in (("system", [1, 1]), ("served", [1, 0])):
+        policy = method(counts=counts)
+        policy.place(prior)
+        cache = np.array([[False, True, False], [False, False, True]])
+        for t, requests in enumerate([[1, -1], [1, -1], [1, -1], [1, 0]]):
+            wanted = [j for j in requests if j >= 0]
+            group = np.full((1, 3), -1)
+            group[0, wanted] = 0
+            seconds = 100.0 if t < 3 else 0.1
+            problem = PlacementProblem(
+                np.ones(3, int), [1, 1], group, ([[np.inf, 1.0, 1.0, 0.5]],),
+                [[np.inf, seconds], [seconds, np.inf], [seconds, seconds]],
+            )  # fmt: skip
+            seen = SimpleNamespace(problem=problem, t=t, prior=prior, requests=np.array([requests]))
+            _, cache = policy.act(seen, cache)
+            assert cache[0, 1]
+            assert t == 3 or cache[1, 2]
+        assert [np.flatnonzero(row).tolist() for row in cache] == [[j] for j in expected]
 
 
 def test_decay_is_refused_out_of_range():

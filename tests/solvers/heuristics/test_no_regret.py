@@ -82,6 +82,22 @@ def test_the_regularised_leader_pays_for_wrong_hints_alone(seed):
         assert best - earned <= allowed + 1e-4 * best
 
 
+def test_the_regulariser_keeps_the_leader_from_being_fooled():
+    """Two blocks, room for one, 1/2 once and then 1 in turn: the leader itself earns nothing.
+
+    The regularised one stays within its bound, 2 sqrt(2 T), with hints of nothing.
+    """
+    gain = np.zeros((400, 2))
+    gain[0, 0] = 0.5
+    gain[np.arange(1, 400), np.arange(1, 400) % 2] = 1.0
+    size, storage = np.ones(2, int), np.array([1])
+    total, errors, earned = np.zeros((1, 2)), np.zeros(1), 0.0
+    for g in gain:
+        earned += float(follow(np.zeros((1, 2)), total, errors, size, storage)[0] @ g)
+        total, errors = total + g, errors + (g**2).sum()
+    assert gain.sum(axis=0).max() - earned <= 2.0 * np.sqrt(2.0 * 400)
+
+
 def play(policy, wanted, blocks, storage):
     """Return (T,) whether one node with blocks of 1 byte had what was wanted."""
     prior = prior_of(separate_models([[0]], models=blocks, storage=[storage]))

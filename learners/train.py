@@ -52,6 +52,8 @@ def train(
     ------
     FormatError
         A scenario or checkpoint is bad, or the disk is full; earlier checkpoints are whole.
+    KeyboardInterrupt
+        Ctrl-C, after the step and with its state written; `resume` goes on from it.
     LossNotFiniteError
         A loss is not finite.
     ValueError

@@ -16,10 +16,10 @@ import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +101,7 @@ def sole_writer(folder: Path, writer: str) -> Iterator[None]:
         yield
         return
     try:
-        lock = (folder / ".lock").open("a")
+        lock = open_lock(folder / ".lock")
     except OSError as error:
         raise FormatError(folder, f"cannot be written: {error.strerror}") from None
     with lock:
@@ -112,6 +112,21 @@ def sole_writer(folder: Path, writer: str) -> Iterator[None]:
         except OSError as error:  # some network file systems have none
             warnings.warn(f"{folder}: cannot be locked: {error.strerror}", stacklevel=2)
         yield
+
+
+def open_lock(path: Path) -> IO[str]:
+    """Return an open file to lock, made if there is none; a pipe of that name is not waited for.
+
+    Raises
+    ------
+    FormatError
+        The path is a device, a pipe or a socket.
+    OSError
+        It cannot be opened.
+    """
+    if path.exists() and not path.is_file():
+        raise FormatError(path, "is a device, pipe or folder, expected a regular file")
+    return path.open("a")
 
 
 def remove_temporaries(folder: Path, *names: str) -> None:
@@ -153,6 +168,33 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
     except Exception as error:
         what = one_line(f"{type(error).__name__}: {error}")
         raise FormatError(path, f"holds what cannot be read ({what})") from None
+
+
+@contextmanager
+def concerning(path: str | os.PathLike[str], *options: str) -> Iterator[None]:
+    """Name the file in what is refused of its content after it was read.
+
+    Parameters
+    ----------
+    path
+        The file, or several in one text.
+    options
+        What a message may name in place of a file: `NAME: ...` or `option ...` pass as they are.
+
+    Raises
+    ------
+    FormatError
+        In place of a `ValueError`; other errors pass.
+    """
+    try:
+        yield
+    except FormatError:
+        raise
+    except ValueError as error:
+        subject = str(error).partition(":")[0]
+        if subject in options or subject.startswith("option "):
+            raise
+        raise FormatError(path, one_line(str(error))) from None
 
 
 def one_line(text: str) -> str:
@@ -382,7 +424,7 @@ def archive_format(path: str | os.PathLike[str]) -> str:
     FormatError
         As `read_archive`.
     """
-    return str(_header(path, read_arrays(path, only="header"))["format"])
+    return str(_header(path, read_arrays(path, only=["header"]))["format"])
 
 
 def _header(path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
@@ -406,19 +448,19 @@ def _header(path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]]) -> di
 def read_arrays(
     path: str | os.PathLike[str],
     *,
-    only: str | None = None,
+    only: Collection[str] | None = None,
     most_bytes: int = LARGEST_FILE_BYTES,
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of any `.npz` archive (or just one), refusing pickles and false sizes.
+    """Return the arrays of any `.npz` archive (or some), refusing pickles and false sizes.
 
     Parameters
     ----------
     path
         The archive.
     only
-        Name of the array to read; None for all.
+        Names of the arrays to read; None for all.
     most_bytes
-        Most bytes that the arrays may take together.
+        Most bytes that these arrays may take together.
 
     Raises
     ------
@@ -430,13 +472,13 @@ def read_arrays(
     arrays: dict[str, NDArray[Any]] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            _refuse_large(path, archive.infolist(), most_bytes)
-            for info in archive.infolist():
-                name = info.filename.removesuffix(".npy")
-                if only is None or name == only:
-                    if name in arrays:
-                        raise FormatError(path, f"entry {name!r} stands twice")
-                    arrays[name] = _plain_array(path, name, _inflated(path, archive, info))
+            wanted = [info for info in archive.infolist() if only is None or _name_of(info) in only]
+            _refuse_large(path, wanted, most_bytes)
+            for info in wanted:
+                name = _name_of(info)
+                if name in arrays:
+                    raise FormatError(path, f"entry {name!r} stands twice")
+                arrays[name] = _plain_array(path, name, _inflated(path, archive, info))
     except FormatError:
         raise
     except MemoryError:
@@ -449,6 +491,22 @@ def read_arrays(
     return arrays
 
 
+def array_names(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the arrays in an `.npz` archive, none of which is read.
+
+    Raises
+    ------
+    FormatError
+        The file is missing or not a zip archive.
+    """
+    with reading(path), zipfile.ZipFile(io.BytesIO(read_bytes(path))) as archive:
+        return [_name_of(info) for info in archive.infolist()]
+
+
+def _name_of(info: zipfile.ZipInfo) -> str:
+    return info.filename.removesuffix(".npy")
+
+
 def _refuse_large(
     path: str | os.PathLike[str], entries: list[zipfile.ZipInfo], most_bytes: int
 ) -> None:
@@ -458,7 +516,7 @@ def _refuse_large(
         largest = max(entries, key=lambda info: info.file_size)
         raise FormatError(
             path,
-            f"entry {largest.filename.removesuffix('.npy')!r}: {largest.file_size} of {total} "
+            f"entry {_name_of(largest)!r}: {largest.file_size} of {total} "
             f"bytes of arrays, at most {most_bytes} are read",
         )
 

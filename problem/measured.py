@@ -19,13 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finecast.problem.arrays import ComplexArray, FloatArray, checked
-from finecast.problem.files import FormatError, read_arrays, read_bytes, reading
+from finecast.problem.files import FormatError, array_names, read_arrays, read_bytes, reading
 
 Shape = tuple[int, int, int, int]
 NAMES = ("channel", "channel_real", "channel_imag")
 
 PARTS = (("real", "imag"), ("re", "im"), ("r", "i"))
 """How records of complex numbers call their parts."""
+
+LARGEST_NUMBER_BYTES = 32
+"""Of the widest complex number that NumPy knows."""
 
 
 def read_channels(path: str | os.PathLike[str], shape: Shape) -> ComplexArray:
@@ -65,7 +68,11 @@ def _read_channels(path: str | os.PathLike[str], shape: Shape) -> ComplexArray:
     if suffix not in (".npz", ".mat"):
         raise FormatError(path, f"ends in {suffix!r}, expected '.npz' or '.mat'")
     if suffix == ".npz":
-        arrays = read_arrays(path)
+        # What an array of the shape can take, for the three; others may be there and are not read.
+        most_bytes = len(NAMES) * (LARGEST_NUMBER_BYTES * math.prod(shape) + _MOST_HEAD_BYTES)
+        arrays = read_arrays(path, only=NAMES, most_bytes=most_bytes)
+        if not arrays:
+            arrays = dict.fromkeys(array_names(path), np.empty(0))
     elif content.startswith(b"MATLAB 7.3") or _HDF5 in (content[:4], content[512:516]):
         arrays = _read_hdf5(path, content, shape)
     else:
@@ -179,17 +186,27 @@ def _hdf5_array(path: str | os.PathLike[str], name: str, group: Any, shape: Shap
     if variable.external or variable.shape is None:
         raise FormatError(path, f"variable {name!r} has no numbers in the file")
     _check_shape(path, name, variable.shape[::-1], shape)
+    _refuse_no_number(path, name, variable.dtype)  # an element may be of any size
     return _complex_of(path, name, variable[()]).T
 
 
 def _complex_of(path: str | os.PathLike[str], name: str, array: NDArray[Any]) -> NDArray[Any]:
     """Return an array of numbers, complex where it has records of them."""
+    _refuse_no_number(path, name, array.dtype)
     for real, imag in PARTS:
         if set(array.dtype.names or ()) == {real, imag}:
             return np.asarray(array[real] + 1j * array[imag])
-    if array.dtype.kind not in "biufc":  # truth values are refused with the variable's place
-        raise FormatError(path, f"variable {name!r} is of type {array.dtype}, expected numbers")
     return array
+
+
+def _refuse_no_number(path: str | os.PathLike[str], name: str, kind: np.dtype[Any]) -> None:
+    """Refuse elements that are neither numbers nor records of two numbers as in `PARTS`."""
+    parts = [kind]
+    if tuple(sorted(kind.names or ())) in _STRUCTS:
+        parts = [kind[part] for part in kind.names or ()]
+    # Truth values are refused later, with the place of the first.
+    if any(part.kind not in "biufc" or part.shape for part in parts):
+        raise FormatError(path, f"variable {name!r} is of type {str(kind)[:60]}, expected numbers")
 
 
 # MAT-file level 5 (MathWorks, "MAT-File Format"): a header of 128 bytes, then elements. An element

@@ -11,9 +11,11 @@ from finecast.problem.library import ModelLibrary
 from finecast.solvers.bounds import everywhere_bound, price_bound
 from finecast.solvers.deadline import Deadline
 from finecast.solvers.delivery import deliver
+from finecast.solvers.placement.greedy import greedy_placement
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from finecast.solvers.prepared import Prepared, UnservableError, prepare
 from finecast.solvers.result import Answer, BoundKind, Callback, Termination, TracePoint
+from finecast.solvers.signals import SearchInterrupt
 from finecast.solvers.spatial.replan import replanner
 
 NOMINAL = (
@@ -89,14 +91,19 @@ def heuristic_answer(
     deadline
         When the bound must be there.
     """
-    bound = price_bound(prepared, deadline)
+    termination = Termination.COMPLETED
+    try:
+        bound = price_bound(prepared, deadline)
+    except SearchInterrupt:  # the plan is there
+        bound = everywhere_bound(prepared, Deadline.after(0.0))
+        termination = Termination.INTERRUPTED
     delay = placement_delay(prepared.achieved, placement)
     return answer(
         prepared,
         placement,
         method=method,
         lower_bound=bound,
-        termination=Termination.COMPLETED,
+        termination=termination,
         trace=(TracePoint(time.monotonic() - began, delay, bound),),
         notes=notes,
     )
@@ -112,6 +119,32 @@ def unserved(reason: UnservableError) -> Answer:
         notes=(str(reason),),
         instance=reason.prepared.instance,
     )
+
+
+def at_hand(prepared: Prepared, *, method: str, began: float) -> Answer:
+    """Return the greedy plan: for Ctrl-C after the rates and before a method has a plan.
+
+    Parameters
+    ----------
+    prepared
+        Instance and rates.
+    method, began
+        As in `heuristic_answer`.
+
+    Raises
+    ------
+    UnservableError
+        A user group cannot be served at any rate.
+    """
+    greedy = heuristic_answer(
+        prepared,
+        greedy_placement(prepared.achieved),
+        method=method,
+        began=began,
+        deadline=Deadline.after(0.0),
+        notes=(f"interrupted before {method} had a plan: this is the greedy one",),
+    )
+    return replace(greedy, termination=Termination.INTERRUPTED)
 
 
 def solve_by_placement(
@@ -159,12 +192,10 @@ def solve_by_placement(
         rate_cache=rate_cache,
     )
     library = prepared.instance.library
-    result = heuristic_answer(
-        prepared,
-        place(prepared.achieved, library, seed),
-        method=method,
-        began=began,
-        deadline=deadline,
-    )
+    try:
+        placement = place(prepared.achieved, library, seed)
+    except SearchInterrupt:
+        return at_hand(prepared, method=method, began=began)
+    result = heuristic_answer(prepared, placement, method=method, began=began, deadline=deadline)
     again = replanner(prepared, lambda problem, *_: place(problem, library, seed), method)
     return replace(result, replan=again)

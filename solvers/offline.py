@@ -10,7 +10,7 @@ from typing import Any
 from finecast.problem.instance import Instance
 from finecast.solvers.bounds import everywhere_bound
 from finecast.solvers.deadline import Deadline
-from finecast.solvers.joint import answer
+from finecast.solvers.joint import answer, at_hand
 from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import Prices, dual_point
 from finecast.solvers.placement.greedy import greedy_placement
@@ -29,6 +29,7 @@ from finecast.solvers.result import (
 )
 from finecast.solvers.rounding import SUM_ALLOWANCE
 from finecast.solvers.search import Search
+from finecast.solvers.signals import SearchInterrupt
 from finecast.solvers.spatial.replan import replanner
 
 Place = Callable[..., PlacementResult]
@@ -102,10 +103,17 @@ def solve_by_search(
     began, seconds = time.monotonic(), search.deadline.left()
     placing = replace(search, deadline=search.deadline.share(FIRST_PLACEMENT_SHARE if twice else 1))
     prepared = prepare(instance, seed=search.seed, callback=search.callback, **rates)
-    prepared, found, prices = _place(place, prepared, placing)
+    try:
+        prepared, found, prices = _place(place, prepared, placing)
+    except SearchInterrupt:
+        return at_hand(prepared, method=method, began=began)
     if write is not None:
         write_model(prepared.achieved, path=write)
-    bound = _price_bound(prepared, prices, Deadline.after(BOUND_SHARE * seconds))
+    try:
+        bound = _price_bound(prepared, prices, Deadline.after(BOUND_SHARE * seconds))
+    except SearchInterrupt:  # under spatial delivery the bound is a search
+        bound = everywhere_bound(prepared, Deadline.after(0.0))
+        found = replace(found, termination=Termination.INTERRUPTED)
     kind = BoundKind.CERTIFIED
     # A second placement says nothing of spatial delivery, which can beat one broadcast per block.
     spatial = prepared.instance.delivery == "spatial"
@@ -118,6 +126,8 @@ def solve_by_search(
             seed=search.seed,
             start=found.placement,
         )
+        if at_bounds.termination is Termination.INTERRUPTED:
+            found = replace(found, termination=at_bounds.termination)
         if at_bounds.bound_kind is BoundKind.CERTIFIED or at_bounds.lower_bound <= bound:
             bound = max(bound, at_bounds.lower_bound)
         else:
@@ -174,7 +184,10 @@ def _place(
         found = run(prepared.achieved, start, share)
         if found.termination is Termination.INTERRUPTED:
             return prepared, found, prices
-        prepared, gain = polished(prepared, found.placement, seed=search.seed)
+        try:
+            prepared, gain = polished(prepared, found.placement, seed=search.seed)
+        except SearchInterrupt:
+            return prepared, replace(found, termination=Termination.INTERRUPTED), prices
         start = found.placement
 
     # Better beams change what is worth caching.

@@ -24,7 +24,7 @@ from finecast.problem.instance import Delivery, Instance, Schedule
 from finecast.problem.library import ModelLibrary
 from finecast.problem.network import Network
 from finecast.solvers.deadline import Deadline
-from finecast.solvers.joint import heuristic_answer
+from finecast.solvers.joint import at_hand, heuristic_answer
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.prepared import Prepared, UnservableError, prepare, with_problems
 from finecast.solvers.rates import SlotRates
@@ -35,6 +35,7 @@ from finecast.solvers.restrictions import (
     restricted_links,
 )
 from finecast.solvers.result import Answer, Callback, Progress
+from finecast.solvers.signals import SearchInterrupt
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,11 +339,11 @@ def solve_by_policy(
     if prepared.at_achieved is None:
         raise UnservableError(prepared)
     prior = prior_of(instance, restrictions)
-    placement = run_online(
-        policy,
-        prior,
-        (observation_of(instance, prior, t, slot) for t, slot in enumerate(slots)),
-    )
+    observations = (observation_of(instance, prior, t, slot) for t, slot in enumerate(slots))
+    try:
+        placement = run_online(policy, prior, observations)
+    except SearchInterrupt:
+        return at_hand(prepared, method=method, began=began)
     return heuristic_answer(
         prepared,
         placement,

@@ -17,21 +17,27 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from finecast.compare.runs import guard
 from finecast.compare.runs.records import Status, canonical_json
 from finecast.problem.evaluation import METRICS
+from finecast.problem.files import FormatError, open_lock, read_text, write_atomically
 from finecast.problem.instance import Instance
 
 Tell = Callable[[dict[str, Any]], None]
+T = TypeVar("T")
 
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Folder for files that are read at once, on no disk where the system has such a one."""
+
+NOT_KEPT = "rate_cache: "
+"""How the warning begins that `finecast.solvers.rates` gives where it cannot keep its tables."""
 
 
 def main() -> None:
@@ -152,14 +158,9 @@ def _solve(instance: Instance, task: dict[str, Any], tell: Tell) -> tuple[dict[s
     if task["restrict"]:
         options["restrict"] = task["restrict"]
     with ExitStack() as temporary:
-        rates_s = None
+        rates_s, note = None, ""
         if "rate_cache" in method.options():
-            options["rate_cache"] = task["rates"] or temporary.enter_context(
-                tempfile.TemporaryDirectory(prefix="finecast-")
-            )
-            rates_s = _prepare_rates(
-                instance, method.setting, options, task["seed"], Path(options["rate_cache"])
-            )
+            rates_s, note = _stored_rates(instance, method.setting, options, task, temporary)
         base = _start_of_peak()
         tell({"event": "solving", "base_memory_bytes": base, "rates_s": rates_s})
         result = solve(
@@ -168,14 +169,47 @@ def _solve(instance: Instance, task: dict[str, Any], tell: Tell) -> tuple[dict[s
         peak = _memory("VmHWM")
     content = b""
     if result.solution is not None:
-        with tempfile.TemporaryDirectory(prefix="finecast-", dir=IN_MEMORY) as folder:
-            file = Path(folder) / "solution.npz"
-            write_solution(file, result.solution)
-            content = file.read_bytes()
+        solution = result.solution
+
+        def written(file: Path) -> bytes:
+            write_solution(file, solution)
+            return file.read_bytes()
+
+        content = _with_file("solution.npz", written)
     outcome = {**_outcome(result), "rates_s": rates_s}
+    if note:
+        outcome["notes"] = [*outcome["notes"], note]
     if base is not None and peak is not None:
         outcome |= {"base_memory_bytes": base, "peak_memory_bytes": peak}
     return outcome, content
+
+
+def _stored_rates(
+    instance: Instance, setting: str, options: dict[str, Any], task: dict[str, Any],
+    temporary: ExitStack,
+) -> tuple[float | None, str]:  # fmt: skip
+    """Have the rates in a folder, and its name in `options`; return their seconds, and a note.
+
+    Where a folder cannot hold them, as on a full disk, the next one is taken. With none the method
+    makes them itself, within its time.
+    """
+    shared, note = task["rates"], ""
+    places = [None, IN_MEMORY] if shared is None else [shared, None, IN_MEMORY]
+    for place in dict.fromkeys(places):
+        try:
+            folder = place
+            if folder is None or folder != shared:
+                own = tempfile.TemporaryDirectory(prefix="finecast-", dir=place)
+                folder = temporary.enter_context(own)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", NOT_KEPT)
+                seconds = _prepare_rates(instance, setting, options, task["seed"], Path(folder))
+        except (OSError, FormatError, UserWarning) as error:
+            note = f"the rates were kept elsewhere: {one_line(error)}"
+            continue
+        options["rate_cache"] = folder
+        return seconds, note
+    return None, note.replace("kept elsewhere", "computed within the time of the run")
 
 
 def _prepare_rates(
@@ -200,12 +234,14 @@ def _prepare_rates(
     folder.mkdir(parents=True, exist_ok=True)
     known = folder / f"{name}.seconds"
     with _locked(folder / f"{name}.lock"):
-        if not known.exists():
-            began = time.perf_counter()
-            make = prepare_slots if setting == "online" else prepare
-            make(instance, seed=seed, rate_cache=str(folder), **chosen)
-            known.write_text(repr(time.perf_counter() - began))
-    return float(known.read_text())
+        with suppress(FormatError, ValueError):
+            return float(read_text(known))
+        began = time.perf_counter()
+        make = prepare_slots if setting == "online" else prepare
+        make(instance, seed=seed, rate_cache=str(folder), **chosen)
+        seconds = time.perf_counter() - began
+        write_atomically(known, repr(seconds).encode())
+    return seconds
 
 
 def _hash_of(value: Any) -> str:
@@ -220,7 +256,7 @@ def _locked(path: Path) -> Iterator[None]:
     except ImportError:  # no such locks on this system: two processes may make the same rates
         yield
         return
-    with path.open("a") as lock:
+    with open_lock(path) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -286,10 +322,23 @@ def _number(value: Any) -> Any:
 def _instance_from(content: bytes) -> Instance:
     from finecast.problem.instance import read_instance
 
-    with tempfile.NamedTemporaryFile(prefix="finecast-", suffix=".npz", dir=IN_MEMORY) as file:
-        file.write(content)
-        file.flush()
-        return read_instance(file.name)
+    def read(file: Path) -> Instance:
+        file.write_bytes(content)
+        return read_instance(file)
+
+    return _with_file("instance.npz", read)
+
+
+def _with_file(name: str, use: Callable[[Path], T]) -> T:
+    """Return what is done with a file that is then deleted: in memory, or on disk if that fails."""
+    for place in dict.fromkeys([IN_MEMORY, None]):
+        try:
+            with tempfile.TemporaryDirectory(prefix="finecast-", dir=place) as folder:
+                return use(Path(folder) / name)
+        except (OSError, FormatError):
+            if place is None:
+                raise
+    raise AssertionError("the last place is None")
 
 
 def _start_of_peak() -> int | None:

@@ -46,7 +46,7 @@ from finecast.compare.runs.suite import (
     read_suite,
 )
 from finecast.compare.runs.supervisor import close, run_supervised
-from finecast.problem.files import FormatError, write_atomically
+from finecast.problem.files import FormatError, concerning, write_atomically
 from finecast.problem.instance import write_instance
 from finecast.solvers.registry import method_of
 from finecast.solvers.restrictions import check_restrictions
@@ -247,13 +247,19 @@ def plan(
         raise ValueError(f"time_limit_s: {time_limit_s} is not allowed, must be finite and > 0")
     # Whatever is named must exist, before anything is drawn.
     given = None if entries is None else list(entries)
-    for entry in suite.methods if given is None else given:
+    if given is None:
+        with concerning(suite.file):
+            for entry in suite.methods:
+                check_entry(entry)
+    for entry in given or ():
         check_entry(entry)
     names = [kind.name for kind in suite.classes]
     chosen = set(names) if classes is None else set(classes)
     for name in sorted(chosen):
         if name not in names:
-            raise ValueError(f"class {name!r} is none of {', '.join(names)} of suite {suite.name}")
+            raise ValueError(
+                f"classes: {name!r} is none of {', '.join(names)} of suite {suite.name}"
+            )
     drawn_seeds = {seed for kind in suite.classes for seed in kind.seeds}
     of_instances = drawn_seeds if instances is None else set(instances)
     for seed in sorted(of_instances - drawn_seeds):
@@ -298,9 +304,9 @@ def plan(
                 )
                 same = runs.setdefault(run.key, run)
                 if same is not run:
-                    raise ValueError(
-                        f"methods {same.label!r} and {run.label!r} of suite {suite.name} ask for "
-                        "the same run"
+                    raise FormatError(
+                        suite.file,
+                        f"methods {same.label!r} and {run.label!r} ask for the same run",
                     )
     # The suite as it was run stands beside its rows.
     write_atomically(

@@ -149,6 +149,11 @@ class Suite(_Section):
                     )
         return self
 
+    @property
+    def file(self) -> Path:
+        """The file that it stands in."""
+        return self._path
+
     def entries(self, instance_class: InstanceClass) -> list[MethodEntry]:
         """Return the methods of a class, in the order of the suite."""
         chosen = instance_class.methods

@@ -16,12 +16,14 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
+from finecast.compare.runs import guard
 from finecast.compare.runs.child import read_frame, write_frame
 from finecast.compare.runs.records import Status
 
@@ -72,7 +74,8 @@ class _Process:
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", _CHILD, str(os.getpid())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr,
-            env={**os.environ, **limits, "PYTHONPATH": path}, process_group=0,
+            env={**os.environ, **limits, "PYTHONPATH": path, guard.RUN: uuid.uuid4().hex},
+            process_group=0,
         )  # fmt: skip
         self.held = ""
         self.guard: int | None = None

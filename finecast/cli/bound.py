@@ -17,6 +17,7 @@ from finecast.cli.common import (
     set_option,
     with_settings,
 )
+from finecast.problem.files import concerning
 from finecast.problem.wording import seconds
 
 
@@ -37,7 +38,7 @@ def command(instance: str, seed: int, settings: tuple[str, ...], as_json: bool) 
             f"--set: {next(iter(unknown))!r} is unknown, expected delivery or schedule"
         )
     began = time.perf_counter()
-    with progress_bar() as tell:
+    with concerning(instance, "restrict"), progress_bar() as tell:
         bound = certified_lower_bound(problem, restrict=restrict, callback=tell)
     wall_s = time.perf_counter() - began
     reason = unserved(problem) if math.isinf(bound) else ""

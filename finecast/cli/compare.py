@@ -103,7 +103,6 @@ def command(
         _merge(sources, output, as_json)
         return
     from finecast.compare.runs.runner import run_suite
-    from finecast.compare.runs.suite import parse_seeds
 
     try:
         with progress_bar(time_left=True) as tell:
@@ -113,8 +112,8 @@ def command(
                 methods=None if methods is None else words("--methods", methods),
                 options=parse_settings(settings),
                 classes=None if classes is None else words("--classes", classes),
-                instances=None if instances is None else parse_seeds(instances),
-                seeds=None if seeds is None else parse_seeds(seeds),
+                instances=None if instances is None else _seeds("--instances", instances),
+                seeds=None if seeds is None else _seeds("--seeds", seeds),
                 time_limit_s=time_limit,
                 workers=workers,
                 threads=threads,
@@ -129,6 +128,17 @@ def command(
         )
         sys.exit(130)
     _tell(ran, as_json)
+
+
+def _seeds(option: str, text: str) -> list[int]:
+    """Return the seeds that an option names."""
+    from finecast.compare.runs.suite import parse_seeds
+
+    try:
+        seeds: list[int] = parse_seeds(text)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+    return seeds
 
 
 def _tell(ran: SuiteRuns, as_json: bool) -> None:

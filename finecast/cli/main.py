@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -16,6 +17,7 @@ import click
 from finecast.problem.memory import refuse_little_memory
 from finecast.problem.version import FINECAST_VERSION
 from finecast.problem.wording import printable
+from finecast.solvers.signals import interrupt_between_imports
 
 COMMANDS = {
     "generate": "Draw instances from a scenario.",
@@ -29,6 +31,9 @@ COMMANDS = {
     "compare": "Run methods on a suite of instances; goes on where it was stopped.",
     "report": "Write what the runs of a comparison say: a page, or tables.",
 }
+
+LONGEST_LINE = 1000
+"""Characters of a message; a value from a file can be longer than a screen."""
 
 
 class _Commands(click.Group):
@@ -65,6 +70,8 @@ def main() -> None:
     line and exit code 3, never in 1, which means that the answer is no.
     """
     warnings.showwarning = _note
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt_between_imports)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks becomes a question mark
             stream.reconfigure(errors="replace")
@@ -115,4 +122,5 @@ def _report(error: Exception) -> None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."

@@ -19,6 +19,10 @@ from finecast.cli.common import (
     seed_option,
     set_option,
 )
+from finecast.problem.files import concerning
+
+OF_SOLVE = ("time_limit", "gap", "seed")
+"""Options of the command that `finecast.solvers.solve.solve` checks."""
 
 
 @click.command("solve")
@@ -53,7 +57,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Solve INSTANCE: an .npz file, or a scenario (TOML or shipped name) drawn with --seed."""
-    from finecast.solvers.signals import ctrl_c_keeps_the_best
+    from finecast.solvers.signals import SearchInterrupt, ctrl_c_keeps_the_best
     from finecast.solvers.solve import solve
 
     target = None if output is None else output_file(output, [".npz"], holds="finecast-solution")
@@ -64,16 +68,24 @@ def command(
     if restrict is not None:
         options["restrict"] = restrict
     options.setdefault("spatial_workers", os.cpu_count() or 1)
-    with progress_bar() as tell, ctrl_c_keeps_the_best():
-        result = solve(
-            problem,
-            method,
-            time_limit=time_limit,
-            gap=gap,
-            seed=seed,
-            callback=tell,
-            **options,
-        )
+    try:
+        with (
+            concerning(instance, "method", *OF_SOLVE, *options),
+            progress_bar() as tell,
+            ctrl_c_keeps_the_best(),
+        ):
+            result = solve(
+                problem,
+                method,
+                time_limit=time_limit,
+                gap=gap,
+                seed=seed,
+                callback=tell,
+                **options,
+            )
+    except SearchInterrupt:
+        click.echo("finecast: interrupted before a plan was found", err=True)
+        sys.exit(130)
     # What was found is said first, and stands there even if the file cannot be written.
     if as_json:
         print_json(result.as_dict())

@@ -14,7 +14,7 @@ from finecast.cli.common import (
     print_table,
     progress_bar,
 )
-from finecast.problem.files import reading
+from finecast.problem.files import FormatError, reading
 from finecast.problem.shipped import find
 from finecast.problem.wording import percent, seconds
 
@@ -70,8 +70,10 @@ def command(
     for key, value in parse_settings(settings).items():
         _put(table, key, value)
     for name, how in (("scenarios", "name a SCENARIO"), ("learner", "give --learner")):
-        if name not in table:
+        if name not in table and config is None:
             raise ValueError(f"{name}: is missing, {how} or --config")
+        if name not in table and config is not None:
+            raise FormatError(find(config, "learner"), f"{name}: is missing, or {how}")
     if output is None:
         raise ValueError("--output: is missing, must be a folder for checkpoints and log")
     if config is None:
@@ -81,10 +83,13 @@ def command(
         with reading(file):
             run = run_config(table, file.parent)
 
-    from finecast.learners.runs.training import train
+    from finecast.learners.runs.training import TrainingInterrupt, train
 
-    with progress_bar() as tell:
-        trained = train(run, output, resume=resume, callback=tell)
+    try:
+        with progress_bar() as tell:
+            trained = train(run, output, resume=resume, callback=tell)
+    except TrainingInterrupt as interrupt:
+        trained = interrupt.trained
     if as_json:
         print_json(
             {

@@ -164,11 +164,16 @@ def _augmented(
     Raises
     ------
     ValueError
-        There are too few draws to hold any out.
+        There are too few draws to hold any out, or too few slots to predict one.
     """
     instances = [scenario.generate(draw_seed) for draw_seed in seeds]
     predictor, error = None, 0.0
     if config.augmentation == "echo-state":
+        if instances[0].slots < 2:
+            raise ValueError(
+                "slots: 1 is not allowed with source.augmentation = 'echo-state', must be >= 2: "
+                "it predicts the next slot"
+            )
         held_out = max(1, len(instances) // 5)
         if held_out == len(instances):
             raise ValueError(

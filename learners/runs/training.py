@@ -37,13 +37,27 @@ from finecast.learners.runs.log import Log
 from finecast.learners.runs.source import ScenarioSource
 from finecast.learners.runs.warm_start import read_start, start_from
 from finecast.learners.weights import load_tensors, part_of, tensors_of
-from finecast.problem.files import FormatError, sole_writer
+from finecast.problem.files import FormatError, concerning, sole_writer
 from finecast.problem.scenario import read_scenario
 from finecast.solvers.result import Callback, Progress
 
 
 class LossNotFiniteError(ValueError):
     """A loss is not finite; the message names the last good checkpoint."""
+
+
+class TrainingInterrupt(KeyboardInterrupt):
+    """Ctrl-C while a run was training; its state is written, and a resumed run goes on from it.
+
+    Parameters
+    ----------
+    trained
+        What the run has come to.
+    """
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__(f"training {trained.ended} after {trained.steps} steps")
+        self.trained = trained
 
 
 @dataclass(frozen=True)
@@ -129,6 +143,9 @@ def train(
     FormatError
         A scenario or checkpoint is bad, another training writes to the folder, or the disk is full;
         earlier checkpoints are whole.
+    TrainingInterrupt
+        Ctrl-C: a `KeyboardInterrupt`, after the step and with its state written. A second Ctrl-C
+        ends the run at once, with the states written before.
     LossNotFiniteError
         A loss is not finite.
     ValueError
@@ -230,7 +247,11 @@ def _train(run: RunConfig, target: Path, resume: bool, callback: Callback | None
                 log.add({"step": step, **clock.read(), **row})
             if callback is not None:
                 callback(Progress(f"training {run.learner}", step, run.steps, _note(best)))
-    return Trained(target, step, best.metrics, **clock.read(), ended=ended)
+        stopped = interrupted()
+    trained = Trained(target, step, best.metrics, **clock.read(), ended=ended)
+    if stopped:  # it ends the loop or program around, also where it came with the last step
+        raise TrainingInterrupt(trained)
+    return trained
 
 
 def _prepared(
@@ -239,18 +260,19 @@ def _prepared(
     """Return the learner at step 0, and what measures one on the held-out draws."""
     device = _device(run.device)
     scenarios = [read_scenario(name) for name in run.scenarios]
-    source = ScenarioSource(scenarios, run.source, run.seed, steps=run.steps, callback=callback)
-    source.to(device)
-    held = held_out(
-        scenarios,
-        run.held_out,
-        horizon=run.source.horizon,
-        true_rates=run.held_out_rates == "true",
-        price_steps=run.source.price_steps,
-        callback=callback,
-    ).to(device)
     kind = learner_kind(run.learner).load()
-    learner: Learner = kind.Learner(run.learner_options, source, seed=run.seed, device=device)
+    with concerning(", ".join(run.scenarios)):
+        source = ScenarioSource(scenarios, run.source, run.seed, steps=run.steps, callback=callback)
+        source.to(device)
+        held = held_out(
+            scenarios,
+            run.held_out,
+            horizon=run.source.horizon,
+            true_rates=run.held_out_rates == "true",
+            price_steps=run.source.price_steps,
+            callback=callback,
+        ).to(device)
+        learner: Learner = kind.Learner(run.learner_options, source, seed=run.seed, device=device)
     return learner, lambda learner: measured(learner.policy(held.values), held)
 
 
@@ -317,7 +339,7 @@ def _device(name: str) -> torch.device:
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C stops the run after the step, the second one at once."""
+    """Say whether Ctrl-C was pressed; a second one raises `KeyboardInterrupt` at once."""
     signals: list[int] = []
     usual = signal.getsignal(signal.SIGINT)
     ignored = usual in (signal.SIG_IGN, None)  # as in the background, and it stays so

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from interrupts import interruptible
 from repository import DATA, ROOT, TINY
 
 from finecast.cli import main as command_line
@@ -21,6 +22,7 @@ from finecast.cli.common import as_text, parse_settings, print_table
 from finecast.compare.runs import runner
 from finecast.learners.algorithms.hindsight import Config
 from finecast.learners.runs.config import run_config
+from finecast.problem import files
 from finecast.problem.families import FamilySpec
 from finecast.problem.files import FormatError, parse_json, read_arrays, read_bytes
 from finecast.problem.measured import read_channels
@@ -388,3 +390,114 @@ def test_restrictions_are_texts(monkeypatch, capsys, value):
         code, _, err = run_main(monkeypatch, capsys, command, "tiny", "--set", f"restrict={value}")
         assert code == 2
         assert "restrict: " in err
+
+
+MESSAGES = [
+    ("train {s} --learner maasn-da -o {t}/run", "{s}: slots: 1 is not allowed with source.aug"),
+    ("train --config {t}/l.toml -o {t}/run", "{t}/l.toml: learner: is missing, or give --learner"),
+    ("solve {s} --method policy --set checkpoint=dcg --set delivery=spatial", "{s}: instance: del"),
+    ("solve {s} --set beamforming=x", "beamforming: 'x' is unknown"),
+    ("solve {s} --time-limit nan", "time_limit: nan is not allowed"),
+    ("solve {s} --method lagrangian --set x=1", "option 'x' is unknown"),
+    ("bound {s} --set restrict=x", "restrict: 'x' is unknown"),
+    ("compare {t}/suite.toml -o {t}/r", "{t}/suite.toml: method 'lru': option 'x' is unknown"),
+    ("compare smoke -o {t}/r --instances x", "--instances: 'x' is not allowed"),
+    ("compare smoke -o {t}/r --seeds 3-1", "--seeds: '3-1' is not allowed"),
+    ("compare smoke -o {t}/r --classes x", "classes: 'x' is none of "),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), MESSAGES, ids=[c for c, _ in MESSAGES])
+def test_what_is_refused_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    message: str,
+) -> None:
+    """What is wrong with a file names it, also after it was read; else the option is named."""
+    names = {"s": TINY, "t": tmp_path}
+    (tmp_path / "l.toml").write_text(f'scenarios = ["{TINY}"]\n')
+    text = (DATA / "suites" / "smoke.toml").read_text().replace("../", f"{DATA}/")
+    text = re.sub(r'method = "lru"', 'method = "lru"\noptions = { x = 1 }', text)
+    (tmp_path / "suite.toml").write_text(text)
+    given = [word.format(**names) for word in command.split()]
+    code, out, err = run_main(monkeypatch, capsys, *given)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"finecast: error: {message.format(**names)}")
+    assert err.count("\n") == 1
+
+
+def test_a_message_is_no_longer_than_a_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A value from a file can be as long as the file."""
+    (tmp_path / "s.toml").write_text(f'"{"x" * 10**5}" = 1')
+    code, _, err = run_main(monkeypatch, capsys, "show", tmp_path / "s.toml")
+    assert code == 2
+    assert len(err) < 1100
+
+
+SHAPE = (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("name", ["channel", "channel_imag"])
+def test_a_channel_takes_no_more_than_its_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """An array far too large is refused by what the archive declares, before it is inflated."""
+    path = tmp_path / "channel.npz"
+    np.savez_compressed(path, **{name: np.zeros(10**7)})
+    monkeypatch.setattr(files, "_inflated", None)
+    with pytest.raises(FormatError, match=rf"channel\.npz: entry '{name}': 80000128 of .*at most"):
+        read_channels(path, SHAPE)
+
+
+def test_what_lies_beside_a_channel_is_not_read(tmp_path: Path) -> None:
+    """A file may hold much besides, such as positions and paths."""
+    path, channel = tmp_path / "channel.npz", np.ones(SHAPE, complex)
+    np.savez_compressed(path, channel=channel, paths=np.zeros(10**6))
+    assert (read_channels(path, SHAPE) == channel).all()
+    np.savez_compressed(path, paths=np.zeros(10**6))
+    with pytest.raises(FormatError, match=r"no variable 'channel'.*found 'paths'"):
+        read_channels(path, SHAPE)
+
+
+def test_elements_of_hdf5_are_numbers(tmp_path: Path) -> None:
+    """An element can be of any size: its type is looked at before anything is read."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "channel.mat"
+    wide = np.dtype([("real", "f8", (10**8,)), ("imag", "f8", (10**8,))])
+    for kind in ("S1000000000", wide):
+        with h5py.File(path, "w", userblock_size=512) as file:
+            file.create_dataset("channel", SHAPE[::-1], np.dtype(kind), chunks=(1, 1, 1, 1))
+        with open(path, "r+b") as file:
+            file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
+        with pytest.raises(FormatError, match=r"variable 'channel' is of type .*expected numbers"):
+            read_channels(path, SHAPE)
+
+
+def test_ctrl_c_waits_for_an_import(tmp_path: Path) -> None:
+    """Half a library would be left behind: the import ends first, then the command does."""
+    (tmp_path / "library.py").write_text(
+        "import os, signal, time\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "time.sleep(0.2)\n"
+        "print('whole', flush=True)\n"
+    )
+    script = (
+        "import time\n"
+        "import finecast.cli.main as line\n"
+        "def command(**_):\n"
+        "    import library\n"
+        "    time.sleep(60)\n"
+        "line.cli.main = command\n"
+        "line.main()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment,
+        preexec_fn=interruptible, timeout=50, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (130, "whole\n")
+    assert ended.stderr == "finecast: interrupted\n"

@@ -77,7 +77,7 @@ def test_run_suite_goes_on(ran, suite):
         ({"methods": ["lruu"]}, "lruu"),
         ({"options": {"decai": 1}}, "option 'decai' is unknown to 'lru'"),
         ({"options": {"schedule": "piped"}}, "schedule: 'piped'"),
-        ({"classes": ["c"]}, "class 'c' is none of a, b"),
+        ({"classes": ["c"]}, "classes: 'c' is none of a, b"),
         ({"instances": [9]}, "seed 9"),
         ({"time_limit_s": 0.0}, "time_limit_s: 0.0 is not allowed, must be finite and > 0"),
         ({"scheduler": "tcp://host:1"}, "scheduler: is for engine dask"),

@@ -361,6 +361,16 @@ def test_a_disk_that_fills_up_while_writing(
     assert path.read_bytes() == b"the old file"
 
 
+def test_a_pipe_in_place_of_a_lock_is_not_waited_for(tmp_path: Path) -> None:
+    """Whoever opens a pipe to write waits for a reader."""
+    os.mkfifo(tmp_path / ".lock")
+    with (
+        pytest.raises(FormatError, match=r"\.lock: is a device, pipe"),
+        files.sole_writer(tmp_path, "test"),
+    ):
+        raise AssertionError
+
+
 def test_an_interrupted_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,8 +18,9 @@ from finecast.solvers.highs import QuietHighs
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.polish import polished
 from finecast.solvers.prepared import prepare
+from finecast.solvers.registry import method_of
 from finecast.solvers.result import BoundKind, Progress, Termination, relative_gap
-from finecast.solvers.signals import ctrl_c_keeps_the_best
+from finecast.solvers.signals import SearchInterrupt, ctrl_c_keeps_the_best
 from finecast.solvers.solve import solve
 
 
@@ -214,3 +215,38 @@ def test_interrupted_keeps_the_best_so_far(method):
     told.clear()
     with pytest.raises(KeyboardInterrupt):
         solve(instance, method, callback=press)
+
+
+@pytest.mark.parametrize("method", ["lagrangian", "milp", "lru", "whole-model"])
+def test_interrupted_before_a_plan_gives_the_greedy_one(method, monkeypatch):
+    """Ctrl-C between the rates and the method's first plan: the greedy plan, which is judged."""
+    instance = read_scenario(TINY).generate(0)
+    greedy = solve(instance, "greedy")
+
+    def pressed(*_given, **_more):
+        signal.raise_signal(signal.SIGINT)
+
+    for place in ("offline._place", "online.run_online", "joint.price_bound"):
+        monkeypatch.setattr(f"finecast.solvers.{place}", pressed)
+    chosen = method_of(method)
+    if chosen.kind == "placement":
+        monkeypatch.setattr(type(chosen), "load", lambda _: pressed)
+    with ctrl_c_keeps_the_best():
+        result = solve(instance, method)
+    assert result.termination is Termination.INTERRUPTED
+    assert result.delay == greedy.delay
+    assert result.lower_bound <= result.delay
+    assert any("this is the greedy one" in note for note in result.notes)
+    with pytest.raises(KeyboardInterrupt):
+        solve(instance, method)
+
+
+def test_interrupted_amidst_the_rates_there_is_no_plan():
+    """Ctrl-C while the rates are made ends the solve; nothing can be said yet."""
+    instance = read_scenario(TINY).generate(0)
+
+    def press(_progress: Progress) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SearchInterrupt), ctrl_c_keeps_the_best():
+        solve(instance, "lagrangian", callback=press)

@@ -230,6 +230,39 @@ def test_hanging_methods_are_killed(probe: Path, tmp_path: Path) -> None:
     assert before.error == "killed while preparing the rates: not done in 0.5 s"
 
 
+def test_rates_that_cannot_be_stored_lose_no_run(tmp_path: Path) -> None:
+    """On a full disk the rates are kept elsewhere, and the run is what it is; a note says so."""
+    suite = suite_of([{"method": "greedy"}, {"method": "lru"}])
+    usual = run(suite, tmp_path / "usual")
+    folder = open_folder(tmp_path / "full")
+    (folder / "rates").touch()  # a file, so that no folder can be made
+    for record, same in zip(run(suite, folder), usual, strict=True):
+        assert record.status == Status.COMPLETED
+        assert record.delay == same.delay
+        assert record.rates_s is not None
+        assert record.notes[-1].startswith("the rates were kept elsewhere: FileExistsError")
+
+
+def test_a_damaged_time_of_the_rates_is_made_anew(tmp_path: Path) -> None:
+    """A process that was killed while it wrote the file leaves no folder that fails for ever."""
+    suite, folder = suite_of([{"method": "greedy"}]), open_folder(tmp_path / "r")
+    places = []
+
+    def halved(done: int, _asked: int, record: Record | None) -> None:
+        if record is not None and done == 1:
+            places.extend((folder / "rates").glob("*.seconds"))
+
+    run(suite, folder, tell=halved)
+    (place,) = places
+    place.parent.mkdir()
+    place.touch()
+    for file in (folder / "records").iterdir():
+        file.unlink()
+    (record,) = run(suite, folder)
+    assert record.status == Status.COMPLETED
+    assert record.rates_s > 0
+
+
 def gone(*pids: int) -> bool:
     """Whether the processes are dead, within a second."""
     for _ in range(20):
@@ -266,10 +299,13 @@ def test_what_a_run_starts_belongs_to_it(probe: Path, tmp_path: Path) -> None:
     assert gone(*pids)
 
 
-def test_a_killed_comparison_leaves_nothing_of_its_runs(probe: Path, tmp_path: Path) -> None:
-    """kill -9 of the comparison ends the process of a run, and what that one has started."""
+@pytest.mark.parametrize("what", ["fork", "fork away"])
+def test_a_killed_comparison_leaves_nothing_of_its_runs(
+    probe: Path, tmp_path: Path, what: str
+) -> None:
+    """kill -9 of the comparison ends a run and what it has started, in a session of its own too."""
     suite, folder = suite_file(tmp_path, probe, 1, 0.0), tmp_path / "r"
-    suite.write_text(suite.read_text().replace("seconds = 0.0", 'what = "fork"'))
+    suite.write_text(suite.read_text().replace("seconds = 0.0", f'what = "{what}"'))
     started = subprocess.Popen(command(folder, suite), stdout=subprocess.DEVNULL)
     for _ in range(1200):
         if probe.exists() and probe.read_text().count("\n") == 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from interrupts import interruptible
-from repository import ROOT, TINY_SLOTS
+from repository import ROOT, SCENARIOS, TINY_SLOTS
 
 from finecast.learners.algorithms import maasn
 from finecast.learners.runs.checkpoints import read_checkpoint, states
@@ -294,6 +295,40 @@ def train_until(run, folder: Path, stop: int, *, resume: bool = False) -> None:
             train(run, folder, resume=resume)
     finally:
         maasn.Learner.step = real
+
+
+@pytest.mark.parametrize(("at", "ended"), [(5, "interrupted"), (11, "completed")])
+def test_ctrl_c_ends_the_loop_around(whole, tmp_path, monkeypatch, at, ended):
+    """In Python Ctrl-C is raised, its state written before, also when it comes with the end."""
+    real = maasn.Learner.step
+
+    def pressed(self):
+        if self.steps == at:
+            signal.raise_signal(signal.SIGINT)
+        return real(self)
+
+    monkeypatch.setattr(maasn.Learner, "step", pressed)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as interrupt:
+            train(tiny(), tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (interrupt.value.trained.steps, interrupt.value.trained.ended) == (at + 1, ended)
+    monkeypatch.undo()
+    train(tiny(), tmp_path, resume=True)
+    assert_same(final(whole), final(tmp_path))
+
+
+def test_scenarios_that_do_not_fit_are_named(tmp_path):
+    """What the draws refuse names the scenarios that they are of."""
+    one_slot, other = str(SCENARIOS / "tiny.toml"), str(SCENARIOS / "vision-small.toml")
+    alone = tiny(scenarios=[one_slot])
+    with pytest.raises(FormatError, match=re.escape(f"{one_slot}: slots: 1 is not allowed with")):
+        train(alone, tmp_path / "a")
+    both = tiny(scenarios=[TINY, other], source={"draws": 1, "augmentation": "none"})
+    with pytest.raises(FormatError, match=re.escape(f"{TINY}, {other}: episodes: nodes are [")):
+        train(both, tmp_path / "b")
 
 
 def test_interrupted_from_the_command_line(tmp_path):

@@ -53,6 +53,10 @@ class Prior:
         As in `Instance`.
     restrictions
         Names of the restrictions in force; see `finecast.solvers.restrictions`.
+    first_slot
+        (K, N, A) and (K, N), channel estimates and error radii of slot 0. None, unless a policy
+        says of itself that it knows the network before slot 0 (`knows = "network"`): more than
+        others know.
     """
 
     library: ModelLibrary
@@ -62,6 +66,7 @@ class Prior:
     delivery: Delivery = "sequential"
     schedule: Schedule = "sequential"
     restrictions: frozenset[str] = frozenset()
+    first_slot: tuple[ComplexArray, FloatArray] | None = None
 
     @property
     def popularity(self) -> FloatArray:
@@ -339,6 +344,9 @@ def solve_by_policy(
     if prepared.at_achieved is None:
         raise UnservableError(prepared)
     prior = prior_of(instance, restrictions)
+    if getattr(policy, "knows", None) == "network":
+        first = instance.channel_estimate[0].copy(), instance.channel_error[0].copy()
+        prior = replace(prior, first_slot=first)
     observations = (observation_of(instance, prior, t, slot) for t, slot in enumerate(slots))
     try:
         placement = run_online(policy, prior, observations)

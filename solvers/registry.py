@@ -289,6 +289,14 @@ BUILT_IN = (
         reference="receding horizon control with a Lagrangian of the storage",
     ),
     Method(
+        "programme",
+        "finecast.solvers.heuristics.programme:Programme",
+        "online",
+        "stochastic programme over what every user asked last, storage of all nodes shared jointly",
+        "policy",
+        reference="Hawkins 2003; Adelman and Mersereau, Oper. Res. 56 (2008): weakly coupled",
+    ),
+    Method(
         "policy",
         "finecast.learners.policy:solve_policy",
         "online",

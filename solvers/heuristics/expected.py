@@ -7,15 +7,10 @@ the block is needed with probability P_j = 1 - prod_k (1 - q_kj). With X cached 
 
 and what is left to estimate is the time b_j(Q) on the air of a message to users not yet known.
 
-In a slot t, from its channels. Alone, user k has exactly snr_k(Q) = (sum_{n in Q} reach_kn)^2,
-reach_kn = sqrt(P_n) max(0, |g_kn| - eps_kn). If channels were orthogonal and powers pooled, a group
-would have snr_U = 1 / sum_{k in U} 1 / snr_k; it has at most |U| times as much, and the exponent c
-of
-
-    snr_U(Q) = |U|^c / sum_{k in U} 1 / snr_k(Q)
-
-is fitted to the rate table of slot t by least squares of logarithms. The inverse is linear in who
-belongs to the group, so its mean over groups is in closed form,
+In a slot t it is computed from the channels of the slot, by the closed form of
+`finecast.solvers.placement.air_time`, whose exponent c is fitted to the rate table of slot t by
+least squares of logarithms. Its inverse is linear in who belongs to the group, so its mean over
+groups is in closed form,
 
     1 / snr_j(Q) = n_j^-c sum_k (q_kj / P_j) / snr_k(Q),     n_j = sum_k q_kj / P_j,
 
@@ -29,11 +24,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finecast.problem.arrays import BoolArray, FloatArray, IntArray
-from finecast.problem.sinr import rate
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
 from finecast.problem.tolerances import LOWEST_SNR
 from finecast.solvers.node_set_tables import members
 from finecast.solvers.online import Observation, Prior
+from finecast.solvers.placement.air_time import Air, Part, serving_sets
 from finecast.solvers.placement.chains import Chains, chains
 
 HOME_EFFICIENCY = 4.0
@@ -41,6 +36,9 @@ HOME_EFFICIENCY = 4.0
 
 AWAY_EFFICIENCY = 0.5
 """... when other nodes do: about the medians of the shipped scenarios (UMi, 300 m apart)."""
+
+TYPICAL_EXPONENT = 0.5
+"""Exponent of the group size before any rate is known: about the median of the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,28 +138,17 @@ def coming_tables(observation: Observation, horizon: int) -> Expected:
     request = np.clip(observation.forecast()[:horizon] @ contains, 0.0, 1.0)  # (H, K, C) q
     table = chains(prior.link)
 
-    # What this slot shows of the channels, which the coming slots are taken to have too.
-    reach = user_reach(observation)
-    exponent = group_exponent(observation, reach)
-    probability = 1.0 - np.prod(1.0 - request, axis=1)
-
     # Time on the air of every message that a block may need, times its chance if the block does.
+    air = observed_air(observation)
+    probability = 1.0 - np.prod(1.0 - request, axis=1)
     broadcast = np.zeros((*probability.shape, 1 << network.nodes))
     for listeners, senders in message_parts(observation):
-        q = request[:, listeners]
+        q = request * listeners[:, None]
         needed = 1.0 - np.prod(1.0 - q, axis=1)
-        sending = table.member & senders
-        lacking = np.asarray(~sending.any(axis=1))
-        # A part that none of the senders can serve: one of them fetches from the cloud first.
-        serving = np.where(lacking[:, None], senders, sending)
-        # The mean group: 1 / snr, then the gain of its size.
-        single = np.maximum((serving @ reach[listeners].T) ** 2, LOWEST_SNR)  # (2^N, users)
-        share = share_of(q, needed[:, None])
-        inverse = np.einsum("hkc,xk->hcx", share, 1.0 / single)
-        group = share.sum(axis=1)[:, :, None] ** exponent
-        snr = group / inverse
-        seconds = 8.0 / rate(snr, network.bandwidth, network.max_spectral_efficiency)
-        fetched = np.where(lacking, prior.link[-1][senders].min(), 0.0)
+        # The mean group, and who sends to it.
+        share = np.where(listeners[:, None], share_of(q, needed[:, None]), 0.0)
+        serving, fetched = serving_sets(table.member, senders, prior.link[-1])
+        seconds = air.seconds(np.moveaxis(share, 1, 2), serving)
         broadcast += share_of(needed, probability)[:, :, None] * (seconds + fetched)
     broadcast[:, :, 0] = np.inf
     return Expected(kind, probability, broadcast, table)
@@ -175,11 +162,37 @@ def kinds(model_blocks: BoolArray) -> tuple[IntArray, FloatArray]:
 
 def user_reach(observation: Observation) -> FloatArray:
     """Return (K, N) sqrt(P_n) max(0, |g_kn| - eps_kn) in slot t; nominal for non-robust plans."""
-    prior = observation.prior
+    newest = observation.channel_estimate[-1], observation.channel_error[-1]
+    return _reach(observation.prior, *newest)
+
+
+def observed_air(observation: Observation) -> Air:
+    """Return what slot t shows of the channels, which the coming slots are taken to have too."""
+    network, reach = observation.prior.network, user_reach(observation)
+    exponent = group_exponent(observation, reach)
+    return Air(reach, exponent, network.bandwidth, network.max_spectral_efficiency)
+
+
+def first_air(prior: Prior) -> Air:
+    """Return what is known of the channels before slot 0, where they are; no rate is known yet.
+
+    Raises
+    ------
+    ValueError
+        They are not.
+    """
+    if prior.first_slot is None:
+        raise ValueError("first_slot: the prior tells no channel")
+    network, reach = prior.network, _reach(prior, *prior.first_slot)
+    return Air(reach, TYPICAL_EXPONENT, network.bandwidth, network.max_spectral_efficiency)
+
+
+def _reach(prior: Prior, estimate: ComplexArray, error: FloatArray) -> FloatArray:
+    """Return (K, N) the amplitude of each node alone, from (K, N, A) and (K, N)."""
     noise = np.sqrt(prior.network.noise_power)
-    strength = np.linalg.norm(observation.channel_estimate[-1], axis=2) / noise
-    error = 0.0 if "non-robust" in prior.restrictions else observation.channel_error[-1] / noise
-    return np.asarray(np.sqrt(prior.network.power) * np.maximum(strength - error, 0.0))
+    margin = 0.0 if "non-robust" in prior.restrictions else error / noise
+    strength = np.linalg.norm(estimate, axis=2) / noise
+    return np.asarray(np.sqrt(prior.network.power) * np.maximum(strength - margin, 0.0))
 
 
 def group_exponent(observation: Observation, reach: FloatArray) -> float:
@@ -204,22 +217,26 @@ def group_exponent(observation: Observation, reach: FloatArray) -> float:
     return float(x @ y / (x @ x)) if len(x) else 0.0
 
 
-def message_parts(observation: Observation) -> list[tuple[BoolArray, BoolArray]]:
-    """Return the listeners (K,) and senders (N,) of the messages that a block may need.
+def message_parts(observation: Observation) -> list[Part]:
+    """Return the listeners (K,) and senders (N,) of the messages that a block may need."""
+    network = observation.prior.network
+    strength = np.linalg.norm(observation.channel_estimate[-1], axis=2) * np.sqrt(network.power)
+    return parts_by_home(observation.prior.restrictions, strength.argmax(axis=1), network.nodes)
+
+
+def parts_by_home(restrictions: frozenset[str], home: IntArray, nodes: int) -> list[Part]:
+    """Return the messages that a block may need, where user k is served best by node home[k].
 
     One of all users by all nodes in the full system; one for each node's own users without CoMP,
     one for each user in unicast, as in `finecast.solvers.restrictions.messages`.
     """
-    restrictions, network = observation.prior.restrictions, observation.prior.network
-    strength = np.linalg.norm(observation.channel_estimate[-1], axis=2) * np.sqrt(network.power)
-    user, node = np.arange(len(strength)), np.arange(network.nodes)
-    strongest = strength.argmax(axis=1)
+    user, node = np.arange(len(home)), np.arange(nodes)
     listeners = np.ones((1, len(user)), dtype=bool)
     if "unicast" in restrictions:
         listeners = np.eye(len(user), dtype=bool)
     if "no-comp" not in restrictions:
         return [(part, np.ones(len(node), dtype=bool)) for part in listeners]
-    served = [(part & (strongest == n), node == n) for part in listeners for n in node]
+    served = [(part & (home == n), node == n) for part in listeners for n in node]
     return [(part, senders) for part, senders in served if part.any()]
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.solvers.heuristics.expected import Expected, coming_tables
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
-from finecast.solvers.heuristics.rules import keep_by_cost, pull, sources
+from finecast.solvers.heuristics.rules import best_senders, keep_by_cost, pull, sources
 from finecast.solvers.node_set_tables import members, node_sets
 from finecast.solvers.online import Observation, Prior
 from finecast.solvers.placement.problem import PlacementProblem
@@ -162,14 +162,7 @@ def first_senders(
     cached
         (J,) X as node sets.
     """
-    chain = coming.chains
-    sender = cached.copy()
-    needed = np.flatnonzero(problem.group[0] >= 0)
-    x, group = cached[needed], problem.group[0, needed]
-    after = values.left[0][coming.kind[needed][:, None], chain.sender[x]]
-    levels = chain.time[x] + problem.broadcast[0][group[:, None], chain.sender[x]] + after
-    sender[needed] = chain.sender[x, levels.argmin(axis=1)]
-    return sender
+    return best_senders(problem, coming.chains, values.left[0], coming.kind, cached)
 
 
 def storage_prices(

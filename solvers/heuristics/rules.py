@@ -7,7 +7,7 @@ import numpy as np
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.solvers.node_set_tables import node_sets
 from finecast.solvers.online import Observation
-from finecast.solvers.placement.chains import placement_of_paths
+from finecast.solvers.placement.chains import Chains, placement_of_paths
 from finecast.solvers.placement.fill import fill
 from finecast.solvers.placement.greedy import best_levels
 from finecast.solvers.placement.problem import PlacementProblem
@@ -34,6 +34,37 @@ def pull(problem: PlacementProblem, cache: BoolArray) -> IntArray:
     cached = node_sets(cache)
     _, sender = best_levels(problem, 0, np.arange(problem.blocks), cached)
     return sources(problem, cached, sender)
+
+
+def best_senders(
+    problem: PlacementProblem,
+    chain: Chains,
+    after: FloatArray,
+    kind: IntArray,
+    cached: IntArray,
+) -> IntArray:
+    """Return (J,) the sets that hold each block at the end of this slot: the best Q_l(X).
+
+    Parameters
+    ----------
+    problem
+        One slot.
+    chain
+        The nested sender sets.
+    after
+        (C, 2^N) seconds per byte of each kind that come after this slot, if the set holds it.
+    kind
+        (J,) kind of every block.
+    cached
+        (J,) X as node sets.
+    """
+    sender = cached.copy()
+    needed = np.flatnonzero(problem.group[0] >= 0)
+    x, group = cached[needed], problem.group[0, needed]
+    coming = after[kind[needed][:, None], chain.sender[x]]
+    levels = chain.time[x] + problem.broadcast[0][group[:, None], chain.sender[x]] + coming
+    sender[needed] = chain.sender[x, levels.argmin(axis=1)]
+    return sender
 
 
 def sources(problem: PlacementProblem, cached: IntArray, sender: IntArray) -> IntArray:

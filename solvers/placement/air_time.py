@@ -57,13 +57,14 @@ class Air:
         """
         draws = self.reach.reshape(-1, *self.reach.shape[-2:])
         size = share.sum(axis=-1)[..., None]
-        gain = np.maximum(size, np.finfo(float).tiny) ** self.exponent
+        nobody = size == 0
+        gain = np.where(nobody, 1.0, size) ** self.exponent
         total = np.zeros((*share.shape[:-1], len(sending)))
         for reach in draws:
             single = np.maximum((sending @ reach.T) ** 2, LOWEST_SNR)  # (S, K)
-            inverse = np.maximum(share @ (1.0 / single).T, np.finfo(float).tiny)
+            inverse = np.where(nobody, 1.0, share @ (1.0 / single).T)
             total += 8.0 / rate(gain / inverse, self.bandwidth, self.max_spectral_efficiency)
-        return np.where(size > 0, total / len(draws), 0.0)
+        return np.where(nobody, 0.0, total / len(draws))
 
 
 Part = tuple[BoolArray, BoolArray]

@@ -77,61 +77,62 @@ class DemandProgramme:
         times = np.where(somebody > 0, self.broadcast, 0.0)
         if (self.demand.activity < 1.0).any():
             nobody = np.isinf(self.broadcast)
-            again = self.groups.transitions(self.demand.activity, np.zeros(self.demand.users))
-            times = expected_next(np.where(nobody, 0.0, times), again)
-            somebody = expected_next(somebody[None], again)[0]
+            activity = self.demand.activity[None]
+            again = self.groups.transitions(activity, np.zeros_like(activity))
+            times = expected_next(np.where(nobody, 0.0, times)[:, None], again)[:, 0]
+            somebody = expected_next(somebody[None, None], again)[0, 0]
             times = np.divide(times, somebody, out=np.zeros_like(times), where=somebody > 0)
             times[nobody] = np.inf
         times[self.chains.member.sum(axis=1) == 0] = np.inf
         return somebody, times
 
-    def cost_to_go(self, kind: int) -> CostToGo:
-        """Run the programme of a kind backwards.
+    def cost_to_go(self, kinds: IntArray) -> CostToGo:
+        """Run the programmes of B kinds backwards.
 
         Parameters
         ----------
-        kind
-            Which, below C.
+        kinds
+            (B,) which, below C.
         """
         slots, sets = len(self.prices), len(self.chains.member)
         somebody, times = self.asking
-        stay, join = self._chances(kind)
+        stay, join = self._chances(kinds)
         first, second = self.groups.transitions(stay, join)
         rent = self.prices @ self.chains.member.T  # (T, 2^N)
 
-        cached = np.empty((slots, sets, self.groups.states))
+        cached = np.empty((slots, sets, len(kinds), self.groups.states))
         ahead = np.zeros_like(cached)
         for t in reversed(range(slots)):
             if t < slots - 1:
                 ahead[t] = expected_next(cached[t + 1], (first[t + 1], second[t + 1]))
-            left = subset_minimum(ahead[t])
+            left = subset_minimum(ahead[t].reshape(sets, -1)).reshape(ahead[t].shape)
             # If somebody asks, the block goes out by its best level; else it stays.
-            cached[t] = left + somebody * (best_level(times + left, self.chains) - left)
-            cached[t] += rent[t, :, None]
+            sent = best_level(times[:, None] + left, self.chains)
+            cached[t] = left + somebody * (sent - left) + rent[t, :, None, None]
 
-        nobody_yet = self.groups.distribution(self.demand.activity * self.fresh[0, :, kind])
-        start = expected(cached[0], (nobody_yet[0][None], nobody_yet[1][None]))[:, 0]
+        fresh = self.demand.activity * self.fresh[0, :, kinds]
+        start = expected(cached[0], self.groups.distribution(fresh[:, None]))[:, :, 0]
         return CostToGo(cached, ahead, start)
 
-    def _chances(self, kind: int) -> tuple[FloatArray, FloatArray]:
-        """Return (T, K) the chances to be in it after slot t of a user that was, and was not."""
+    def _chances(self, kinds: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Return (T, B, K) the chances to be in it after slot t for a user that was, or was not."""
         active, rho = self.demand.activity, self.demand.persistence
-        join = active * (1.0 - rho) * self.fresh[:, :, kind]
+        join = active * (1.0 - rho) * np.moveaxis(self.fresh[:, :, kinds], 1, 2)
         return join + active * rho + (1.0 - active), join
 
 
 @dataclass(frozen=True, eq=False)
 class CostToGo:
-    """Values of the programme of one kind, seconds per byte.
+    """Values of the programmes of B kinds, seconds per byte.
 
     Attributes
     ----------
     cached
-        (T, 2^N, S) W_t(X, z).
+        (T, 2^N, B, S) W_t(X, z).
     ahead
-        (T, 2^N, S) E[W_{t+1}(X, z') | z]; 0 after the last slot.
+        (T, 2^N, B, S) E[W_{t+1}(X, z') | z]; 0 after the last slot.
     start
-        (2^N,) E[W_0(X, z)] before slot 0.
+        (2^N, B) E[W_0(X, z)] before slot 0.
     """
 
     cached: FloatArray
@@ -140,20 +141,21 @@ class CostToGo:
 
 
 def best_level(sends: FloatArray, chains: Chains) -> FloatArray:
-    """Return (2^N, S) the least of tau_l(X) + sends[Q_l(X)] over the levels l.
+    """Return (2^N, ...) the least of tau_l(X) + sends[Q_l(X)] over the levels l.
 
     Parameters
     ----------
     sends
-        (2^N, S) seconds per byte once the nodes of a set have the block.
+        (2^N, ...) seconds per byte once the nodes of a set have the block.
     chains
         The nested sender sets.
     """
     best = sends[chains.order]
+    time = chains.time.reshape(*chains.time.shape, *[1] * (sends.ndim - 1))
     for level in range(1, len(chains.count)):
         row = chains.order[: chains.count[level]]
         reached = sends[chains.sender[row, level]]
-        reached += chains.time[row, level, None]
+        reached += time[row, level]
         np.minimum(best[: len(row)], reached, out=best[: len(row)])
     return np.asarray(best[chains.position])
 
@@ -232,9 +234,9 @@ def penalties(programme: DemandProgramme, requests: IntArray) -> FloatArray:
 
     found = np.empty((paths, slots, contains.shape[1], len(programme.chains.member)))
     for kind in range(contains.shape[1]):
-        cached = programme.cost_to_go(kind).cached
-        factors = programme.groups.distribution(chance[:, :, kind])
+        cached = programme.cost_to_go(np.array([kind])).cached
+        first, second = programme.groups.distribution(chance[:, :, kind])
         for t in range(slots):
-            mean = expected(cached[t], (factors[0][:, t], factors[1][:, t]))
-            found[:, t, kind] = (cached[t][:, state[:, t, kind]] - mean).T
+            mean = expected(cached[t], (first[None, :, t], second[None, :, t]))
+            found[:, t, kind] = (cached[t][:, 0, state[:, t, kind]] - mean[:, 0]).T
     return found

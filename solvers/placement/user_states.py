@@ -121,6 +121,34 @@ class UserGroups:
         return first, second
 
 
+def alike(features: FloatArray, most: int) -> UserGroups:
+    """Return users in as many groups as leave at most so many states, those alike together.
+
+    From groups of one, the two groups are joined whose joining adds least to the sum of squared
+    distances from the means (J. H. Ward, J. Am. Stat. Assoc. 58 (1963) 236-244).
+
+    Parameters
+    ----------
+    features
+        (K, F) what users are compared by.
+    most
+        States, at least K + 1.
+    """
+    group = np.arange(len(features))
+    size, mean = np.ones(len(features), dtype=np.int64), np.array(features, dtype=np.float64)
+    while number_of_states(size) > most:
+        apart = ((mean[:, None] - mean) ** 2).sum(axis=2)
+        added = apart * size[:, None] * size / (size[:, None] + size)
+        added[np.tril_indices(len(size))] = np.inf
+        kept, gone = (int(g) for g in np.unravel_index(added.argmin(), added.shape))
+        mean[kept] = (size[kept] * mean[kept] + size[gone] * mean[gone]) / size[[kept, gone]].sum()
+        size[kept] += size[gone]
+        mean, size = np.delete(mean, gone, axis=0), np.delete(size, gone)
+        group[group == gone] = kept
+        group[group > gone] -= 1
+    return UserGroups(group)
+
+
 def number_of_states(size: IntArray) -> int:
     """Return the number of states of groups of these sizes."""
     return int(np.prod(np.asarray(size, dtype=object) + 1))
@@ -145,37 +173,43 @@ def count_distribution(chance: FloatArray) -> FloatArray:
 
 
 def expected(table: FloatArray, factors: Factors) -> FloatArray:
-    """Return the mean of a table over states.
+    """Return the means of tables over states.
 
     Parameters
     ----------
     table
-        (X, S).
+        (X, B, S), of B kinds.
     factors
-        Distributions, (B, S_1) and (B, S_2).
+        (B, P, S_1) and (B, P, S_2), P distributions for each kind.
 
     Returns
     -------
-    (X, B).
+    (X, B, P).
     """
     first, second = factors
-    split = table.reshape(len(table), first.shape[1], second.shape[1])
-    return np.asarray(np.einsum("xfb,bf->xb", split @ second.T, first))
+    split = table.reshape(*table.shape[:-1], first.shape[-1], second.shape[-1])
+    by_first = split @ np.swapaxes(second, 1, 2)  # (X, B, S_1, P)
+    return np.asarray(np.einsum("xbfp,bpf->xbp", by_first, first))
 
 
 def expected_next(table: FloatArray, factors: Factors) -> FloatArray:
-    """Return the mean of a table over the next states, (X, S) from (X, S).
+    """Return the means of tables over the next states, given each state.
 
     Parameters
     ----------
     table
-        (X, S).
+        (X, B, S), of B kinds.
     factors
-        Transition matrices, (S_1, S_1) and (S_2, S_2).
+        Transition matrices, (B, S_1, S_1) and (B, S_2, S_2).
+
+    Returns
+    -------
+    (X, B, S).
     """
     first, second = factors
-    split = table.reshape(len(table), len(first), len(second))
-    return np.asarray(first @ (split @ second.T)).reshape(table.shape)
+    split = table.reshape(*table.shape[:-1], first.shape[-1], second.shape[-1])
+    by_first = split @ np.swapaxes(second, 1, 2)
+    return np.asarray(first @ by_first).reshape(table.shape)
 
 
 def _given(was_in: BoolArray, stay: FloatArray, join: FloatArray) -> FloatArray:

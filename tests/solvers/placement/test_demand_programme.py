@@ -8,43 +8,12 @@ from itertools import product
 
 import numpy as np
 import pytest
+from demand_systems import CONTAINS, MODELS, NODES, SLOTS, USERS, link_of, system
 
 from finecast.problem.demand import Demand
-from finecast.solvers.placement.chains import chains
-from finecast.solvers.placement.demand_programme import DemandProgramme, last_requests, penalties
-from finecast.solvers.placement.user_states import UserGroups
+from finecast.solvers.placement.demand_programme import last_requests, penalties
 
-SLOTS, USERS, MODELS, NODES = 3, 2, 3, 2
-CONTAINS = np.array([[1, 0, 1], [1, 1, 0], [0, 0, 1]], dtype=float)  # (M, C)
 REQUESTS = list(product(range(MODELS), repeat=USERS))
-MAYBE = list(product(range(-1, MODELS), repeat=USERS))
-
-
-def system(
-    seed: int,
-    persistence: float = 0.6,
-    activity: float = 1.0,
-    group: tuple[int, ...] = (0, 1),
-) -> DemandProgramme:
-    """Return a random programme of three kinds, at two nodes."""
-    rng = np.random.default_rng(seed)
-    users = len(group)
-    preference = rng.dirichlet(np.ones(MODELS), (SLOTS, users))
-    groups = UserGroups(np.array(group))
-    link = rng.uniform(0.5, 3.0, (NODES + 1, NODES))
-    # More nodes send faster; only the number of users matters where they are counted together.
-    speed = rng.uniform(0.2, 1.0, (groups.states, NODES))
-    table = chains(link)
-    with np.errstate(divide="ignore"):
-        broadcast = 1.0 / (table.member @ speed.T)
-    return DemandProgramme(
-        demand=Demand(preference, persistence, np.full(users, activity)),
-        contains=CONTAINS,
-        groups=groups,
-        broadcast=broadcast,
-        chains=table,
-        prices=rng.uniform(0.0, 1.0, (SLOTS, NODES)),
-    )
 
 
 def chance(demand: Demand, t: int, before: tuple[int, ...], now: tuple[int, ...]) -> float:
@@ -69,7 +38,7 @@ def chance(demand: Demand, t: int, before: tuple[int, ...], now: tuple[int, ...]
 def test_programme_is_a_plain_one_over_the_requests(seed, persistence):
     """W over the requests themselves, every sending set tried, no chains, no states of users."""
     programme = system(seed, persistence)
-    link, demand = reconstructed_link(seed, programme), programme.demand
+    link, demand = link_of(seed), programme.demand
 
     def slowest(cached: int, sending: int) -> float:
         times = [
@@ -80,7 +49,7 @@ def test_programme_is_a_plain_one_over_the_requests(seed, persistence):
         return max(times, default=0.0)
 
     for kind in range(CONTAINS.shape[1]):
-        found = programme.cost_to_go(kind)
+        found = programme.cost_to_go(np.array([2, kind]))
 
         @cache
         def cost(t: int, cached: int, requests: tuple[int, ...], kind: int = kind) -> float:
@@ -114,22 +83,15 @@ def test_programme_is_a_plain_one_over_the_requests(seed, persistence):
             wants = np.array([CONTAINS[m, kind] > 0 for m in requests])
             state = programme.groups.state(wants)
             want = cost(t, cached, requests)
-            assert found.cached[t, cached, state] == pytest.approx(want, rel=1e-12)
+            assert found.cached[t, cached, 1, state] == pytest.approx(want, rel=1e-12)
             if t < SLOTS - 1:
                 want = ahead(t, cached, requests)
-                assert found.ahead[t, cached, state] == pytest.approx(want, rel=1e-12)
+                assert found.ahead[t, cached, 1, state] == pytest.approx(want, rel=1e-12)
         for cached in range(4):
             want = sum(
                 chance(demand, 0, (-1,) * USERS, now) * cost(0, cached, now) for now in REQUESTS
             )
-            assert found.start[cached] == pytest.approx(want, rel=1e-12)
-
-
-def reconstructed_link(seed: int, programme: DemandProgramme) -> np.ndarray:
-    """Return the links that `system` drew, from the same random numbers."""
-    rng = np.random.default_rng(seed)
-    rng.dirichlet(np.ones(MODELS), (SLOTS, programme.demand.users))
-    return rng.uniform(0.5, 3.0, (NODES + 1, NODES))
+            assert found.start[cached, 1] == pytest.approx(want, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,271 @@
+"""Programme: keep by the stochastic programme of every kind of blocks, all nodes at once.
+
+The values of `finecast.solvers.placement.demand_programme` tell what it costs, from slot t + 1 on,
+that the nodes X keep a block, given what every user asked last. In slot t
+
+* every needed block goes out by the level of least delay now and after, tau_l + b + A_t(Q_l, z_t);
+* what is kept is chosen for all blocks and nodes together: sum_j s_j E[W_{t+1}(X_j, z') | z_t] is
+  least among all that fits, without the rent of slot t + 1, whose storage is the true one.
+
+What the values rest on is learnt where an online method may learn it. Before slot 0 no channel is
+known: caches are placed by popularity, as `greedy-online` does. In slot 0 the first channels are
+seen, and the programme is run once, at their amplitudes. Prices of storage come from requests drawn
+from the demand model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.demand import Demand
+from finecast.solvers.heuristics.expected import (
+    first_air,
+    kinds,
+    observed_air,
+    parts_by_home,
+)
+from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
+from finecast.solvers.heuristics.joint_keep import keep_jointly
+from finecast.solvers.heuristics.rules import best_senders, sources
+from finecast.solvers.node_set_tables import members, node_sets
+from finecast.solvers.online import Observation, Prior
+from finecast.solvers.placement.air_time import Air, group_times
+from finecast.solvers.placement.chains import chains
+from finecast.solvers.placement.demand_programme import (
+    DemandProgramme,
+    last_requests,
+    wanted_last,
+)
+from finecast.solvers.placement.dynamic_programme import subset_minimum
+from finecast.solvers.placement.programme_prices import trained_prices
+from finecast.solvers.placement.user_states import alike
+
+Knows = Literal["past", "network"]
+
+MOST_STATES = 1 << 13
+"""States of the users that a programme counts: each user apart up to 13 of them."""
+
+COARSE_STATES = 64
+"""States of the programmes that find the prices."""
+
+MOST_BYTES = 10**9
+"""Of the values that are kept for the slots to come."""
+
+MOST_ENTRIES = 1 << 18
+"""Entries of the values of one slot that are computed at a time."""
+
+WINDOW = 24
+"""Slots that the values reckon with; they are computed anew when half of them are over."""
+
+STEPS, PATHS = 20, 32
+"""Steps to the prices, and paths of requests of their means."""
+
+DECIBEL_SHARE = 0.2
+"""Users are alike in what they ask for first; in what reaches them by so much a factor of e."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Values:
+    """Values of the slots from `begin` on.
+
+    Attributes
+    ----------
+    begin
+        First slot.
+    programme
+        What they are the values of, its slots counted from `begin`.
+    ahead
+        (H, 2^N, C, S) E[W_{t+1}(X, z') | z_t], float32, seconds per byte.
+    """
+
+    begin: int
+    programme: DemandProgramme
+    ahead: NDArray[np.float32]
+
+
+@dataclass
+class Programme:
+    """Keep by the stochastic programme of every kind of blocks.
+
+    Attributes
+    ----------
+    knows
+        "past": what every online method may know. "network": before slot 0 the channels of slot 0
+        too, so that caches are placed for where users are; more than others know.
+    seed
+        Of the requests and home nodes that the method draws.
+    notes
+        What is approximated, after it has played.
+    """
+
+    knows: Knows = "past"
+    seed: int = 0
+    notes: tuple[str, ...] = field(default=(), init=False)
+    _values: _Values | None = field(default=None, init=False, repr=False)
+    _keep_prices: FloatArray | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.knows not in get_args(Knows):
+            allowed = " or ".join(get_args(Knows))
+            raise ValueError(f"knows: {self.knows!r} is not allowed, must be {allowed}")
+
+    def place(self, prior: Prior) -> BoolArray:
+        """Place by popularity; where the network is known, by a coarse programme."""
+        self._values = self._keep_prices = None
+        if prior.first_slot is None:
+            return greedy_by_popularity(prior, 1)
+        coarse = _with_prices(prior, first_air(prior), 0, prior.demand.slots, self.seed)
+        kind, contains = kinds(prior.library.model_blocks)
+        size, storage = prior.library.block_size, prior.network.storage
+        start = coarse.cost_to_go(np.arange(contains.shape[1])).start.T
+        cost = start - coarse.chains.member @ coarse.prices[0]
+        anywhere = np.ones((len(storage), len(size)), dtype=bool)
+        return keep_jointly(cost[kind], anywhere, size, storage).keep
+
+    def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:
+        """Pull by the best level now and after, keep jointly what the coming slots need."""
+        problem, prior, t = observation.problem, observation.prior, observation.t
+        values = self._values_for(observation)
+        programme = values.programme
+        kind, _ = kinds(prior.library.model_blocks)
+
+        # What it costs from the next slot on that a set keeps each kind, given the last requests.
+        last = last_requests(observation.requests)[-1]
+        state = programme.groups.state(wanted_last(programme.contains, last).T)
+        ahead = values.ahead[t - values.begin][:, np.arange(len(state)), state].astype(np.float64)
+        cached = node_sets(cache)
+        sender = best_senders(problem, programme.chains, subset_minimum(ahead).T, kind, cached)
+        source = sources(problem, cached, sender)
+        if t == prior.demand.slots - 1:  # the last slot: nothing comes after it
+            return source, cache
+
+        # This storage is the true one: its price is found anew, in place of the mean one.
+        rent = programme.chains.member @ programme.prices[t - values.begin + 1]
+        kept = keep_jointly(
+            (ahead.T - rent)[kind],
+            members(sender, problem.nodes).T,
+            problem.block_size,
+            problem.storage,
+            prices=self._keep_prices,
+        )
+        self._keep_prices = kept.prices
+        return source, kept.keep
+
+    def _values_for(self, observation: Observation) -> _Values:
+        """Return values that reach far enough beyond this slot, computed anew if need be."""
+        t, slots = observation.t, observation.prior.demand.slots
+        known = self._values
+        if known is not None:
+            end = known.begin + len(known.ahead)
+            halfway = known.begin + max(1, len(known.ahead) // 2)
+            if known.begin <= t and (end == slots or t < halfway):
+                return known
+        values, self.notes = _values(observation, self.seed)
+        self._values = values
+        return values
+
+
+def _values(observation: Observation, seed: int) -> tuple[_Values, tuple[str, ...]]:
+    """Return the values of this slot and those to come, and what they approximate.
+
+    Raises
+    ------
+    ValueError
+        Nodes and kinds of blocks are too many.
+    """
+    prior, begin = observation.prior, observation.t
+    air = observed_air(observation)
+    _, contains = kinds(prior.library.model_blocks)
+    nodes, users, count = prior.network.nodes, prior.demand.users, contains.shape[1]
+    entry = 4 * count << nodes  # bytes of the values of one state in one slot
+    slots = min(prior.demand.slots - begin, WINDOW)
+    fewest = max(users + 1, COARSE_STATES)
+    while slots > 2 and slots * fewest * entry > MOST_BYTES:
+        slots -= 1
+    if slots * (users + 1) * entry > MOST_BYTES:
+        raise ValueError(
+            f"nodes: {nodes} with {count} kinds of blocks and {users} users is not allowed for "
+            f"this method: its values would take {slots * (users + 1) * entry} bytes, at most "
+            f"{MOST_BYTES} are allowed"
+        )
+    most = min(MOST_STATES, MOST_BYTES // (slots * entry))
+
+    coarse = _with_prices(prior, air, begin, begin + slots, seed)
+    programme = replace(_programme(prior, air, begin, begin + slots, most), prices=coarse.prices)
+    states = programme.groups.states
+    ahead = np.empty((slots, 1 << nodes, count, states), dtype=np.float32)
+    batch = max(1, MOST_ENTRIES // (states << nodes))
+    for first in range(0, count, batch):
+        some = np.arange(first, min(first + batch, count))
+        ahead[:, :, some] = programme.cost_to_go(some).ahead
+    return _Values(begin, programme, ahead), _notes(prior, programme)
+
+
+def _with_prices(prior: Prior, air: Air, begin: int, end: int, seed: int) -> DemandProgramme:
+    """Return a coarse programme of the slots from `begin` to before `end`, at trained prices."""
+    programme = _programme(prior, air, begin, end, COARSE_STATES)
+    kind, contains = kinds(prior.library.model_blocks)
+    size = np.zeros(contains.shape[1])
+    np.add.at(size, kind, prior.library.block_size)
+    prices = trained_prices(
+        programme,
+        size,
+        prior.network.storage,
+        rng=np.random.default_rng((seed, begin)),
+        steps=STEPS,
+        paths=PATHS,
+    )
+    return replace(programme, prices=prices)
+
+
+def _programme(prior: Prior, air: Air, begin: int, end: int, most: int) -> DemandProgramme:
+    """Return the programme of the slots from `begin` to before `end`, prices 0.
+
+    Parameters
+    ----------
+    prior
+        What is known before slot 0.
+    air
+        What decides on the time on the air.
+    begin, end
+        Slots.
+    most
+        States of the users; at least as many as one group of all of them has.
+    """
+    network, whole = prior.network, prior.demand
+    demand = Demand(whole.preference[begin:end], whole.persistence, whole.activity)
+    reach = np.log(np.maximum(air.reach, np.finfo(np.float32).tiny))
+    tastes = demand.preference.mean(axis=0) * whole.models
+    features = np.concatenate([tastes, DECIBEL_SHARE * reach, whole.activity[:, None]], axis=1)
+    groups = alike(features, max(most, whole.users + 1))
+    _, contains = kinds(prior.library.model_blocks)
+    table = chains(prior.link)
+    parts = parts_by_home(prior.restrictions, air.reach.argmax(axis=1), network.nodes)
+    broadcast = group_times(air, groups.share, parts, table.member, prior.link[-1])
+    prices = np.zeros((demand.slots, network.nodes))
+    return DemandProgramme(demand, contains, groups, broadcast, table, prices)
+
+
+def _notes(prior: Prior, programme: DemandProgramme) -> tuple[str, ...]:
+    """Return what the values approximate, a line each."""
+    groups, demand = programme.groups, prior.demand
+    notes = []
+    if len(groups.size) < demand.users:
+        notes.append(
+            f"users counted by groups of those alike: {demand.users} users, "
+            f"{len(groups.size)} groups, {groups.states} states"
+        )
+    if (demand.activity < 1.0).any():
+        notes.append("activity below 1: values are means over which users ask again")
+    if programme.demand.slots < demand.slots:
+        notes.append(f"values reckon with {programme.demand.slots} slots of {demand.slots}")
+    if prior.schedule == "pipelined":
+        notes.append("values count migrations and broadcasts one after another, not side by side")
+    if prior.delivery == "spatial":
+        notes.append("values count messages one after another, not several on the air at once")
+    return tuple(notes)

@@ -1,0 +1,146 @@
+"""The method `programme`: what it reckons with, what it knows, and what it says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from repository import TINY
+
+from finecast.problem.scenario import read_scenario
+from finecast.solvers.heuristics import programme as module
+from finecast.solvers.heuristics.expected import coming_tables, first_air, kinds, observed_air
+from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
+from finecast.solvers.heuristics.programme import Programme
+from finecast.solvers.node_set_tables import node_sets
+from finecast.solvers.online import observation_of, prepare_slots, prior_of, run_online
+from finecast.solvers.placement.demand_programme import last_requests, wanted_last
+from finecast.solvers.placement.problem import placement_delay
+from finecast.solvers.prepared import prepare
+from finecast.solvers.solve import solve
+from finecast.testing import check_future, small_instance
+
+
+def observations(instance, restrict: tuple[str, ...] = ()):
+    """Return the prior and what is seen in every slot."""
+    prior = prior_of(instance, frozenset(restrict))
+    slots = prepare_slots(instance, restrict=restrict)
+    return prior, [observation_of(instance, prior, t, slot) for t, slot in enumerate(slots)]
+
+
+def changed(**changes):
+    """Return a tiny instance of some slots."""
+    return read_scenario(TINY).with_(changes).generate(1)
+
+
+@pytest.mark.parametrize("restrict", [(), ("no-comp",), ("unicast",), ("no-comp", "unicast")])
+def test_times_of_certain_requests_are_those_of_the_other_methods(restrict):
+    """Users that always repeat: the state is certain, and so is its time on the air.
+
+    `coming_tables` takes a mean over who asks. Here both know it, by code of their own.
+    """
+    instance = changed(slots=2, demand={"persistence": 1.0})
+    _, seen = observations(instance, restrict)
+    coming = coming_tables(seen[0], 1)
+    programme = module._programme(seen[0].prior, observed_air(seen[0]), 0, 2, 1 << 10)
+    state = programme.groups.state(wanted_last(programme.contains, instance.requests[0]).T)
+    wanted = coming.probability[0] > 0
+    assert wanted.any()
+    assert programme.broadcast[:, state[wanted]].T == pytest.approx(coming.broadcast[0, wanted])
+
+
+def test_it_keeps_what_the_values_say():
+    """Storage for all: nothing is dropped but what the values call worthless.
+
+    The set kept has least expected value among the subsets of what was there.
+    """
+    instance = changed(slots=3, nodes={"storage_share": 5.0}, demand={"persistence": 0.6})
+    prior, seen = observations(instance)
+    policy = Programme()
+    cache = policy.place(prior)
+    source, keep = policy.act(seen[0], cache)
+    values = policy._values
+    assert values is not None
+    kind, contains = kinds(instance.library.model_blocks)
+    last = last_requests(instance.requests[:1])[-1]
+    state = values.programme.groups.state(wanted_last(contains, last).T)
+    exact = values.programme.cost_to_go(np.arange(contains.shape[1]))
+    rent = values.programme.chains.member @ values.programme.prices[1]
+    held, kept = node_sets(cache | (source >= 0)), node_sets(keep)
+    for j, c in enumerate(kind):
+        coming = exact.ahead[0, :, c, state[c]] - rent
+        within = [x for x in range(len(coming)) if x & held[j] == x]
+        assert kept[j] in within
+        assert coming[kept[j]] == pytest.approx(min(coming[within]), rel=1e-6)
+
+
+def test_values_in_windows(monkeypatch):
+    """Long horizons are reckoned with window by window; a window of all slots changes nothing."""
+    instance = changed(slots=5, demand={"persistence": 0.6})
+    prior, seen = observations(instance)
+    whole = Programme()
+    run_online(whole, prior, seen)
+    assert whole.notes == ()
+    monkeypatch.setattr(module, "WINDOW", 2)
+    short = Programme()
+    placement = run_online(short, prior, seen)
+    assert short.notes == ("values reckon with 2 slots of 5",)
+    assert placement_delay(prepare(instance).achieved, placement) > 0
+
+
+def test_it_says_what_it_approximates(monkeypatch):
+    """Users in groups, users that do not always ask, schedules that values do not know."""
+    instance = changed(slots=2, demand={"activity": 0.7}, schedule="pipelined")
+    monkeypatch.setattr(module, "MOST_STATES", 6)
+    notes = solve(instance, "programme").notes
+    users = instance.users
+    assert any(f"users counted by groups of those alike: {users} users" in note for note in notes)
+    assert any("activity below 1" in note for note in notes)
+    assert any("one after another, not side by side" in note for note in notes)
+
+
+def test_too_many_nodes_and_kinds(monkeypatch):
+    """One line says how large the values would be."""
+    monkeypatch.setattr(module, "MOST_BYTES", 100)
+    with pytest.raises(ValueError, match=r"nodes: 2 with \d+ kinds .* at most 100 are allowed"):
+        solve(changed(slots=2), "programme")
+
+
+def test_knows():
+    """Only by name does it know the channels of slot 0 before the slot, and the checks see it."""
+    with pytest.raises(ValueError, match="knows: 'all' is not allowed, must be past or network"):
+        Programme(knows="all")  # type: ignore[arg-type]
+    instance = small_instance()
+    assert prior_of(instance).first_slot is None
+    prior = prior_of(instance)
+    assert np.array_equal(Programme().place(prior), greedy_by_popularity(prior, 1))
+    with pytest.raises(AssertionError, match="slot 0 change with the requests of slot 0"):
+        check_future("programme", small_instance(2), knows="network")
+
+
+def test_a_known_network_is_used_before_slot_0():
+    """By the values at the known channels, its caches are better than those by popularity."""
+    instance = changed(slots=3, demand={"persistence": 0.9})
+    prior = prior_of(instance)
+    first = instance.channel_estimate[0], instance.channel_error[0]
+    cache = Programme(knows="network").place(replace(prior, first_slot=first))
+    size = instance.library.block_size
+    assert (cache @ size <= instance.network.storage).all()
+    air = first_air(replace(prior, first_slot=first))
+    kind, contains = kinds(instance.library.model_blocks)
+    values = module._programme(prior, air, 0, 3, 64).cost_to_go(np.arange(contains.shape[1]))
+    delay = [values.start[node_sets(x), kind] @ size for x in (cache, Programme().place(prior))]
+    assert delay[0] < delay[1]
+
+
+def test_a_second_game_is_the_same():
+    """One policy plays two instances one after another as two policies would."""
+    one, two = changed(slots=3), small_instance()
+    policy = Programme()
+    for instance in (one, two, one):
+        prior, seen = observations(instance)
+        again = run_online(policy, prior, seen)
+        fresh = run_online(Programme(), prior, seen)
+        assert np.array_equal(again.cache, fresh.cache)
+        assert np.array_equal(again.source, fresh.source)

@@ -28,6 +28,7 @@ from finecast.problem.files import FormatError, write_atomically
 from finecast.problem.instance import Instance, read_instance
 from finecast.problem.shipped import find
 from finecast.problem.solution import read_solution
+from finecast.problem.wording import printable
 
 FORM_OF: dict[str, Format] = {
     ".html": "html", ".htm": "html", ".csv": "csv", ".md": "markdown", ".tex": "latex",
@@ -101,7 +102,7 @@ def write_report(
         )
     else:
         text = text_report(what, form, table)
-    write_atomically(path, text.encode())
+    write_atomically(path, printable(text).encode())  # names may hold what turns a line around
     return what
 
 

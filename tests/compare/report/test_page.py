@@ -44,12 +44,14 @@ from finecast.compare.report.table import (
     to_latex,
     to_markdown,
 )
+from finecast.compare.report.write import write_report
 from finecast.compare.runs.records import Record, Status
 from finecast.compare.runs.store import instance_path, open_folder, solution_path, write_record
 from finecast.problem.files import FormatError
 from finecast.problem.instance import write_instance
 from finecast.problem.scenario import read_scenario
 from finecast.problem.solution import write_solution
+from finecast.problem.wording import printable
 from finecast.solvers.solve import solve
 
 ONE = synthetic_records(1)[0]
@@ -775,3 +777,17 @@ def test_report_of_nothing(tmp_path: Path):
     outcome = finecast("report", tmp_path / "out", "--format", "csv")
     assert outcome.returncode == 2
     assert "holds no runs yet" in outcome.stderr
+
+
+@pytest.mark.parametrize("suffix", [".html", ".csv", ".md", ".tex"])
+def test_a_report_holds_nothing_that_commands_a_terminal(tmp_path: Path, suffix: str) -> None:
+    """Escape sequences, turned writing and halves of characters in names are shown, not obeyed."""
+    name = "[/] :cd: \x1b[31m\u202e \x9b1m <script>"
+    folder = open_folder(tmp_path / "runs")
+    for record in synthetic_records(2):
+        write_record(folder, replace(record, label=f"{name} {record.label}", solution=""), None)
+    write_report(folder, tmp_path / f"report{suffix}")
+    text = (tmp_path / f"report{suffix}").read_text()
+    assert text == printable(text)
+    assert "u202e" in text
+    assert "<script> " not in text or suffix == ".csv"

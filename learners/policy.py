@@ -14,13 +14,14 @@ from finecast.learners.learner import TrainedPolicy
 from finecast.learners.registry import learner_kind
 from finecast.learners.runs.checkpoints import POLICY, Checkpoint, read_checkpoint
 from finecast.learners.world.draws import check_instance, slot_of
-from finecast.learners.world.environment import step
+from finecast.learners.world.environment import SetValued, step
 from finecast.problem.arrays import BoolArray, IntArray
 from finecast.problem.files import FormatError
 from finecast.problem.instance import Instance
 from finecast.problem.shipped import find
 from finecast.problem.solution import Solution
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
+from finecast.solvers.heuristics.rules import KeepRule, check_keep_rule
 from finecast.solvers.online import Observation, Prior, solve_by_policy
 from finecast.solvers.result import Answer, Callback
 
@@ -35,6 +36,9 @@ class Learned:
         What every node does.
     horizon
         Coming slots in the expected tables, as in training.
+    keep
+        "joint": what is kept is chosen for all blocks and nodes at once, if the policy has values
+        of node sets. "in-turn": as the nodes decide, which is how they were trained.
     seconds
         What every decision took so far: the expected tables of the slot, which other online methods
         need too, and the decision; rates excluded.
@@ -42,6 +46,7 @@ class Learned:
 
     nodes: TrainedPolicy
     horizon: int = 3
+    keep: KeepRule = "joint"
     seconds: list[tuple[float, float]] = field(default_factory=list)
 
     def place(self, prior: Prior) -> BoolArray:
@@ -56,7 +61,12 @@ class Learned:
         known = time.perf_counter()
         with torch.inference_mode():
             delivery, keep = step(
-                slot, held, self.nodes, in_turn=self.nodes.in_turn, rounds=self.nodes.rounds
+                slot,
+                held,
+                self.nodes,
+                in_turn=self.nodes.in_turn,
+                rounds=self.nodes.rounds,
+                joint=self.keep == "joint",
             )
         self.seconds.append((known - began, time.perf_counter() - known))
         return delivery.source[0].numpy(), keep[0].numpy()
@@ -95,6 +105,7 @@ def solve_policy(
     start: Solution | None = None,
     callback: Callback | None = None,
     checkpoint: str = "",
+    keep: KeepRule = "joint",
     beamforming: str = "multicast",
     restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
@@ -107,24 +118,29 @@ def solve_policy(
         As in `finecast.solvers.solve.solve`; there is nothing to stop early or to start from.
     checkpoint
         Folder of a training run, or the name of a shipped checkpoint, such as "dcg".
+    keep
+        "joint": what is kept is chosen for all blocks and nodes at once, from the values of node
+        sets of dcg, vdn, qmix and hindsight. Actors (maasn-da, ippo, mappo) have no such values and
+        decide as they were trained. "in-turn": every policy decides as it was trained.
     beamforming, restrict, rate_cache
         As in `finecast.solvers.prepared.prepare`.
 
     Raises
     ------
     ValueError
-        No checkpoint is named, it does not fit, or the instance is not of the sort that learners
-        serve (`finecast.learners.world.draws.check_instance`).
+        No checkpoint is named, it does not fit, the keep rule is unknown, or the instance is not of
+        the sort that learners serve (`finecast.learners.world.draws.check_instance`).
     """
     if not checkpoint:
         raise ValueError(
             "option checkpoint: is empty, must be the folder of a training run; "
             "see `finecast train --help`"
         )
+    check_keep_rule(keep)
     check_instance(instance, "instance")
     policy, trained = load_policy(checkpoint)
     horizon = int(trained.run.get("source", {}).get("horizon", 3))
-    learned = Learned(policy, horizon)
+    learned = Learned(policy, horizon, keep)
     answer = solve_by_policy(
         learned,
         "policy",
@@ -136,7 +152,9 @@ def solve_policy(
         restrict=restrict,
         rate_cache=rate_cache,
     )
-    note = f"{trained.learner}, {trained.step} steps: {_decision_time(learned.seconds)}"
+    kept = "jointly" if keep == "joint" and isinstance(policy, SetValued) else "by its own rule"
+    time_taken = _decision_time(learned.seconds)
+    note = f"{trained.learner}, {trained.step} steps, keeps {kept}: {time_taken}"
     return replace(answer, notes=(*answer.notes, note), train_s=float(trained.train_s))
 
 

@@ -36,7 +36,7 @@ from finecast.learners.networks.features import Features, joined_features
 from finecast.learners.networks.observer import Observer
 from finecast.learners.options import MOST_ROUNDS, MOST_STEPS, MOST_WIDTH, at_least
 from finecast.learners.weights import Part, follow, load_module, part_of, seeded
-from finecast.learners.world.baselines import KEEP_ANYWAY
+from finecast.learners.world.baselines import KEEP_ANYWAY, of_blocks
 from finecast.learners.world.environment import (
     Delivery,
     View,
@@ -208,6 +208,13 @@ class HindsightPolicy:
         self._turns_in_stage += 1
         score = marginal(self._cost, view.slot, view.others(n), n) + self._residual[:, n]
         return score.clamp(min=KEEP_ANYWAY)
+
+    def set_costs(self, view: View) -> Tensor | None:
+        """Return v(K) less the residuals of the nodes in K, (E, J, S), seconds per byte."""
+        if view.last:
+            return None
+        residual = self._residual.transpose(1, 2) @ view.slot.member.T.double()
+        return of_blocks(view.slot, self._cost) - residual
 
     def _ask(self, view: View) -> Tensor:
         """Return the residuals (E, N, J) by what all nodes see in a view, seconds per byte."""

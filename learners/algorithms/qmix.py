@@ -278,6 +278,10 @@ class SetPolicy:
         random = dice[1] * score.amax(dim=1, keepdim=True)
         return torch.where(dice[0] < self.exploration, random, score)
 
+    def set_costs(self, view: View) -> Tensor | None:
+        """Return G(K), (E, J, S), in units."""
+        return None if view.last else self.table
+
 
 class Learner:
     """QMIX, VDN or DCG as it learns.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from finecast.learners.world.environment import NodePolicy, View, lookup
+from finecast.learners.world.episodes import Slot
 
 KEEP_ANYWAY = 1e-30
 """Score of a block that saves nothing: it is kept if there is room after all others."""
@@ -58,7 +59,9 @@ class Replacement(NodePolicy):
 class Rolling(NodePolicy):
     """Keep what saves most expected delay per byte in the next slot, given what others keep.
 
-    With nodes in turn and 3 rounds this is the method `rolling`.
+    With nodes in turn and 3 rounds this is the method `rolling` with `keep = "in-turn"`; with the
+    joint rule besides, that method as it is by default. All at once, every node expects the others
+    to keep what they have after the pull: a weak rule, to compare with.
     """
 
     def pull(self, view: View, n: int | None) -> Tensor | None:
@@ -69,6 +72,15 @@ class Rolling(NodePolicy):
         """Score a block by worth(others) - worth(others and n)."""
         worth = view.slot.worth[:, 0]
         return savings(view, worth) if n is None else saving(view, worth, n)
+
+    def set_costs(self, view: View) -> Tensor | None:
+        """Return the expected delay of the next slot."""
+        return None if view.last else of_blocks(view.slot, view.slot.worth[:, 0])
+
+
+def of_blocks(slot: Slot, table: Tensor) -> Tensor:
+    """Return (E, J, S) of every block from a table of kinds (E, C, S)."""
+    return table.gather(1, slot.kind[..., None].expand(-1, -1, table.shape[2]))
 
 
 def saving(view: View, cost: Tensor, n: int) -> Tensor:

@@ -9,7 +9,9 @@ In slot t, with the caches X of every block (docs/formulation.md sections 2, 3 a
 2. Delay. Block j takes size_j (slowest migration + broadcast[group_j, Q_j]) seconds, where Q_j is
    X_j and the nodes that receive the block.
 3. Keep. Every node gives every block a score. Of the blocks that it has, it takes those of positive
-   score in falling order (of equal scores the first block) and keeps each one that still fits.
+   score in falling order (of equal scores the first block) and keeps each one that still fits. With
+   `joint`, a policy that has costs of node sets (`SetValued`) keeps by the joint rule
+   instead (`finecast.learners.world.joint`), which starts from what the nodes chose.
 
 Nodes decide all at once, or in turn, where each sees what those before it chose. All functions are
 pure: they take and return tensors, and nothing is random. They know the sequential schedule alone.
@@ -21,12 +23,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from finecast.learners.world.episodes import Episodes, Slot
+from finecast.learners.world.joint import keep_by_sets
 from finecast.solvers.placement.problem import Placement
 
 
@@ -71,6 +74,11 @@ class View:
         """
         return self.kept if self.keeping and self.in_turn else self.held
 
+    @property
+    def last(self) -> bool:
+        """Nothing comes after the slot."""
+        return self.slot.t == self.slot.slots - 1
+
     def others(self, n: int) -> Tensor:
         """Return (E, J) the nodes other than n that count as holders."""
         return self.holders & ~(1 << n)
@@ -95,6 +103,18 @@ class NodePolicy(Protocol):
 
     def keep(self, view: View, n: int | None) -> Tensor:
         """Return scores (E, J), or (E, N, J) for all; positive ones may be kept."""
+
+
+@runtime_checkable
+class SetValued(Protocol):
+    """A node policy that knows what every set of nodes that keeps a block costs."""
+
+    def set_costs(self, view: View) -> Tensor | None:
+        """Return (E, J, S) what the time after the slot costs if a set of nodes keeps the block.
+
+        It is asked once a slot, after the nodes have chosen what to keep; per byte, in any unit.
+        None if nothing comes after the slot.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,7 +385,13 @@ def keep_turns(view: View, policy: NodePolicy, rounds: int = 1) -> Tensor:
 
 
 def step(
-    slot: Slot, cache: Tensor, policy: NodePolicy, *, in_turn: bool = True, rounds: int = 1
+    slot: Slot,
+    cache: Tensor,
+    policy: NodePolicy,
+    *,
+    in_turn: bool = True,
+    rounds: int = 1,
+    joint: bool = False,
 ) -> tuple[Delivery, Tensor]:
     """Play one slot; return what was delivered and the next caches (E, N, J).
 
@@ -375,14 +401,18 @@ def step(
         The slot.
     cache
         (E, N, J) bool.
-    policy, in_turn, rounds
+    policy, in_turn, rounds, joint
         As in `roll`.
     """
     cached = packed(cache)
     view = View(slot, cached, cached, torch.zeros_like(cached), in_turn=in_turn)
     delivery = deliver(slot, cached, pull_turns(view, policy))
     view = replace(view, held=delivery.sender, keeping=True, decided=0)
-    return delivery, keep_turns(view, policy, rounds)
+    keep = keep_turns(view, policy, rounds)
+    cost = policy.set_costs(view) if joint and isinstance(policy, SetValued) else None
+    if cost is not None:
+        keep = keep_by_sets(slot, unpacked(view.held, slot.nodes), cost, keep)
+    return delivery, keep
 
 
 def roll(
@@ -391,6 +421,7 @@ def roll(
     *,
     in_turn: bool = True,
     rounds: int = 1,
+    joint: bool = False,
     start: Tensor | None = None,
     watch: Callable[[int, Tensor, Delivery, Tensor], None] | None = None,
 ) -> Rollout:
@@ -406,6 +437,8 @@ def roll(
         Nodes decide one after another, else all at once.
     rounds
         How often every node decides what to keep, where they decide in turn.
+    joint
+        What is kept is chosen by the joint rule, if the policy is `SetValued`; else as without.
     start
         (E, N, J) bool caches of slot 0; None for those of the episodes.
     watch
@@ -415,7 +448,9 @@ def roll(
     cache = episodes.start if start is None else start
     delays, caches, sources = [], [], []
     for t in range(episodes.slots):
-        delivery, keep = step(episodes.slot(t), cache, policy, in_turn=in_turn, rounds=rounds)
+        delivery, keep = step(
+            episodes.slot(t), cache, policy, in_turn=in_turn, rounds=rounds, joint=joint
+        )
         if watch is not None:
             watch(t, cache, delivery, keep)
         delays.append(delivery.delay)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finecast.learners.world.baselines import saving, savings
+from finecast.learners.world.baselines import of_blocks, saving, savings
 from finecast.learners.world.environment import (
     NodePolicy,
     Rollout,
@@ -90,6 +90,10 @@ class Planned(NodePolicy):
         """Score a block by what a copy saves, given what the others keep."""
         cost = self.values.cost[:, view.slot.t]
         return savings(view, cost) if n is None else saving(view, cost, n)
+
+    def set_costs(self, view: View) -> Tensor | None:
+        """Return the costs of the values, seconds per byte."""
+        return None if view.last else of_blocks(view.slot, self.values.cost[:, view.slot.t])
 
 
 @dataclass(frozen=True, eq=False)

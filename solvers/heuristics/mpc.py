@@ -11,8 +11,9 @@ since it migrates only if somebody needs it, with probability P_s, and A = 0 aft
 and b from `expected.coming_tables`). A block that is cached at X now, in a slot whose requests are
 known, pays min over l of f(X, l) + A(Q_l(X)). The prices rise where the expected bytes exceed the
 storage (subgradient of the Lagrangian dual); storage in the coming slots holds in expectation only.
-The decisions of this slot are those of the dynamic programme; what is kept is then chosen node by
-node, by what a copy saves per byte of its own storage, so that this slot's storage holds exactly.
+The decisions of this slot are those of the dynamic programme; what is kept is then chosen so that
+this slot's storage holds exactly: all blocks and nodes at once (`joint_keep`), or with `keep =
+"in-turn"` node by node, by what a copy saves per byte of its own storage.
 
 Only the decisions of this slot are taken; the next slot solves anew.
 """
@@ -26,7 +27,15 @@ import numpy as np
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.solvers.heuristics.expected import Expected, coming_tables
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
-from finecast.solvers.heuristics.rules import best_senders, keep_by_cost, pull, sources
+from finecast.solvers.heuristics.joint_keep import keep_jointly
+from finecast.solvers.heuristics.rules import (
+    KeepRule,
+    best_senders,
+    check_keep_rule,
+    keep_by_cost,
+    pull,
+    sources,
+)
 from finecast.solvers.node_set_tables import members, node_sets
 from finecast.solvers.online import Observation, Prior
 from finecast.solvers.placement.problem import PlacementProblem
@@ -49,11 +58,16 @@ class ModelPredictive:
     ----------
     horizon
         Coming slots that count, at least 1.
+    keep
+        "joint": what is kept is chosen for all blocks and nodes at once. "in-turn": one node after
+        another.
     """
 
     horizon: int = 3
+    keep: KeepRule = "joint"
 
     def __post_init__(self) -> None:
+        check_keep_rule(self.keep)
         if not 1 <= self.horizon <= MOST_HORIZON:
             raise ValueError(
                 f"horizon: {self.horizon} is not allowed, must be >= 1 and <= {MOST_HORIZON}"
@@ -78,7 +92,10 @@ class ModelPredictive:
         rent = coming.chains.member @ prices[0]
         cost = (values.cost[0] - rent)[coming.kind]
         planned = values.kept[0][coming.kind, sender]
-        keep = keep_by_cost(cost, held, problem.block_size, problem.storage, planned, rounds=ROUNDS)
+        size, storage = problem.block_size, problem.storage
+        keep = keep_by_cost(cost, held, size, storage, planned, rounds=ROUNDS)
+        if self.keep == "joint":
+            keep = keep_jointly(cost, held, size, storage, start=keep).keep
         return sources(problem, cached, sender), keep
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
@@ -11,6 +13,17 @@ from finecast.solvers.placement.chains import Chains, placement_of_paths
 from finecast.solvers.placement.fill import fill
 from finecast.solvers.placement.greedy import best_levels
 from finecast.solvers.placement.problem import PlacementProblem
+
+KeepRule = Literal["joint", "in-turn"]
+"""How the nodes decide what to keep: all blocks and nodes at once, or one node after another."""
+
+KEEP_RULES: tuple[KeepRule, ...] = ("joint", "in-turn")
+
+
+def check_keep_rule(keep: str) -> None:
+    """Raise a `ValueError` if this is not the name of a keep rule."""
+    if keep not in KEEP_RULES:
+        raise ValueError(f"keep: {keep!r} is not allowed, must be one of {', '.join(KEEP_RULES)}")
 
 
 class Static:

@@ -89,8 +89,8 @@ def test_the_judge_agrees_on_restricted_systems(restrict: str) -> None:
 @pytest.mark.parametrize(
     ("mine", "options", "theirs"),
     [
-        (Rolling(), {"rounds": 3}, rolling.Rolling()),
-        (Rolling(), {"in_turn": False}, rolling.Rolling(simultaneous=True)),
+        (Rolling(), {"rounds": 3}, rolling.Rolling(keep="in-turn")),
+        (Rolling(), {"rounds": 3, "joint": True}, rolling.Rolling()),
         (Replacement(), {"in_turn": False}, replacement.LeastRecentlyUsed()),
         (Replacement("frequency"), {}, replacement.LeastFrequentlyUsed(0.8)),
     ],

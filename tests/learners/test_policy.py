@@ -14,6 +14,8 @@ from finecast.learners.policy import Learned, load_policy
 from finecast.learners.runs.config import run_config
 from finecast.learners.runs.held_out import FIRST_SEED
 from finecast.learners.runs.training import train
+from finecast.learners.world.draws import surrogate_episodes
+from finecast.learners.world.environment import View, packed, roll, step
 from finecast.problem.evaluation import evaluate
 from finecast.problem.files import FormatError
 from finecast.problem.scenario import read_scenario
@@ -61,6 +63,55 @@ def test_an_ordinary_online_method(checkpoint):
     assert result.train_s > 0
     assert re.search(r"a decision took [\d.]+ ms a slot", " ".join(result.notes))
     assert solve(instance, "policy", checkpoint=checkpoint).delay == result.delay  # a path too
+
+
+def test_keep_rules(checkpoint, tmp_path):
+    """Set values keep jointly unless told not to; actors keep as they do; the note says which."""
+    tiny = read_scenario(TINY).generate(FIRST_SEED)
+
+    def notes(name, **options) -> str:
+        return " ".join(solve(tiny, "policy", checkpoint=name, **options).notes)
+
+    assert "keeps jointly" in notes("dcg")
+    assert "keeps by its own rule" in notes("dcg", keep="in-turn")
+    assert "keeps by its own rule" in notes(str(checkpoint), keep="joint")
+    with pytest.raises(ValueError, match="keep: 'both' is not allowed"):
+        notes("dcg", keep="both")
+
+
+@pytest.mark.parametrize(
+    ("name", "differs"), [("dcg", True), ("hindsight", True), ("maasn-da", False)]
+)
+def test_the_joint_rule_costs_no_more_by_the_values(name, differs):
+    """By the policy's own costs of sets what is kept is never worse than what the nodes chose."""
+    episodes = surrogate_episodes(
+        read_scenario(ROOT / "data" / "scenarios" / "learning" / "slow-60.toml").with_(
+            {"slots": 4}
+        ),
+        range(2),
+        horizon=3,
+    )
+    policy, _ = load_policy(name)
+    with torch.inference_mode():
+        plays = [
+            roll(episodes, policy, in_turn=policy.in_turn, rounds=policy.rounds, joint=joint)
+            for joint in (False, True)
+        ]
+        # The first slot is the same for both: there the policy's own costs compare them.
+        cached = packed(episodes.start)
+        step(episodes.slot(0), episodes.start, policy, rounds=policy.rounds)
+        assert torch.equal(plays[0].cache[:, 0], plays[1].cache[:, 0])
+        assert torch.equal(plays[0].cache[:, 1], plays[1].cache[:, 1]) != differs
+        if differs:
+            view = View(episodes.slot(0), cached, cached, cached * 0, keeping=True)
+            cost = policy.set_costs(view).double()
+            theirs, mine = (
+                cost.gather(2, packed(play.cache[:, 1])[..., None])[..., 0] for play in plays
+            )
+            size = episodes.size
+            assert ((size * mine).sum(dim=1) <= (size * theirs).sum(dim=1) * (1 + 1e-6)).all()
+    used = plays[1].cache.double() @ episodes.size[:, None, :, None]
+    assert (used[..., 0] <= episodes.storage[:, None]).all()
 
 
 def test_any_number_of_nodes_and_blocks(checkpoint, tmp_path):

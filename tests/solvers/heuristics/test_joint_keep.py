@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repository import ROOT
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_matrix, vstack
 
+from finecast.problem.scenario import Scenario, read_scenario
+from finecast.solvers.heuristics.expected import coming_tables
 from finecast.solvers.heuristics.joint_keep import keep_jointly, value_of
+from finecast.solvers.heuristics.mpc import ModelPredictive
+from finecast.solvers.heuristics.rolling import Rolling, keep_at_once
 from finecast.solvers.heuristics.rules import keep_by_cost
 from finecast.solvers.node_set_tables import members, node_sets
+from finecast.solvers.online import observation_of, prepare_slots, prior_of, run_online
 
 
 def best_value(cost, held, size, storage) -> float:
@@ -28,7 +34,7 @@ def best_value(cost, held, size, storage) -> float:
 
 
 def highs_values(cost, held, size, storage) -> tuple[float, float]:
-    """Return the least value by a MILP to a gap of 3e-4, and its lower bound.
+    """Return the least value by a MILP to a gap of 1e-3, and its lower bound.
 
     The answer may overfill a node by the solver's tolerance, by some bytes.
     """
@@ -46,7 +52,7 @@ def highs_values(cost, held, size, storage) -> tuple[float, float]:
         ),
         integrality=np.ones(len(block)),
         bounds=Bounds(0, 1),
-        options={"mip_rel_gap": 3e-4},
+        options={"mip_rel_gap": 1e-3},
     )
     return float(result.fun), float(result.mip_dual_bound)
 
@@ -121,6 +127,30 @@ def test_near_highs(nodes, blocks, share):
         assert answer.value >= least - 1e-6 * scale
         losses.append((answer.value - best) / scale)
     assert np.mean(losses) < 5e-3
+
+
+def test_near_highs_on_slots_of_slow_60():
+    """Slots as `rolling` meets them, at matched beams: within 1 % of HiGHS, nearer than in turn."""
+    scenario = read_scenario(ROOT / "data" / "scenarios" / "learning" / "slow-60.toml")
+    instance = scenario.with_({"slots": 3}).generate(9101)
+    prior, rule, losses = prior_of(instance), Rolling(keep="in-turn"), []
+    cache = rule.place(prior)
+    for t, slot in enumerate(prepare_slots(instance, beamforming="matched")[:-1]):
+        observation = observation_of(instance, prior, t, slot)
+        source, start = rule.act(observation, cache)
+        problem, held = observation.problem, cache | (source >= 0)
+        cost, size = coming_tables(observation, 1).cost[0], problem.block_size
+        answer = keep_jointly(cost, held, size, problem.storage, start=start)
+        best, least = highs_values(cost, held, size, problem.storage)
+        check_fits(answer, held, size, problem.storage)
+        assert answer.bound <= best * (1 + 1e-6)
+        assert answer.value >= least * (1 - 1e-6)
+        in_turn = value_of(cost, size, start)
+        losses.append([answer.value / best - 1, in_turn / best - 1])
+        cache = start
+    mine, theirs = np.mean(losses, axis=0)
+    assert mine < 0.01
+    assert mine < 0.5 * theirs
 
 
 def test_closed_forms():
@@ -202,3 +232,72 @@ def test_bad_input(change, message):
     } | change
     with pytest.raises(ValueError, match=message):
         keep_jointly(**given)
+
+
+@pytest.fixture(scope="module")
+def played():
+    """Return instance, rates and observations of a draw of 24 blocks at 3 nodes over 5 slots."""
+    scenario = Scenario.model_validate({
+        "slots": 5,
+        "library": {"synthetic": {"models": 6, "blocks": 24, "families": 2}},
+        "nodes": {"count": 3, "antennas": 2, "storage_share": 0.3},
+        "links": {"backhaul_gbps": [0.3, 1.0], "cloud_gbps": [0.1, 0.3]},
+        "users": {"count": 6},
+        "demand": {"persistence": 0.9},
+    })  # fmt: skip
+    instance = scenario.generate(3)
+    slots = prepare_slots(instance, beamforming="matched")
+    prior = prior_of(instance)
+    return prior, [observation_of(instance, prior, t, slot) for t, slot in enumerate(slots)]
+
+
+def expected_value(observation, keep):
+    """Return the expected delay of the next slot if the nodes keep (N, J), s."""
+    cost = coming_tables(observation, 1).cost[0]
+    return value_of(cost, observation.problem.block_size, keep)
+
+
+def test_rolling_keeps_no_worse_than_in_turn(played):
+    """From the same caches the joint rule's expected delay is never above that of nodes in turn."""
+    prior, observations = played
+    rule, in_turn = Rolling(), Rolling(keep="in-turn")
+    cache, better = rule.place(prior), 0
+    for observation in observations[:-1]:
+        source, keep = rule.act(observation, cache)
+        theirs, other = in_turn.act(observation, cache)
+        assert np.array_equal(source, theirs)
+        mine, yours = (expected_value(observation, kept) for kept in (keep, other))
+        assert mine <= yours
+        better += mine < yours
+        cache = keep
+    assert better
+
+
+@pytest.mark.parametrize("policy", [Rolling, ModelPredictive])
+def test_the_keep_option(policy, played):
+    """In turn is another rule than joint; any other name is refused; a second run is the same."""
+    prior, observations = played
+    joint, in_turn = policy(), policy(keep="in-turn")
+    first, second = (run_online(joint, prior, observations) for _ in range(2))
+    assert np.array_equal(first.cache, second.cache)
+    assert not np.array_equal(first.cache, run_online(in_turn, prior, observations).cache)
+    with pytest.raises(ValueError, match="keep: 'both' is not allowed, must be one of joint"):
+        policy(keep="both")
+
+
+def test_nodes_at_once_reckon_with_what_was_held():
+    """Two nodes get the block that a third held: neither keeps it, since the third will.
+
+    A node that holds a copy keeps it against one that saves a little more: the bonus.
+    """
+    cost = np.full((2, 8), 1.0)
+    cost[0, 1:] = 0.0  # one copy of block 0 is as good as three
+    cost[1] -= 0.1 * members(np.arange(8), 3).sum(axis=1)
+    cache = np.array([[1, 0], [0, 1], [0, 1]], dtype=bool)
+    held = np.ones((3, 2), dtype=bool)
+    keep = keep_at_once(cost, cache, held, np.array([5, 5]), np.array([5, 5, 5]))
+    assert keep[:, 0].tolist() == [True, False, False]
+    # Alone: block 1 saves 1.2 a byte, block 0, which it holds, 1.
+    cost, cache = np.array([[1.0, 0.0], [1.2, 0.0]]), np.array([[True, False]])
+    keep = keep_at_once(cost, cache, cache | True, np.array([5, 5]), np.array([5]))
+    assert keep.tolist() == [[True, False]]

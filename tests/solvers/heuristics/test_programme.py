@@ -115,8 +115,10 @@ def test_knows():
     assert prior_of(instance).first_slot is None
     prior = prior_of(instance)
     assert np.array_equal(Programme().place(prior), greedy_by_popularity(prior, 1))
+    synthetic = {"synthetic": {"models": 6, "blocks": 16, "families": 2}}
+    larger = changed(slots=3, nodes={"count": 3, "antennas": 2}, library=synthetic)
     with pytest.raises(AssertionError, match="slot 0 change with the requests of slot 0"):
-        check_future("programme", small_instance(2), knows="network")
+        check_future("programme", larger, knows="network")
 
 
 def test_a_known_network_is_used_before_slot_0():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from finecast.problem.scenario import Scenario, read_scenario
     from finecast.problem.solution import Broadcast, Solution, read_solution, write_solution
     from finecast.solvers.bounds import certified_lower_bound
+    from finecast.solvers.online_bound import online_bound
     from finecast.solvers.registry import Method, methods
     from finecast.solvers.result import Progress, Result
     from finecast.solvers.solve import solve
@@ -42,6 +43,7 @@ _HOME = {
     "Suite": "finecast.compare.runs.suite",
     "evaluate": "finecast.problem.evaluation",
     "methods": "finecast.solvers.registry",
+    "online_bound": "finecast.solvers.online_bound",
     "read_instance": "finecast.problem.instance",
     "read_library": "finecast.problem.library",
     "read_scenario": "finecast.problem.scenario",
@@ -71,6 +73,7 @@ __all__ = [
     "certified_lower_bound",
     "evaluate",
     "methods",
+    "online_bound",
     "read_instance",
     "read_library",
     "read_scenario",

@@ -2,6 +2,10 @@
 
 Every random part has a seed of its own, derived from (seed, name of the part), so that positions,
 channels, CSI errors, links, tastes and requests vary one at a time.
+
+The parts are of two sorts. The *network* is what stays as it is over the slots, and the demand
+model: library, storage, links, preferences, positions, large-scale fading. A *path* is one course
+of events on it: `PATH_PARTS`. Many paths of one network have one seed and different path numbers.
 """
 
 from __future__ import annotations
@@ -49,6 +53,9 @@ MOST_ANTENNAS = 4096
 MOST_MODELS = 1_000_000
 MOST_BLOCKS = 1_000_000
 MOST_SEED = 2**63 - 1
+
+PATH_PARTS = ("requests", "fading", "csi error")
+"""The random parts of a path; all others are those of the network."""
 
 LARGEST_INSTANCE_BYTES = 2**31
 """An instance whose arrays would take more is refused before any is made."""
@@ -236,13 +243,17 @@ class Scenario(_Section):
         changed._path = self._path
         return changed
 
-    def generate(self, seed: int = 0) -> Instance:
-        """Draw an instance; the same seed gives the same instance, bit for bit.
+    def generate(self, seed: int = 0, path: int | None = None) -> Instance:
+        """Draw an instance; the same seed and path give the same instance, bit for bit.
 
         Parameters
         ----------
         seed
             Non-negative integer.
+        path
+            Number of the path on the network of this seed, non-negative: requests, fading and
+            CSI errors drawn anew, everything else the same. None for those of the seed itself,
+            which is one more path.
 
         Raises
         ------
@@ -251,6 +262,8 @@ class Scenario(_Section):
         """
         if not 0 <= seed <= MOST_SEED:
             raise ValueError(f"seed: {seed} is not allowed, must be from 0 to {MOST_SEED}")
+        if path is not None and not 0 <= path <= MOST_SEED:
+            raise ValueError(f"path: {path} is not allowed, must be from 0 to {MOST_SEED}")
         # Places, then tastes and requests, then channels: each from a seed of its own.
         library = self._library(seed)
         self._refuse_too_large(library)
@@ -277,13 +290,13 @@ class Scenario(_Section):
             activity=self.demand.activity,
             area=nearest if self.demand.taste_areas == "node" else None,
         )
-        estimate, error, true = self._channels(seed, node_position, user_position)
+        estimate, error, true = self._channels(seed, path, node_position, user_position)
         return Instance(
             library=library,
             network=self._network(seed, library, node_position),
             demand=demand,
             requests=(
-                sample(demand, _rng(seed, "requests"))
+                sample(demand, _rng(seed, "requests", path))
                 if self.demand.trace is None
                 else self._trace(library)
             ),
@@ -351,19 +364,20 @@ class Scenario(_Section):
         )
 
     def _channels(
-        self, seed: int, node_position: FloatArray, user_position: FloatArray
+        self, seed: int, path: int | None, node_position: FloatArray, user_position: FloatArray
     ) -> tuple[Any, FloatArray, Any]:
         shape = (self.slots, self.users.count, self.nodes.count, self.nodes.antennas)
         if self.channel.file is not None:
             estimate = read_channels(self._path.parent / self.channel.file, shape)
             error = self.channel.error * np.linalg.norm(estimate, axis=3)
-            return estimate, error, draw_true_channel(_rng(seed, "csi error"), estimate, error)
+            rng = _rng(seed, "csi error", path)
+            return estimate, error, draw_true_channel(rng, estimate, error)
         channels = draw_channels(
             node_position,
             user_position,
             large_scale_rng=_rng(seed, "large scale"),
-            fading_rng=_rng(seed, "fading"),
-            error_rng=_rng(seed, "csi error"),
+            fading_rng=_rng(seed, "fading", path),
+            error_rng=_rng(seed, "csi error", path),
             slots=self.slots,
             antennas=self.nodes.antennas,
             carrier_ghz=self.radio.carrier_ghz,
@@ -411,8 +425,11 @@ def _family_spec(family: FamilySection) -> FamilySpec:
     return FamilySpec(**given)
 
 
-def _rng(seed: int, part: str) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(part.encode())]))
+def _rng(seed: int, part: str, path: int | None = None) -> np.random.Generator:
+    entropy = [seed, zlib.crc32(part.encode())]
+    if path is not None and part in PATH_PARTS:
+        entropy.append(path + 1)  # zeros at the end count as nothing: path 0 would be no path
+    return np.random.default_rng(np.random.SeedSequence(entropy))
 
 
 def _draw(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,15 @@ from finecast.solvers.prepared import Prepared, prepare
 from finecast.solvers.result import Callback
 from finecast.solvers.rounding import SUM_ALLOWANCE
 from finecast.solvers.spatial.bounds import slot_bounds
+
+_ONLINE = ("online_bound", "controlled_gap")
+"""Bounds for online methods stand on the methods, a higher floor: imported when asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ONLINE:
+        return getattr(import_module("finecast.solvers.online_bound"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def certified_lower_bound(

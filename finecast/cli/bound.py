@@ -1,9 +1,11 @@
-"""`finecast bound`: the certified lower bound alone."""
+"""`finecast bound`: the certified lower bound alone, or the online bound of a scenario."""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,27 +13,104 @@ from finecast.cli.common import (
     json_option,
     load_instance,
     parse_settings,
+    path_option,
     print_json,
     print_table,
     progress_bar,
+    say,
     set_option,
     with_settings,
+    words,
 )
-from finecast.problem.files import concerning
-from finecast.problem.wording import seconds
+from finecast.problem.files import FormatError, concerning, reading
+from finecast.problem.shipped import find
+from finecast.problem.wording import percent, seconds
+
+if TYPE_CHECKING:
+    from finecast.solvers.online_figures import Estimate, OnlineBound
 
 
 @click.command("bound")
 @click.argument("instance")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="For a TOML scenario.")
+@path_option
+@click.option(
+    "--online",
+    is_flag=True,
+    help="Bound the mean delay of all online methods on a scenario; see docs/online.md.",
+)
+@click.option(
+    "--networks",
+    type=click.IntRange(min=1),
+    help="With --online: networks, of seeds --seed, --seed + 1, ...  [default: 4]",
+)
+@click.option(
+    "--paths",
+    type=click.IntRange(min=1),
+    help="With --online: paths of requests and fading on each network.  [default: 16]",
+)
+@click.option(
+    "--kappa",
+    type=float,
+    help="With --online: weight of the penalties; any gives a bound, 0 the hindsight bound.  "
+    "[default: 1]",
+)
+@click.option(
+    "--methods",
+    metavar="NAMES",
+    help="With --online: methods to play on every path, as in rolling,mpc, for their distance.",
+)
+@click.option(
+    "--time-limit",
+    type=float,
+    help="With --online: seconds after which no further path is begun.",
+)
 @set_option
 @json_option
-def command(instance: str, seed: int, settings: tuple[str, ...], as_json: bool) -> None:
-    """Compute a certified lower bound on the delay of INSTANCE, whatever the decisions."""
+def command(
+    instance: str,
+    seed: int,
+    draw: int | None,
+    online: bool,
+    networks: int | None,
+    paths: int | None,
+    kappa: float | None,
+    methods: str | None,
+    time_limit: float | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Compute a certified lower bound on the delay of INSTANCE, whatever the decisions.
+
+    With --online INSTANCE is a scenario, and the bound is one on the mean delay of every method
+    that does not know the future.
+    """
+    given: dict[str, Any] = {
+        "networks": networks,
+        "paths": paths,
+        "kappa": kappa,
+        "methods": methods,
+        "time_limit": time_limit,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if online:
+        if draw is not None:
+            raise ValueError("--path: not with --online, which takes many paths, see --paths")
+        _online(instance, seed, settings, as_json, given)
+        return
+    if given:
+        raise ValueError(f"--{next(iter(given)).replace('_', '-')}: only with --online")
+    _certified(instance, seed, draw, settings, as_json)
+
+
+def _certified(
+    instance: str, seed: int, draw: int | None, settings: tuple[str, ...], as_json: bool
+) -> None:
+    """Print the certified bound of one instance."""
     from finecast.problem.reception import gain_notes, unserved
     from finecast.solvers.bounds import certified_lower_bound
 
-    problem, unknown = with_settings(load_instance(instance, seed), parse_settings(settings))
+    problem, unknown = with_settings(load_instance(instance, seed, draw), parse_settings(settings))
     restrict = unknown.pop("restrict", "")
     if unknown:
         raise ValueError(
@@ -63,3 +142,69 @@ def command(instance: str, seed: int, settings: tuple[str, ...], as_json: bool) 
                 *(("note", note) for note in notes),
             ],
         )
+
+
+def _online(
+    path: str, seed: int, settings: tuple[str, ...], as_json: bool, given: dict[str, Any]
+) -> None:
+    """Print the online bound of a scenario; exit code 130 after Ctrl-C, with what there is."""
+    from finecast.problem.scenario import read_scenario
+    from finecast.solvers.online_bound import online_bound
+    from finecast.solvers.signals import ctrl_c_keeps_the_best
+
+    file = find(path, "scenario")
+    if file.suffix != ".toml":
+        raise FormatError(file, "is an instance, --online needs a scenario, which has many paths")
+    changes = parse_settings(settings)
+    for name in changes:
+        if name != "schedule":
+            raise ValueError(f"--set: {name!r} is not allowed with --online, expected schedule")
+    scenario = read_scenario(file).with_(changes)
+    if "methods" in given:
+        given["methods"] = words("--methods", given["methods"])
+    with reading(file):
+        scenario.generate(seed)  # what is wrong with the scenario is said with its name
+    with progress_bar(time_left=True) as tell, ctrl_c_keeps_the_best():
+        found = online_bound(scenario, seed=seed, callback=tell, **given)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        print_table(f"{scenario.name}, online", _rows(found))
+        if len(found.figures) < found.asked:
+            say(_partial(found))
+    if found.ended == "interrupted":
+        sys.exit(130)
+
+
+def _rows(found: OnlineBound) -> list[tuple[str, str]]:
+    """Return the figures for people."""
+    bound = found.online.mean
+    seeds = list(dict.fromkeys(path.network for path in found.figures))
+    spread = "95 %" if found.online.interval else "one path: no interval"
+    rows = [
+        ("online bound", f"{_with_interval(found.online)} ({spread}, certified on every path)"),
+        ("hindsight bound", _with_interval(found.hindsight)),
+        ("value of information", _with_interval(found.value_of_information)),
+        ("paths", f"{len(found.figures)} on {len(seeds)} networks, seeds from {seeds[0]}"),
+        ("kappa", f"{found.kappa:g}"),
+    ]
+    for method in found.gaps:
+        gap = found.gap(method)
+        rows.append((method, f"{_with_interval(gap)} above ({percent(gap.mean / bound)})"))
+    rows.append(("time", f"{found.wall_s:.1f} s wall, {found.cpu_s:.1f} s CPU"))
+    return rows
+
+
+def _with_interval(estimate: Estimate) -> str:
+    if estimate.interval is None:
+        return seconds(estimate.mean)
+    low, high = estimate.interval
+    return f"{seconds(estimate.mean)}, {seconds(low)} to {seconds(high)}"
+
+
+def _partial(found: OnlineBound) -> str:
+    why = "Ctrl-C" if found.ended == "interrupted" else "the time limit"
+    return (
+        f"{why}: the means are of the first {len(found.figures)} of {found.asked} paths; "
+        "which they are does not depend on their bounds"
+    )

@@ -32,6 +32,13 @@ seed_option = click.option(
     show_default=True,
     help="Seed of the instance (when drawn from a scenario) and of the method.",
 )
+path_option = click.option(
+    "--path",
+    "draw",
+    type=click.IntRange(min=0),
+    help="For a scenario: number of the path (requests, fading, CSI errors) on the network of the "
+    "seed; without it, the path of the seed itself.",
+)
 set_option = click.option(
     "--set",
     "settings",
@@ -41,7 +48,7 @@ set_option = click.option(
 )
 
 
-def load_instance(path: str, seed: int) -> Instance:
+def load_instance(path: str, seed: int, draw: int | None = None) -> Instance:
     """Return the instance in an .npz file, or the one drawn from a scenario.
 
     Parameters
@@ -50,11 +57,13 @@ def load_instance(path: str, seed: int) -> Instance:
         Of an instance or a scenario, or the name of a shipped scenario.
     seed
         Seed of the draw.
+    draw
+        Number of the path on the network of the seed; see `Scenario.generate`.
 
     Raises
     ------
     FormatError
-        The file is missing or bad.
+        The file is missing or bad, or holds an instance, which has one path alone.
     """
     file = find(path, "scenario")
     if file.suffix == ".toml":
@@ -62,8 +71,11 @@ def load_instance(path: str, seed: int) -> Instance:
 
         scenario = read_scenario(file)
         with reading(file):
-            return scenario.generate(seed)
+            return scenario.generate(seed, draw)
     from finecast.problem.instance import read_instance
+
+    if draw is not None:
+        raise FormatError(file, "is an instance, --path needs a scenario")
 
     return read_instance(file)
 

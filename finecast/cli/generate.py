@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from finecast.cli.common import json_option, load_instance, output_file, print_json, say
+from finecast.cli.common import (
+    json_option,
+    load_instance,
+    output_file,
+    path_option,
+    print_json,
+    say,
+)
 from finecast.problem.shipped import find
 
 
@@ -12,18 +19,22 @@ from finecast.problem.shipped import find
 @click.argument("scenario")
 @click.option("-o", "--output", required=True, help="Instance file to write (.npz).")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@path_option
 @click.option(
     "--count",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="How many, with consecutive seeds; the seed is then added to the file name.",
+    help="How many, with consecutive seeds, or with consecutive paths where --path is given; the "
+    "number is then added to the file name.",
 )
 @json_option
-def command(scenario: str, output: str, seed: int, count: int, as_json: bool) -> None:
+def command(
+    scenario: str, output: str, seed: int, draw: int | None, count: int, as_json: bool
+) -> None:
     """Draw instances from SCENARIO, a TOML file or a shipped name such as tiny.
 
-    The same seed gives the same instance.
+    The same seed and path give the same instance.
     """
     from finecast.problem.files import FormatError
     from finecast.problem.instance import write_instance
@@ -31,18 +42,25 @@ def command(scenario: str, output: str, seed: int, count: int, as_json: bool) ->
     target = output_file(output, [".npz"])
     if find(scenario, "scenario").suffix != ".toml":
         raise FormatError(scenario, "is not a scenario, expected a .toml file")
-    seeds = range(seed, seed + count)
-    paths = [
-        target if count == 1 else target.with_stem(f"{target.stem}-seed{draw}") for draw in seeds
+    if draw is None:
+        draws = [{"seed": number} for number in range(seed, seed + count)]
+    else:
+        draws = [{"seed": seed, "path": number} for number in range(draw, draw + count)]
+    stem = "seed" if draw is None else "path"
+    files = [
+        target if count == 1 else target.with_stem(f"{target.stem}-{stem}{numbers[stem]}")
+        for numbers in draws
     ]
-    for path in paths:
-        output_file(str(path), holds="finecast-instance")
+    for file in files:
+        output_file(str(file), holds="finecast-instance")
     # A line as soon as a file is there: the next one may not fit the disk.
     written = []
-    for draw, path in zip(seeds, paths, strict=True):
-        digest = write_instance(path, load_instance(scenario, draw))
-        written.append({"file": str(path), "seed": draw, "instance_hash": digest})
+    for numbers, file in zip(draws, files, strict=True):
+        instance = load_instance(scenario, numbers["seed"], numbers.get("path"))
+        digest = write_instance(file, instance)
+        written.append({"file": str(file), **numbers, "instance_hash": digest})
         if not as_json:
-            say(f"{path}  seed {draw}  {digest}")
+            said = "  ".join(f"{name} {number}" for name, number in numbers.items())
+            say(f"{file}  {said}  {digest}")
     if as_json:
         print_json({"instances": written})

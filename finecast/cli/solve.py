@@ -12,6 +12,7 @@ from finecast.cli.common import (
     load_instance,
     output_file,
     parse_settings,
+    path_option,
     print_json,
     print_table,
     progress_bar,
@@ -42,6 +43,7 @@ OF_SOLVE = ("time_limit", "gap", "seed")
 )
 @click.option("--gap", type=float, help="Stop at this proven relative gap, such as 0.01.")
 @seed_option
+@path_option
 @set_option
 @click.option("-o", "--output", help="Solution file to write (.npz).")
 @json_option
@@ -52,6 +54,7 @@ def command(
     gap: float | None,
     restrict: str | None,
     seed: int,
+    draw: int | None,
     settings: tuple[str, ...],
     output: str | None,
     as_json: bool,
@@ -61,7 +64,7 @@ def command(
     from finecast.solvers.solve import solve
 
     target = None if output is None else output_file(output, [".npz"], holds="finecast-solution")
-    problem, options = load_instance(instance, seed), parse_settings(settings)
+    problem, options = load_instance(instance, seed, draw), parse_settings(settings)
     for name in ("instance", "method", "time_limit", "gap", "seed", "start", "callback"):
         if name in options:
             raise ValueError(f"--set: {name!r} is not an option of methods; see --help")

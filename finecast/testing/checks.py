@@ -29,7 +29,7 @@ from finecast.solvers.registry import method_of
 from finecast.solvers.restrictions import RESTRICTIONS, restricted_instance
 from finecast.solvers.result import BoundKind, Progress, Result, Termination
 from finecast.solvers.solve import solve
-from finecast.testing.instances import another_future, another_truth, small_instance
+from finecast.testing.instances import FUTURES, another_future, another_truth, small_instance
 
 ROUNDING = 1e-9
 """Delays and bounds are compared up to this share; both are sums of float64."""
@@ -327,7 +327,7 @@ def check_future(name: str, /, instance: Instance | None = None, **options: Any)
     instance = instance or small_instance()
     solution = _solution(name, _run(name, instance, **options))
     for t in range(-1, instance.slots - 1):
-        for seed in range(2):
+        for seed in range(FUTURES):
             elsewhere = another_future(instance, t, seed)
             answer = _solution(name, _run(name, elsewhere, **options))
             slots = slice(0, t + 1)

@@ -12,6 +12,9 @@ from finecast.problem.channel import draw_true_channel
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import read_scenario
 
+FUTURES = 3
+"""Sorts of futures; so many seeds in a row have one of each."""
+
 
 @cache
 def small_instance(seed: int = 0, *, slots: int = 3) -> Instance:
@@ -35,7 +38,10 @@ def small_instance(seed: int = 0, *, slots: int = 3) -> Instance:
 def another_future(instance: Instance, t: int, seed: int) -> Instance:
     """Return the instance with other requests and channels after slot t.
 
-    What is known before slot 0 (library, network, demand model) stays.
+    What is known before slot 0 (library, network, demand model) stays. The futures differ strongly
+    from one another, so that a method that looks one slot ahead decides otherwise in some of them:
+    with seeds 0, 3, 6, ... users ask at random, with 1, 4, ... all for the same model, with
+    2, 5, ... for none.
 
     Parameters
     ----------
@@ -50,6 +56,8 @@ def another_future(instance: Instance, t: int, seed: int) -> Instance:
     later = slice(t + 1, None)
     requests = instance.requests.copy()
     requests[later] = rng.integers(-1, instance.models, requests[later].shape)
+    if seed % FUTURES:
+        requests[later] = -1 if seed % FUTURES == 2 else rng.integers(instance.models)
     turn = rng.permutation(instance.users)
     scale = rng.uniform(0.5, 2.0, instance.channel_error.shape)
     scale[: t + 1] = 1.0

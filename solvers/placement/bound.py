@@ -2,7 +2,9 @@
 
     L(lambda) = sum_c s_c min over paths [cost + lambda . X] - sum_{t,n} lambda_{t,n} S_n
 
-where s_c is the total size of a class of blocks. For the pipelined schedule the delay of a slot is
+where s_c is the total size of a class of blocks. The cost includes the charges of cached sets,
+where the classes have any (`Classes.charge`); the bound is then one on the delay plus the charges
+of what is cached, and may be negative. For the pipelined schedule the delay of a slot is
 at least the larger of its two sums, hence at least theta_t times the migrations plus 1 - theta_t
 times the broadcasts for every theta_t in [0, 1], and the same holds with these weights.
 """
@@ -67,7 +69,7 @@ class PricePoint:
     prices
         Where.
     bound
-        Certified lower bound on the delay, seconds.
+        Certified lower bound on the delay and the charges, seconds.
     paths
         A cheapest path for every class.
     value
@@ -89,10 +91,11 @@ def no_prices(problem: PlacementProblem) -> Prices:
 def dual_point(problem: PlacementProblem, classes: Classes, prices: Prices) -> PricePoint:
     """Evaluate the Lagrangian function exactly, by the dynamic programme.
 
-    The bound is lowered by a rounding allowance: every value is a sum of at most T (N + 4)
-    non-negative terms, so its relative error is below that number of roundings, and the sums over
-    classes and storages add theirs (N. J. Higham, Accuracy and Stability of Numerical Algorithms,
-    2nd ed., section 4.2).
+    The bound is lowered by a rounding allowance: every value is a sum of at most T (N + 4) terms
+    and T charges, so its error is below that number of roundings times the sum of their sizes, and
+    the sums over classes and storages add theirs (N. J. Higham, Accuracy and Stability of Numerical
+    Algorithms, 2nd ed., section 4.2). All terms but the charges are non-negative: the sizes sum to
+    at most |value| + 2 sum_t max over X of |charge_t(X)|.
 
     Raises
     ------
@@ -133,5 +136,9 @@ def dual_point(problem: PlacementProblem, classes: Classes, prices: Prices) -> P
     gain = float(classes.size @ value)
     rent = float((prices.storage * problem.storage).sum())
     roundings = problem.slots * (2 * problem.nodes + 4) + len(class_of) + 4
-    allowance = 2.0 * roundings * EPSILON * (gain + rent)
-    return PricePoint(prices, max(0.0, gain - rent - allowance), paths, value)
+    if classes.charge is None:
+        allowance = 2.0 * roundings * EPSILON * (gain + rent)
+        return PricePoint(prices, max(0.0, gain - rent - allowance), paths, value)
+    terms = np.abs(value) + 2.0 * np.abs(classes.charge).max(axis=1).sum(axis=0)
+    allowance = 2.0 * (roundings + problem.slots) * EPSILON * (float(classes.size @ terms) + rent)
+    return PricePoint(prices, gain - rent - allowance, paths, value)

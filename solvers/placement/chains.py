@@ -182,6 +182,9 @@ class Classes:
         (T, 2^U, C) seconds per byte, zero where the class is not needed.
     unit
         (C, U, N) the nodes of every unit of every class; None where the units are the nodes.
+    charge
+        (T, 2^U, C) seconds per byte that a cached set costs besides its storage prices, of either
+        sign, such as the penalties of `finecast.solvers.online_bound`; None for none.
     """
 
     chains: Chains
@@ -191,6 +194,7 @@ class Classes:
     needed: BoolArray
     broadcast: FloatArray
     unit: BoolArray | None = None
+    charge: FloatArray | None = None
 
     def holds(self, class_of: IntArray, cached: IntArray) -> IntArray:
         """Return (T, N, B) zeros and ones: the nodes of the sets of units (T, B), classes (B,)."""
@@ -218,8 +222,18 @@ class Classes:
         return masks
 
 
-def grouped(problem: PlacementProblem) -> tuple[IntArray, FloatArray, BoolArray, IntArray]:
+def grouped(
+    problem: PlacementProblem, kind: IntArray | None = None
+) -> tuple[IntArray, FloatArray, BoolArray, IntArray]:
     """Group the blocks into classes, which have the same user groups and fit into the same nodes.
+
+    Parameters
+    ----------
+    problem
+        The problem.
+    kind
+        (J,) label of every block; blocks of different labels are in different classes. None: all
+        labels are equal.
 
     Returns
     -------
@@ -234,16 +248,23 @@ def grouped(problem: PlacementProblem) -> tuple[IntArray, FloatArray, BoolArray,
     """
     slots = problem.slots
     fits = problem.block_size <= problem.storage[:, None]
-    alike = np.concatenate([problem.group, fits])
+    label = np.zeros((0, problem.blocks), dtype=np.int64) if kind is None else kind[None]
+    alike = np.concatenate([problem.group, fits, label])
     columns, of_block = np.unique(alike, axis=1, return_inverse=True)
     of_block = of_block.reshape(-1).astype(np.int64)
     size = np.bincount(of_block, weights=problem.block_size).astype(np.float64)
-    return of_block, size, columns[slots:].astype(bool), columns[:slots]
+    return of_block, size, columns[slots : slots + len(fits)].astype(bool), columns[:slots]
 
 
-def classes(problem: PlacementProblem) -> Classes:
-    """Group the blocks of a problem into classes, with the nodes as units."""
-    of_block, size, fits, group = grouped(problem)
+def classes(problem: PlacementProblem, kind: IntArray | None = None) -> Classes:
+    """Group the blocks of a problem into classes, with the nodes as units.
+
+    Parameters
+    ----------
+    problem, kind
+        As in `grouped`.
+    """
+    of_block, size, fits, group = grouped(problem, kind)
     sets = np.arange(1 << problem.nodes)[:, None]
     return Classes(
         chains(problem.link),

@@ -5,7 +5,8 @@ With prices lambda on the bytes of every cache, the cheapest path of one block i
     W_t(X) = lambda_t . X + min over l of [alpha_t tau_l(X) + beta_t b_t(Q_l(X)) + A_t(Q_l(X))]
     A_t(Q) = min over X within Q of W_{t+1}(X),      A_{T-1} = 0
 
-per byte; where nobody needs the block W_t(X) = lambda_t . X + A_t(X). The weights alpha, beta
+per byte; where nobody needs the block W_t(X) = lambda_t . X + A_t(X). Where cached sets have a
+charge of their own (`Classes.charge`), it is added to lambda_t . X. The weights alpha, beta
 are 1 for the sequential schedule. Minima over subsets take U passes, one for each of the U units
 (up to 10 nodes the nodes themselves, N = U; see `finecast.solvers.placement.units`).
 
@@ -247,6 +248,8 @@ def cost_to_go(
             cached[t] = kept[t]
             cached[t][:, needed] = best[chains.position]
         cached[t] += priced[t]
+        if classes.charge is not None:
+            cached[t] += classes.charge[t] if every_class else classes.charge[t][:, class_of]
     return CostToGo(cached, kept)
 
 

@@ -55,6 +55,7 @@ MUTANTS = [
     ("check_true_channel", "sees_the_truth", "with other true channels it changes its caches"),
     ("check_future", "sees_all_requests", "is online, but its caches"),
     ("check_future", "sees_the_first_requests", "its caches of slot 0 change"),
+    ("check_future", "sees_the_next_slot", "is online, but its caches up to slot"),
     ("check_future", "sees_the_last_channel", "its messages up to slot"),
 ]
 
@@ -84,6 +85,13 @@ def test_a_wrong_method_is_found(check, function, line, register):
     with pytest.raises(AssertionError, match=rf"^{function}: .*{line}") as caught:
         getattr(testing, check)(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_policy_that_cheats_is_found(register):
+    """Nobody hands a policy the future; one that gets hold of it all the same is found."""
+    name = register("PeeksAtTheCaller", setting="online", kind="policy")
+    with pytest.raises(AssertionError, match="is online, but its caches up to slot"):
+        testing.check_future(name)
 
 
 def test_every_check_has_a_mutant():

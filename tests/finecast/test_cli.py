@@ -465,3 +465,70 @@ def test_ctrl_c_ends_a_loop_over_solve():
     _, said = looping.communicate(timeout=60)
     assert looping.returncode == -signal.SIGINT
     assert said.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_paths_of_a_scenario(tmp_path):
+    """Another path has another instance; an instance file has one path alone."""
+    tiny = SCENARIOS / "tiny.toml"
+    outcome = finecast(
+        "generate", tiny, "--path", 2, "--count", 2, "-o", tmp_path / "a.npz", "--json"
+    )
+    drawn = json.loads(outcome.stdout)["instances"]
+    assert [(one["seed"], one["path"]) for one in drawn] == [(0, 2), (0, 3)]
+    solved = json.loads(finecast("solve", tiny, "--path", 3, "--method", "lru", "--json").stdout)
+    assert solved["instance_hash"] == drawn[1]["instance_hash"]
+    bound = json.loads(finecast("bound", tiny, "--path", 2, "--json").stdout)
+    assert bound["instance_hash"] == drawn[0]["instance_hash"]
+    for command in ("solve", "bound"):
+        refused(finecast(command, drawn[0]["file"], "--path", 2), "a-path2.npz", "scenario")
+
+
+def test_online_bound(tmp_path):
+    """The figures of a scenario, and the distance of a method; less is said of one path."""
+    more = ("--networks", 2, "--paths", 1, "--methods", "lru", "--json")
+    told = json.loads(finecast("bound", "tiny", "--online", *more).stdout)
+    assert told["interval"][0] < told["online_bound"] < told["interval"][1]
+    difference = told["online_bound"] - told["hindsight_bound"]
+    assert told["value_of_information"] == pytest.approx(difference)
+    assert [network["seed"] for network in told["networks"]] == [0, 1]
+    assert told["methods"]["lru"]["least_gap"] >= 0
+    one = ("--networks", 1, "--paths", 1, "--kappa", 0)
+    shown = finecast("bound", "tiny", "--online", *one)
+    assert shown.returncode == 0
+    assert "one path: no interval" in shown.stdout
+
+
+def test_online_bound_refusals(tmp_path):
+    """One line and exit code 2 for what has no online bound, before any work."""
+    finecast("generate", "tiny", "-o", tmp_path / "a.npz")
+    online = ("bound", "tiny", "--online")
+    refused(finecast("bound", tmp_path / "a.npz", "--online"), "a.npz", "--online needs a scenario")
+    refused(finecast("bound", "tiny", "--paths", 3), "--paths: only with --online")
+    refused(finecast(*online, "--path", 3), "--path: not with --online")
+    refused(finecast(*online, "--methods", "rollin"), "did you mean 'rolling'")
+    refused(finecast(*online, "--set", "delivery=spatial"), "'delivery' is not allowed")
+    refused(finecast(*online, "--time-limit", 0), "time_limit: 0.0 s were over")
+    refused(finecast(*online, "--kappa", -1), "kappa: -1.0 is not allowed")
+
+
+def test_ctrl_c_keeps_the_first_paths():
+    """The paths finished so far, in order, with exit code 130 and how many they are."""
+    code = (
+        "import signal\n"
+        "from finecast.solvers import online_bound as module\n"
+        "real = module.online_bound\n"
+        "def pressed(scenario, *, callback, **options):\n"
+        "    def tell(progress):\n"
+        "        if (progress.stage, progress.done) == ('paths', 2):\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "    return real(scenario, callback=tell, **options)\n"
+        "module.online_bound = pressed\n"
+        "from finecast.cli.main import main; main()\n"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", code, "bound", "tiny", "--online", "--kappa", "0"],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=interruptible,
+    )  # fmt: skip
+    assert outcome.returncode == 130, outcome.stderr
+    assert "Ctrl-C: the means are of the first 2 of 64 paths" in " ".join(outcome.stdout.split())

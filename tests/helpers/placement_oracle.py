@@ -39,8 +39,10 @@ def random_problem(
     return PlacementProblem(size, storage, group, tuple(tables), link, schedule)
 
 
-def optimum(problem: PlacementProblem) -> float:
+def optimum(problem: PlacementProblem, charge: np.ndarray | None = None) -> float:
     """Smallest delay, over every cache, every receiver, every source and every sending set.
+
+    With `charge` (T, 2^N, J), the smallest delay plus what the cached sets are charged per byte.
 
     Nothing is assumed about which are better: the sending set is any set of nodes that have the
     block. The blocks meet only in the storage (and, pipelined, in the order of the slot).
@@ -54,12 +56,17 @@ def optimum(problem: PlacementProblem) -> float:
         used = np.tensordot(problem.block_size, held, axes=1)
         if (used > problem.storage).any():
             continue
+        extra = 0.0
+        if charge is not None:
+            at = charge[np.arange(slots), cached, np.arange(blocks)[:, None]]
+            extra = float(problem.block_size @ at.sum(axis=1))
         if problem.schedule == "sequential":
-            best = min(best, sum(min(sum(map(sum, way)) for way in pick[1]) for pick in picks))
+            delay = sum(min(sum(map(sum, way)) for way in pick[1]) for pick in picks)
+            best = min(best, delay + extra)
         else:
             for ways in itertools.product(*(pick[1] for pick in picks)):
                 seconds = np.array(ways).reshape(blocks, slots, 2)
-                best = min(best, sum(
+                best = min(best, extra + sum(
                     johnson_makespan(seconds[:, t, 0], seconds[:, t, 1]) for t in range(slots)
                 ))  # fmt: skip
     return float(best)

@@ -207,3 +207,48 @@ def test_with_refuses_as_a_file_does(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         read_scenario("tiny").with_(changes)
     assert "\n" not in str(caught.value)
+
+
+def test_paths_share_the_network():
+    """Another path changes requests, fading and CSI errors, and nothing else, bit for bit."""
+    made = scenario(
+        slots=4, channel={"error": 0.05}, users={"count": 6}, demand={"tastes": 0.5, "drift": 0.3}
+    )
+    own, first, again, second = (made.generate(5, path) for path in (None, 0, 0, 1))
+    assert first.content_hash == again.content_hash
+    assert len({own.content_hash, first.content_hash, second.content_hash}) == 3
+    for other in (first, second):
+        assert np.array_equal(other.user_position, own.user_position)
+        assert np.array_equal(other.demand.preference, own.demand.preference)
+        for name in ("storage", "backhaul_rate", "cloud_rate", "node_position"):
+            assert np.array_equal(getattr(other.network, name), getattr(own.network, name))
+        assert not np.array_equal(other.requests, own.requests)
+        assert not np.array_equal(other.channel_estimate, own.channel_estimate)
+    offset = [
+        (one.channel_true - one.channel_estimate) / one.channel_error[..., None]
+        for one in (first, second)
+    ]
+    assert not np.allclose(*offset)
+
+
+def test_paths_are_draws_of_the_same_large_scale():
+    """The mean channel power of a link over many paths is that over many other paths."""
+    made = scenario(slots=20, channel={"correlation": 0.5}, users={"count": 4})
+    power = [
+        np.mean(
+            [
+                np.sum(abs(made.generate(3, p).channel_estimate) ** 2, axis=3).mean(axis=0)
+                for p in r
+            ],
+            axis=0,
+        )
+        for r in (range(40), range(40, 80))
+    ]
+    assert np.allclose(power[0], power[1], rtol=0.25)
+
+
+@pytest.mark.parametrize("path", [-1, 2**63])
+def test_path_out_of_range(path):
+    """A path number must be a seed's number."""
+    with pytest.raises(ValueError, match=r"^path: "):
+        scenario().generate(0, path)

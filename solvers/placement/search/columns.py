@@ -4,6 +4,7 @@
     subject to  sum_{p of class c} y_p = 1                          for every class
                 sum_p w_p X_{p,t,n} y_p <= S_n                      for every slot and node
     pipelined:  minimise sum_t D_t with D_t at least the migrations and the broadcasts of slot t
+    charges:    of cached sets (`Classes.charge`) are part of the objective under either schedule
 
 y_p is the share of the bytes of the class that takes path p. The duals of the storage rows are the
 prices; a cheapest path at these prices is the column to add (Dantzig and Wolfe, Operations
@@ -104,9 +105,11 @@ class Master:
         member = np.zeros((len(self.classes.size), len(class_of)))
         member[class_of, np.arange(len(class_of))] = 1.0
         rows.append(member)
-        cost = weight * (paths.migration + paths.broadcast).sum(axis=0) / self.unit
+        seconds = self._charges(class_of, paths)
+        if not self.pipelined:
+            seconds = seconds + (paths.migration + paths.broadcast).sum(axis=0)
+        cost = weight * seconds / self.unit
         if self.pipelined:
-            cost = np.zeros(len(class_of))
             rows += [paths.migration * weight / self.unit, paths.broadcast * weight / self.unit]
         matrix = np.concatenate(rows).T
         column, row = np.nonzero(matrix)
@@ -118,6 +121,14 @@ class Master:
         self.class_of = np.concatenate([self.class_of, class_of])
         self.paths = self.paths.joined(paths)
         return len(class_of)
+
+    def _charges(self, class_of: IntArray, paths: Paths) -> FloatArray:
+        """Return the charges of paths of the classes `class_of` (B,), s per byte, (B,)."""
+        if self.classes.charge is None:
+            return np.zeros(len(class_of))
+        slot = np.arange(self.problem.slots)[:, None]
+        charges: FloatArray = self.classes.charge[slot, paths.cached, class_of].sum(axis=0)
+        return charges
 
     def solve(self, deadline: Deadline) -> tuple[float, Prices, FloatArray] | None:
         """Solve the programme.
@@ -166,6 +177,7 @@ class Master:
             held = self.classes.holds(self.class_of, paths.cached[[t]])[0]
             rent += (held * prices.storage[t][:, None]).sum(axis=0)
         cost = weights.migration @ paths.migration + weights.broadcast @ paths.broadcast
+        cost = cost + self._charges(self.class_of, paths)
         excess: FloatArray = cost + rent - value[self.class_of]
         return excess
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from finecast.problem.arrays import FloatArray
-from finecast.solvers.deadline import Deadline
-from finecast.solvers.placement.bound import PricePoint, Prices, dual_point
-from finecast.solvers.placement.chains import Classes
-from finecast.solvers.placement.problem import PlacementProblem
-from finecast.solvers.placement.search.columns import Master, smoothed
+from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.placement.bound import PricePoint, Prices, dual_point, no_prices
+from finecast.solvers.placement.chains import Classes, placement_of_paths
+from finecast.solvers.placement.problem import PlacementProblem, placement_delay
+from finecast.solvers.placement.search.columns import Master, empty_paths, smoothed
 
 SUBGRADIENT_STEPS = 60
 """Subgradient steps before column generation."""
@@ -81,7 +81,7 @@ def ascend(
     point
         Where to start.
     upper
-        Delay of any placement (s): the goal of the first steps.
+        Delay, and charges, of any placement (s): the goal of the first steps.
     tolerance
         Relative distance of bound and master value at which to stop.
     deadline
@@ -103,7 +103,7 @@ def ascend(
         if solved is None:
             break
         value, prices, share = solved
-        if value - best.bound <= tolerance * value:
+        if value - best.bound <= tolerance * abs(value):
             break
         added = 0
         for weight in (SMOOTHING, 0.0):  # if smoothed prices bring no new path, its own
@@ -146,7 +146,7 @@ def _subgradient_steps(
             norm += float(((slope.migration_share / upper) ** 2).sum())
         if norm == 0.0:  # the paths fill the storage exactly: no better bound
             break
-        step = length * max(upper - point.bound, LEAST_STEP * upper) / norm
+        step = length * max(upper - point.bound, LEAST_STEP * abs(upper)) / norm
         storage = np.maximum(0.0, point.prices.storage + step * slope.storage / scale**2)
         share = point.prices.migration_share
         if share is not None and slope.migration_share is not None:
@@ -161,3 +161,38 @@ def _subgradient_steps(
             if failures == FAILURES:
                 point, length, failures = best, length / 2, 0
     return best
+
+
+def best_prices(
+    problem: PlacementProblem,
+    classes: Classes,
+    *,
+    start: Prices | None = None,
+    tolerance: float,
+    deadline: Deadline = NEVER,
+) -> PricePoint:
+    """Return the Lagrangian function near its maximum; an interrupt passes through.
+
+    Without charges, and from no prices, these are the steps of `lagrangian.dual_bound`.
+
+    Parameters
+    ----------
+    problem, classes
+        The problem and its tables, whose units are the nodes.
+    start
+        Where to start; None for no prices.
+    tolerance
+        Relative distance to the maximum at which to stop.
+    deadline
+        When to stop; never, for a bound that is the same on any machine.
+    """
+    # The goal of the first steps: what it costs to cache nothing.
+    empty = empty_paths(problem, classes)
+    blocks = empty.columns(classes.of_block)
+    nothing = placement_of_paths(problem, blocks.cached, blocks.sender)
+    upper = placement_delay(problem, nothing)
+    if classes.charge is not None:
+        upper += float(classes.size @ classes.charge[:, 0].sum(axis=0))
+    point = dual_point(problem, classes, no_prices(problem) if start is None else start)
+    ascent = ascend(problem, classes, point, upper, tolerance=tolerance, deadline=deadline)
+    return ascent.best

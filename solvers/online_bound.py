@@ -1,0 +1,366 @@
+"""A bound on the mean delay of every online method: penalised information relaxation.
+
+On one path, with penalties pi_t(X) of mean zero for every X chosen before slot t
+(`finecast.solvers.penalties`), the best placement that sees the whole path and pays the penalties
+of what it caches takes at least
+
+    B(path) = max over prices of the Lagrangian of [delay - sum_t sum_j s_j pi_t(X_t^j)]     seconds
+
+at certified upper bounds of the rates. In the mean over paths B is at most the delay of every
+method that does not see the future (Brown, Smith and Sun, Operations Research 58 (2010) 785-801;
+docs/online.md has the proof). Without penalties B is the hindsight bound; the difference of the two
+means is the value of information. On every path, whatever the method,
+
+    controlled gap = delay - its own penalties - B(path) >= 0,
+
+and in the mean this is the distance of an online method to the bound.
+
+The hindsight bound of a path swings with the luck of its requests, B(path) far less. So its mean is
+taken of
+
+    hindsight bound - penalties of caches in which every node holds everything
+
+whose mean is the same: these caches are fixed beforehand, and a mean of zero does not ask whether
+they fit the storage. The luck of a path is in both terms.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.evaluation import evaluate
+from finecast.problem.instance import Instance
+from finecast.problem.scenario import Scenario
+from finecast.problem.solution import Solution
+from finecast.solvers.bounds import everywhere_bound
+from finecast.solvers.deadline import Deadline
+from finecast.solvers.node_set_tables import node_sets
+from finecast.solvers.online_figures import ControlledGap, Ending, OnlineBound, PathFigures
+from finecast.solvers.penalties import (
+    FIRST_TRAINING_PATH,
+    kinds_of,
+    penalties_of,
+    trained_programme,
+)
+from finecast.solvers.placement.bound import Prices
+from finecast.solvers.placement.chains import classes
+from finecast.solvers.placement.demand_programme import DemandProgramme
+from finecast.solvers.placement.problem import PlacementProblem
+from finecast.solvers.placement.search.dual_ascent import best_prices
+from finecast.solvers.placement.search.lagrangian import BOUND_TOLERANCE
+from finecast.solvers.placement.units import UNITS
+from finecast.solvers.prepared import UnservableError, prepare
+from finecast.solvers.registry import method_of
+from finecast.solvers.result import Callback, Progress, Termination
+from finecast.solvers.signals import SearchInterrupt
+from finecast.solvers.solve import solve
+
+PATHS_AT_ONCE = 8
+"""Paths of a network whose penalties are held in memory; then comes the next network."""
+
+
+@dataclass(frozen=True, eq=False)
+class PathBound:
+    """The bounds of one path, and what they charge for caches.
+
+    Attributes
+    ----------
+    instance
+        The path.
+    network, path
+        Seed and path number.
+    penalty
+        (T, C, 2^N) pi_t(X) of every kind of blocks, seconds per byte, kappa included.
+    online, hindsight
+        B(path) with these penalties and with none, s.
+    """
+
+    instance: Instance
+    network: int
+    path: int
+    penalty: FloatArray
+    online: float
+    hindsight: float
+
+    @property
+    def luck(self) -> float:
+        """Penalties (s) of caches in which every node holds everything: of mean zero."""
+        size = np.bincount(kinds_of(self.instance), weights=self.instance.library.block_size)
+        return float((self.penalty[:, :, -1] @ size).sum())
+
+    def penalties(self, cache: BoolArray) -> float:
+        """Return the penalties (s) along caches (T, N, J)."""
+        slot = np.arange(self.instance.slots)[:, None]
+        at = self.penalty[slot, kinds_of(self.instance), node_sets(cache)]
+        return float((at @ self.instance.library.block_size).sum())
+
+
+def online_bound(
+    scenario: Scenario,
+    *,
+    networks: int = 4,
+    paths: int = 16,
+    seed: int = 0,
+    kappa: float = 1.0,
+    methods: Sequence[str] = (),
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+) -> OnlineBound:
+    """Return a bound on the mean delay of every online method, and the value of information.
+
+    Parameters
+    ----------
+    scenario
+        The class of instances; sequential delivery, requests drawn from its demand model.
+    networks, paths
+        How many networks (seeds `seed`, `seed` + 1, ...), and paths 0, 1, ... on each.
+    seed
+        Of the first network.
+    kappa
+        What the penalties are multiplied by, >= 0: any number gives a bound, 0 the hindsight one.
+    methods
+        Registered methods to play on every path, for their distance to the bound.
+    time_limit
+        Seconds after which no further path is begun; None for all paths, on any machine alike.
+    callback
+        Receives the progress.
+
+    Returns
+    -------
+    The means are those of the networks' means. With two networks or more an interval is Student's
+    on the networks' means, and speaks of the scenario; with one, on its paths, and speaks of this
+    network.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Ctrl-C; within `finecast.solvers.signals.ctrl_c_keeps_the_best` the paths finished so far
+        are returned instead, if there are any.
+    ValueError
+        A number is out of range, the scenario has no such bound, a user cannot be served, or the
+        time was over before the first path.
+    """
+    _check(scenario, networks, paths, kappa, time_limit)
+    for method in methods:
+        method_of(method)
+    wall, cpu = time.monotonic(), time.process_time()
+    deadline = Deadline.after(time_limit)
+    figures: list[PathFigures] = []
+    gaps: dict[str, list[ControlledGap]] = {method: [] for method in methods}
+    ended: Ending = "completed"
+    try:
+        found = path_bounds(
+            scenario, range(seed, seed + networks), range(paths), kappa=kappa, callback=callback
+        )
+        # A path counts when all of it is there: bounds, and every method's gap.
+        while not deadline.over():
+            bound = next(found, None)
+            if bound is None:
+                break
+            played = [controlled_gap(bound, method) for method in methods]
+            figures.append(
+                PathFigures(bound.network, bound.path, bound.online, bound.hindsight, bound.luck)
+            )
+            for method, gap in zip(methods, played, strict=True):
+                gaps[method].append(gap)
+        else:
+            ended = "time_limit" if len(figures) < networks * paths else "completed"
+    except SearchInterrupt:
+        ended = "interrupted"
+        if not figures:
+            raise
+    if not figures:
+        raise ValueError(f"time_limit: {time_limit} s were over before the first path was done")
+    return OnlineBound(
+        tuple(figures),
+        kappa,
+        networks * paths,
+        ended,
+        time.monotonic() - wall,
+        time.process_time() - cpu,
+        {method: tuple(found) for method, found in gaps.items()},
+    )
+
+
+def path_bounds(
+    scenario: Scenario,
+    networks: Sequence[int],
+    paths: Sequence[int],
+    *,
+    kappa: float = 1.0,
+    callback: Callback | None = None,
+) -> Iterator[PathBound]:
+    """Give the bounds of paths, one after another: some of every network, then some more.
+
+    Parameters
+    ----------
+    scenario
+        The class of instances.
+    networks, paths
+        Seeds, and path numbers on each.
+    kappa, callback
+        As in `online_bound`.
+
+    Raises
+    ------
+    ValueError
+        A user of a path cannot be served.
+    """
+    total, done = len(networks) * len(paths), 0
+
+    def tell(stage: str, count: int, of: int) -> None:
+        if callback is not None:
+            callback(Progress(stage, count, of))
+
+    programmes: dict[int, DemandProgramme] = {}
+    for first in range(0, len(paths), PATHS_AT_ONCE):
+        numbers = paths[first : first + PATHS_AT_ONCE]
+        for seed in networks:
+            instances = [scenario.generate(seed, path) for path in numbers]
+            if kappa and seed not in programmes:
+                tell("values of the networks", len(programmes), len(networks))
+                programmes[seed] = trained_programme(scenario, seed)
+                tell("values of the networks", len(programmes), len(networks))
+            penalty: Iterable[FloatArray] = (_no_penalty(instance) for instance in instances)
+            if kappa:
+                requests = np.stack([instance.requests for instance in instances])
+                penalty = kappa * penalties_of(programmes[seed], requests)
+            for path, instance, charge in zip(numbers, instances, penalty, strict=True):
+                yield path_bound(instance, seed, path, charge)
+                done += 1
+                tell("paths", done, total)
+
+
+def path_bound(instance: Instance, network: int, path: int, penalty: FloatArray) -> PathBound:
+    """Return the bounds of one path.
+
+    Parameters
+    ----------
+    instance
+        The path.
+    network, path
+        Its seed and path number.
+    penalty
+        (T, C, 2^N) seconds per byte.
+
+    Raises
+    ------
+    ValueError
+        A user cannot be served.
+    """
+    prepared = prepare(instance)
+    if prepared.bounded is None:
+        raise ValueError(f"network {network}, path {path}: {UnservableError(prepared)}")
+    prices, bound = hindsight_bound(prepared.bounded)
+    hindsight = max(bound, everywhere_bound(prepared))
+    online = hindsight
+    if penalty.any():
+        online = penalised_bound(prepared.bounded, kinds_of(instance), penalty, prices)
+    return PathBound(instance, network, path, penalty, online, hindsight)
+
+
+def hindsight_bound(problem: PlacementProblem) -> tuple[Prices, float]:
+    """Return the best storage prices and the certified bound (s) of seeing the whole path."""
+    point = best_prices(problem, classes(problem), tolerance=BOUND_TOLERANCE)
+    return point.prices, point.bound
+
+
+def penalised_bound(
+    problem: PlacementProblem, kind: IntArray, penalty: FloatArray, start: Prices | None = None
+) -> float:
+    """Return the certified bound (s) of seeing the whole path and paying the penalties.
+
+    Parameters
+    ----------
+    problem
+        The path at upper bounds of the rates.
+    kind
+        (J,) kind of every block.
+    penalty
+        (T, C, 2^N) seconds per byte.
+    start
+        Prices to start from.
+    """
+    tables = classes(problem, kind)
+    kind_of_class = np.zeros(len(tables.size), dtype=np.int64)
+    kind_of_class[tables.of_block] = kind
+    charge = np.ascontiguousarray(-penalty[:, kind_of_class].transpose(0, 2, 1))
+    tables = replace(tables, charge=charge)
+    return best_prices(problem, tables, start=start, tolerance=BOUND_TOLERANCE).bound
+
+
+def controlled_gap(bound: PathBound, played: str | Solution, **options: Any) -> ControlledGap:
+    """Return how far a method or a plan is from the bound of its path.
+
+    Parameters
+    ----------
+    bound
+        Of the path.
+    played
+        A registered method, which is played on the path with the path number as its seed, or a
+        solution of the path.
+    **options
+        Of the method.
+
+    Raises
+    ------
+    ValueError
+        There is no such method, or no plan with guaranteed rates comes of it.
+    """
+    where = f"network {bound.network}, path {bound.path}"
+    if isinstance(played, str):
+        result = solve(bound.instance, played, seed=bound.path, **options)
+        if result.termination is Termination.INTERRUPTED:  # its best so far is not its answer
+            raise SearchInterrupt
+        solution, evaluation = result.solution, result.evaluation
+        if solution is None or evaluation is None:
+            raise ValueError(f"method {played!r}: {where}: no plan, ended {result.termination!r}")
+    else:
+        solution, evaluation = played, evaluate(bound.instance, played)
+    if not (evaluation.feasible and np.isfinite(evaluation.delay)):
+        raise ValueError(f"{where}: the plan breaks a rule or guarantees no rates")
+    penalties = bound.penalties(solution.cache)
+    return ControlledGap(bound.network, bound.path, evaluation.delay, penalties, bound.online)
+
+
+def _no_penalty(instance: Instance) -> FloatArray:
+    kinds = int(kinds_of(instance).max()) + 1
+    return np.zeros((instance.slots, kinds, 1 << instance.nodes))
+
+
+def _check(
+    scenario: Scenario, networks: int, paths: int, kappa: float, time_limit: float | None
+) -> None:
+    """Refuse what the theorem does not speak of, and numbers out of range.
+
+    Raises
+    ------
+    ValueError
+        What is wrong and what is allowed.
+    """
+    for name, count in (("networks", networks), ("paths", paths)):
+        if not 1 <= count < FIRST_TRAINING_PATH:
+            raise ValueError(f"{name}: {count} is not allowed, must be >= 1")
+    if not (np.isfinite(kappa) and kappa >= 0):
+        raise ValueError(f"kappa: {kappa} is not allowed, must be finite and >= 0")
+    if time_limit is not None and not (np.isfinite(time_limit) and time_limit >= 0):
+        raise ValueError(f"time_limit: {time_limit} is not allowed, must be finite and >= 0")
+    if scenario.demand.trace is not None:
+        raise ValueError(
+            "demand.trace: an online bound needs requests drawn from the demand model, not a trace"
+        )
+    if scenario.delivery == "spatial":
+        raise ValueError(
+            "delivery: 'spatial' is not allowed for the online bound, must be 'sequential'"
+        )
+    if scenario.nodes.count > UNITS:
+        raise ValueError(
+            f"nodes.count: {scenario.nodes.count} is not allowed for the online bound, "
+            f"must be <= {UNITS}"
+        )

@@ -7,6 +7,10 @@ that the nodes X keep a block, given what every user asked last. In slot t
 * what is kept is chosen for all blocks and nodes together: sum_j s_j E[W_{t+1}(X_j, z') | z_t] is
   least among all that fits, without the rent of slot t + 1, whose storage is the true one.
 
+The values of slot t + 1 are corrected by what slot t shows: its channels in place of those of slot
+0, and who asks, user by user, in place of groups and means. A mean over drawn requests will do,
+since only the difference is drawn.
+
 What the values rest on is learnt where an online method may learn it. Before slot 0 no channel is
 known: caches are placed by popularity, as `greedy-online` does. In slot 0 the first channels are
 seen, and the programme is run once, at their amplitudes. Prices of storage come from requests drawn
@@ -26,6 +30,7 @@ from finecast.problem.demand import Demand
 from finecast.solvers.heuristics.expected import (
     first_air,
     kinds,
+    message_parts,
     observed_air,
     parts_by_home,
 )
@@ -38,6 +43,7 @@ from finecast.solvers.placement.air_time import Air, group_times
 from finecast.solvers.placement.chains import chains
 from finecast.solvers.placement.demand_programme import (
     DemandProgramme,
+    best_level,
     last_requests,
     wanted_last,
 )
@@ -50,7 +56,7 @@ Knows = Literal["past", "network"]
 MOST_STATES = 1 << 13
 """States of the users that a programme counts: each user apart up to 13 of them."""
 
-COARSE_STATES = 64
+COARSE_STATES = 256
 """States of the programmes that find the prices."""
 
 MOST_BYTES = 10**9
@@ -64,6 +70,9 @@ WINDOW = 24
 
 STEPS, PATHS = 20, 32
 """Steps to the prices, and paths of requests of their means."""
+
+DRAWS = 128
+"""Draws of the next requests, to correct the values by what a slot shows."""
 
 DECIBEL_SHARE = 0.2
 """Users are alike in what they ask for first; in what reaches them by so much a factor of e."""
@@ -138,6 +147,9 @@ class Programme:
         last = last_requests(observation.requests)[-1]
         state = programme.groups.state(wanted_last(programme.contains, last).T)
         ahead = values.ahead[t - values.begin][:, np.arange(len(state)), state].astype(np.float64)
+        if t < prior.demand.slots - 1:
+            rng = np.random.default_rng((self.seed, t, 1))
+            ahead += _next_slot(values, observation, last, rng)
         cached = node_sets(cache)
         sender = best_senders(problem, programme.chains, subset_minimum(ahead).T, kind, cached)
         source = sources(problem, cached, sender)
@@ -204,6 +216,52 @@ def _values(observation: Observation, seed: int) -> tuple[_Values, tuple[str, ..
         some = np.arange(first, min(first + batch, count))
         ahead[:, :, some] = programme.cost_to_go(some).ahead
     return _Values(begin, programme, ahead), _notes(prior, programme)
+
+
+def _next_slot(
+    values: _Values, observation: Observation, last: IntArray, rng: np.random.Generator
+) -> FloatArray:
+    """Return what the values of slot t + 1 lack, given what slot t shows: (2^N, C), s per byte.
+
+    The mean, over draws of the next requests, of the value at the channels of now and for who asks
+    then, less the value that the programme has for the users' state then. The draws are few, but so
+    is the difference.
+
+    Parameters
+    ----------
+    values
+        They reach beyond this slot.
+    observation
+        What is known in slot t.
+    last
+        (K,) last request of every user, -1 for none.
+    rng
+        Draws the requests.
+    """
+    prior, programme = observation.prior, values.programme
+    contains, chain = programme.contains, programme.chains
+    air = observed_air(observation)
+    parts = message_parts(observation)
+
+    # The next requests, and the states of the users of every kind after them.
+    below = observation.forecast()[0].cumsum(axis=1)
+    drawn = (rng.random((DRAWS, *last.shape, 1)) >= below).sum(axis=2)
+    asks = drawn < contains.shape[0]
+    drawn = np.where(asks, drawn, -1)
+    asked = np.moveaxis(wanted_last(contains, drawn), -1, 1)  # (D, C, K)
+    wanted = wanted_last(contains, np.where(asks, drawn, last))
+    state = programme.groups.state(np.moveaxis(wanted, -1, 1))  # (D, C)
+
+    # The same slot twice: as it will be, and as the programme takes it to be.
+    after = values.ahead[observation.t + 1 - values.begin][:, np.arange(contains.shape[1]), state]
+    left = subset_minimum(after.reshape(len(after), -1).astype(np.float64))
+    share = asked.reshape(-1, len(last))
+    once = group_times(air, share, parts, chain.member, prior.link[-1])
+    real = np.where(share.any(axis=1), best_level(once + left, chain), left)
+    somebody, times = programme.asking
+    state = state.reshape(-1)
+    taken = left + somebody[state] * (best_level(times[:, state] + left, chain) - left)
+    return np.asarray((real - taken).reshape(after.shape).mean(axis=1))
 
 
 def _with_prices(prior: Prior, air: Air, begin: int, end: int, seed: int) -> DemandProgramme:

@@ -15,7 +15,7 @@ from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
 from finecast.solvers.heuristics.programme import Programme
 from finecast.solvers.node_set_tables import node_sets
 from finecast.solvers.online import observation_of, prepare_slots, prior_of, run_online
-from finecast.solvers.placement.demand_programme import last_requests, wanted_last
+from finecast.solvers.placement.demand_programme import best_level, last_requests, wanted_last
 from finecast.solvers.placement.problem import placement_delay
 from finecast.solvers.prepared import prepare
 from finecast.solvers.solve import solve
@@ -69,10 +69,48 @@ def test_it_keeps_what_the_values_say():
     rent = values.programme.chains.member @ values.programme.prices[1]
     held, kept = node_sets(cache | (source >= 0)), node_sets(keep)
     for j, c in enumerate(kind):
-        coming = exact.ahead[0, :, c, state[c]] - rent
+        coming = exact.ahead[0, :, c, state[c]] - rent  # in slot 0 there is nothing to correct
         within = [x for x in range(len(coming)) if x & held[j] == x]
         assert kept[j] in within
         assert coming[kept[j]] == pytest.approx(min(coming[within]), rel=1e-6)
+
+
+def test_no_correction_where_nothing_is_new():
+    """In slot 0 of a programme without approximation the channels are those that it has."""
+    instance = changed(slots=3, demand={"persistence": 0.6})
+    _, seen = observations(instance)
+    values, notes = module._values(seen[0], 0)
+    assert notes == ()
+    last = last_requests(instance.requests[:1])[-1]
+    found = module._next_slot(values, seen[0], last, np.random.default_rng(0))
+    scale = float(np.abs(values.ahead[0]).max())
+    assert found == pytest.approx(0.0, abs=1e-9 * scale)
+
+
+@pytest.mark.parametrize("most_states", [1 << 13, 4])
+def test_correction_by_the_channels_of_the_slot(monkeypatch, most_states):
+    """Users that always repeat: slot 2 is certain but for its channels, taken to be those of 1.
+
+    The corrected value of slot 2 is the rent and the best level at these, user by user, even if
+    the programme counts users by groups.
+    """
+    monkeypatch.setattr(module, "MOST_STATES", most_states)
+    instance = changed(slots=3, demand={"persistence": 1.0}, channel={"correlation": 0.2})
+    _, seen = observations(instance)
+    values, _ = module._values(seen[0], 0)
+    programme = values.programme
+    last = last_requests(instance.requests[:2])[-1]
+    wanted = wanted_last(programme.contains, last)  # (K, C)
+    state = programme.groups.state(wanted.T)
+    kind = np.arange(len(state))
+    correction = module._next_slot(values, seen[1], last, np.random.default_rng(0))
+    found = values.ahead[1][:, kind, state] + correction
+    now = coming_tables(seen[1], 1)
+    sent = best_level(now.broadcast[0].T, now.chains)
+    rent = programme.chains.member @ programme.prices[2]
+    want = rent[:, None] + np.where(wanted.any(axis=0), sent, 0.0)
+    assert found == pytest.approx(want, rel=1e-5)
+    assert np.abs(correction).max() > 1e-3 * np.abs(want).max()
 
 
 def test_values_in_windows(monkeypatch):

@@ -71,8 +71,9 @@ WINDOW = 24
 STEPS, PATHS = 20, 32
 """Steps to the prices, and paths of requests of their means."""
 
-DRAWS = 128
-"""Draws of the next requests, to correct the values by what a slot shows."""
+MOST_DRAWS, DRAWN_STATES = 128, 4096
+"""Draws of the next requests, to correct the values by what a slot shows; fewer of many kinds, so
+that the states drawn of all kinds are about so many."""
 
 DECIBEL_SHARE = 0.2
 """Users are alike in what they ask for first; in what reaches them by so much a factor of e."""
@@ -86,6 +87,8 @@ class _Values:
     ----------
     begin
         First slot.
+    kind
+        (J,) kind of every block.
     programme
         What they are the values of, its slots counted from `begin`.
     ahead
@@ -93,6 +96,7 @@ class _Values:
     """
 
     begin: int
+    kind: IntArray
     programme: DemandProgramme
     ahead: NDArray[np.float32]
 
@@ -141,7 +145,6 @@ class Programme:
         problem, prior, t = observation.problem, observation.prior, observation.t
         values = self._values_for(observation)
         programme = values.programme
-        kind, _ = kinds(prior.library.model_blocks)
 
         # What it costs from the next slot on that a set keeps each kind, given the last requests.
         last = last_requests(observation.requests)[-1]
@@ -151,7 +154,9 @@ class Programme:
             rng = np.random.default_rng((self.seed, t, 1))
             ahead += _next_slot(values, observation, last, rng)
         cached = node_sets(cache)
-        sender = best_senders(problem, programme.chains, subset_minimum(ahead).T, kind, cached)
+        sender = best_senders(
+            problem, programme.chains, subset_minimum(ahead).T, values.kind, cached
+        )
         source = sources(problem, cached, sender)
         if t == prior.demand.slots - 1:  # the last slot: nothing comes after it
             return source, cache
@@ -159,7 +164,7 @@ class Programme:
         # This storage is the true one: its price is found anew, in place of the mean one.
         rent = programme.chains.member @ programme.prices[t - values.begin + 1]
         kept = keep_jointly(
-            (ahead.T - rent)[kind],
+            (ahead.T - rent)[values.kind],
             members(sender, problem.nodes).T,
             problem.block_size,
             problem.storage,
@@ -192,7 +197,7 @@ def _values(observation: Observation, seed: int) -> tuple[_Values, tuple[str, ..
     """
     prior, begin = observation.prior, observation.t
     air = observed_air(observation)
-    _, contains = kinds(prior.library.model_blocks)
+    kind, contains = kinds(prior.library.model_blocks)
     nodes, users, count = prior.network.nodes, prior.demand.users, contains.shape[1]
     entry = 4 * count << nodes  # bytes of the values of one state in one slot
     slots = min(prior.demand.slots - begin, WINDOW)
@@ -215,7 +220,7 @@ def _values(observation: Observation, seed: int) -> tuple[_Values, tuple[str, ..
     for first in range(0, count, batch):
         some = np.arange(first, min(first + batch, count))
         ahead[:, :, some] = programme.cost_to_go(some).ahead
-    return _Values(begin, programme, ahead), _notes(prior, programme)
+    return _Values(begin, kind, programme, ahead), _notes(prior, programme)
 
 
 def _next_slot(
@@ -244,8 +249,9 @@ def _next_slot(
     parts = message_parts(observation)
 
     # The next requests, and the states of the users of every kind after them.
+    draws = min(MOST_DRAWS, 1 + DRAWN_STATES // max(1, contains.shape[1]))
     below = observation.forecast()[0].cumsum(axis=1)
-    drawn = (rng.random((DRAWS, *last.shape, 1)) >= below).sum(axis=2)
+    drawn = (rng.random((draws, *last.shape, 1)) >= below).sum(axis=2)
     asks = drawn < contains.shape[0]
     drawn = np.where(asks, drawn, -1)
     asked = np.moveaxis(wanted_last(contains, drawn), -1, 1)  # (D, C, K)

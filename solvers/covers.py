@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
-from finecast.solvers.beamforming.by_name import Proof
+from finecast.solvers.beamforming.by_name import KERNEL, Proof, solve_messages
 from finecast.solvers.node_set_tables import members
 from finecast.solvers.rounding import CLOSED_FORM_ALLOWANCE, EPSILON, ROUNDOFF
 
@@ -124,6 +124,44 @@ def cover_efficiency(
     return cover
 
 
+def common_channel_efficiency(
+    channel: ComplexArray,
+    error: FloatArray,
+    power: FloatArray,
+    *,
+    node_mask: BoolArray,
+    user_mask: BoolArray,
+    cap: float,
+) -> FloatArray:
+    """Return (B,) bit/s/Hz that no cover of a user group exceeds, at one channel of the balls.
+
+    What is guaranteed is guaranteed at the channel (1 - eps_kn / norm(g_kn)) g_kn too, and without
+    errors the relaxation bounds every cover. Where the balls are large this proves more than
+    `cover_efficiency`. Docs: docs/methods.md, "Covers".
+
+    Parameters
+    ----------
+    channel, error, power, node_mask, user_mask
+        As in `finecast.solvers.beamforming.by_name.solve_messages`.
+    cap
+        Highest efficiency of a message, bit/s/Hz.
+    """
+    strength = np.linalg.norm(channel, axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kept = 1.0 - error / strength + 16 * channel.shape[-1] * ROUNDOFF  # stays within the ball
+    kept = np.where(strength > 0, np.clip(kept, 0.0, 1.0), 0.0)
+    found = solve_messages(
+        KERNEL,
+        channel * kept[..., None],
+        np.zeros_like(error),
+        power,
+        node_mask=node_mask,
+        user_mask=user_mask,
+        starts=1,
+    )
+    return efficiency(found.bound, cap)
+
+
 def subsets(count: int) -> BoolArray:
     """Return (2^count - 1, count), all sets of so many users but the empty one."""
     return members(np.arange(1, 1 << count), count)
@@ -161,12 +199,26 @@ def best_cover(of_subset: FloatArray, count: int) -> float:
     count
         m.
     """
+    if (of_subset[subsets(count).sum(axis=1) == 1] <= 0).any():
+        return 0.0
+    price = best_prices(of_subset, count)
+    if price is None:
+        return float(np.inf)
+    return float(priced_cover(of_subset[None], price[None])[0])
+
+
+def best_prices(of_subset: FloatArray, count: int) -> FloatArray | None:
+    """Return (m,) prices at which covers are bounded best; None where HiGHS finds none.
+
+    Parameters
+    ----------
+    of_subset, count
+        As in `best_cover`.
+    """
     from scipy.optimize import linprog  # costs 0.14 s, and few instances need it
 
-    member = subsets(count)
-    if (of_subset[member.sum(axis=1) == 1] <= 0).any():
-        return 0.0
     # The prices of a set sum to at most the inverse of its efficiency, in units of the largest.
+    member = subsets(count)
     unit = of_subset.max()
     limits = of_subset > 1e-9 * unit
     answer = linprog(
@@ -176,12 +228,10 @@ def best_cover(of_subset: FloatArray, count: int) -> float:
         method="highs",
     )
     if answer.x is None:
-        return float(np.inf)
+        return None
     # Whatever HiGHS returns becomes feasible by one scaling, over all sets.
     price = np.maximum(answer.x, 0.0)
-    if not price.sum() > 0:
-        return float(np.inf)
-    return float(priced_cover(of_subset[None], price[None])[0])
+    return price / unit if price.sum() > 0 else None
 
 
 def _subset_efficiency(

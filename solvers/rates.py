@@ -28,7 +28,13 @@ from finecast.solvers.beamforming.by_name import (
     prove_again,
     solve_messages,
 )
-from finecast.solvers.covers import cover_efficiency, efficiency, reach_bound
+from finecast.solvers.cover_cuts import GroupMessages, cut_efficiency
+from finecast.solvers.covers import (
+    common_channel_efficiency,
+    cover_efficiency,
+    efficiency,
+    reach_bound,
+)
 from finecast.solvers.kept_rates import Kept, keep, read_kept, table_key
 from finecast.solvers.node_set_tables import FULL_TABLES, Table, members, table_of
 from finecast.solvers.result import Callback, Progress
@@ -45,6 +51,9 @@ GROUP_NODES = 5
 
 STARTS = 4
 """Starts of a beam's search."""
+
+LOOSE = 0.02
+"""A second bound on covers is computed where the beams stay further below the first than this."""
 
 CHUNK = 1024
 """Messages solved between two reports of progress."""
@@ -522,6 +531,32 @@ def with_cover_bound(instance: Instance, batch: Batch, found: Beams, splits: boo
             proof=found.proof,
             cap=cap,
         )
+    # Where the beams stay far below, the balls are large: one channel within may prove more.
+    loose = np.flatnonzero(
+        (batch.error > 0).any(axis=(1, 2)) & (efficiency(found.snr, cap) < (1.0 - LOOSE) * cover)
+    )
+    if len(loose):
+        at_one_channel = common_channel_efficiency(
+            batch.channel[loose],
+            batch.error[loose],
+            network.power,
+            node_mask=batch.node_mask[loose],
+            user_mask=batch.user_mask[loose],
+            cap=cap,
+        )
+        cover[loose] = np.minimum(cover[loose], at_one_channel)
+    # With all nodes, which bounds all fewer, messages to few users are bounded one by one.
+    loose = loose[batch.node_mask[loose].all(axis=1) & (batch.user_mask[loose].sum(axis=1) > 2)]
+    if splits and len(loose):
+        messages = GroupMessages(
+            batch.channel[loose],
+            batch.error[loose],
+            network.power,
+            batch.node_mask[loose],
+            batch.user_mask[loose],
+            cap,
+        )
+        cover[loose] = np.minimum(cover[loose], cut_efficiency(messages))
     return Solved(found.beamformer, found.snr, found.bound, cover)
 
 

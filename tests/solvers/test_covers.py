@@ -10,7 +10,15 @@ from two_users import by_hand, two_users
 
 from finecast.solvers.beamforming.by_name import KERNEL, solve_messages
 from finecast.solvers.bounds import certified_lower_bound
-from finecast.solvers.covers import best_cover, cover_efficiency, efficiency, priced_cover, subsets
+from finecast.solvers.cover_cuts import GroupMessages, cut_efficiency
+from finecast.solvers.covers import (
+    best_cover,
+    common_channel_efficiency,
+    cover_efficiency,
+    efficiency,
+    priced_cover,
+    subsets,
+)
 
 
 @pytest.mark.parametrize("error", [0.0, 0.1, 0.6, 0.8])
@@ -51,7 +59,7 @@ def partitions(users: tuple[int, ...]):
             yield from ([(first, *others), *more] for more in partitions(left))
 
 
-@pytest.mark.parametrize("error", [0.05, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("error", [0.05, 0.3, 0.5, 0.7, 0.9])
 def test_no_partition_beats_the_bound(error):
     """On random channels no partition, at the rates of beams that exist, beats the bound.
 
@@ -74,6 +82,8 @@ def test_no_partition_beats_the_bound(error):
         masks = {"node_mask": np.ones((count, nodes), dtype=bool), "user_mask": member}
         found = solve_messages(KERNEL, *problem, **masks)
         cover = cover_efficiency(*problem, bound=found.bound, proof=found.proof, cap=cap, **masks)
+        common = common_channel_efficiency(*problem, cap=cap, **masks)
+        cut = cut_efficiency(GroupMessages(*problem, **masks, cap=cap))
         one = efficiency(found.bound, cap)
         assert (cover >= one).all()
         with np.errstate(divide="ignore"):
@@ -87,5 +97,26 @@ def test_no_partition_beats_the_bound(error):
                 for parts in partitions(everybody)
             )
             assert 1 / cover[row] <= best
+            assert 1 / common[row] <= best
+            assert 1 / cut[row] <= best
+            # Pairs and larger sets, bounded one by one, come near the best partition.
+            if error in (0.5, 0.7):
+                assert 1 / cut[row] >= 0.9 * best
         if error == 0.05:
             assert cover == pytest.approx(one, rel=1e-3)
+
+
+def test_large_errors_are_bounded_at_a_common_channel():
+    """Four users, 45 degrees apart, two antennas, errors of 0.8 of the norm 40: 8 is left of it.
+
+    Half of the power in each of two orthogonal directions gives all of them an SNR of 8^2 / 2, and
+    no covariance gives more to all: their SNRs sum to 2 x 8^2.
+    """
+    angle = np.arange(4) * np.pi / 4
+    channel = 40 * np.stack([np.cos(angle), np.sin(angle)], axis=1)[:, None, :].astype(complex)
+    radius = np.full((4, 1), 0.8 * 40.0)
+    problem = channel[None], radius[None], np.ones(1)
+    masks = {"node_mask": np.ones((1, 1), dtype=bool), "user_mask": np.ones((1, 4), dtype=bool)}
+    [common] = common_channel_efficiency(*problem, cap=50.0, **masks)
+    assert common == pytest.approx(np.log2(1 + 32), rel=1e-3)
+    assert common >= np.log2(1 + 32)

@@ -139,6 +139,10 @@ def place_by_prices(
     if start is not None:
         incumbent.offer(start)
     prices = origin.point.prices
+    many = problem.nodes > FULL_TABLES
+    if many:  # the search counts by units: greedy's plan may stay best
+        with suppress(SearchInterrupt):
+            incumbent.offer(greedy_placement(problem))
     if not incumbent.finished:
         try:
             tolerance = min(BOUND_TOLERANCE, incumbent.target_gap / 10) if gap else BOUND_TOLERANCE
@@ -154,6 +158,9 @@ def place_by_prices(
             _search(incumbent, origin, ascent, seed, start is not None, patience)
         except SearchInterrupt:
             incumbent.interrupted = True
+    if not many and not incumbent.reached:  # the time may have ended before it was tried
+        with suppress(SearchInterrupt):
+            incumbent.offer(greedy_placement(problem))
     return incumbent.result(prices)
 
 

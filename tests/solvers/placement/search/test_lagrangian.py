@@ -12,6 +12,7 @@ from placement_oracle import optimum, random_problem
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.placement.chains import paths_of_placement, placement_of_paths
 from finecast.solvers.placement.exact.state_flow import place_by_state_flow
+from finecast.solvers.placement.greedy import greedy_placement
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search import lagrangian
@@ -147,6 +148,15 @@ def test_tiny_time_limits(solver: Solver, limit: float) -> None:
     check(problem, result)
     assert result.termination == "time_limit"
     assert result.lower_bound > 0
+
+
+def test_without_time_no_worse_than_greedy() -> None:
+    """Where the time ends before anything is searched, the plan is no worse than greedy's."""
+    for seed in range(3):
+        problem = realistic(seed, 4, 40, 4)
+        greedy = placement_delay(problem, greedy_placement(problem))
+        found = place_by_prices(problem, deadline=Deadline.after(0))
+        assert found.delay <= greedy
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -251,7 +251,10 @@ def _next_slot(
     # The next requests, and the states of the users of every kind after them.
     draws = min(MOST_DRAWS, 1 + DRAWN_STATES // max(1, contains.shape[1]))
     below = observation.forecast()[0].cumsum(axis=1)
-    drawn = (rng.random((draws, *last.shape, 1)) >= below).sum(axis=2)
+    # Every user's own requests evenly, in an order of their own: a Latin hypercube.
+    order = rng.permuted(np.broadcast_to(np.arange(draws)[:, None], (draws, len(last))), axis=0)
+    evenly = (order + rng.random(order.shape)) / draws
+    drawn = (evenly[:, :, None] >= below).sum(axis=2)
     asks = drawn < contains.shape[0]
     drawn = np.where(asks, drawn, -1)
     asked = np.moveaxis(wanted_last(contains, drawn), -1, 1)  # (D, C, K)

@@ -104,7 +104,8 @@ def assignment_of(
 ) -> Assignment:
     """Return the state with these sets of nodes (T, J), every receiver at its fastest source.
 
-    Nodes that do not make up a whole unit of the block's class are left out.
+    Nodes that do not make up a whole unit of the block's class are left out. Where the others cannot
+    serve the users, the block goes out by its best level.
     """
     class_of = classes.of_block
     cached, sender = classes.unit_sets(class_of, cached), classes.unit_sets(class_of, sender)
@@ -114,6 +115,15 @@ def assignment_of(
     wider = np.take_along_axis(choices, level, axis=-1)[..., 0]
     time = np.take_along_axis(times, level, axis=-1)[..., 0]
     broadcast = np.stack([table[wider[t], class_of] for t, table in enumerate(classes.broadcast)])
+    for t, j in np.argwhere(np.isinf(broadcast)):
+        sends = classes.broadcast[t][choices[t, j], class_of[j]]
+        within = (choices[t, j] & sender[t, j]) == sender[t, j]
+        best = int(np.where(within, times[t, j] + sends, np.inf).argmin())
+        wider[t, j], time[t, j], broadcast[t, j] = (
+            choices[t, j, best],
+            times[t, j, best],
+            sends[best],
+        )
     return Assignment(problem, classes, Paths(cached, wider, time, broadcast))
 
 

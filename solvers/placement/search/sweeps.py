@@ -104,8 +104,8 @@ def assignment_of(
 ) -> Assignment:
     """Return the state with these sets of nodes (T, J), every receiver at its fastest source.
 
-    Nodes that do not make up a whole unit of the block's class are left out. Where the others cannot
-    serve the users, the block goes out by its best level.
+    Nodes that do not make up a whole unit of the block's class are left out. Where the others
+    cannot serve the users, the block goes out by its best level.
     """
     class_of = classes.of_block
     cached, sender = classes.unit_sets(class_of, cached), classes.unit_sets(class_of, sender)

@@ -210,8 +210,9 @@ def path_bounds(
     Raises
     ------
     ValueError
-        A user of a path cannot be served.
+        The scenario has no such bound, or a user of a path cannot be served.
     """
+    _check(scenario, len(networks), len(paths), kappa, None)
     total, done = len(networks) * len(paths), 0
 
     def tell(stage: str, count: int, of: int) -> None:

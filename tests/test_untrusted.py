@@ -27,6 +27,7 @@ from synthetic_records import synthetic_records
 from finecast.cli.common import load_instance
 from finecast.compare.report.learning import read_learning
 from finecast.compare.runs.best_known import read_best_known
+from finecast.compare.runs.path_bounds import StoredBound, read_path_bound, write_path_bound
 from finecast.compare.runs.store import collect, open_folder, write_record
 from finecast.compare.runs.suite import draw, read_suite
 from finecast.learners.runs.checkpoints import read_checkpoint
@@ -149,7 +150,7 @@ def change_archive(path: Path, rng: random.Random) -> None:
     """Change header or arrays, with a hash that matches."""
     if rng.random() < 0.2:
         return change_bytes(path, rng)
-    kind = "solution" if "solution" in path.name else "instance"
+    kind = path.stem  # as the functions that make such files name them
     header, arrays = read_archive(path, f"finecast-{kind}", 1)
     if rng.random() < 0.4:
         header = change_value(header, rng)
@@ -246,6 +247,14 @@ def made_solution(folder: Path) -> Path:
     return folder / "solution.npz"
 
 
+def made_path_bound(folder: Path) -> Path:
+    bound = StoredBound(
+        80.0, 90.0, np.ones((2, 2, 4)), np.array([0, 1, 1]), np.array([10, 20, 5]), "x"
+    )
+    write_path_bound(folder / "path-bound.npz", bound)
+    return folder / "path-bound.npz"
+
+
 CHANNEL = np.arange(24.0).reshape(2, 3, 2, 2) * (1 + 1j)
 
 
@@ -312,6 +321,7 @@ KINDS = {
     "library": Kind(copied(DATA / "libraries" / "tiny.json"), read_library, change_json),
     "instance": Kind(made_instance, read_instance, change_archive),
     "solution": Kind(made_solution, read_solution, change_archive),
+    "bounds of a path": Kind(made_path_bound, read_path_bound, change_archive),
     "channels .npz": Kind(made_npz, lambda path: read_channels(path, CHANNEL.shape), change_npz),
     "channels .mat": Kind(made_mat, lambda path: read_channels(path, CHANNEL.shape), change_bytes),
     "models": Kind(made_models, library_from_checkpoints, change_any_file),

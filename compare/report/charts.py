@@ -20,6 +20,7 @@ from finecast.compare.report.curves import (
     times_to_target,
 )
 from finecast.compare.report.gains import ALL_CLASSES, Gain
+from finecast.compare.report.online import OnlineFigures
 from finecast.compare.report.profiles import Steps
 from finecast.compare.report.statistics import Estimate
 from finecast.compare.report.svg import (
@@ -40,6 +41,8 @@ from finecast.problem.arrays import FloatArray
 SMALLEST_GAP = 1e-4
 """Where logarithmic axes of gaps end: 0.01%."""
 LARGEST_RATIO = 1000.0
+LONGEST_ONLINE = 6.0
+"""Bars of online methods are cut at so many times the shortest."""
 
 
 def answer_figure(by_method: Table, colour: dict[str, int]) -> str:
@@ -182,6 +185,43 @@ def parts_figure(by_method: Table) -> str:
     )
     svg = bar_chart("parts", "Parts of the gap", caption, bars, ("beamforming", "placement"))
     return figure("Parts of the gap.", caption, svg)
+
+
+def online_figures_drawn(figures: Iterable[OnlineFigures]) -> str:
+    """Draw for every class what the delay over the hindsight bound of each method is made of."""
+    given = [f for f in figures if math.isfinite(f.over_hindsight.value)]
+    drawn = []
+    for number, name in enumerate(dict.fromkeys(f.instance_class for f in given)):
+        bars = []
+        for f in given:
+            if f.instance_class == name:
+                # All parts in per cent of the hindsight bound, where the bars begin.
+                known = max(f.information.value, 0.0)
+                keep, rest = (
+                    max(part.value, 0.0) * (1.0 + known) if part else 0.0
+                    for part in (f.keep, f.rest)
+                )
+                whole = f.over_hindsight
+                bars.append(
+                    Bar(
+                        f.label,
+                        (known, keep, rest),
+                        shown(whole.value, "percent"),
+                        ((f.information.low, f.information.high), (whole.low, whole.high)),
+                    )
+                )
+        title = f"Class {name}"
+        caption = (
+            "Mean delay above the hindsight bound, where the bars begin: information that no "
+            "online method has, what the joint keep rule would save, and the rest of what the "
+            "policy loses. Brackets: 95% intervals of the information and of the whole. Bars of "
+            f"more than {LONGEST_ONLINE:g} times the shortest are cut."
+        )
+        parts = ("information", "keep rule", "rest")
+        limit = LONGEST_ONLINE * sum(bars[0].parts) if sum(bars[0].parts) > 0 else math.inf
+        svg = bar_chart(f"online-{number}", title, caption, bars, parts, limit=limit)
+        drawn.append(figure(f"{title}.", caption, svg))
+    return f'<div class="figures">{"".join(drawn)}</div>' if drawn else ""
 
 
 def gains_figure(gains: Iterable[Gain]) -> str:

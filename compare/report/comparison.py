@@ -185,6 +185,8 @@ def compare_runs(
         broken = r.status in (Status.FAILED, Status.INFEASIBLE)  # what else it says is no better
         if r.bound_kind != "none" and not (broken or r.restrict) and r.lower_bound is not None:
             enter(r.solved_hash, r.lower_bound, r.bound_kind, r.label)
+        if r.hindsight_bound is not None:
+            enter(r.solved_hash, r.hindsight_bound, "certified", "The search for the online bound")
 
     class_of = {r.instance_hash: r.instance_class for r in shown}
     order = {name: i for i, name in enumerate(shown_classes)}

@@ -21,6 +21,14 @@ from finecast.compare.report.comparison import Comparison
 from finecast.compare.report.curves import DEFAULT_TOLERANCE, TOLERANCES, ProfileData, profile_data
 from finecast.compare.report.gains import Gain, gain_sentences, gains, gains_table
 from finecast.compare.report.learning import Learning, learning_figures
+from finecast.compare.report.online import (
+    IN_THE_MEAN,
+    OnlineFigures,
+    impossible_gaps,
+    online_figures,
+    online_sentences,
+    online_table,
+)
 from finecast.compare.report.result_tables import (
     Command,
     classes_table,
@@ -35,7 +43,7 @@ from finecast.compare.report.table import Column, Table, to_csv, to_html, to_lat
 from finecast.problem.version import FINECAST_VERSION
 
 Format = Literal["html", "csv", "markdown", "latex"]
-TABLES = ("methods", "classes", "pairs", "gains", "failures", "runs")
+TABLES = ("methods", "classes", "online", "pairs", "gains", "failures", "runs")
 SEED = 0
 """Of the bootstrap: the same records give the same report."""
 
@@ -64,6 +72,7 @@ class Contents:
     comparison: Comparison
     tables: dict[str, Table]
     gains: list[Gain]
+    online: list[OnlineFigures]
     answer: list[str]
 
 
@@ -79,16 +88,19 @@ def contents(comparison: Comparison, command: Command = solve_command) -> Conten
     """
     rng = np.random.default_rng(SEED)
     all_gains = gains(comparison, rng)
+    online = online_figures(comparison)
     tables = {
         "methods": methods_table(comparison, rng),
         "classes": classes_table(comparison, rng),
+        "online": online_table(online),
         "pairs": pairs_table(comparison, rng),
         "gains": gains_table(all_gains),
         "failures": failures_table(comparison, command),
         "runs": runs_table(comparison, command),
     }
     answer = sentences(comparison, tables["methods"], tables["pairs"])
-    return Contents(comparison, tables, all_gains, answer + gain_sentences(all_gains))
+    answer += [*online_sentences(online), *impossible_gaps(comparison), *gain_sentences(all_gains)]
+    return Contents(comparison, tables, all_gains, online, answer)
 
 
 def text_report(what: Contents, form: Format, table: str | None = None) -> str:
@@ -150,6 +162,9 @@ def html_report(
         _section("pairs", "Pairs of methods", _wide(tables["pairs"])),
         _section("classes", "Classes of instances", _wide(tables["classes"])),
     ]
+    if what.online:
+        body = f"<p>{escape(IN_THE_MEAN)}</p>" + charts.online_figures_drawn(what.online)
+        sections.insert(2, _section("online", "Online", body + _wide(tables["online"])))
     if what.gains:
         body = charts.gains_figure(what.gains) + _wide(tables["gains"])
         sections.append(_section("gains", "Gains and the paper's claims", body))

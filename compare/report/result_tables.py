@@ -230,13 +230,18 @@ def failures_table(comparison: Comparison, command: Command) -> Table:
 
 
 def runs_table(comparison: Comparison, command: Command) -> Table:
-    """Return one row a run, with the command that makes it again."""
+    """Return one row a run, with the command that makes it again.
+
+    Path and controlled gap are columns where instances are paths of networks.
+    """
     gaps = comparison.gaps(comparison.records)
+    paths = any(r.path is not None for r in comparison.records)
     rows = [
         (
             r.label,
             r.instance_class,
             r.instance_seed,
+            *((r.path,) if paths else ()),
             r.seed,
             r.status,
             r.delay,
@@ -246,6 +251,7 @@ def runs_table(comparison: Comparison, command: Command) -> Table:
             r.gap,
             r.beamforming_gap,
             r.placement_gap,
+            *((r.controlled_gap,) if paths else ()),
             r.termination,
             r.wall_s,
             r.instance_hash[:12],
@@ -257,11 +263,18 @@ def runs_table(comparison: Comparison, command: Command) -> Table:
         "runs",
         "Every run",
         "Bound: the best certified one of the full system on that instance; own gap: to the bound "
-        "that the method itself proved for the system it solved.",
+        "that the method itself proved for the system it solved."
+        + (
+            " Controlled gap: what an online method lost on that path, in the mean at least its "
+            "delay over the best online method's."
+            if paths
+            else ""
+        ),
         (
             Column("method", "Method"),
             Column("class", "Class"),
             Column("instance_seed", "Instance seed", "count"),
+            *((Column("path", "Path", "count"),) if paths else ()),
             Column("seed", "Seed", "count"),
             Column("status", "Status"),
             Column("delay", "Delay", "seconds"),
@@ -271,6 +284,7 @@ def runs_table(comparison: Comparison, command: Command) -> Table:
             Column("own_gap", "Own gap", "percent"),
             Column("beamforming_gap", "Beams", "percent"),
             Column("placement_gap", "Placement", "percent"),
+            *((Column("controlled_gap", "Controlled gap", "seconds"),) if paths else ()),
             Column("termination", "Ended"),
             Column("wall_s", "Time", "seconds"),
             Column("instance", "Instance"),

@@ -6,8 +6,10 @@ which every statistic here takes as it is: it is worse than any number, never le
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -277,3 +279,42 @@ def probability_of_improvement(
 
 def _beats(cost: FloatArray, other: FloatArray) -> FloatArray:
     return np.where(cost < other, 1.0, np.where(cost == other, 0.5, 0.0))
+
+
+def ratio_of_means(
+    numerator: ArrayLike, denominator: ArrayLike, cluster: Sequence[Any]
+) -> Estimate:
+    """Return sum(numerator) / sum(denominator) with a 95% interval over clusters.
+
+    The ratio estimator of sampling theory (W. G. Cochran, Sampling Techniques, 1977, section
+    6.3): with totals a_c, b_c of C clusters and r = sum a / sum b, the deviations a_c - r b_c are
+    nearly independent, and the interval is r +- t_{C-1} sd(a_c - r b_c) sqrt(C) / sum b.
+
+    Parameters
+    ----------
+    numerator, denominator
+        (n,) observations; the denominators have a sum above 0.
+    cluster
+        (n,) what each belongs to, any labels: observations of one cluster may depend on each other.
+        A single cluster has no interval.
+
+    Raises
+    ------
+    ValueError
+        No observations.
+    """
+    a, b = np.asarray(numerator, float), np.asarray(denominator, float)
+    if a.size == 0:
+        raise ValueError("numerator: none given, at least one is needed")
+    if not np.isfinite(a).all():
+        return Estimate(math.inf, math.inf, math.inf, len(a))
+    number: dict[Any, int] = {}
+    index = [number.setdefault(label, len(number)) for label in cluster]
+    totals = np.stack([np.bincount(index, values) for values in (a, b)])
+    ratio = float(a.sum() / b.sum())
+    if (count := len(number)) == 1:
+        return Estimate(ratio, ratio, ratio, len(a))
+    deviation = totals[0] - ratio * totals[1]
+    half = stats.t.ppf(0.5 + LEVEL / 2.0, count - 1) * deviation.std(ddof=1)
+    half *= math.sqrt(count) / b.sum()
+    return Estimate(ratio, ratio - float(half), ratio + float(half), len(a))

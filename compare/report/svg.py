@@ -111,11 +111,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Bar:
-    """One horizontal bar of stacked parts; `note` is written behind it."""
+    """One horizontal bar of stacked parts; `note` is written behind it.
+
+    `intervals` are drawn over it: low and high, as lengths from where the bar begins.
+    """
 
     label: str
     parts: tuple[float, ...]
     note: str
+    intervals: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,11 +193,22 @@ def scatter_chart(
 
 
 def bar_chart(
-    name: str, title: str, description: str, bars: Sequence[Bar], parts: Sequence[str]
+    name: str,
+    title: str,
+    description: str,
+    bars: Sequence[Bar],
+    parts: Sequence[str],
+    *,
+    limit: float = math.inf,
 ) -> str:
-    """Return stacked horizontal bars in per cent, and which part is which."""
+    """Return stacked horizontal bars in per cent, and which part is which.
+
+    Bars longer than `limit` are cut there and end in a gap.
+    """
     left, row, top = 122, 26, 30
-    longest = max((sum(bar.parts) for bar in bars), default=0.0) or 1.0
+    ends = [sum(bar.parts) for bar in bars]
+    ends += [high for bar in bars for _, high in bar.intervals]
+    longest = min(max(ends, default=0.0), limit) or 1.0
     scale = (WIDTH - left - 112) / longest
     drawn, x = [], float(left)
     for i, part in enumerate(parts):
@@ -210,11 +225,22 @@ def bar_chart(
             f"<title>{escape(bar.label)}</title></text>"
         )
         for j, size in enumerate(bar.parts):
+            width = min(size * scale, left + longest * scale - x)
             drawn.append(
-                f'<rect x="{x:.1f}" y="{y}" width="{size * scale:.1f}" height="18" '
-                f'class="part{j}"/>'
+                f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="18" class="part{j}"/>'
             )
-            x += size * scale
+            x += width
+        if sum(bar.parts) > longest * (1 + 1e-9):
+            drawn.append(f'<path class="cut" d="M{x - 14:.1f},{y + 19}l5,-20m5,0l-5,20"/>')
+        for low, high in bar.intervals:
+            if high > longest * (1 + 1e-9):
+                continue
+            left_end, right_end = (left + max(end, 0.0) * scale for end in (low, high))
+            drawn.append(
+                f'<path class="whisker spread" d="M{left_end:.1f},{y + 5}v8m0,-4'
+                f'H{right_end:.1f}m0,-4v8"/>'
+            )
+            x = max(x, right_end)
         drawn.append(f'<text x="{x + 6:.1f}" y="{y + 14}">{escape(bar.note)}</text></g>')
     return _svg(name, title, description, top + row * len(bars) + 6, "".join(drawn), "")
 

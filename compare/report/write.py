@@ -63,7 +63,8 @@ def write_report(
         `html` for a page that needs nothing else; `csv`, `markdown` or `latex` for tables. None
         for what the ending says; another is refused.
     table
-        With tables, the one to write: `methods`, `classes`, `pairs`, `gains`, `failures`, `runs`.
+        With tables, the one to write: `methods`, `classes`, `online`, `pairs`, `gains`,
+        `failures`, `runs`.
     methods, classes
         Labels of methods and names of classes to compare; all by default.
     instance

@@ -20,7 +20,10 @@ from typing import Any
 
 from finecast.problem.files import is_number, parse_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+ADDED = {2: ("path", "hindsight_bound", "online_bound", "controlled_gap")}
+"""Fields by the version that brought them: older records stand for their defaults."""
 
 
 class Status(StrEnum):
@@ -57,6 +60,9 @@ class Record:
     instance_seed, instance_hash
         Seed that drew the instance, and its content hash as frozen in the suite. Rows with the
         same hash are paired: every method had the same instance.
+    path
+        Number of the instance's path on the network that `instance_seed` drew; null where the suite
+        draws one instance a seed.
     solved_hash
         Content hash of the instance as solved; another where the run asked for another delivery
         or schedule.
@@ -88,6 +94,15 @@ class Record:
         s, and what the bound rests on: `certified`, `milp` or `none`; null without a bound.
     gap, beamforming_gap, placement_gap
         delay / lower_bound - 1, and its two factors: (1 + a)(1 + b) = 1 + gap.
+    hindsight_bound
+        Certified lower bound on D of this path, s, for those who know all of it; null where no
+        online bounds were computed, as the next two.
+    online_bound
+        What this path contributes to the online bound, s: the *mean* over paths is at most the mean
+        delay of any online method (docs/online.md). On one path it bounds nothing.
+    controlled_gap
+        D less the penalties along the caches of the run less `online_bound`, s: what the policy
+        lost, >= 0 on every path. Null for methods that are not online.
     mean_slot_delay to outages
         The judge's metrics, as in `finecast.problem.evaluation.Evaluation`.
     slot_delay
@@ -153,6 +168,10 @@ class Record:
     gap: float | None = None
     beamforming_gap: float | None = None
     placement_gap: float | None = None
+    path: int | None = None
+    hindsight_bound: float | None = None
+    online_bound: float | None = None
+    controlled_gap: float | None = None
     mean_slot_delay: float | None = None
     realised_delay: float | None = None
     planned_delay: float | None = None
@@ -216,6 +235,9 @@ def record_from_json(line: str | bytes) -> Record:
             f"schema_version: {version!r} is not known, this finecast reads up to {SCHEMA_VERSION}"
         )
     kinds = field_kinds()
+    for later, names in ADDED.items():
+        if version < later:
+            data = {**dict.fromkeys(names), **data, "schema_version": SCHEMA_VERSION}
     for name in data:
         if name not in kinds:
             raise ValueError(f"{name}: unknown field")
@@ -274,6 +296,11 @@ def run_key(
         }
     )
     return hashlib.sha256(asked.encode()).hexdigest()[:32]
+
+
+def drawn_from(seed: int, path: int | None) -> str:
+    """Return in words which draw of its class an instance is."""
+    return f"seed {seed}" if path is None else f"seed {seed}, path {path}"
 
 
 def canonical_json(value: Any) -> str:

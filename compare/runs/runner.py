@@ -23,6 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from finecast.compare.runs.path_bounds import NetworkPaths, bound_paths, with_gaps
+from finecast.compare.runs.pool import ended_quietly
 from finecast.compare.runs.records import Record, Status, canonical_json, run_key
 from finecast.compare.runs.store import (
     collect,
@@ -44,6 +46,7 @@ from finecast.compare.runs.suite import (
     chosen_entries,
     draw_all,
     read_suite,
+    scenario_of,
 )
 from finecast.compare.runs.supervisor import close, run_supervised
 from finecast.problem.files import FormatError, concerning, write_atomically
@@ -75,6 +78,7 @@ class Run:
     instance_class: str
     scenario: str
     instance_seed: int
+    path: int | None
     instance_hash: str
     label: str
     method: str
@@ -154,7 +158,8 @@ def run_suite(
     workers, threads, engine, scheduler, retry_failed
         As in `compare`.
     callback
-        Is told how many instances are drawn, then how many runs are done.
+        Is told how many instances are drawn, how many networks have online bounds, where the suite
+        has paths, then how many runs are done.
 
     Raises
     ------
@@ -192,10 +197,25 @@ def run_suite(
             time_limit_s=time_limit_s,
             drawn=drawn,
         )
+        bound_paths(_networks(chosen, runs), home, workers=workers, callback=callback)
         counts = _compare(runs, home, workers, threads, engine, scheduler, retry_failed, tell)
     keys = {run.key for run in runs}
     records = tuple(record for record in read_records(home) if record.key in keys)
     return SuiteRuns(chosen, home, records, **counts)
+
+
+def _networks(suite: Suite, runs: Iterable[Run]) -> list[NetworkPaths]:
+    """Return the networks whose paths the runs are on."""
+    classes = {one.name: one for one in suite.classes}
+    paths: dict[tuple[str, int], dict[int, str]] = {}
+    for run in runs:
+        if run.path is not None:
+            of_network = paths.setdefault((run.instance_class, run.instance_seed), {})
+            of_network[run.path] = run.instance_hash
+    return [
+        NetworkPaths(scenario_of(suite, classes[name]), seed, tuple(of_network.items()))
+        for (name, seed), of_network in paths.items()
+    ]
 
 
 def plan(
@@ -269,15 +289,15 @@ def plan(
     # All instances are drawn and checked, those chosen are kept, each with all its runs.
     known = one_instance_each(folder, read_records(folder))
     of_methods = list(suite.seeds if seeds is None else seeds)
-    total = sum(len(kind.seeds) for kind in suite.classes)
+    total = sum(len(suite.draws(kind)) for kind in suite.classes)
     runs: dict[str, Run] = {}
     for count, case in enumerate(draw_all(suite), start=1):
         if drawn is not None:
             drawn(count, total)
-        place = (suite.name, suite.version, case.instance_class.name, case.seed)
+        place = (suite.name, suite.version, case.instance_class.name, case.seed, case.path)
         held = known.get(place, case.hash)
         if held != case.hash:
-            raise FormatError(folder, edited(*place, held, case.hash))
+            raise FormatError(folder, edited(place, held, case.hash))
         if case.instance_class.name not in chosen or case.seed not in of_instances:
             continue
         kept = instance_path(folder, case.hash)
@@ -292,6 +312,7 @@ def plan(
                     instance_class=case.instance_class.name,
                     scenario=case.instance.name,
                     instance_seed=case.seed,
+                    path=case.path,
                     instance_hash=case.hash,
                     label=entry.label,
                     method=entry.method,
@@ -387,6 +408,7 @@ def _compare(
                     tell(counts["known"] + counts["done"], counts["asked"], record)
         remove_rates(folder)
     finally:
+        with_gaps(folder)
         collect(folder)
     return counts
 
@@ -492,9 +514,10 @@ def _by_loky(
                 for run in list(left.values())
             )  # fmt: skip
             try:
-                for record, solution in pool(jobs):
-                    del left[record.key]
-                    yield record, solution
+                with ended_quietly(pool(jobs)) as results:
+                    for record, solution in results:
+                        del left[record.key]
+                        yield record, solution
                 break
             except TerminatedWorkerError:
                 if attempt == RESTARTS:

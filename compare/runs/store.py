@@ -4,6 +4,7 @@
     DIR/solutions/KEY.npz      its solution
     DIR/instances/HASH.npz     the instances, by their hash in the suite
     DIR/suites/NAME.json       the suites as they were run
+    DIR/online/HASH.npz        bounds of the paths of networks, by the hash of the instance
     DIR/runs.parquet           all records, collected; can be made again from the records
 
 Every file is written beside its place and renamed, so that a killed writer or a full disk leaves
@@ -22,7 +23,13 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from finecast.compare.runs.records import Record, Status, field_kinds, record_from_json
+from finecast.compare.runs.records import (
+    Record,
+    Status,
+    drawn_from,
+    field_kinds,
+    record_from_json,
+)
 from finecast.problem import files
 from finecast.problem.files import (
     FormatError,
@@ -34,7 +41,10 @@ from finecast.problem.files import (
 )
 
 PARQUET = "runs.parquet"
-FOLDERS = ("records", "solutions", "instances", "suites")
+FOLDERS = ("records", "solutions", "instances", "suites", "online")
+Place = tuple[str, int, str, int, int | None]
+"""Suite, version, class, seed and path of an instance."""
+
 MARK = "finecast-results.txt"
 MARK_TEXT = "A result folder of finecast, version 1; see docs/comparing.md.\n"
 
@@ -219,8 +229,9 @@ def merge(sources: Iterable[str | os.PathLike[str]], target: str | os.PathLike[s
         kept = {record.key: record for record in read_records(folder)}
         one_instance_each(folder, [*kept.values(), *(r for _, own in records_of for r in own)])
         for source, records in records_of:
-            for name in ("instances", "suites"):
-                for file in (source / name).iterdir():
+            for name in ("instances", "suites", "online"):
+                there = source / name  # folders of earlier versions lack the last
+                for file in there.iterdir() if there.is_dir() else ():
                     if not file.name.startswith(".") and not (folder / name / file.name).exists():
                         write_atomically(folder / name / file.name, read_bytes(file))
             for record in records:
@@ -236,10 +247,8 @@ def merge(sources: Iterable[str | os.PathLike[str]], target: str | os.PathLike[s
     return folder
 
 
-def one_instance_each(
-    folder: Path, records: Iterable[Record]
-) -> dict[tuple[str, int, str, int], str]:
-    """Return the hash of the instance by suite, version, class and seed.
+def one_instance_each(folder: Path, records: Iterable[Record]) -> dict[Place, str]:
+    """Return the hash of the instance by suite, version, class, seed and path.
 
     Parameters
     ----------
@@ -253,11 +262,11 @@ def one_instance_each(
     FormatError
         One stands for two instances: the suite was edited under the same name and version.
     """
-    known: dict[tuple[str, int, str, int], str] = {}
+    known: dict[Place, str] = {}
     for r in records:
-        place = (r.suite, r.suite_version, r.instance_class, r.instance_seed)
+        place = (r.suite, r.suite_version, r.instance_class, r.instance_seed, r.path)
         if known.setdefault(place, r.instance_hash) != r.instance_hash:
-            raise FormatError(folder, edited(*place, known[place], r.instance_hash))
+            raise FormatError(folder, edited(place, known[place], r.instance_hash))
     return known
 
 
@@ -276,18 +285,20 @@ def remove_rates(folder: Path) -> None:
     shutil.rmtree(folder / "rates", ignore_errors=True)
 
 
-def edited(suite: str, version: int, instance_class: str, seed: int, before: str, now: str) -> str:
+def edited(place: Place, before: str, now: str) -> str:
     """Return what to say of a suite that was edited under the same name and version."""
+    suite, version, instance_class, seed, path = place
     return (
-        f"has runs of suite {suite!r} version {version}, class {instance_class!r}, seed {seed}, "
-        f"on the instances {before[:12]} and {now[:12]}; an edited suite takes a new version, or "
-        "another folder"
+        f"has runs of suite {suite!r} version {version}, class {instance_class!r}, "
+        f"{drawn_from(seed, path)}, on the instances {before[:12]} and {now[:12]}; an edited suite "
+        "takes a new version, or another folder"
     )
 
 
 def _order(record: Record) -> tuple[Any, ...]:
     return (
         record.suite, record.suite_version, record.instance_class, record.instance_seed,
+        -1 if record.path is None else record.path,
         record.label, record.method, record.options, record.seed, record.key,
     )  # fmt: skip
 

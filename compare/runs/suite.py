@@ -13,14 +13,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from finecast.compare.runs.records import drawn_from
 from finecast.problem.files import FormatError, read_json, reading, write_atomically
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
@@ -37,6 +39,9 @@ OWN_KEYS = ("restrict", "delivery", "schedule")
 """Options with keys, columns and checks of their own."""
 
 LARGEST_SEED = 2**32 - 1
+
+MOST_PATHS = 10_000
+"""Paths of one network."""
 
 
 def parse_seeds(given: Any) -> Any:
@@ -65,6 +70,7 @@ def parse_seeds(given: Any) -> Any:
 
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED, strict=True)]
 Seeds = Annotated[list[Seed], Field(min_length=1), BeforeValidator(parse_seeds)]
+Paths = Annotated[int, Field(ge=1, le=MOST_PATHS, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[^\s/][^/\n]{0,79}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -105,12 +111,17 @@ class MethodEntry(_Section):
 
 
 class InstanceClass(_Section):
-    """Instances of one kind: a scenario, the seeds that draw them, and what is run on them."""
+    """Instances of one kind: a scenario, the seeds that draw them, and what is run on them.
+
+    With `paths` every seed draws one network, and on it so many courses of requests and fading;
+    without it one instance.
+    """
 
     name: Name
     description: str = ""
     scenario: dict[str, Any] = {}
     seeds: Seeds
+    paths: Paths | None = None
     methods: list[str] | None = None
     time_limit_s: Positive | None = None
     memory_limit_gb: Positive | None = None
@@ -124,6 +135,7 @@ class Suite(_Section):
     description: str = ""
     scenario: dict[str, Any] = {}
     seeds: Seeds = [0]
+    paths: Paths | None = None
     time_limit_s: Positive = 30.0
     grace_s: Positive = 30.0
     rates_limit_s: Positive = 1800.0
@@ -159,9 +171,20 @@ class Suite(_Section):
         chosen = instance_class.methods
         return [entry for entry in self.methods if chosen is None or entry.label in chosen]
 
-    def frozen_hash(self, instance_class: InstanceClass, seed: int) -> str | None:
+    def paths_of(self, instance_class: InstanceClass) -> Sequence[int | None]:
+        """Return the numbers of the paths of a network; None alone for a seed's own instance."""
+        count = instance_class.paths or self.paths
+        return (None,) if count is None else range(count)
+
+    def draws(self, instance_class: InstanceClass) -> list[tuple[int, int | None]]:
+        """Return the seed and path of every instance of a class, network by network."""
+        return list(product(instance_class.seeds, self.paths_of(instance_class)))
+
+    def frozen_hash(
+        self, instance_class: InstanceClass, seed: int, path: int | None = None
+    ) -> str | None:
         """Return what the instance's hash was when the suite was frozen; None if it was not."""
-        return self._hashes.get(instance_class.name, {}).get(str(seed))
+        return self._hashes.get(instance_class.name, {}).get(_draw_name(seed, path))
 
 
 @dataclass(frozen=True)
@@ -174,6 +197,8 @@ class Drawn:
         Its class.
     seed
         The seed that drew it.
+    path
+        Number of its path on the network of the seed; None where the class has no paths.
     hash
         `instance_hash` of the instance.
     instance
@@ -182,6 +207,7 @@ class Drawn:
 
     instance_class: InstanceClass
     seed: int
+    path: int | None
     hash: str
     instance: Instance
 
@@ -284,13 +310,20 @@ def scenario_of(suite: Suite, instance_class: InstanceClass) -> Scenario:
         raise FormatError(suite._path, f"classes.{instance_class.name}.scenario.{error}") from None
 
 
-def draw(suite: Suite, instance_class: InstanceClass, seed: int, *, check: bool = True) -> Drawn:
+def draw(
+    suite: Suite,
+    instance_class: InstanceClass,
+    seed: int,
+    path: int | None = None,
+    *,
+    check: bool = True,
+) -> Drawn:
     """Draw an instance, and refuse it when it is not the one that was frozen.
 
     Parameters
     ----------
-    suite, instance_class, seed
-        The suite, one of its classes, one of its seeds.
+    suite, instance_class, seed, path
+        The suite, one of its classes, one of its seeds, and one of its paths if it has any.
     check
         Compare with the frozen hash, where there is one.
 
@@ -302,22 +335,26 @@ def draw(suite: Suite, instance_class: InstanceClass, seed: int, *, check: bool 
     with reading(suite._path):
         scenario = scenario_of(suite, instance_class)
         try:
-            instance = scenario.generate(seed)
+            instance = scenario.generate(seed, path)
         except FormatError:
             raise
         except ValueError as error:
             where = f"classes.{instance_class.name}.scenario"
             raise FormatError(suite._path, f"{where}: {error}") from None
-    drawn_hash, frozen = instance_hash(instance), suite.frozen_hash(instance_class, seed)
+    drawn_hash, frozen = instance_hash(instance), suite.frozen_hash(instance_class, seed, path)
     if check and frozen is not None and drawn_hash != frozen:
         raise FormatError(
             suite._path,
-            f"suite {suite.name!r} version {suite.version}, class {instance_class.name!r}, seed "
-            f"{seed}: the instance drawn has hash {drawn_hash}, frozen was {frozen}; the generator "
-            "or the scenario has changed, so results would not compare (a new version of the suite "
-            "and --freeze make a new comparison)",
+            f"suite {suite.name!r} version {suite.version}, class {instance_class.name!r}, "
+            f"{drawn_from(seed, path)}: the instance drawn has hash {drawn_hash}, frozen was "
+            f"{frozen}; the generator or the scenario has changed, so results would not compare "
+            "(a new version of the suite and --freeze make a new comparison)",
         )
-    return Drawn(instance_class, seed, drawn_hash, instance)
+    return Drawn(instance_class, seed, path, drawn_hash, instance)
+
+
+def _draw_name(seed: int, path: int | None) -> str:
+    return str(seed) if path is None else f"{seed}/{path}"
 
 
 def draw_all(suite: Suite, *, check: bool = True) -> Iterator[Drawn]:
@@ -330,9 +367,9 @@ def draw_all(suite: Suite, *, check: bool = True) -> Iterator[Drawn]:
     """
     seen: dict[str, str] = {}
     for instance_class in suite.classes:
-        for seed in instance_class.seeds:
-            drawn = draw(suite, instance_class, seed, check=check)
-            where = f"class {instance_class.name!r}, seed {seed}"
+        for seed, path in suite.draws(instance_class):
+            drawn = draw(suite, instance_class, seed, path, check=check)
+            where = f"class {instance_class.name!r}, {drawn_from(seed, path)}"
             if drawn.hash in seen:
                 raise FormatError(suite._path, f"{where} is the same as {seen[drawn.hash]}")
             seen[drawn.hash] = where
@@ -349,7 +386,8 @@ def freeze(suite: Suite) -> Path:
     """
     hashes: dict[str, dict[str, str]] = {}
     for drawn in draw_all(suite):
-        hashes.setdefault(drawn.instance_class.name, {})[str(drawn.seed)] = drawn.hash
+        of_class = hashes.setdefault(drawn.instance_class.name, {})
+        of_class[_draw_name(drawn.seed, drawn.path)] = drawn.hash
     content = {"suite": suite.name, "version": suite.version, "hashes": hashes}
     path = hashes_path(suite)
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())

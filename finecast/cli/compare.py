@@ -21,6 +21,8 @@ from finecast.cli.common import (
 from finecast.problem.shipped import find
 
 if TYPE_CHECKING:
+    from finecast.compare.report.comparison import Comparison
+    from finecast.compare.report.online import OnlineFigures
     from finecast.compare.runs.runner import SuiteRuns
 
 
@@ -87,7 +89,7 @@ def command(
     """Run the methods of SUITE on its instances: only what -o does not hold yet.
 
     SUITE is a file, or the name of a shipped suite: smoke, exact, small-hard, mid, slow-links,
-    persist, persist-slow, large, paper, llm.
+    persist, persist-slow, online, large, paper, llm.
     """
     if mode != "--merge" and len(sources) > 1:
         raise ValueError(f"SUITE: one is expected, {len(sources)} are given")
@@ -143,13 +145,18 @@ def _seeds(option: str, text: str) -> list[int]:
 
 def _tell(ran: SuiteRuns, as_json: bool) -> None:
     """Print what running a suite has come to."""
+    from finecast.compare.report.online import impossible_gaps, online_figures, online_rows
     from finecast.compare.runs.store import PARQUET
 
     suite, parquet = ran.suite, ran.folder / PARQUET
     by_status = dict(sorted(Counter(record.status for record in ran.records).items()))
     unfrozen = sum(
-        suite.frozen_hash(group, seed) is None for group in suite.classes for seed in group.seeds
+        suite.frozen_hash(group, *draw) is None
+        for group in suite.classes
+        for draw in suite.draws(group)
     )
+    comparison = _comparison(ran)
+    online = online_figures(comparison) if comparison else []
     if as_json:
         print_json(
             {
@@ -162,10 +169,15 @@ def _tell(ran: SuiteRuns, as_json: bool) -> None:
                 "folder": str(ran.folder),
                 "parquet": str(parquet),
                 "instances_not_frozen": unfrozen,
+                "online": online_rows(online),
             }
         )
         return
-    _print_table(ran)
+    if comparison:
+        _print_table(ran, comparison)
+        _print_online(online)
+        for line in (*comparison.doubted, *impossible_gaps(comparison)):
+            say(f"note: {line}")
     say(
         f"{ran.asked} runs: {ran.known} were there, {ran.done} done now; "
         + ", ".join(f"{number} {status}" for status, number in by_status.items())
@@ -178,21 +190,26 @@ def _tell(ran: SuiteRuns, as_json: bool) -> None:
         say("note: the runs were made by several versions or commits; each row says which")
 
 
-def _print_table(ran: SuiteRuns) -> None:
+def _comparison(ran: SuiteRuns) -> Comparison | None:
+    """Return all runs of the folder, as `finecast report` compares them; None without any."""
+    from finecast.compare.report.comparison import compare_runs
+    from finecast.compare.report.write import known_bounds
+    from finecast.compare.runs.store import read_records
+
+    if not ran.records:
+        return None
+    there = read_records(ran.folder)
+    return compare_runs(there, known_bounds=known_bounds(ran.folder, there))
+
+
+def _print_table(ran: SuiteRuns, comparison: Comparison) -> None:
     """Print a row a method; gaps are those of `finecast report` on the same folder."""
     import numpy as np
     from rich.console import Console
     from rich.table import Table
 
-    from finecast.compare.report.comparison import compare_runs
-    from finecast.compare.report.write import known_bounds
-    from finecast.compare.runs.store import read_records
     from finecast.problem.wording import percent
 
-    if not ran.records:
-        return
-    there = read_records(ran.folder)
-    comparison = compare_runs(there, known_bounds=known_bounds(ran.folder, there))
     table = Table(title="median over all runs", title_justify="left")
     for column in ("method", "runs", "solved", "gap to best bound", "delay", "wall"):
         table.add_column(column, justify="left" if column == "method" else "right")
@@ -209,8 +226,32 @@ def _print_table(ran: SuiteRuns) -> None:
         )
     Console().print(table)
     say("gap to best bound: delay over the best certified bound of the full system, less 1")
-    for line in comparison.doubted:
-        say(f"note: {line}")
+
+
+def _print_online(figures: list[OnlineFigures]) -> None:
+    """Print a table a class of its online methods, where online bounds are known."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from finecast.compare.report.online import IN_THE_MEAN
+    from finecast.compare.report.table import shown
+
+    for name in dict.fromkeys(f.instance_class for f in figures):
+        of_class = [f for f in figures if f.instance_class == name]
+        title = (
+            f"class {as_text(name)}: means over {of_class[0].networks} networks and "
+            f"{of_class[0].paths} paths (95% interval); the online bound is "
+            f"{shown(of_class[0].information, 'percent')} over the hindsight bound"
+        )
+        table = Table(title=title, title_justify="left")
+        for column in ("online method", "over hindsight", "over online bound", "of it keep rule"):
+            table.add_column(column, justify="left" if column == "online method" else "right")
+        for f in of_class:
+            parts = (f.over_hindsight, f.over_online, f.keep and f.keep.value)
+            table.add_row(as_text(f.label), *(shown(part, "percent") for part in parts))
+        Console().print(table)
+    if figures:
+        say(IN_THE_MEAN)
 
 
 def _freeze(source: str, as_json: bool) -> None:
@@ -218,7 +259,7 @@ def _freeze(source: str, as_json: bool) -> None:
 
     suite = read_suite(source)
     path = freeze(suite)
-    count = sum(len(group.seeds) for group in suite.classes)
+    count = sum(len(suite.draws(group)) for group in suite.classes)
     if as_json:
         print_json({"suite": suite.name, "version": suite.version, "instances": count,
                     "file": str(path)})  # fmt: skip

@@ -29,7 +29,7 @@ FORMATS = ("html", "csv", "markdown", "latex")
 )
 @click.option(
     "--table",
-    help="With csv, markdown or latex: methods, classes, pairs, gains, failures or runs.",
+    help="With csv, markdown or latex: methods, classes, online, pairs, gains, failures or runs.",
 )
 @click.option(
     "--instance",
@@ -66,6 +66,7 @@ def command(
         raise ValueError("-o: is missing, expected a file for the page")
     target = None if output is None else output_file(output)
 
+    from finecast.compare.report.online import online_rows
     from finecast.compare.report.page import text_report
     from finecast.compare.report.write import form_of, report_contents, write_report
 
@@ -92,6 +93,7 @@ def command(
                 "methods": list(what.comparison.labels),
                 "instances": len(what.comparison.instances),
                 "answer": what.answer,
+                "online": online_rows(what.online),
             }
         )
     else:

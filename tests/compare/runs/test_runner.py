@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -491,6 +492,18 @@ def left_behind(folder: Path) -> list[str]:
     return [line for line in found if "finecast.compare.runs.child" in line or "loky" in line]
 
 
+def test_the_runner_is_loaded_fast() -> None:
+    """Every worker of a pool loads it: solvers and their libraries come with the runs alone."""
+    script = (
+        "import sys, finecast.compare.runs.runner\n"
+        "print(sorted({'torch', 'scipy', 'highspy', 'cvxpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill-9", "ctrl-c"])
 def test_stopped_half_way_and_started_again(
     probe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
@@ -525,6 +538,23 @@ def test_stopped_half_way_and_started_again(
     assert len(probe.read_text().splitlines()) == 12 + lost
     run(read_suite(suite), whole)
     assert [{**row, "workers": 1} for row in rows(folder)] == rows(whole)
+
+
+def test_ctrl_c_between_two_results_is_no_warning(probe: Path, tmp_path: Path) -> None:
+    """joblib warns of tasks that are dropped where Ctrl-C comes while a record is written."""
+    suite = suite_of([{"method": "probe", "options": {"seconds": 0.3}}], seeds="0-5")
+    folder = open_folder(tmp_path / "r")
+
+    def tell(done: int, total: int, record: Record | None) -> None:
+        if record is not None:
+            raise KeyboardInterrupt
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(KeyboardInterrupt):
+            run_all(plan(suite, folder), folder, workers=2, tell=tell)
+    assert [w for w in told if "tasks" in str(w.message)] == []
+    assert len(read_records(folder)) == 1
 
 
 def test_a_killed_worker_of_the_pool_is_replaced(probe: Path, tmp_path: Path) -> None:

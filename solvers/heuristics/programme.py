@@ -35,8 +35,8 @@ from finecast.solvers.heuristics.expected import (
     parts_by_home,
 )
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
-from finecast.solvers.heuristics.joint_keep import keep_jointly
-from finecast.solvers.heuristics.rules import best_senders, sources
+from finecast.solvers.heuristics.joint_keep import JointKeep, keep_jointly
+from finecast.solvers.heuristics.rules import best_senders, keep_by_cost, sources
 from finecast.solvers.node_set_tables import members, node_sets
 from finecast.solvers.online import Observation, Prior
 from finecast.solvers.placement.air_time import Air, group_times
@@ -74,6 +74,9 @@ STEPS, PATHS = 20, 32
 MOST_DRAWS, DRAWN_STATES = 128, 4096
 """Draws of the next requests, to correct the values by what a slot shows; fewer of many kinds, so
 that the states drawn of all kinds are about so many."""
+
+ROUNDS = 3
+"""Rounds in which the nodes decide in turn, for a start."""
 
 DECIBEL_SHARE = 0.2
 """Users are alike in what they ask for first; in what reaches them by so much a factor of e."""
@@ -138,7 +141,7 @@ class Programme:
         start = coarse.cost_to_go(np.arange(contains.shape[1])).start.T
         cost = start - coarse.chains.member @ coarse.prices[0]
         anywhere = np.ones((len(storage), len(size)), dtype=bool)
-        return keep_jointly(cost[kind], anywhere, size, storage).keep
+        return _kept(cost[kind], anywhere, size, storage).keep
 
     def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:
         """Pull by the best level now and after, keep jointly what the coming slots need."""
@@ -163,13 +166,8 @@ class Programme:
 
         # This storage is the true one: its price is found anew, in place of the mean one.
         rent = programme.chains.member @ programme.prices[t - values.begin + 1]
-        kept = keep_jointly(
-            (ahead.T - rent)[values.kind],
-            members(sender, problem.nodes).T,
-            problem.block_size,
-            problem.storage,
-            prices=self._keep_prices,
-        )
+        cost, held = (ahead.T - rent)[values.kind], members(sender, problem.nodes).T
+        kept = _kept(cost, held, problem.block_size, problem.storage, self._keep_prices)
         self._keep_prices = kept.prices
         return source, kept.keep
 
@@ -185,6 +183,28 @@ class Programme:
         values, self.notes = _values(observation, self.seed)
         self._values = values
         return values
+
+
+def _kept(
+    cost: FloatArray,
+    held: BoolArray,
+    size: IntArray,
+    storage: IntArray,
+    prices: FloatArray | None = None,
+) -> JointKeep:
+    """Return what is kept by the joint rule, never worse than the nodes in turn.
+
+    Moves of one block or two do not find room for one that fills half a node. In turn, the block
+    that saves most a byte comes first.
+
+    Parameters
+    ----------
+    cost, held, size, storage, prices
+        As in `keep_jointly`.
+    """
+    nobody = np.zeros(len(size), dtype=np.int64)
+    in_turn = keep_by_cost(cost, held, size, storage, nobody, rounds=ROUNDS)
+    return keep_jointly(cost, held, size, storage, start=in_turn, prices=prices)
 
 
 def _values(observation: Observation, seed: int) -> tuple[_Values, tuple[str, ...]]:

@@ -5,7 +5,9 @@ channels, CSI errors, links, tastes and requests vary one at a time.
 
 The parts are of two sorts. The *network* is what stays as it is over the slots, and the demand
 model: library, storage, links, preferences, positions, large-scale fading. A *path* is one course
-of events on it: `PATH_PARTS`. Many paths of one network have one seed and different path numbers.
+of events on it: requests, fading, CSI errors. Many paths of one network have one seed and different
+path numbers. *Places* are the positions of users and their large-scale fading, which can be drawn
+anew while the rest of the network stays.
 """
 
 from __future__ import annotations
@@ -53,9 +55,6 @@ MOST_ANTENNAS = 4096
 MOST_MODELS = 1_000_000
 MOST_BLOCKS = 1_000_000
 MOST_SEED = 2**63 - 1
-
-PATH_PARTS = ("requests", "fading", "csi error")
-"""The random parts of a path; all others are those of the network."""
 
 LARGEST_INSTANCE_BYTES = 2**31
 """An instance whose arrays would take more is refused before any is made."""
@@ -243,7 +242,9 @@ class Scenario(_Section):
         changed._path = self._path
         return changed
 
-    def generate(self, seed: int = 0, path: int | None = None) -> Instance:
+    def generate(
+        self, seed: int = 0, path: int | None = None, places: int | None = None
+    ) -> Instance:
         """Draw an instance; the same seed and path give the same instance, bit for bit.
 
         Parameters
@@ -254,6 +255,11 @@ class Scenario(_Section):
             Number of the path on the network of this seed, non-negative: requests, fading and
             CSI errors drawn anew, everything else the same. None for those of the seed itself,
             which is one more path.
+        places
+            Number of a redraw of the users' positions and their large-scale fading (line of sight,
+            shadowing, K factors, arrays), non-negative; everything else of the network the same.
+            Where users of one node share a taste, each stays nearest to its node, which leaves
+            preferences as they are. None for those of the seed itself.
 
         Raises
         ------
@@ -262,21 +268,15 @@ class Scenario(_Section):
         """
         if not 0 <= seed <= MOST_SEED:
             raise ValueError(f"seed: {seed} is not allowed, must be from 0 to {MOST_SEED}")
-        if path is not None and not 0 <= path <= MOST_SEED:
-            raise ValueError(f"path: {path} is not allowed, must be from 0 to {MOST_SEED}")
+        for name, number in (("path", path), ("places", places)):
+            if number is not None and not 0 <= number <= MOST_SEED:
+                raise ValueError(f"{name}: {number} is not allowed, must be from 0 to {MOST_SEED}")
         # Places, then tastes and requests, then channels: each from a seed of its own.
         library = self._library(seed)
         self._refuse_too_large(library)
         node_position = self._node_position()
-        radius = self.users.cell_radius_m or self.nodes.inter_site_distance_m / np.sqrt(3.0)
-        user_position = drop_users(
-            _rng(seed, "users"),
-            node_position,
-            self.users.count,
-            cell_radius_m=radius,
-            min_distance_m=self.users.min_distance_m,
-        )
-        nearest = np.linalg.norm(user_position[:, None] - node_position, axis=2).argmin(axis=1)
+        user_position = self._user_position(seed, places, node_position)
+        nearest = _nearest(user_position, node_position)
         demand = draw_demand(
             _rng(seed, "tastes"),
             slots=self.slots,
@@ -290,7 +290,7 @@ class Scenario(_Section):
             activity=self.demand.activity,
             area=nearest if self.demand.taste_areas == "node" else None,
         )
-        estimate, error, true = self._channels(seed, path, node_position, user_position)
+        estimate, error, true = self._channels(seed, path, places, node_position, user_position)
         return Instance(
             library=library,
             network=self._network(seed, library, node_position),
@@ -343,6 +343,35 @@ class Scenario(_Section):
         lay_out = hexagonal_positions if self.nodes.layout == "hexagonal" else square_positions
         return lay_out(self.nodes.count, self.nodes.inter_site_distance_m)
 
+    def _user_position(
+        self, seed: int, places: int | None, node_position: FloatArray
+    ) -> FloatArray:
+        radius = self.users.cell_radius_m or self.nodes.inter_site_distance_m / np.sqrt(3.0)
+
+        def drop(rng: np.random.Generator) -> FloatArray:
+            return drop_users(
+                rng,
+                node_position,
+                self.users.count,
+                cell_radius_m=radius,
+                min_distance_m=self.users.min_distance_m,
+            )
+
+        position = drop(_rng(seed, "users"))
+        if places is None:
+            return position
+        rng = _rng(seed, "users", places)
+        if self.demand.taste_areas == "user":
+            return drop(rng)
+        # Given every user's node, by rejection: users are independent of one another.
+        home, left = _nearest(position, node_position), np.arange(self.users.count)
+        while left.size:
+            again = drop(rng)
+            hit = left[_nearest(again, node_position)[left] == home[left]]
+            position[hit] = again[hit]
+            left = np.setdiff1d(left, hit)
+        return position
+
     def _network(self, seed: int, library: ModelLibrary, node_position: FloatArray) -> Network:
         nodes = self.nodes.count
         rng = _rng(seed, "links")
@@ -364,7 +393,12 @@ class Scenario(_Section):
         )
 
     def _channels(
-        self, seed: int, path: int | None, node_position: FloatArray, user_position: FloatArray
+        self,
+        seed: int,
+        path: int | None,
+        places: int | None,
+        node_position: FloatArray,
+        user_position: FloatArray,
     ) -> tuple[Any, FloatArray, Any]:
         shape = (self.slots, self.users.count, self.nodes.count, self.nodes.antennas)
         if self.channel.file is not None:
@@ -375,7 +409,7 @@ class Scenario(_Section):
         channels = draw_channels(
             node_position,
             user_position,
-            large_scale_rng=_rng(seed, "large scale"),
+            large_scale_rng=_rng(seed, "large scale", places),
             fading_rng=_rng(seed, "fading", path),
             error_rng=_rng(seed, "csi error", path),
             slots=self.slots,
@@ -425,10 +459,15 @@ def _family_spec(family: FamilySection) -> FamilySpec:
     return FamilySpec(**given)
 
 
-def _rng(seed: int, part: str, path: int | None = None) -> np.random.Generator:
+def _nearest(user_position: FloatArray, node_position: FloatArray) -> IntArray:
+    apart = np.linalg.norm(user_position[:, None] - node_position, axis=2)
+    return np.asarray(apart.argmin(axis=1))
+
+
+def _rng(seed: int, part: str, number: int | None = None) -> np.random.Generator:
     entropy = [seed, zlib.crc32(part.encode())]
-    if path is not None and part in PATH_PARTS:
-        entropy.append(path + 1)  # zeros at the end count as nothing: path 0 would be no path
+    if number is not None:
+        entropy.append(number + 1)  # zeros at the end count as nothing: path 0 would be no path
     return np.random.default_rng(np.random.SeedSequence(entropy))
 
 

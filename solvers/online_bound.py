@@ -22,6 +22,9 @@ taken of
 
 whose mean is the same: these caches are fixed beforehand, and a mean of zero does not ask whether
 they fit the storage. The luck of a path is in both terms.
+
+With a further penalty in slot 0 for knowing where users are (`finecast.solvers.position_penalty`)
+a second bound holds for the methods that do not know this before slot 0.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.arrays import BoolArray, FloatArray
 from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
@@ -41,20 +44,17 @@ from finecast.problem.solution import Solution
 from finecast.solvers.bounds import everywhere_bound
 from finecast.solvers.deadline import Deadline
 from finecast.solvers.node_set_tables import node_sets
-from finecast.solvers.online_figures import ControlledGap, Ending, OnlineBound, PathFigures
+from finecast.solvers.online_figures import ControlledGap, Ending, Kappa, OnlineBound, PathFigures
+from finecast.solvers.penalised import hindsight_bound, penalised_bound, trained_kappa
 from finecast.solvers.penalties import (
     FIRST_TRAINING_PATH,
     kinds_of,
     penalties_of,
     trained_programme,
 )
-from finecast.solvers.placement.bound import Prices
-from finecast.solvers.placement.chains import classes
 from finecast.solvers.placement.demand_programme import DemandProgramme
-from finecast.solvers.placement.problem import PlacementProblem
-from finecast.solvers.placement.search.dual_ascent import best_prices
-from finecast.solvers.placement.search.lagrangian import BOUND_TOLERANCE
 from finecast.solvers.placement.units import UNITS
+from finecast.solvers.position_penalty import position_penalty
 from finecast.solvers.prepared import UnservableError, prepare
 from finecast.solvers.registry import method_of
 from finecast.solvers.result import Callback, Progress, Termination
@@ -79,6 +79,10 @@ class PathBound:
         (T, C, 2^N) pi_t(X) of every kind of blocks, seconds per byte, kappa included.
     online, hindsight
         B(path) with these penalties and with none, s.
+    kappa
+        What the penalties were multiplied by.
+    places
+        What not knowing positions before slot 0 adds; None where it was not asked for.
     """
 
     instance: Instance
@@ -87,18 +91,52 @@ class PathBound:
     penalty: FloatArray
     online: float
     hindsight: float
+    kappa: float = 1.0
+    places: Places | None = None
 
     @property
     def luck(self) -> float:
         """Penalties (s) of caches in which every node holds everything: of mean zero."""
-        size = np.bincount(kinds_of(self.instance), weights=self.instance.library.block_size)
-        return float((self.penalty[:, :, -1] @ size).sum())
+        return float((self.penalty[:, :, -1] @ _size(self.instance)).sum())
+
+    @property
+    def unknown(self) -> float | None:
+        """B(path) of the methods that do not know positions before slot 0, s."""
+        return self.places.bound if self.places else None
+
+    @property
+    def luck_of_places(self) -> float:
+        """Penalty (s) in slot 0 of caches in which every node holds everything."""
+        return float(self.places.penalty[:, -1] @ _size(self.instance)) if self.places else 0.0
 
     def penalties(self, cache: BoolArray) -> float:
         """Return the penalties (s) along caches (T, N, J)."""
         slot = np.arange(self.instance.slots)[:, None]
         at = self.penalty[slot, kinds_of(self.instance), node_sets(cache)]
         return float((at @ self.instance.library.block_size).sum())
+
+    def penalty_of_places(self, cache: BoolArray) -> float:
+        """Return the penalty (s) of where users are, along caches (T, N, J)."""
+        if self.places is None:
+            return 0.0
+        at = self.places.penalty[kinds_of(self.instance), node_sets(cache)[0]]
+        return float(at @ self.instance.library.block_size)
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """What not knowing before slot 0 where users are adds to a path.
+
+    Attributes
+    ----------
+    penalty
+        (C, 2^N) of the caches of slot 0, seconds per byte.
+    bound
+        B(path) with this penalty too, s.
+    """
+
+    penalty: FloatArray
+    bound: float
 
 
 def online_bound(
@@ -107,7 +145,8 @@ def online_bound(
     networks: int = 4,
     paths: int = 16,
     seed: int = 0,
-    kappa: float = 1.0,
+    kappa: Kappa = 1.0,
+    unknown_positions: bool = False,
     methods: Sequence[str] = (),
     time_limit: float | None = None,
     callback: Callback | None = None,
@@ -124,6 +163,10 @@ def online_bound(
         Of the first network.
     kappa
         What the penalties are multiplied by, >= 0: any number gives a bound, 0 the hindsight one.
+        "auto" tries some on training paths of every network.
+    unknown_positions
+        Bound too the methods that do not know positions and large-scale fading before slot 0.
+        They are drawn with every network, so it takes two networks at least.
     methods
         Registered methods to play on every path, for their distance to the bound.
     time_limit
@@ -147,6 +190,8 @@ def online_bound(
         time was over before the first path.
     """
     _check(scenario, networks, paths, kappa, time_limit)
+    if unknown_positions:
+        _check_positions(scenario, networks)
     for method in methods:
         method_of(method)
     wall, cpu = time.monotonic(), time.process_time()
@@ -156,7 +201,12 @@ def online_bound(
     ended: Ending = "completed"
     try:
         found = path_bounds(
-            scenario, range(seed, seed + networks), range(paths), kappa=kappa, callback=callback
+            scenario,
+            range(seed, seed + networks),
+            range(paths),
+            kappa=kappa,
+            unknown_positions=unknown_positions,
+            callback=callback,
         )
         # A path counts when all of it is there: bounds, and every method's gap.
         while not deadline.over():
@@ -164,9 +214,7 @@ def online_bound(
             if bound is None:
                 break
             played = [controlled_gap(bound, method) for method in methods]
-            figures.append(
-                PathFigures(bound.network, bound.path, bound.online, bound.hindsight, bound.luck)
-            )
+            figures.append(_figures(bound))
             for method, gap in zip(methods, played, strict=True):
                 gaps[method].append(gap)
         else:
@@ -193,7 +241,8 @@ def path_bounds(
     networks: Sequence[int],
     paths: Sequence[int],
     *,
-    kappa: float = 1.0,
+    kappa: Kappa = 1.0,
+    unknown_positions: bool = False,
     callback: Callback | None = None,
 ) -> Iterator[PathBound]:
     """Give the bounds of paths, one after another: some of every network, then some more.
@@ -204,7 +253,7 @@ def path_bounds(
         The class of instances.
     networks, paths
         Seeds, and path numbers on each.
-    kappa, callback
+    kappa, unknown_positions, callback
         As in `online_bound`.
 
     Raises
@@ -220,25 +269,40 @@ def path_bounds(
             callback(Progress(stage, count, of))
 
     programmes: dict[int, DemandProgramme] = {}
+    weight: dict[int, float] = {}
+    places: dict[int, FloatArray] = {}
     for first in range(0, len(paths), PATHS_AT_ONCE):
         numbers = paths[first : first + PATHS_AT_ONCE]
         for seed in networks:
             instances = [scenario.generate(seed, path) for path in numbers]
             if kappa and seed not in programmes:
                 tell("values of the networks", len(programmes), len(networks))
-                programmes[seed] = trained_programme(scenario, seed)
+                programme = trained_programme(scenario, seed)
+                programmes[seed] = programme
+                weight[seed] = (
+                    trained_kappa(programme, scenario, seed) if kappa == "auto" else kappa
+                )
                 tell("values of the networks", len(programmes), len(networks))
+            if unknown_positions and seed not in places:
+                places[seed] = position_penalty(scenario, seed)
             penalty: Iterable[FloatArray] = (_no_penalty(instance) for instance in instances)
             if kappa:
                 requests = np.stack([instance.requests for instance in instances])
-                penalty = kappa * penalties_of(programmes[seed], requests)
+                penalty = weight[seed] * penalties_of(programmes[seed], requests)
             for path, instance, charge in zip(numbers, instances, penalty, strict=True):
-                yield path_bound(instance, seed, path, charge)
+                bound = path_bound(instance, seed, path, charge, places.get(seed))
+                yield replace(bound, kappa=weight.get(seed, 0.0))
                 done += 1
                 tell("paths", done, total)
 
 
-def path_bound(instance: Instance, network: int, path: int, penalty: FloatArray) -> PathBound:
+def path_bound(
+    instance: Instance,
+    network: int,
+    path: int,
+    penalty: FloatArray,
+    of_places: FloatArray | None = None,
+) -> PathBound:
     """Return the bounds of one path.
 
     Parameters
@@ -249,6 +313,8 @@ def path_bound(instance: Instance, network: int, path: int, penalty: FloatArray)
         Its seed and path number.
     penalty
         (T, C, 2^N) seconds per byte.
+    of_places
+        (C, 2^N) seconds per byte, as from `position_penalty`; None to leave that bound out.
 
     Raises
     ------
@@ -263,37 +329,13 @@ def path_bound(instance: Instance, network: int, path: int, penalty: FloatArray)
     online = hindsight
     if penalty.any():
         online = penalised_bound(prepared.bounded, kinds_of(instance), penalty, prices)
-    return PathBound(instance, network, path, penalty, online, hindsight)
-
-
-def hindsight_bound(problem: PlacementProblem) -> tuple[Prices, float]:
-    """Return the best storage prices and the certified bound (s) of seeing the whole path."""
-    point = best_prices(problem, classes(problem), tolerance=BOUND_TOLERANCE)
-    return point.prices, point.bound
-
-
-def penalised_bound(
-    problem: PlacementProblem, kind: IntArray, penalty: FloatArray, start: Prices | None = None
-) -> float:
-    """Return the certified bound (s) of seeing the whole path and paying the penalties.
-
-    Parameters
-    ----------
-    problem
-        The path at upper bounds of the rates.
-    kind
-        (J,) kind of every block.
-    penalty
-        (T, C, 2^N) seconds per byte.
-    start
-        Prices to start from.
-    """
-    tables = classes(problem, kind)
-    kind_of_class = np.zeros(len(tables.size), dtype=np.int64)
-    kind_of_class[tables.of_block] = kind
-    charge = np.ascontiguousarray(-penalty[:, kind_of_class].transpose(0, 2, 1))
-    tables = replace(tables, charge=charge)
-    return best_prices(problem, tables, start=start, tolerance=BOUND_TOLERANCE).bound
+    places = None
+    if of_places is not None:
+        both = penalty.copy()
+        both[0] += of_places
+        unknown = penalised_bound(prepared.bounded, kinds_of(instance), both, prices)
+        places = Places(of_places, unknown)
+    return PathBound(instance, network, path, penalty, online, hindsight, places=places)
 
 
 def controlled_gap(bound: PathBound, played: str | Solution, **options: Any) -> ControlledGap:
@@ -326,8 +368,33 @@ def controlled_gap(bound: PathBound, played: str | Solution, **options: Any) -> 
         solution, evaluation = played, evaluate(bound.instance, played)
     if not (evaluation.feasible and np.isfinite(evaluation.delay)):
         raise ValueError(f"{where}: the plan breaks a rule or guarantees no rates")
-    penalties = bound.penalties(solution.cache)
-    return ControlledGap(bound.network, bound.path, evaluation.delay, penalties, bound.online)
+    return ControlledGap(
+        bound.network,
+        bound.path,
+        evaluation.delay,
+        bound.penalties(solution.cache),
+        bound.online,
+        bound.penalty_of_places(solution.cache),
+        bound.unknown,
+    )
+
+
+def _figures(bound: PathBound) -> PathFigures:
+    return PathFigures(
+        bound.network,
+        bound.path,
+        bound.online,
+        bound.hindsight,
+        bound.luck,
+        bound.kappa,
+        bound.unknown,
+        bound.luck_of_places,
+    )
+
+
+def _size(instance: Instance) -> FloatArray:
+    """Return (C,) the bytes of every kind of blocks."""
+    return np.asarray(np.bincount(kinds_of(instance), weights=instance.library.block_size))
 
 
 def _no_penalty(instance: Instance) -> FloatArray:
@@ -336,7 +403,7 @@ def _no_penalty(instance: Instance) -> FloatArray:
 
 
 def _check(
-    scenario: Scenario, networks: int, paths: int, kappa: float, time_limit: float | None
+    scenario: Scenario, networks: int, paths: int, kappa: Kappa, time_limit: float | None
 ) -> None:
     """Refuse what the theorem does not speak of, and numbers out of range.
 
@@ -348,8 +415,8 @@ def _check(
     for name, count in (("networks", networks), ("paths", paths)):
         if not 1 <= count < FIRST_TRAINING_PATH:
             raise ValueError(f"{name}: {count} is not allowed, must be >= 1")
-    if not (np.isfinite(kappa) and kappa >= 0):
-        raise ValueError(f"kappa: {kappa} is not allowed, must be finite and >= 0")
+    if kappa != "auto" and not (np.isfinite(kappa) and kappa >= 0):
+        raise ValueError(f"kappa: {kappa} is not allowed, must be finite and >= 0, or 'auto'")
     if time_limit is not None and not (np.isfinite(time_limit) and time_limit >= 0):
         raise ValueError(f"time_limit: {time_limit} is not allowed, must be finite and >= 0")
     if scenario.demand.trace is not None:
@@ -365,3 +432,20 @@ def _check(
             f"nodes.count: {scenario.nodes.count} is not allowed for the online bound, "
             f"must be <= {UNITS}"
         )
+
+
+def _check_positions(scenario: Scenario, networks: int) -> None:
+    """Refuse a bound for unknown positions where there is one draw of them, or none.
+
+    Raises
+    ------
+    ValueError
+        What is wrong and what is allowed.
+    """
+    if networks < 2:
+        raise ValueError(
+            f"networks: {networks} is not allowed with unknown positions, must be >= 2: "
+            "positions are drawn with the network"
+        )
+    if scenario.channel.file is not None:
+        raise ValueError("channel.file: channels of a file have no positions that could be unknown")

@@ -14,6 +14,8 @@ CONFIDENCE = 0.95
 
 Ending = Literal["completed", "time_limit", "interrupted"]
 
+Kappa = float | Literal["auto"]
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -43,6 +45,10 @@ class PathFigures:
         As in `PathBound`, s.
     luck
         Penalties of caches in which every node holds everything, s: the path's control variate.
+    kappa
+        What the penalties were multiplied by.
+    unknown, luck_of_places
+        As in `PathBound`, s; None and 0 where it was not asked for.
     """
 
     network: int
@@ -50,6 +56,9 @@ class PathFigures:
     online: float
     hindsight: float
     luck: float
+    kappa: float = 1.0
+    unknown: float | None = None
+    luck_of_places: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,9 @@ class ControlledGap:
         Seed and path number.
     delay, penalties, bound
         Delay of the method, penalties along its caches, and B(path), s.
+    penalty_of_places, unknown
+        The penalty of where users are along its caches, and B(path) with it, s; 0 and None where
+        it was not asked for.
     """
 
     network: int
@@ -69,11 +81,20 @@ class ControlledGap:
     delay: float
     penalties: float
     bound: float
+    penalty_of_places: float = 0.0
+    unknown: float | None = None
 
     @property
     def gap(self) -> float:
         """The controlled gap, s; never below zero but for rounding."""
         return self.delay - self.penalties - self.bound
+
+    @property
+    def unknown_gap(self) -> float | None:
+        """The same to the bound for unknown positions, s."""
+        if self.unknown is None:
+            return None
+        return self.delay - self.penalties - self.penalty_of_places - self.unknown
 
 
 @dataclass(frozen=True)
@@ -85,7 +106,7 @@ class OnlineBound:
     figures
         Of every path that was finished, in the order of the work.
     kappa
-        What the penalties were multiplied by.
+        What was asked for: a number, or "auto".
     asked
         Paths asked for.
     ended
@@ -97,7 +118,7 @@ class OnlineBound:
     """
 
     figures: tuple[PathFigures, ...]
-    kappa: float
+    kappa: Kappa
     asked: int
     ended: Ending
     wall_s: float
@@ -124,6 +145,29 @@ class OnlineBound:
         """What the hindsight bound is below the online bound, path by path."""
         return self._mean(lambda path: path.online - (path.hindsight - path.luck))
 
+    @property
+    def unknown(self) -> Estimate | None:
+        """The online bound for unknown positions; None where it was not asked for."""
+        return self._of_places(lambda unknown, path: unknown)
+
+    @property
+    def value_of_positions(self) -> Estimate | None:
+        """What the online bound, less the luck of places, is below it, path by path."""
+        return self._of_places(lambda unknown, path: unknown - (path.online - path.luck_of_places))
+
+    def _of_places(self, figure: Callable[[float, PathFigures], float]) -> Estimate | None:
+        found = [path for path in self.figures if path.unknown is not None]
+        if not found:
+            return None
+        values = [figure(path.unknown, path) for path in found if path.unknown is not None]
+        return between_networks([path.network for path in found], values)
+
+    def unknown_gap(self, method: str) -> Estimate | None:
+        """Return the mean controlled gap of a method to the bound for unknown positions."""
+        found = self.gaps[method]
+        values = [gap.unknown_gap for gap in found if gap.unknown_gap is not None]
+        return between_networks([gap.network for gap in found], values) if values else None
+
     def gap(self, method: str) -> Estimate:
         """Return the mean controlled gap of a method."""
         found = self.gaps[method]
@@ -137,6 +181,15 @@ class OnlineBound:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         networks = dict.fromkeys(path.network for path in self.figures)
+        unknown, positions = self.unknown, self.value_of_positions
+        places: dict[str, Any] = {}
+        if unknown is not None and positions is not None:
+            places = {
+                "online_bound_unknown_positions": unknown.mean,
+                "unknown_positions_interval": unknown.interval,
+                "value_of_positions": positions.mean,
+                "value_of_positions_interval": positions.interval,
+            }
         return {
             "online_bound": self.online.mean,
             "interval": self.online.interval,
@@ -146,6 +199,7 @@ class OnlineBound:
             "plain_hindsight_interval": self.plain_hindsight.interval,
             "value_of_information": self.value_of_information.mean,
             "value_of_information_interval": self.value_of_information.interval,
+            **places,
             "confidence": CONFIDENCE,
             "kappa": self.kappa,
             "paths_used": len(self.figures),
@@ -160,6 +214,7 @@ class OnlineBound:
                     "above_online_bound": self.gap(method).mean,
                     "interval": self.gap(method).interval,
                     "least_gap": min(gap.gap for gap in found),
+                    **self._gap_of_places(method),
                 }
                 for method, found in self.gaps.items()
             },
@@ -167,11 +222,21 @@ class OnlineBound:
             "cpu_s": self.cpu_s,
         }
 
+    def _gap_of_places(self, method: str) -> dict[str, Any]:
+        gap = self.unknown_gap(method)
+        if gap is None:
+            return {}
+        return {
+            "above_online_bound_unknown_positions": gap.mean,
+            "unknown_positions_interval": gap.interval,
+        }
+
     def _network(self, seed: int) -> dict[str, Any]:
         own = replace(self, figures=tuple(path for path in self.figures if path.network == seed))
         return {
             "seed": seed,
             "paths": len(own.figures),
+            "kappa": own.figures[0].kappa,
             "online_bound": own.online.mean,
             "hindsight_bound": own.hindsight.mean,
             "value_of_information": own.value_of_information.mean,
@@ -198,3 +263,15 @@ def clustered_mean(network: Sequence[int], value: Sequence[float]) -> Estimate:
     spread = float(counted.std(ddof=1)) / np.sqrt(len(counted))
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(counted) - 1)) * spread
     return Estimate(mean, (mean - half, mean + half))
+
+
+def between_networks(network: Sequence[int], value: Sequence[float]) -> Estimate:
+    """Return the same for figures whose luck is that of the network: one network has no interval.
+
+    Parameters
+    ----------
+    network, value
+        (P,) network and value of every path.
+    """
+    found = clustered_mean(network, value)
+    return found if len(set(network)) > 1 else replace(found, interval=None)

@@ -70,33 +70,55 @@ def trained_programme(scenario: Scenario, seed: int) -> DemandProgramme:
         scenario.generate(seed, FIRST_TRAINING_PATH + path) for path in range(TRAINING_PATHS)
     ]
     first = training[0]
-    prior = prior_of(first)
 
     # Fading: what reaches the users in the first and the last slot of every path, and how much
     # better a group does than its users one by one.
     slots = sorted({round(t) for t in np.linspace(0, first.slots - 1, FITTED_SLOTS)})
-    exponents = []
-    for t in slots:
-        seen = observation_of(first, prior, t, prepare(slot_alone(first, t)))
-        exponents.append(group_exponent(seen, user_reach(seen)))
-    reach = np.stack([_reach(path, t) for path in training for t in {0, path.slots - 1}])
+    exponent = float(np.mean([fitted_exponent(first, t) for t in slots]))
+    reach = np.stack([reach_of(path, t) for path in training for t in {0, path.slots - 1}])
     network = first.network
-    air = Air(reach, float(np.mean(exponents)), network.bandwidth, network.max_spectral_efficiency)
+    air = Air(reach, exponent, network.bandwidth, network.max_spectral_efficiency)
 
     # Mean times on the air to the users of every state, by all nodes that have the block.
-    groups = _user_groups(first, reach.mean(axis=0))
-    table = chains(prior.link)
-    everybody = np.ones(first.users, dtype=bool), np.ones(first.nodes, dtype=bool)
-    times = _never_rising(group_times(air, groups.share, [everybody], table.member, prior.link[-1]))
-    programme = DemandProgramme(
-        demand=first.demand,
-        contains=kinds(first.library.model_blocks)[1],
+    groups = user_groups(first, reach.mean(axis=0))
+    programme = programme_of(first, air, groups, np.zeros((first.slots, first.nodes)))
+    prices = np.mean([best_storage_prices(programme, path) for path in training], axis=0)
+    return replace(programme, prices=prices)
+
+
+def programme_of(
+    instance: Instance, air: Air, groups: UserGroups, prices: FloatArray
+) -> DemandProgramme:
+    """Return the demand programme of a network.
+
+    Parameters
+    ----------
+    instance
+        A path of the network; its requests and channels are not used.
+    air
+        Draws of what reaches its users.
+    groups
+        How its users are counted.
+    prices
+        (T, N) seconds per byte held.
+    """
+    table = chains(prior_of(instance).link)
+    everybody = np.ones(instance.users, dtype=bool), np.ones(instance.nodes, dtype=bool)
+    cloud = prior_of(instance).link[-1]
+    return DemandProgramme(
+        demand=instance.demand,
+        contains=kinds(instance.library.model_blocks)[1],
         groups=groups,
-        broadcast=times,
+        broadcast=_never_rising(group_times(air, groups.share, [everybody], table.member, cloud)),
         chains=table,
-        prices=np.zeros((first.slots, first.nodes)),
+        prices=prices,
     )
-    return replace(programme, prices=_mean_prices(programme, training))
+
+
+def fitted_exponent(instance: Instance, t: int) -> float:
+    """Return how the gain of a group grows with its size, fitted to the beams of slot t."""
+    seen = observation_of(instance, prior_of(instance), t, prepare(slot_alone(instance, t)))
+    return group_exponent(seen, user_reach(seen))
 
 
 def penalties_of(programme: DemandProgramme, requests: IntArray) -> FloatArray:
@@ -112,22 +134,32 @@ def penalties_of(programme: DemandProgramme, requests: IntArray) -> FloatArray:
     return penalties(programme, requests)
 
 
-def _reach(instance: Instance, t: int) -> FloatArray:
-    """Return (K, N) the amplitude that each node surely gives a user, noise 1."""
+def reach_of(instance: Instance, t: int) -> FloatArray:
+    """Return (K, N) the amplitude that each node surely gives a user in slot t, noise 1."""
     noise = np.sqrt(instance.network.noise_power)
     strength = np.linalg.norm(instance.channel_estimate[t], axis=2) - instance.channel_error[t]
     return np.asarray(np.sqrt(instance.network.power) * np.maximum(strength / noise, 0.0))
 
 
-def _user_groups(instance: Instance, reach: FloatArray) -> UserGroups:
+def user_groups(instance: Instance, reach: FloatArray, by_node: bool = False) -> UserGroups:
     """Return every user by itself; where these are too many states, those of one node together.
 
-    A user belongs to the node that reaches it best. Where even these are too many states, the two
-    smallest groups become one.
+    Parameters
+    ----------
+    instance
+        The network.
+    reach
+        (K, N). A user belongs to the node that reaches it best.
+    by_node
+        Users of one node together in any case.
+
+    Returns
+    -------
+    Groups. Where even those of nodes have too many states, the two smallest become one.
     """
     most = max(min(MOST_STATES, MOST_VALUES >> instance.nodes), instance.users + 1)
     group = np.arange(instance.users)
-    if 1 << instance.users > most:
+    if by_node or 1 << instance.users > most:
         group = np.unique(reach.argmax(axis=1), return_inverse=True)[1].reshape(-1)
     while number_of_states(np.bincount(group)) > most:
         first, second = np.sort(np.argsort(np.bincount(group), kind="stable")[:2])
@@ -136,13 +168,10 @@ def _user_groups(instance: Instance, reach: FloatArray) -> UserGroups:
     return UserGroups(group)
 
 
-def _mean_prices(programme: DemandProgramme, training: list[Instance]) -> FloatArray:
-    """Return the mean of the best storage prices of training paths at mean times, (T, N)."""
-    total = np.zeros_like(programme.prices)
-    for path in training:
-        problem = mean_problem(programme, path)
-        total += best_prices(problem, classes(problem), tolerance=PRICE_TOLERANCE).prices.storage
-    return total / len(training)
+def best_storage_prices(programme: DemandProgramme, path: Instance) -> FloatArray:
+    """Return the best storage prices (T, N) of a training path at mean times."""
+    problem = mean_problem(programme, path)
+    return best_prices(problem, classes(problem), tolerance=PRICE_TOLERANCE).prices.storage
 
 
 def mean_problem(programme: DemandProgramme, instance: Instance) -> PlacementProblem:

@@ -51,9 +51,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--kappa",
-    type=float,
-    help="With --online: weight of the penalties; any gives a bound, 0 the hindsight bound.  "
-    "[default: 1]",
+    help="With --online: weight of the penalties; any gives a bound, 0 the hindsight bound, auto "
+    "the best on training paths.  [default: 1]",
+)
+@click.option(
+    "--unknown-positions",
+    is_flag=True,
+    help="With --online: bound too the methods that do not know before slot 0 where users are.",
 )
 @click.option(
     "--methods",
@@ -74,7 +78,8 @@ def command(
     online: bool,
     networks: int | None,
     paths: int | None,
-    kappa: float | None,
+    kappa: str | None,
+    unknown_positions: bool,
     methods: str | None,
     time_limit: float | None,
     settings: tuple[str, ...],
@@ -89,6 +94,7 @@ def command(
         "networks": networks,
         "paths": paths,
         "kappa": kappa,
+        "unknown_positions": unknown_positions or None,
         "methods": methods,
         "time_limit": time_limit,
     }
@@ -160,6 +166,8 @@ def _online(
         if name != "schedule":
             raise ValueError(f"--set: {name!r} is not allowed with --online, expected schedule")
     scenario = read_scenario(file).with_(changes)
+    if "kappa" in given:
+        given["kappa"] = _kappa(given["kappa"])
     if "methods" in given:
         given["methods"] = words("--methods", given["methods"])
     with reading(file):
@@ -176,6 +184,20 @@ def _online(
         sys.exit(130)
 
 
+def _kappa(text: str) -> float | str:
+    """Return the weight that a person wrote.
+
+    Raises
+    ------
+    ValueError
+        It is no number, nor auto.
+    """
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise ValueError(f"--kappa: {text!r} is not allowed, must be a number or auto") from None
+
+
 def _rows(found: OnlineBound) -> list[tuple[str, str]]:
     """Return the figures for people."""
     bound = found.online.mean
@@ -186,8 +208,12 @@ def _rows(found: OnlineBound) -> list[tuple[str, str]]:
         ("hindsight bound", _with_interval(found.hindsight)),
         ("value of information", _with_interval(found.value_of_information)),
         ("paths", f"{len(found.figures)} on {len(seeds)} networks, seeds from {seeds[0]}"),
-        ("kappa", f"{found.kappa:g}"),
+        ("kappa", ", ".join(f"{k:g}" for k in dict.fromkeys(p.kappa for p in found.figures))),
     ]
+    unknown, value = found.unknown, found.value_of_positions
+    if unknown is not None and value is not None:
+        rows[1:1] = [("unknown positions", _with_interval(unknown))]
+        rows.insert(4, ("value of positions", _with_interval(value)))
     for method in found.gaps:
         gap = found.gap(method)
         rows.append((method, f"{_with_interval(gap)} above ({percent(gap.mean / bound)})"))

@@ -18,12 +18,11 @@ from finecast.solvers import online_bound as module
 from finecast.solvers.heuristics.expected import kinds
 from finecast.solvers.online_bound import (
     controlled_gap,
-    hindsight_bound,
     online_bound,
     path_bounds,
-    penalised_bound,
 )
 from finecast.solvers.online_figures import clustered_mean
+from finecast.solvers.penalised import hindsight_bound, penalised_bound
 from finecast.solvers.penalties import (
     FIRST_TRAINING_PATH,
     kinds_of,

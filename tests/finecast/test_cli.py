@@ -509,6 +509,12 @@ def test_online_bound_refusals(tmp_path):
     refused(finecast(*online, "--set", "delivery=spatial"), "'delivery' is not allowed")
     refused(finecast(*online, "--time-limit", 0), "time_limit: 0.0 s were over")
     refused(finecast(*online, "--kappa", -1), "kappa: -1.0 is not allowed")
+    refused(
+        finecast(*online, "--kappa", "x"), "--kappa: 'x' is not allowed, must be a number or auto"
+    )
+    one = ("--networks", 1, "--unknown-positions")
+    refused(finecast(*online, *one), "networks: 1 is not allowed with unknown positions")
+    refused(finecast("bound", "tiny", "--unknown-positions"), "--unknown-positions: only with")
 
 
 def test_ctrl_c_keeps_the_first_paths():

@@ -8,10 +8,7 @@ a multiple-choice knapsack with one row a node (Kellerer, Pferschy and Pisinger,
 Springer 2004, chapters 9 and 11). Nodes that decide in turn know what the others keep, never what
 it would be worth to change places: that costs more than errors in G do.
 
-1. Prices of storage: Newton steps on the dual with its minima smoothed at a falling temperature T,
-
-       -lambda . S - sum_j T log sum_X exp(-s_j (G_j(X) + lambda . X) / T) + T sum_n log lambda_n
-
+1. Prices of storage: Newton steps on the dual below, its minima smoothed at a falling temperature T
    (smoothing: Nesterov, Math. Prog. 103 (2005)). By weak duality the dual is a lower bound at any
    prices.
 2. Rounding: every block takes its best set at the prices; what is too much leaves by the least
@@ -19,6 +16,10 @@ it would be worth to change places: that costs more than errors in G do.
 3. Search: exchanges of up to four blocks among the options of least reduced cost, from the rounded
    answer or a given one, whichever is better. A better answer has no option whose reduced cost is
    above the gap.
+
+The smoothed dual, to be maximised over lambda > 0, is
+
+    -lambda . S - sum_j T log sum_X exp(-s_j (G_j(X) + lambda . X) / T) + T sum_n log lambda_n
 
 All of it is NumPy on exact bytes, without randomness: equal inputs to the bit give equal outputs.
 """

@@ -77,33 +77,32 @@ def cut_efficiency(messages: GroupMessages) -> FloatArray:
         for b, own in enumerate(users)
     ]
     known: dict[bytes, float] = {}
-    found = np.array([bound[-1] if len(bound) else 0.0 for bound in bounds])
-    solved = [np.zeros(len(bound), dtype=bool) for bound in bounds]
+    found = np.array([bound[-1] for bound in bounds])
+    members_of = [subsets(len(own)) for own in users]
+    solved = [member.sum(axis=1) <= 2 for member in members_of]
+    asked = [
+        (b, int(s))
+        for b, own in enumerate(members_of)
+        for s in np.flatnonzero(own.sum(axis=1) == 2)
+    ]
     for turn in range(1 + ROUNDS):
-        # Pairs first, then sets that keep the prices from rising: the tightest at the best prices.
-        asked: list[tuple[int, int]] = []
+        # Pairs first, then the sets that keep the prices from rising, the smallest first.
+        _bound_sets(messages, users, asked, known, bounds)
+        asked = []
         for b, bound in enumerate(bounds):
-            member = subsets(len(users[b]))
-            size = member.sum(axis=1)
-            if turn == 0:
-                chosen = np.flatnonzero(size == 2)
-            else:
-                price = best_prices(bound, len(users[b]))
-                if price is None:
-                    continue
-                found[b] = min(found[b], float(priced_cover(bound[None], price[None])[0]))
-                slack = 1.0 - bound * (member @ price)
-                chosen = np.flatnonzero((size > 2) & ~solved[b] & (slack < 1e-6))
-                chosen = chosen[np.argsort(size[chosen], kind="stable")[:CUTS]]
-            solved[b][chosen] = True
-            asked += [(b, int(s)) for s in chosen]
+            price = best_prices(bound, len(users[b]))
+            if price is None:
+                continue
+            found[b] = min(found[b], float(priced_cover(bound[None], price[None])[0]))
+            if turn < ROUNDS:
+                binding = 1.0 - bound * (members_of[b] @ price) < 1e-6
+                chosen = np.flatnonzero(binding & ~solved[b])
+                size = members_of[b][chosen].sum(axis=1)
+                chosen = chosen[np.argsort(size, kind="stable")[:CUTS]]
+                solved[b][chosen] = True
+                asked += [(b, int(s)) for s in chosen]
         if not asked:
             break
-        _bound_sets(messages, users, asked, known, bounds)
-    for b, bound in enumerate(bounds):
-        price = best_prices(bound, len(users[b]))
-        if price is not None:
-            found[b] = min(found[b], float(priced_cover(bound[None], price[None])[0]))
     return found
 
 

@@ -29,8 +29,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray, checked_number
-from finecast.solvers.heuristics.fractional import diameter, draw_caches, evenly, project
-from finecast.solvers.heuristics.initial import Initial, check_initial, initial_caches
+from finecast.solvers.heuristics.fractional import diameter, draw_caches, project
+from finecast.solvers.heuristics.initial import Initial, check_initial, initial_fractions
 from finecast.solvers.heuristics.rules import pull
 from finecast.solvers.heuristics.savings import copy_savings
 from finecast.solvers.node_set_tables import node_sets
@@ -63,15 +63,8 @@ class BipartiteSubgradient:
 
     def place(self, prior: Prior) -> BoolArray:
         """Return x[0], where the ascent begins."""
-        size, storage = prior.library.block_size, prior.network.storage
-        self._squares = np.zeros(len(storage))
-        even = evenly(size, storage)
-
-        def drawn(_: Prior) -> BoolArray:
-            return draw_caches(even, np.ones(even.shape, dtype=bool), size, storage, self.seed)
-
-        cache = initial_caches(prior, self.initial, drawn)
-        self._fraction = even if self.initial == "own" else cache.astype(np.float64)
+        cache, self._fraction = initial_fractions(prior, self.initial, self.seed)
+        self._squares = np.zeros(prior.network.nodes)
         return cache
 
     def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:

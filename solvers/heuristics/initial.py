@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from finecast.problem.arrays import BoolArray, checked_choice
+import numpy as np
+
+from finecast.problem.arrays import BoolArray, FloatArray, checked_choice
+from finecast.solvers.heuristics.fractional import draw_caches, evenly
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
 from finecast.solvers.online import Prior
 
@@ -30,6 +33,28 @@ def initial_caches(prior: Prior, initial: Initial, own: Callable[[Prior], BoolAr
         The method's own way to begin.
     """
     return own(prior) if initial == "own" else greedy_by_popularity(prior, 1)
+
+
+def initial_fractions(prior: Prior, initial: Initial, seed: int) -> tuple[BoolArray, FloatArray]:
+    """Return x[0], (N, J), and the fractions (N, J) that it stands for.
+
+    Parameters
+    ----------
+    prior
+        What is known before slot 0.
+    initial
+        "greedy-online": its whole blocks. "own": drawn from equal fractions of all blocks.
+    seed
+        Seed of the draw.
+    """
+    size, storage = prior.library.block_size, prior.network.storage
+    even = evenly(size, storage)
+
+    def drawn(_: Prior) -> BoolArray:
+        return draw_caches(even, np.ones(even.shape, dtype=bool), size, storage, seed)
+
+    cache = initial_caches(prior, initial, drawn)
+    return cache, even if initial == "own" else cache.astype(np.float64)
 
 
 def check_initial(initial: str) -> None:

@@ -29,8 +29,8 @@ import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray, checked_number
 from finecast.solvers.heuristics.expected_on_demand import coming_cost
-from finecast.solvers.heuristics.fractional import diameter, draw_caches, evenly, project
-from finecast.solvers.heuristics.initial import Initial, check_initial, initial_caches
+from finecast.solvers.heuristics.fractional import diameter, draw_caches, project
+from finecast.solvers.heuristics.initial import Initial, check_initial, initial_fractions
 from finecast.solvers.heuristics.rules import pull
 from finecast.solvers.heuristics.savings import copy_savings, table_savings
 from finecast.solvers.node_set_tables import node_sets
@@ -68,16 +68,9 @@ class OptimisticLeader:
 
     def place(self, prior: Prior) -> BoolArray:
         """Return x[0], about which the leader is regularised; there is no hint of slot 0."""
-        size, storage = prior.library.block_size, prior.network.storage
-        even = evenly(size, storage)
-
-        def drawn(_: Prior) -> BoolArray:
-            return draw_caches(even, np.ones(even.shape, dtype=bool), size, storage, self.seed)
-
-        cache = initial_caches(prior, self.initial, drawn)
-        self._centre = even if self.initial == "own" else cache.astype(np.float64)
+        cache, self._centre = initial_fractions(prior, self.initial, self.seed)
         self._gain, self._hint = np.zeros(cache.shape), np.zeros(cache.shape)
-        self._errors = np.zeros(len(storage))
+        self._errors = np.zeros(prior.network.nodes)
         return cache
 
     def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:

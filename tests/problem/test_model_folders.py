@@ -503,13 +503,13 @@ def test_an_adapter_without_its_configuration_is_named(tmp_path: Path) -> None:
 def test_a_base_by_a_path_of_another_machine(tmp_path: Path) -> None:
     """Of Windows, of a hub cache; of two models with the last word, the adapter names neither."""
     put(tmp_path / "acme" / "base" / "model.safetensors", "embed")
-    for base in ("C:\\models\\base", "/root/hub/models--acme--base/snapshots/0f", "base/"):
+    for base in ("C:\\models\\base", "/data/hub/models--acme--base/snapshots/0f", "base/"):
         put_adapter(tmp_path / "law", base, "law")
         assert sizes(read(tmp_path))["law"] == EMBED + LAYER
     put(tmp_path / "other" / "base" / "model.safetensors", "b")
     put_adapter(tmp_path / "law", "base", "law")
     refused(tmp_path, "law/adapter_config.json", "which may be acme/base, other/base")
-    put_adapter(tmp_path / "law", "/root/hub/models--other--base/snapshots/0f", "law")
+    put_adapter(tmp_path / "law", "/data/hub/models--other--base/snapshots/0f", "law")
     assert sizes(read(tmp_path))["law"] == 2 * LAYER
 
 

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import ArrayLike
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
-from finecast.solvers.beamforming.kernel.branching import branch
 from finecast.solvers.beamforming.kernel.certificate import BeamDual, Box, Certificate, closed
 from finecast.solvers.beamforming.kernel.gram import scaled
 from finecast.solvers.beamforming.kernel.inputs import checked_inputs
 from finecast.solvers.beamforming.kernel.interior_point import Reached
 from finecast.solvers.beamforming.kernel.multicast import (
     MulticastOptions,
+    branch_some,
     in_given_units,
     loose,
     worst_case_snr,
@@ -93,22 +93,11 @@ def certify_again(
     # Branching, where errors leave the relaxation too far above.
     boxes = torch.ones(len(snr), dtype=torch.int64, device=snr.device)
     if options.tolerance is not None and options.boxes > 1:
-        tolerance = options.tolerance / 2
-        index = loose(problem, snr, bound, tolerance)
+        index = loose(problem, snr, bound, options.tolerance / 2)
         index = index[(group.error > 0).any(-1).any(-1)[index]]
         index = index[bound[index].isfinite()]
-        if len(index):
-            flat = inputs.channel.conj().flatten(2) @ beams.flatten(1)[..., None]
-            reached = Reached(snr.sqrt() / problem.scale, flat[..., 0].abs() / scale)
-            branched, examined = branch(
-                group.take(index),
-                proof.take(index),
-                reached.take(index),
-                bound[index],
-                tolerance,
-                options.boxes,
-            )
-            bound = bound.index_copy(0, index, torch.minimum(bound[index], branched))
-            boxes = boxes.index_copy(0, index, examined)
+        flat = inputs.channel.conj().flatten(2) @ beams.flatten(1)[..., None]
+        reached = Reached(snr.sqrt() / problem.scale, flat[..., 0].abs() / scale)
+        bound, boxes = branch_some(index, group, proof, reached, bound, options)
     found = in_given_units(inputs, problem, snr, relaxed, bound, proof, boxes)
     return Certificate(*(getattr(found, field.name).cpu() for field in fields(Certificate)))

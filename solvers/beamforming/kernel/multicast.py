@@ -30,7 +30,7 @@ from finecast.solvers.beamforming.kernel.certificate import (
     guess_from_beams,
 )
 from finecast.solvers.beamforming.kernel.cones import better_at_partial_power, crowded
-from finecast.solvers.beamforming.kernel.gram import ScaledGroups, scaled
+from finecast.solvers.beamforming.kernel.gram import Group, ScaledGroups, scaled
 from finecast.solvers.beamforming.kernel.inputs import Inputs, checked_inputs
 from finecast.solvers.beamforming.kernel.interior_point import Reached, refine
 from finecast.solvers.beamforming.kernel.search import (
@@ -358,17 +358,7 @@ def _solve(inputs: Inputs, options: MulticastOptions) -> tuple[Tensor, Certifica
         if options.boxes > 1:
             index = loose(problem, snr, bound, tolerance)
             index = index[(group.error > 0).any(-1).any(-1)[index]]
-            if len(index):
-                branched, examined = branch(
-                    group.take(index),
-                    proof.take(index),
-                    reached.take(index),
-                    bound[index],
-                    tolerance,
-                    options.boxes,
-                )
-                bound = bound.index_copy(0, index, torch.minimum(bound[index], branched))
-                boxes = boxes.index_copy(0, index, examined)
+            bound, boxes = branch_some(index, group, proof, reached, bound, options)
 
         # Beams at partial power, where that can be better and nothing is proven yet.
         index = loose(problem, snr, bound, tolerance)
@@ -385,6 +375,42 @@ def _solve(inputs: Inputs, options: MulticastOptions) -> tuple[Tensor, Certifica
             beamformer = beamformer.index_copy(0, index[better], new[better])
             snr = snr.index_copy(0, index[better], value[better])
     return beamformer, in_given_units(inputs, problem, snr, relaxed, bound, proof, boxes)
+
+
+def branch_some(
+    index: Tensor,
+    group: Group,
+    proof: BeamDual,
+    reached: Reached,
+    bound: Tensor,
+    options: MulticastOptions,
+) -> tuple[Tensor, Tensor]:
+    """Return bounds (B,), lowered by branching in some problems, and how many boxes it examined.
+
+    Parameters
+    ----------
+    index
+        (m,) the problems to branch in.
+    group, proof, reached
+        All problems, their dual points, and what their beams reach.
+    bound
+        (B,) on u.
+    options
+        With a tolerance.
+    """
+    boxes = torch.ones(len(bound), dtype=torch.int64, device=bound.device)
+    if not len(index) or options.tolerance is None:
+        return bound, boxes
+    branched, examined = branch(
+        group.take(index),
+        proof.take(index),
+        reached.take(index),
+        bound[index],
+        options.tolerance / 2,  # on u, half of what it is on u^2
+        options.boxes,
+    )
+    bound = bound.index_copy(0, index, torch.minimum(bound[index], branched))
+    return bound, boxes.index_copy(0, index, examined)
 
 
 def loose(problem: ScaledGroups, snr: Tensor, bound: Tensor, tolerance: float) -> Tensor:

@@ -146,14 +146,46 @@ def forecast(demand: Demand, past_requests: ArrayLike) -> FloatArray:
         last_request = np.where(requests >= 0, requests, last_request)
 
     last = (last_request[:, None] == np.arange(demand.models)).astype(np.float64)
-    activity, persistence = demand.activity[:, None], demand.persistence
-    coming = demand.preference[len(past) :]
-    distribution = np.empty(coming.shape)
-    for t, preference in enumerate(coming):
-        fresh = 1 - persistence * last.sum(axis=-1, keepdims=True)
-        distribution[t] = activity * (persistence * last + fresh * preference)
-        last = (1 - activity) * last + distribution[t]
+    return forecast_from(demand, last, len(past))
+
+
+def forecast_from(demand: Demand, last: FloatArray, t: int) -> FloatArray:
+    """Return the distribution of the requests of slots t..T-1, given that of the last request.
+
+    Parameters
+    ----------
+    demand
+        The demand model.
+    last
+        (..., K, M), probability that the last request of user k before slot t was m; a row sums to
+        the probability that there was one.
+    t
+        First slot, from 0 to T.
+
+    Returns
+    -------
+    FloatArray
+        (T - t, ..., K, M), as in `forecast`.
+    """
+    coming = demand.preference[t:]
+    distribution = np.empty((len(coming), *last.shape))
+    for h in range(len(coming)):
+        distribution[h], last = one_slot_on(demand, last, t + h)
     return distribution
+
+
+def one_slot_on(demand: Demand, last: FloatArray, t: int) -> tuple[FloatArray, FloatArray]:
+    """Return the distributions of the requests of slot t, and of the last request after it.
+
+    Parameters
+    ----------
+    demand, last, t
+        As in `forecast_from`.
+    """
+    activity = demand.activity[:, None]
+    fresh = 1 - demand.persistence * last.sum(axis=-1, keepdims=True)
+    request = activity * (demand.persistence * last + fresh * demand.preference[t])
+    return request, (1 - activity) * last + request
 
 
 def draw_demand(

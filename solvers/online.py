@@ -214,6 +214,25 @@ def observation_of(instance: Instance, prior: Prior, t: int, slot: Prepared) -> 
     )
 
 
+def reach_of(prior: Prior, estimate: ComplexArray, error: FloatArray) -> FloatArray:
+    """Return the amplitude (..., K, N) that each node gives a user alone, where noise is 1.
+
+    sqrt(P_n) max(0, |g_kn| - eps_kn); with the restriction "non-robust", without the errors.
+
+    Parameters
+    ----------
+    prior
+        What is known before slot 0.
+    estimate, error
+        (..., K, N, A) and (..., K, N), channel estimates and error radii.
+    """
+    network = prior.network
+    noise = np.sqrt(network.noise_power)
+    margin = 0.0 if "non-robust" in prior.restrictions else error / noise
+    strength = np.linalg.norm(estimate, axis=-1) / noise
+    return np.asarray(np.sqrt(network.power) * np.maximum(strength - margin, 0.0))
+
+
 def slot_alone(instance: Instance, t: int) -> Instance:
     """Return the instance of slot t and nothing else, its true channels replaced by estimates.
 

@@ -289,6 +289,14 @@ BUILT_IN = (
         reference="receding horizon control with a Lagrangian of the storage",
     ),
     Method(
+        "apart",
+        "finecast.solvers.heuristics.apart:Apart",
+        "online",
+        "every node decides for itself at once, on what it sees",
+        "policy",
+        reference="own; information structures: Witsenhausen, SIAM J. Control 9 (1971)",
+    ),
+    Method(
         "programme",
         "finecast.solvers.heuristics.programme:Programme",
         "online",

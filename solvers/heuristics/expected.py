@@ -24,10 +24,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.tolerances import LOWEST_SNR
 from finecast.solvers.node_set_tables import members
-from finecast.solvers.online import Observation, Prior
+from finecast.solvers.online import Observation, Prior, reach_of
 from finecast.solvers.placement.air_time import Air, Part, serving_sets
 from finecast.solvers.placement.chains import Chains, chains
 
@@ -133,16 +133,32 @@ def coming_tables(observation: Observation, horizon: int) -> Expected:
     horizon
         Number of slots; no more than are left are returned.
     """
-    prior, network = observation.prior, observation.prior.network
+    air, parts = observed_air(observation), message_parts(observation)
+    return expected_tables(observation.prior, observation.forecast()[:horizon], air, parts)
+
+
+def expected_tables(prior: Prior, requests: FloatArray, air: Air, parts: list[Part]) -> Expected:
+    """Return the expected tables of slots whose requests are known as distributions.
+
+    Parameters
+    ----------
+    prior
+        What is known before slot 0.
+    requests
+        (H, K, M), probability that user k requests model m in each slot.
+    air
+        What decides on the time on the air.
+    parts
+        The messages that a block may need.
+    """
     kind, contains = kinds(prior.library.model_blocks)
-    request = np.clip(observation.forecast()[:horizon] @ contains, 0.0, 1.0)  # (H, K, C) q
+    request = np.clip(requests @ contains, 0.0, 1.0)  # (H, K, C) q
     table = chains(prior.link)
 
     # Time on the air of every message that a block may need, times its chance if the block does.
-    air = observed_air(observation)
     probability = 1.0 - np.prod(1.0 - request, axis=1)
-    broadcast = np.zeros((*probability.shape, 1 << network.nodes))
-    for listeners, senders in message_parts(observation):
+    broadcast = np.zeros((*probability.shape, 1 << prior.network.nodes))
+    for listeners, senders in parts:
         q = request * listeners[:, None]
         needed = 1.0 - np.prod(1.0 - q, axis=1)
         # The mean group, and who sends to it.
@@ -163,7 +179,7 @@ def kinds(model_blocks: BoolArray) -> tuple[IntArray, FloatArray]:
 def user_reach(observation: Observation) -> FloatArray:
     """Return (K, N) sqrt(P_n) max(0, |g_kn| - eps_kn) in slot t; nominal for non-robust plans."""
     newest = observation.channel_estimate[-1], observation.channel_error[-1]
-    return _reach(observation.prior, *newest)
+    return reach_of(observation.prior, *newest)
 
 
 def observed_air(observation: Observation) -> Air:
@@ -183,16 +199,8 @@ def first_air(prior: Prior) -> Air:
     """
     if prior.first_slot is None:
         raise ValueError("first_slot: the prior tells no channel")
-    network, reach = prior.network, _reach(prior, *prior.first_slot)
+    network, reach = prior.network, reach_of(prior, *prior.first_slot)
     return Air(reach, TYPICAL_EXPONENT, network.bandwidth, network.max_spectral_efficiency)
-
-
-def _reach(prior: Prior, estimate: ComplexArray, error: FloatArray) -> FloatArray:
-    """Return (K, N) the amplitude of each node alone, from (K, N, A) and (K, N)."""
-    noise = np.sqrt(prior.network.noise_power)
-    margin = 0.0 if "non-robust" in prior.restrictions else error / noise
-    strength = np.linalg.norm(estimate, axis=2) / noise
-    return np.asarray(np.sqrt(prior.network.power) * np.maximum(strength - margin, 0.0))
 
 
 def group_exponent(observation: Observation, reach: FloatArray) -> float:

@@ -9,7 +9,8 @@ import pytest
 from repository import TINY
 
 from finecast.problem.scenario import read_scenario
-from finecast.solvers.heuristics import programme as module
+from finecast.solvers.heuristics import programme as method
+from finecast.solvers.heuristics import programme_values as module
 from finecast.solvers.heuristics.expected import coming_tables, first_air, kinds, observed_air
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
 from finecast.solvers.heuristics.joint_keep import value_of
@@ -81,10 +82,10 @@ def test_no_correction_where_nothing_is_new():
     """In slot 0 of a programme without approximation the channels are those that it has."""
     instance = changed(slots=3, demand={"persistence": 0.6})
     _, seen = observations(instance)
-    values, notes = module._values(seen[0], 0)
+    values, notes = module.values_from(seen[0].prior, observed_air(seen[0]), 0, 0)
     assert notes == ()
     last = last_requests(instance.requests[:1])[-1]
-    found = module._next_slot(values, seen[0], last, np.random.default_rng(0))
+    found = method._next_slot(values, seen[0], last, np.random.default_rng(0))
     scale = float(np.abs(values.ahead[0]).max())
     assert found == pytest.approx(0.0, abs=1e-9 * scale)
 
@@ -99,13 +100,13 @@ def test_correction_by_the_channels_of_the_slot(monkeypatch, most_states):
     monkeypatch.setattr(module, "MOST_STATES", most_states)
     instance = changed(slots=3, demand={"persistence": 1.0}, channel={"correlation": 0.2})
     _, seen = observations(instance)
-    values, _ = module._values(seen[0], 0)
+    values, _ = module.values_from(seen[0].prior, observed_air(seen[0]), 0, 0)
     programme = values.programme
     last = last_requests(instance.requests[:2])[-1]
     wanted = wanted_last(programme.contains, last)  # (K, C)
     state = programme.groups.state(wanted.T)
     kind = np.arange(len(state))
-    correction = module._next_slot(values, seen[1], last, np.random.default_rng(0))
+    correction = method._next_slot(values, seen[1], last, np.random.default_rng(0))
     found = values.ahead[1][:, kind, state] + correction
     now = coming_tables(seen[1], 1)
     sent = best_level(now.broadcast[0].T, now.chains)
@@ -175,7 +176,7 @@ def test_a_block_of_half_a_node_is_not_lost():
     cost = worth[:, None] * np.where(copies == 0, 1.0, 0.5 / np.maximum(copies, 1))
     held = np.ones((4, len(size)), dtype=bool)
     in_turn = keep_by_cost(cost, held, size, storage, np.zeros(len(size), dtype=np.int64), rounds=3)
-    found = module._kept(cost, held, size, storage)
+    found = method._kept(cost, held, size, storage)
     assert found.value <= value_of(cost, size, in_turn)
     assert (found.keep @ size <= storage).all()
     assert found.keep[:, 0].any()

@@ -120,8 +120,9 @@ def solve_policy(
         Folder of a training run, or the name of a shipped checkpoint, such as "dcg".
     keep
         "joint": what is kept is chosen for all blocks and nodes at once, from the values of node
-        sets of dcg, vdn, qmix and hindsight. Actors (maasn-da, ippo, mappo) have no such values and
-        decide as they were trained. "in-turn": every policy decides as it was trained.
+        sets of dcg, vdn, qmix and hindsight. Actors (maasn-da, and all that PPO trains) have no
+        such values and decide as they were trained. "in-turn": every policy decides as it was
+        trained.
     beamforming, restrict, rate_cache
         As in `finecast.solvers.prepared.prepare`.
 

@@ -1,21 +1,25 @@
-"""MAPPO and IPPO: proximal policy optimisation with a centralised or a decentralised critic.
+"""Proximal policy optimisation: MAPPO and IPPO, HAPPO, and both with other networks.
 
 After Yu et al. (The surprising effectiveness of PPO in cooperative multi-agent games, NeurIPS 2022,
 arXiv 2103.01955) and de Witt et al. (arXiv 2011.09533). One step plays whole episodes of a batch,
-then makes some epochs of updates on them. The nodes share one network; per block a node
+then makes some epochs of updates on them. The nodes share one network; per block a node pulls from
+a categorical distribution (nothing, another node that has the block, the cloud), and keeps what
+fits its storage in falling order of logit + logistic noise.
 
-    pulls   from a categorical distribution: nothing, another node that has the block, the cloud;
-    keeps   what fits its storage in falling order of logit + logistic noise. Given the noise of the
-            other blocks it keeps one with probability sigmoid(logit - margin), margin the noisy
-            logit that it has to beat: a Bernoulli choice through the projection.
+HAPPO (`node_by_node`; Kuba et al., ICLR 2022, arXiv 2109.11251) makes the epochs on the decisions
+of one node after another, in random order. The advantage of a node is multiplied by the ratios of
+those before it, new chance to old, of what they decided on the same block:
 
-A slot has two stages with rewards of their own, per byte of block j, in units:
+    min(r_n M_n A, clip(r_n) M_n A),   M_n = product over m before n of r_m
 
-    pull   - delay_j / size_j            keep   - rent, the storage prices of the nodes that keep j
+There every node has a network of its own. Here one network serves any number of nodes, so the
+update of a node moves the others too: M is computed anew before every node, and the guarantee of
+monotonic improvement is lost. `architecture` is the network: every node for itself (`pairs`), or
+`finecast.learners.networks.sequence`, or `finecast.learners.networks.graph`.
 
-Without the rent every copy would seem worth keeping: what it displaces is another block's loss.
-With credit by block, every block has its own rewards, values and advantages. With credit by team,
-all share the sum over blocks, without rent, since the sum has the losses of all.
+With credit by block, every block has its own rewards (`finecast.learners.algorithms.ppo_episodes`),
+values and advantages. With credit by team, all share the sum over blocks, without rent, since the
+sum has the losses of all.
 
 Values are learned as a residual on those of the dynamic programme on expected tables
 (`finecast.learners.world.lookahead`). Actors start at its scores, or at the expected saving of the
@@ -24,7 +28,7 @@ next slot (`finecast.learners.algorithms.actors`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,43 +36,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
-from finecast.learners.algorithms.actors import (
-    ActorOptions,
-    Turn,
-    actor_network,
-    actors_of,
-    keep_logits,
-    pull_logits,
-    trained_actors,
+from finecast.learners.algorithms.actors import ActorOptions
+from finecast.learners.algorithms.architectures import (
+    check_architecture,
+    network_of,
+    players_of,
+    trained_players,
 )
-from finecast.learners.algorithms.set_values import rents, unit_of
+from finecast.learners.algorithms.ppo_decisions import (
+    Decisions,
+    chosen,
+    compounded,
+    decisions,
+    log_chances,
+    looked,
+)
+from finecast.learners.algorithms.ppo_episodes import Stage, play_with
+from finecast.learners.algorithms.ppo_values import Critic, advantages
 from finecast.learners.learner import TrainedPolicy
-from finecast.learners.networks.action_semantics import over_blocks, perceptron
-from finecast.learners.networks.features import (
-    CLOUD,
-    NEIGHBOUR,
-    OWN,
-    STATE,
-    Features,
-    joined_features,
-)
+from finecast.learners.networks.features import Features, joined_features
+from finecast.learners.networks.whole import WholeNetwork
 from finecast.learners.options import MOST_STEPS, at_least
 from finecast.learners.weights import Part, initialised, seeded
-from finecast.learners.world.environment import (
-    View,
-    deliver,
-    keep_turns,
-    lookup,
-    packed,
-    pull_turns,
-)
-from finecast.learners.world.environment import rows as rows_of_sets
-from finecast.learners.world.episodes import Episodes, Slot
 from finecast.learners.world.lookahead import Lookahead
 from finecast.learners.world.pool import EpisodeSource
 
-VALUES_AT_ONCE = 64
-"""Stages of a draw whose values are computed at once; it bounds the memory."""
+PLACES_AT_ONCE = 64
+"""Stages of a draw that a network looks at at once outside of updates; it bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +87,12 @@ class Config(ActorOptions):
         gamma and lambda of generalised advantage estimation.
     gradient_clip
         Of the gradient's norm.
+    node_by_node
+        Updates learn from the decisions of one node after another (HAPPO), else of all.
+    architecture
+        The network (`finecast.learners.algorithms.architectures`). "pairs": a node scores what it
+        sees; "sequence": given what those before it decided; "graph": after messages between nodes
+        and users.
     """
 
     centralised: bool = True
@@ -106,125 +106,28 @@ class Config(ActorOptions):
     discount: float = 0.95
     gae_lambda: float = 0.8
     gradient_clip: float = 10.0
+    node_by_node: bool = False
+    architecture: str = "pairs"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "batch", "epochs", "minibatches")
         at_least(self, 0, "actor_rate", "critic_rate", "entropy", "discount", "gae_lambda")
         at_least(self, 1e-6, "ratio_clip", "gradient_clip", most=MOST_STEPS)
+        check_architecture(self, self.architecture)
 
 
-trained = trained_actors
+def trained(
+    config: Config, tensors: Mapping[str, Tensor], values: Lookahead | None = None
+) -> TrainedPolicy:
+    """Return the policy of a checkpoint (`finecast.learners.learner`).
 
-
-class Critic(nn.Module):
-    """Values of all blocks over the base, normalised, from what all nodes see.
-
-    Parameters
-    ----------
-    centralised
-        One value from what all nodes see; else one for every node from what it sees.
-    width
-        Of the hidden layers.
+    Raises
+    ------
+    ValueError
+        The tensors are of another architecture.
     """
-
-    mean: Tensor
-    spread: Tensor
-
-    def __init__(self, centralised: bool, width: int) -> None:
-        super().__init__()
-        self.centralised = centralised
-        self.state = nn.Linear(len(STATE), width)
-        self.node = nn.Linear(len(OWN) + len(NEIGHBOUR) + len(CLOUD), width)
-        self.rest = perceptron((width, width, 1), zero_last=True)
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("spread", torch.ones(()))
-
-    def forward(self, seen: Features) -> Tensor:
-        """Return (P, N, J), or (P, 1, J) if centralised, from features of all nodes."""
-        near = seen.neighbour.sum(dim=-2) / max(seen.neighbour.shape[-2], 1)
-        own = self.node(torch.cat([seen.own, near, seen.cloud], dim=-1))
-        hidden = torch.relu(own + over_blocks(self.state(seen.state), own))
-        if self.centralised:
-            hidden = hidden.mean(dim=1, keepdim=True)
-        value: Tensor = self.rest(hidden)[..., 0]
-        return value
-
-    def follow(self, values: Tensor, weight: float = 0.1) -> None:
-        """Let the scale follow that of values, which `forward` is to return normalised."""
-        self.mean.lerp_(values.mean(), weight)
-        self.spread.lerp_(values.std().clamp(min=1e-3), weight)
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """A stage of a slot that was played: E draws.
-
-    Attributes
-    ----------
-    keeping
-        The nodes chose what to keep, else what to pull.
-    seen
-        What all nodes saw at its beginning.
-    base
-        (E, J) value of the dynamic programme on expected tables, in units per byte.
-    reward
-        (E, J) in units per byte.
-    share
-        (E, J) of the block in the bytes of the library.
-    turns
-        What the nodes decided.
-    kept
-        (E, N, J) bool: the caches before a stage of pulling, after one of keeping.
-    """
-
-    keeping: bool
-    seen: Features
-    base: Tensor
-    reward: Tensor
-    share: Tensor
-    turns: list[Turn]
-    kept: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Decisions:
-    """Choices of one kind, all rows (R, ...) of all turns.
-
-    Attributes
-    ----------
-    keeping
-        Of keeping, else of pulling.
-    seen
-        What the node saw.
-    company
-        (R, N - 1) the other nodes that had decided to keep or to receive the block.
-    start
-        (R, A) logits without the network: of not keeping, 0, and of keeping, less the margin; or of
-        the other nodes, the cloud and nothing.
-    choice
-        (R,) int64 of A.
-    advantage
-        (R,) of mean 0 and standard deviation 1.
-    weight
-        (R,) size over the mean size of the draw's blocks.
-    """
-
-    keeping: bool
-    seen: Features
-    company: Tensor
-    start: Tensor
-    choice: Tensor
-    advantage: Tensor
-    weight: Tensor
-
-    def select(self, index: Tensor) -> Decisions:
-        """Return some of the rows, by number or by a bool for each."""
-        columns = {name: getattr(self, name)[index] for name in _COLUMNS}
-        return Decisions(self.keeping, self.seen.select(index), **columns)
-
-
-_COLUMNS = ("company", "start", "choice", "advantage", "weight")
+    return trained_players(config, config.architecture, tensors, values)
 
 
 class Learner:
@@ -249,7 +152,8 @@ class Learner:
         nodes = source.at(0).episodes.nodes
 
         def networks() -> tuple[nn.Module, Critic]:
-            return actor_network(config, nodes), Critic(config.centralised, config.width)
+            actor = network_of(config, config.architecture, nodes)
+            return actor, Critic(config.centralised, config.width)
 
         actor, critic = initialised(seed, networks)
         self.actor, self.critic = actor.to(device), critic.to(device)
@@ -265,43 +169,16 @@ class Learner:
             pool.episodes.draws, (self.config.batch,), generator=self.generator
         ).to(self.device)
         with torch.no_grad():
-            stages, delay = self._play(pool.episodes.select(draw), pool.values.select(draw))
+            values = pool.values.select(draw)
+            actors = players_of(self.config, self.actor, values, self.generator)
+            stages, delay = play_with(actors, pool.episodes.select(draw), values)
         row = {"delay": delay, **self._improve(stages)}
         self.steps += 1
         return row
 
-    def _play(self, episodes: Episodes, values: Lookahead) -> tuple[list[Stage], float]:
-        """Play all slots with exploration; return the stages and the mean total delay, s."""
-        actors = actors_of(self.config, self.actor, values, self.generator)
-        cache, stages, total = episodes.start, [], 0.0
-        for t in range(episodes.slots):
-            slot, look, cached = episodes.slot(t), values.slot(t), packed(cache)
-            share = (slot.size / slot.size.sum(dim=1, keepdim=True)).float()
-            unit = unit_of(slot)[:, None]
-            # Pull: the reward is minus the delay of each block.
-            view = View(slot, cached, cached, cached * 0, in_turn=actors.in_turn)
-            actors.turns = []
-            delivery = deliver(slot, cached, pull_turns(view, actors))
-            spent = delivery.delay / (slot.size.clamp(min=1.0) * unit)
-            base = -expected_cost(slot, look, cached)
-            seen = actors.look.seen
-            stages.append(Stage(False, seen, base, -spent.float(), share, actors.turns, cache))
-            total += float(delivery.delay.sum(dim=1).mean())
-            if t == episodes.slots - 1:
-                break
-            # Keep: the reward is minus the rent of the storage.
-            view = replace(view, held=delivery.sender, keeping=True)
-            actors.turns = []
-            cache = keep_turns(view, actors, actors.rounds)
-            rent = rents(slot, look).gather(1, packed(cache))
-            base = (-lookup(look.after, slot.kind, delivery.sender) / unit).float()
-            seen = actors.look.seen
-            stages.append(Stage(True, seen, base, -rent, share, actors.turns, cache))
-        return stages, total
-
     def _improve(self, stages: Sequence[Stage]) -> dict[str, float]:
         """Make the epochs of updates; return the means of what is logged."""
-        config = self.config
+        config, temperature = self.config, self.config.temperature
         # What the critic is shown: all P stages of all draws, side by side.
         seen = joined_features([stage.seen for stage in stages])
         share = torch.cat([stage.share for stage in stages])[:, None]
@@ -313,7 +190,7 @@ class Learner:
             # Advantages and targets, by the critic as it is.
             learnt = [
                 self._learnt(seen.select(part), share[part])
-                for part in torch.split(indices, VALUES_AT_ONCE)
+                for part in torch.split(indices, PLACES_AT_ONCE)
             ]
             value = base + torch.cat(learnt)  # (P, N or 1, J or 1)
             value = torch.unflatten(value, 0, (len(stages), -1))  # (2 T - 1, E, ...)
@@ -325,20 +202,67 @@ class Learner:
             kinds = [
                 kind
                 for keeping in (False, True)
-                if (kind := self._decisions(stages, advantage, keeping)) is not None
+                if (kind := decisions(self.actor, stages, advantage, keeping, temperature))
+                is not None
             ]
-            old = [self._log_chance_of_choice(kind) for kind in kinds]
+            old = [self._log_chance_of_choice(seen, kind) for kind in kinds]
         logged: list[dict[str, float]] = []
-        for _ in range(config.epochs):
-            # Every epoch sees all rows once, in an order of its own.
-            kind_parts = [self._split(len(kind.choice)) for kind in kinds]
-            for minibatch, part in enumerate(self._split(len(indices))):
-                error = self._learnt(seen.select(part), share[part]) - target[part]
-                row = self._improve_critic(error)
-                rows = [parts[minibatch] for parts in kind_parts]
-                row |= self._improve_actor(kinds, old, rows)
-                logged.append(row)
-        return {name: sum(row.get(name, 0.0) for row in logged) / len(logged) for name in logged[0]}
+        for number, (pass_kinds, pass_old) in enumerate(self._passes(seen, kinds, old)):
+            for _ in range(config.epochs):
+                # Every epoch sees all rows once, in an order of its own.
+                for part, rows in self._minibatches(pass_kinds, len(indices)):
+                    row = {}
+                    if not number:  # the critic learns in the first pass
+                        error = self._learnt(seen.select(part), share[part]) - target[part]
+                        row = self._improve_critic(error)
+                    row |= self._improve_actor(seen, part, pass_kinds, pass_old, rows)
+                    logged.append(row)
+        updates = config.epochs * config.minibatches
+        sums = {name: sum(row.get(name, 0.0) for row in logged) for name in logged[0]}
+        return {
+            name: total / (updates if name == "critic_loss" else len(logged))
+            for name, total in sums.items()
+        }
+
+    def _passes(
+        self, seen: Features, kinds: Sequence[Decisions], old: Sequence[Tensor]
+    ) -> Iterator[tuple[Sequence[Decisions], Sequence[Tensor]]]:
+        """Yield the decisions that a pass of epochs learns from, with their old chances.
+
+        All of them in one pass, or those of one node after another, whose advantages are multiplied
+        by what the updates of the nodes before have changed.
+        """
+        if not self.config.node_by_node:
+            yield kinds, old
+            return
+        updated = torch.zeros(seen.own.shape[1], dtype=torch.bool, device=self.device)
+        for n in torch.randperm(len(updated), generator=self.generator).tolist():
+            of_node, of_node_old = [], []
+            for kind, old_log in zip(kinds, old, strict=True):
+                with torch.no_grad():
+                    log_ratio = self._log_chance_of_choice(seen, kind) - old_log
+                factor = compounded(kind, log_ratio, updated)
+                mine = kind.node == n
+                weighted = replace(kind, advantage=factor * kind.advantage)
+                of_node.append(weighted.select(mine))
+                of_node_old.append(old_log[mine])
+            yield of_node, of_node_old
+            updated[n] = True
+
+    def _minibatches(
+        self, kinds: Sequence[Decisions], places: int
+    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Yield places for the critic, and rows of each kind for the actor, all once.
+
+        A network that looks at whole draws gets the rows of these places.
+        """
+        if isinstance(self.actor, WholeNetwork):
+            for part in self._split(places):
+                yield part, [torch.isin(kind.place, part).nonzero()[:, 0] for kind in kinds]
+            return
+        kind_parts = [self._split(len(kind.choice)) for kind in kinds]
+        for part, *rows in zip(self._split(places), *kind_parts, strict=True):
+            yield part, rows
 
     def _learnt(self, seen: Features, share: Tensor) -> Tensor:
         """Return values over the base: (P, N or 1, J), of a team (P, N or 1, 1)."""
@@ -352,14 +276,32 @@ class Learner:
             return stage.reward
         return (stage.reward * stage.share).sum(dim=1, keepdim=True) * (not stage.keeping)
 
-    def _decisions(
-        self, stages: Sequence[Stage], advantage: Tensor, keeping: bool
-    ) -> Decisions | None:
-        return decisions(self.actor, stages, advantage, keeping, self.config.temperature)
-
-    def _log_chance_of_choice(self, kind: Decisions) -> Tensor:
+    def _log_chance_of_choice(self, seen: Features, kind: Decisions) -> Tensor:
         """Return (R,) the log-probability of what was chosen, by the actor as it is."""
-        return chosen(log_chances(self.actor, kind, self.config.temperature), kind.choice)
+        places = torch.arange(len(seen.own), device=self.device)
+        if not isinstance(self.actor, WholeNetwork):
+            return chosen(self._log_chances(seen, places, [kind])[0], kind.choice)
+        log = torch.empty(len(kind.choice), device=self.device)
+        for part in torch.split(places, PLACES_AT_ONCE):
+            rows = torch.isin(kind.place, part)
+            some = kind.select(rows)
+            log[rows] = chosen(self._log_chances(seen, part, [some])[0], some.choice)
+        return log
+
+    def _log_chances(
+        self, seen: Features, part: Tensor, kinds: Sequence[Decisions]
+    ) -> list[Tensor]:
+        """Return (R, A) log-probabilities of each kind, whose rows are of some of the places.
+
+        A network that looks at whole draws looks at these places once.
+        """
+        if isinstance(self.actor, WholeNetwork):
+            position = torch.zeros(len(seen.own), dtype=torch.int64, device=self.device)
+            position[part] = torch.arange(len(part), device=self.device)
+            kinds = [replace(kind, place=position[kind.place]) for kind in kinds]
+            seen = seen.select(part)
+        look = looked(self.actor, seen)
+        return [log_chances(self.actor, look, kind, self.config.temperature) for kind in kinds]
 
     def _split(self, count: int) -> tuple[Tensor, ...]:
         """Return the parts of a random order, as many as minibatches."""
@@ -374,25 +316,34 @@ class Learner:
         return {"critic_loss": float(loss.detach())}
 
     def _improve_actor(
-        self, kinds: Sequence[Decisions], old: Sequence[Tensor], rows: Sequence[Tensor]
+        self,
+        seen: Features,
+        part: Tensor,
+        kinds: Sequence[Decisions],
+        old: Sequence[Tensor],
+        rows: Sequence[Tensor],
     ) -> dict[str, float]:
         """Make one step of the actor on some rows of each kind, with their old chances."""
         row, losses = {}, []
-        for kind, old_log, index in zip(kinds, old, rows, strict=True):
-            if len(index):
-                loss, clipped = self._actor_loss(kind.select(index), old_log[index])
-                losses.append(loss)
-                row["clipped keep" if kind.keeping else "clipped pull"] = clipped
+        some = [
+            (kind.select(index), old_log[index])
+            for kind, old_log, index in zip(kinds, old, rows, strict=True)
+            if len(index)
+        ]
+        logs = self._log_chances(seen, part, [kind for kind, _ in some])
+        for (kind, old_log), log in zip(some, logs, strict=True):
+            loss, clipped = self._actor_loss(kind, log, old_log)
+            losses.append(loss)
+            row["clipped keep" if kind.keeping else "clipped pull"] = clipped
         if losses:
             actor_loss = torch.stack(losses).sum()
             _descend(actor_loss, self.actor_adam, self.actor, self.config.gradient_clip)
             row["actor_loss"] = float(actor_loss.detach())
         return row
 
-    def _actor_loss(self, kind: Decisions, old_log: Tensor) -> tuple[Tensor, float]:
+    def _actor_loss(self, kind: Decisions, log: Tensor, old_log: Tensor) -> tuple[Tensor, float]:
         """Return the clipped loss less entropy, and the share of clipped ratios."""
         clip = self.config.ratio_clip
-        log = log_chances(self.actor, kind, self.config.temperature)
         ratio = (chosen(log, kind.choice) - old_log).exp()
         advantage, weight = kind.advantage, kind.weight
         gain = torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
@@ -402,7 +353,7 @@ class Learner:
 
     def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
         """Return the actors, without exploration."""
-        return actors_of(self.config, self.actor, values)
+        return players_of(self.config, self.actor, values)
 
     def parts(self) -> Mapping[str, Part]:
         """Return networks, optimisers, generator."""
@@ -421,162 +372,6 @@ class Learner:
     def load_extra(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
         """Take back what `extra` returned."""
         self.steps = int(counters["steps"])
-
-
-def expected_cost(slot: Slot, look: Lookahead, cached: Tensor) -> Tensor:
-    """Return (E, J) cost of this slot and the coming ones by the tables, in units per byte.
-
-    min over l of [tau_l(X) + broadcast(Q_l(X)) + A(Q_l(X))] if the block is needed, else A(X)
-
-    Parameters
-    ----------
-    slot, look
-        The slot, and its lookahead.
-    cached
-        (E, J) X.
-    """
-    sender, kind = rows_of_sets(slot.chain_sender, cached), slot.kind[..., None]
-    air = lookup(slot.broadcast, slot.group[..., None], sender)
-    needed = rows_of_sets(slot.chain_time, cached) + air + lookup(look.after, kind, sender)
-    cost = torch.where(slot.needed, needed.amin(dim=2), lookup(look.after, slot.kind, cached))
-    return (cost / unit_of(slot)[:, None]).float()
-
-
-def advantages(reward: Tensor, value: Tensor, discount: float, gae_lambda: float) -> Tensor:
-    """Return generalised advantage estimates of all stages, of the shape of `value`.
-
-    A_s = delta_s + gamma_s lambda A_{s+1},   delta_s = r_s + gamma_s V_{s+1} - V_s
-
-    gamma_s is the discount after a stage of keeping, which ends a slot, and 1 after one of pulling
-    (Schulman et al., ICLR 2016, arXiv 1506.02438).
-
-    Parameters
-    ----------
-    reward, value
-        (S, ...) of stages that take turns: pull, keep, ..., pull; shapes that broadcast.
-    discount, gae_lambda
-        gamma and lambda.
-    """
-    estimates = torch.zeros_like(value)
-    advantage, next_value = torch.zeros_like(value[0]), torch.zeros_like(value[0])
-    for s in reversed(range(len(value))):
-        gamma = discount if s % 2 else 1.0
-        advantage = reward[s] + gamma * next_value - value[s] + gamma * gae_lambda * advantage
-        next_value = value[s]
-        estimates[s] = advantage
-    return estimates
-
-
-def decisions(
-    actor: nn.Module,
-    stages: Sequence[Stage],
-    advantage: Tensor,
-    keeping: bool,
-    temperature: float,
-) -> Decisions | None:
-    """Return all choices of one kind; None if there are none.
-
-    Parameters
-    ----------
-    actor
-        The network that played.
-    stages
-        What was played.
-    advantage
-        (S, E, N or 1, J or 1).
-    keeping
-        Which kind.
-    temperature
-        Units of saving that a logit stands for.
-    """
-    parts = []
-    for stage, stage_advantage in zip(stages, advantage, strict=True):
-        if stage.keeping != keeping:
-            continue
-        nodes, blocks = stage.seen.own.shape[1:3]
-        of_nodes = stage_advantage.expand(-1, nodes, blocks)
-        weight = stage.share * stage.seen.real.sum(dim=1, keepdim=True)
-        for turn in stage.turns:
-            rows, scores = turn.rows, actor(turn.seen)
-            if keeping:
-                # A Bernoulli choice: the noisy logit against the margin of the projection.
-                kept = stage.kept[rows.draw, turn.node, rows.block]
-                logits = turn.start + keep_logits(scores, turn.company, temperature) + turn.noise
-                margin = margins(logits, kept, rows.draw)
-                over = turn.start - margin
-                start, choice = torch.stack([torch.zeros_like(over), over], 1), kept.long()
-            else:
-                # A categorical choice: the largest of the noisy logits.
-                start = turn.start
-                learnt = pull_logits(scores, turn.company, temperature)
-                choice = (start + learnt + turn.noise).argmax(dim=1)
-            of_turn = Decisions(
-                keeping,
-                turn.seen,
-                turn.company,
-                start,
-                choice,
-                advantage=of_nodes[rows.draw, turn.node, rows.block],
-                weight=rows.pick(weight),
-            )
-            # Where all blocks fit the storage there is no choice.
-            parts.append(of_turn.select(margin.isfinite()) if keeping else of_turn)
-    if not sum(len(part.choice) for part in parts):
-        return None
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in _COLUMNS}
-    joined = Decisions(keeping, joined_features([part.seen for part in parts]), **columns)
-    # Advantages of mean 0 and standard deviation 1, over bytes.
-    gain, weight = joined.advantage, joined.weight
-    mean = (weight * gain).sum() / weight.sum()
-    spread = ((weight * (gain - mean) ** 2).sum() / weight.sum()).sqrt()
-    return replace(joined, advantage=(gain - mean) / (spread + 1e-6))
-
-
-def margins(logits: Tensor, kept: Tensor, draw: Tensor) -> Tensor:
-    """Return (R,) the noisy logit that decides for each block, given the noise of the others.
-
-    For a dropped block it is the lowest that was kept. For a kept one it is the highest that was
-    dropped below all that were kept. It is infinite where all fit.
-
-    Parameters
-    ----------
-    logits
-        (R,) with noise.
-    kept
-        (R,) bool.
-    draw
-        (R,) int64 whose storage it is.
-    """
-    if not len(draw):
-        return logits
-    infinite = torch.full((int(draw.max()) + 1,), torch.inf, device=draw.device)
-
-    def of_draws(values: Tensor, reduction: str) -> Tensor:
-        start = infinite if reduction == "amin" else -infinite
-        return start.scatter_reduce(0, draw, values, reduction)[draw]
-
-    lowest_kept = of_draws(torch.where(kept, logits, torch.inf), "amin")
-    below = ~kept & (logits < lowest_kept)
-    highest_below = of_draws(torch.where(below, logits, -torch.inf), "amax")
-    dropped = torch.zeros_like(infinite).index_add(0, draw, (~kept).float())[draw]
-    margin = torch.where(kept & (highest_below > -torch.inf), highest_below, lowest_kept)
-    return torch.where(dropped > 0, margin, torch.inf)
-
-
-def log_chances(actor: nn.Module, kind: Decisions, temperature: float) -> Tensor:
-    """Return (R, A) log-probabilities of the choices."""
-    scores = actor(kind.seen)
-    if kind.keeping:
-        keep = keep_logits(scores, kind.company, temperature)
-        learnt = torch.stack([torch.zeros_like(keep), keep], dim=1)
-    else:
-        learnt = pull_logits(scores, kind.company, temperature)
-    return torch.log_softmax(kind.start + learnt, dim=1)
-
-
-def chosen(log: Tensor, choice: Tensor) -> Tensor:
-    """Return (R,) the entries of log (R, A) at choice (R,)."""
-    return log.gather(1, choice[:, None])[:, 0]
 
 
 def _descend(loss: Tensor, adam: torch.optim.Adam, network: nn.Module, clip: float) -> None:

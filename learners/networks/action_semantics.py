@@ -17,7 +17,8 @@ All weights are shared over blocks, neighbours and nodes, so one network serves 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import torch
@@ -48,6 +49,29 @@ class Scores:
     source: Tensor
     keep: Tensor
     company: Tensor
+
+    def unflatten(self, shape: Sequence[int]) -> Scores:
+        """Return the same with other axes in place of the first."""
+        return Scores(*(getattr(self, field.name).unflatten(0, shape) for field in fields(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """What a network makes of what it sees, before it scores: leading axes as in `Features`.
+
+    Attributes
+    ----------
+    whole
+        (..., J, width) h, of what the node sees as a whole.
+    others
+        (..., J, N - 1, d) of what it sees of each other node.
+    cloud
+        (..., J, d) of what it sees of the cloud.
+    """
+
+    whole: Tensor
+    others: Tensor
+    cloud: Tensor
 
 
 def perceptron(sizes: tuple[int, ...], *, zero_last: bool = False) -> nn.Sequential:
@@ -99,10 +123,19 @@ class ActionSemanticsNetwork(nn.Module):
 
     def forward(self, seen: Features) -> Scores:
         """Return the scores of all blocks."""
-        others = self.neighbour(seen.neighbour)  # (..., J, N - 1, d)
-        cloud = self.cloud(seen.cloud)  # (..., J, d)
+        return self.score(self.embed(seen))
+
+    def embed(self, seen: Features) -> Embedded:
+        """Return what the scores follow from."""
+        others = self.neighbour(seen.neighbour)
+        cloud = self.cloud(seen.cloud)
         own = self.own(torch.cat([seen.own, pooled(others), cloud], dim=-1))
         h = torch.relu(self.hidden(torch.relu(own + over_blocks(self.state(seen.state), own))))
+        return Embedded(h, others, cloud)
+
+    def score(self, embedded: Embedded) -> Scores:
+        """Return the scores that follow."""
+        h, others, cloud = embedded.whole, embedded.others, embedded.cloud
         meets = (self.meets(h) / math.sqrt(cloud.shape[-1])).unflatten(-1, (4, -1))
         with_others = others @ meets[..., :3, :].transpose(-1, -2)  # (..., J, N - 1, 3)
         from_cloud = (meets[..., 3, :] * cloud).sum(dim=-1, keepdim=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -103,15 +104,18 @@ class Features:
     may_pull: Tensor
     may_keep: Tensor
 
-    def select(self, index: Tensor) -> Features:
+    def select(self, index: Tensor) -> Self:
         """Return some of the rows along the first axis."""
-        return Features(*(getattr(self, field.name)[index] for field in fields(self)))
+        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
-def joined_features(parts: Sequence[Features]) -> Features:
-    """Return the rows of all parts along the first axis."""
-    names = (field.name for field in fields(Features))
-    return Features(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+SomeFeatures = TypeVar("SomeFeatures", bound=Features)
+
+
+def joined_features(parts: Sequence[SomeFeatures]) -> SomeFeatures:
+    """Return the rows of all parts, of one kind, along the first axis."""
+    names = (field.name for field in fields(parts[0]))
+    return type(parts[0])(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def features(

@@ -1,7 +1,7 @@
 """A run that starts from another one's policy: fine-tuning, or actors that begin as imitators.
 
 A policy of the same learner is taken as it is. A policy of `hindsight` can start the actors of
-`maasn-da`, `mappo` and `ippo`: both say by how much the tables are off, in the same units.
+`maasn-da`, `mappo`, `ippo` and `happo`: both say by how much the tables are off, in the same units.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from finecast.learners.weights import load_module, part_of
 from finecast.problem.files import FormatError
 from finecast.problem.shipped import find
 
-IMITATORS = ("maasn-da", "mappo", "ippo")
+IMITATORS = ("maasn-da", "mappo", "ippo", "happo")
 """Learners whose actors can start from a policy of `hindsight`."""
 
 

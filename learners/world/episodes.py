@@ -40,6 +40,8 @@ class Static:
         (E, J) int64 kind of every block; 0 for padding.
     sharing
         (E, J) float32 share of the models that contain the block.
+    contains
+        (E, M, J) bool: model m contains the block.
     link
         (E, N + 1, N) float64 seconds per byte from node n' (row N: the cloud) to node n, infinite
         where there is no link and on the diagonal.
@@ -56,6 +58,7 @@ class Static:
     storage: Tensor
     kind: Tensor
     sharing: Tensor
+    contains: Tensor
     link: Tensor
     chain_sender: Tensor
     chain_time: Tensor

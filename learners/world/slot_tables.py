@@ -52,6 +52,7 @@ def static_tables(prior: Prior, table: Chains) -> Arrays:
         "storage": network.storage,
         "kind": kinds_of(prior)[0],
         "sharing": library.model_blocks.mean(axis=0),
+        "contains": library.model_blocks,
         "link": link,
         "chain_sender": table.sender,
         "chain_time": table.time,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from finecast.learners.world.draws import episodes_of
-from finecast.learners.world.environment import NodePolicy, View
+from finecast.learners.world.environment import NodePolicy, View, packed
 from finecast.learners.world.episodes import Episodes
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
@@ -52,6 +54,31 @@ def prepared(seed: int = 0) -> Prepared:
 def episodes(count: int = 2) -> Episodes:
     """Return true episodes in float64, so that they can be compared to the methods' numbers."""
     return episodes_of([instance(seed) for seed in range(count)], dtype=torch.float64)
+
+
+def renumbered(problem: Instance, order: list[int]) -> Instance:
+    """Return the instance whose node i is node order[i] of the given one."""
+    network = problem.network
+    return replace(
+        problem,
+        network=replace(
+            network,
+            storage=network.storage[order],
+            power=network.power[order],
+            backhaul_rate=network.backhaul_rate[np.ix_(order, order)],
+            cloud_rate=network.cloud_rate[order],
+            node_position=None,
+        ),
+        channel_estimate=problem.channel_estimate[:, :, order],
+        channel_error=problem.channel_error[:, :, order],
+        channel_true=problem.channel_true[:, :, order],
+    )
+
+
+def at_start(draws: Episodes, cache: torch.Tensor) -> View:
+    """Return the view of slot 0 with these caches."""
+    cached = packed(cache)
+    return View(draws.slot(0), cached, cached, torch.zeros_like(cached))
 
 
 class Dice(NodePolicy):

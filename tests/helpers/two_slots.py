@@ -55,6 +55,7 @@ def game() -> Episodes:
         "storage": np.ones(2),
         "kind": np.arange(2),
         "sharing": np.full(2, 0.5),
+        "contains": np.ones((1, 2), dtype=bool),
         "link": link,
         "chain_sender": table.sender,
         "chain_time": table.time,

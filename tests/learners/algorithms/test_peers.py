@@ -12,6 +12,8 @@ from repository import TINY_SLOTS
 from two_slots import OPTIMUM, START, game, source
 
 from finecast.learners.algorithms import ppo, qmix
+from finecast.learners.algorithms.ppo_decisions import margins
+from finecast.learners.algorithms.ppo_values import advantages, expected_cost
 from finecast.learners.algorithms.set_values import Rows, critic_view, seen_of
 from finecast.learners.learner import Learner, play
 from finecast.learners.networks.observer import Observer
@@ -27,7 +29,7 @@ from finecast.learners.world.lookahead import lookahead_of
 from finecast.learners.world.pool import Pool
 from finecast.problem.scenario import read_scenario
 
-PEERS = ("mappo", "ippo", "qmix", "vdn", "dcg")
+PEERS = ("mappo", "ippo", "happo", "mat", "graph", "qmix", "vdn", "dcg")
 TINY = str(TINY_SLOTS)
 SMALL = {"batch": 2, "width": 8, "embedding": 4}
 
@@ -71,6 +73,19 @@ def test_finds_the_optimum_of_the_game(name, steps, options):
     assert total(learner) == pytest.approx(OPTIMUM)
 
 
+@pytest.mark.parametrize(("name", "rate"), [("happo", 2e-3), ("mat", 1e-3), ("graph", 6e-4)])
+def test_comes_to_the_optimum_of_the_game(name, rate):
+    """The same for smaller networks and fewer updates: within 40 steps the policy is the best."""
+    smaller = {"width": 32, "embedding": 16, "minibatches": 2, "temperature": 0.5}
+    learner = started(name, actor_rate=rate, **smaller)
+    assert total(learner) == pytest.approx(START)
+    for _ in range(40):
+        learner.step()
+        if total(learner) == pytest.approx(OPTIMUM):
+            return
+    pytest.fail("the optimum was not played")
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_a_seed_gives_the_same_weights_and_others_do_not(name):
     """Two runs of a seed agree in every tensor, those of another seed do not."""
@@ -111,7 +126,7 @@ def test_goes_on_from_what_was_saved(name):
     assert_same(tensors_of(first.parts()), tensors_of(second.parts()))
 
 
-@pytest.mark.parametrize("name", ["mappo", "vdn"])
+@pytest.mark.parametrize("name", ["mappo", "happo", "mat", "graph", "vdn"])
 def test_a_resumed_training_ends_the_same(name, tmp_path):
     """By `train`, with checkpoints on disk: 2 steps and 2 more against 4."""
 
@@ -143,7 +158,7 @@ def test_one_policy_serves_other_systems(name):
         kind.load().trained(kind.config({**SMALL, "width": 16}), tensors)
 
 
-@pytest.mark.parametrize("name", ["mappo", "qmix"])
+@pytest.mark.parametrize("name", ["mappo", "mat", "graph", "qmix"])
 def test_starts_as_the_method_rolling(name):
     """Without lookahead, before any step: the expected saving of the next slot, given others."""
     mine = play(episodes(), started(name, rounds=3).policy())
@@ -157,7 +172,7 @@ def test_advantages_by_hand():
     value = torch.tensor([-3.0, -3.0, -5.0])
     # delta: -1 - 3 + 3 = -1;  -2 - 5/2 + 3 = -3/2;  -4 + 5 = 1
     # A: 1;  -3/2 + 1/4 = -5/4;  -1 - 5/8 = -13/8
-    found = ppo.advantages(reward, value, discount=0.5, gae_lambda=0.5)
+    found = advantages(reward, value, discount=0.5, gae_lambda=0.5)
     torch.testing.assert_close(found, torch.tensor([-13 / 8, -5 / 4, 1.0]))
 
 
@@ -167,7 +182,7 @@ def test_margins_by_hand():
     kept = torch.tensor([True, True, False, False, True])
     draw = torch.tensor([0, 0, 0, 0, 1])
     wanted = torch.tensor([2.0, 2.0, 3.0, 3.0, torch.inf])
-    assert torch.equal(ppo.margins(logits, kept, draw), wanted)
+    assert torch.equal(margins(logits, kept, draw), wanted)
 
 
 def test_chances_given_the_margins_have_the_gradient_of_what_was_kept():
@@ -177,7 +192,7 @@ def test_chances_given_the_margins_have_the_gradient_of_what_was_kept():
     logits = start + torch.logit(uniform)
     kept = logits == logits.amax(dim=1, keepdim=True)
     draw = torch.arange(len(logits))[:, None].expand(-1, 2)
-    margin = ppo.margins(logits.flatten(), kept.flatten(), draw.flatten()).view(-1, 2)
+    margin = margins(logits.flatten(), kept.flatten(), draw.flatten()).view(-1, 2)
     score = kept.float() - torch.sigmoid(start - margin)  # of log chance, by the logit
     found = (kept[:, :1] * score).mean(dim=0)  # derivative of the chance of the first block
     # d/dl of E[sigmoid(l - m)], m logistic around -0.3, is E[s (1 - s)], by a fine quantile grid.
@@ -191,7 +206,7 @@ def test_expected_cost_by_hand():
     """The game in slot 0 from empty caches: 1.1 s now, and after it what both nodes lead to."""
     look = lookahead_of(game(), steps=10)[0].slot(0)
     slot = game().slot(0)
-    found = ppo.expected_cost(slot, look, packed(game().start))
+    found = expected_cost(slot, look, packed(game().start))
     one, both = 1.0 + 0.55 + look.after[0, :, 1], 1.0 + 0.1 + look.after[0, :, 3]
     torch.testing.assert_close(found[0], torch.minimum(one, both), check_dtype=False)
 
@@ -241,6 +256,9 @@ def test_learns_the_differences_of_the_second_slot():
     [
         (ppo, {"credit": "node"}, "credit: 'node'"),
         (ppo, {"batch": 0}, "batch: 0"),
+        (ppo, {"architecture": "tree"}, "architecture: 'tree'"),
+        (ppo, {"architecture": "sequence", "width": 10}, "width: 10"),
+        (ppo, {"architecture": "graph", "action_semantics": False}, "action_semantics: false"),
         (qmix, {"mixing": "mean"}, "mixing: 'mean'"),
         (qmix, {"gradient_clip": float("nan")}, "gradient_clip: nan"),
     ],

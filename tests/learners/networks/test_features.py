@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from learner_scenarios import Dice, episodes, instance, scenario
+from learner_scenarios import Dice, at_start, episodes, instance, renumbered, scenario
 
 from finecast.learners.networks.feature_basis import basis_of
 from finecast.learners.networks.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, features
 from finecast.learners.world.draws import surrogate_episodes, surrogate_of
-from finecast.learners.world.environment import View, allowed_sources, packed, roll
+from finecast.learners.world.environment import View, allowed_sources, roll
 from finecast.learners.world.episodes import Episodes, joined_episodes
 from finecast.learners.world.lookahead import lookahead_of
-from finecast.problem.instance import Instance
 
 
 def views(draws: Episodes, **options: Any) -> list[tuple[View, int | None]]:
@@ -193,31 +192,6 @@ def test_permuted_nodes_have_permuted_features() -> None:
     torch.testing.assert_close(before.state, after.state, rtol=1e-4, atol=1e-5)
     # Node 0 of the renumbered system is node 2, whose neighbours 0 and 1 are now 1 and 2.
     torch.testing.assert_close(before.neighbour[:, 2], after.neighbour[:, 0], rtol=1e-4, atol=1e-5)
-
-
-def renumbered(problem: Instance, order: list[int]) -> Instance:
-    """Return the instance whose node i is node order[i] of the given one."""
-    network = problem.network
-    return replace(
-        problem,
-        network=replace(
-            network,
-            storage=network.storage[order],
-            power=network.power[order],
-            backhaul_rate=network.backhaul_rate[np.ix_(order, order)],
-            cloud_rate=network.cloud_rate[order],
-            node_position=None,
-        ),
-        channel_estimate=problem.channel_estimate[:, :, order],
-        channel_error=problem.channel_error[:, :, order],
-        channel_true=problem.channel_true[:, :, order],
-    )
-
-
-def at_start(draws: Episodes, cache: torch.Tensor) -> View:
-    """Return the view of slot 0 with these caches."""
-    cached = packed(cache)
-    return View(draws.slot(0), cached, cached, torch.zeros_like(cached))
 
 
 def test_sizes_do_not_depend_on_blocks_or_nodes() -> None:

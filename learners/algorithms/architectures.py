@@ -1,0 +1,179 @@
+"""The networks that PPO can train, and who plays them.
+
+    pairs       every node scores what it sees (`finecast.learners.networks.action_semantics`)
+    sequence    given what the nodes before have decided (`finecast.learners.networks.sequence`)
+    graph       after messages between nodes and users (`finecast.learners.networks.graph`)
+
+All are played by `finecast.learners.algorithms.actors.Actors`. Only a sequence decodes anew in
+every turn; the others add the scores of the nodes that have decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Generator, Tensor, nn
+
+from finecast.learners.algorithms.actors import (
+    MOST_NOISE,
+    ActorOptions,
+    Actors,
+    actor_network,
+    actors_of,
+    trained_actors,
+)
+from finecast.learners.networks.action_semantics import Embedded, Scores
+from finecast.learners.networks.graph import CrowdObserver, GraphNetwork
+from finecast.learners.networks.sequence import HEADS, SequenceNetwork
+from finecast.learners.networks.whole import Cells
+from finecast.learners.options import one_of
+from finecast.learners.weights import load_module, part_of
+from finecast.learners.world.environment import View
+from finecast.learners.world.lookahead import Lookahead
+
+ARCHITECTURES = ("pairs", "sequence", "graph")
+
+
+class SequenceActors(Actors):
+    """Actors of a sequence model: in turn, each decodes what those before it have decided.
+
+    Parameters
+    ----------
+    network
+        What is encoded once a stage, and decoded in every turn.
+    like
+        Actors that are like these in all else.
+    """
+
+    network: SequenceNetwork
+    encoded: Embedded
+    """What the encoder made of the stage."""
+
+    def __init__(self, network: SequenceNetwork, like: Actors) -> None:
+        super().__init__(
+            network,
+            like.observer,
+            temperature=like.temperature,
+            in_turn=like.in_turn,
+            rounds=like.rounds,
+            generator=like.generator,
+        )
+
+    def begin(self, view: View) -> None:
+        """Let the network look, once for all nodes and all turns of the stage."""
+        super().begin(view)
+        if not (view.keeping and view.last):
+            self.encoded = self.network.embed(self.look.seen)
+
+    def pull(self, view: View, n: int | None) -> Tensor:
+        """Return sources (E, J), or (E, N, J) for all nodes."""
+        if n is not None and view.in_turn:
+            scores = self._decoded(n, view.held & ~view.cached)
+            learnt = torch.cat([scores.source, scores.nothing[..., None]], dim=-1)
+            self.look.logits[:, n] = self.look.start[:, n] + learnt / self.temperature
+        return super().pull(view, n)
+
+    def keep(self, view: View, n: int | None) -> Tensor:
+        """Return scores (E, J), or (E, N, J) for all nodes; all are positive."""
+        if n is not None and view.in_turn and not view.last:
+            scores = self._decoded(n, view.others(n))
+            logits = self.look.start[:, n] + scores.keep[..., None] / self.temperature
+            least = logits.amin(dim=(1, 2), keepdim=True)
+            self.look.logits[:, n] = logits - least + MOST_NOISE
+        return super().keep(view, n)
+
+    def _decoded(self, n: int, sets: Tensor) -> Scores:
+        """Return the scores (E, J) of node n, given the node sets (E, J) that have joined."""
+        draws, blocks = torch.meshgrid(
+            *(torch.arange(size, device=sets.device) for size in sets.shape), indexing="ij"
+        )
+        cells = Cells(draws.flatten(), torch.full_like(draws.flatten(), n), blocks.flatten())
+        scores = self.network.at(self.encoded, cells, self._company(n, sets.flatten()))
+        return scores.unflatten(sets.shape)
+
+    def _company(self, n: int, sets: Tensor) -> Tensor:
+        """Return (..., N - 1): 1 the other node has joined, -1 it has not, 0 it is yet to decide.
+
+        In the first round those before n have decided, in later rounds all have.
+        """
+        near = self.look.near[n]
+        decided = (near < n) | (self._turns_in_stage >= len(near) + 1)
+        return (2.0 * (sets[..., None] >> near & 1) - 1.0) * (decided & self.in_turn)
+
+    def _note(
+        self, keeping: bool, n: int, may: Tensor, others: Tensor, start: Tensor, noise: Tensor
+    ) -> None:
+        """Add what node n decided to `turns`, with what it knew of the decisions of others."""
+        count = len(self.turns)
+        super()._note(keeping, n, may, others, start, noise)
+        self.turns[count:] = [
+            replace(turn, company=self._company(n, turn.rows.pick(others)))
+            for turn in self.turns[count:]
+        ]
+
+
+def check_architecture(options: ActorOptions, architecture: str) -> None:
+    """Refuse a network that is unknown, or that the options do not allow.
+
+    Raises
+    ------
+    ValueError
+        Names the option, its value and what is allowed.
+    """
+    one_of("architecture", architecture, ARCHITECTURES)
+    if architecture != "pairs" and not options.action_semantics:
+        raise ValueError(
+            f"action_semantics: false is not allowed with architecture {architecture!r}, "
+            "must be true"
+        )
+    if architecture == "sequence" and options.width % HEADS:
+        raise ValueError(
+            f"width: {options.width} is not allowed with architecture 'sequence', "
+            f"must be a multiple of {HEADS}"
+        )
+
+
+def network_of(options: ActorOptions, architecture: str, nodes: int) -> nn.Module:
+    """Return a new network; only a flat one depends on the number of nodes."""
+    if architecture == "sequence":
+        return SequenceNetwork(options.width, options.embedding, zero_last=True)
+    if architecture == "graph":
+        return GraphNetwork(options.width, options.embedding, zero_last=True)
+    return actor_network(options, nodes)
+
+
+def players_of(
+    options: ActorOptions,
+    network: nn.Module,
+    values: Lookahead | None,
+    generator: Generator | None = None,
+) -> Actors:
+    """Return the actors of a network; with a generator they explore."""
+    actors = actors_of(options, network, values, generator)
+    if isinstance(network, SequenceNetwork):
+        return SequenceActors(network, actors)
+    if isinstance(network, GraphNetwork):
+        actors.observer = CrowdObserver(options.lookahead, values)
+    return actors
+
+
+def trained_players(
+    options: ActorOptions,
+    architecture: str,
+    tensors: Mapping[str, Tensor],
+    values: Lookahead | None = None,
+) -> Actors:
+    """Return the actors of a checkpoint, as `finecast.learners.algorithms.actors.trained_actors`.
+
+    Raises
+    ------
+    ValueError
+        The tensors are of another architecture.
+    """
+    if architecture == "pairs":
+        return trained_actors(options, tensors, values)
+    network = network_of(options, architecture, 1)
+    load_module(network, part_of(tensors, "policy"), "policy")
+    return players_of(options, network, values)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor, nn
 
-from finecast.learners.algorithms.node_options import NodeOptions
+from finecast.learners.algorithms.node_options import NodeOptions, check_observations
 from finecast.learners.algorithms.set_values import Rows, unit_of
 from finecast.learners.networks.action_semantics import Scores, action_network
 from finecast.learners.networks.features import CLOUD, NEIGHBOUR, OWN, Features
@@ -54,13 +54,24 @@ class ActorOptions(NodeOptions):
     ----------
     temperature
         Units of saving per byte that a logit stands for: the weight of the entropy.
+    observations
+        "tables": the nodes see expected tables, and actors start at a rule on them. "raw": they see
+        none (`finecast.learners.networks.raw_features`); actors start at random weights, and what
+        is learned from are the delays that were paid.
     """
 
     temperature: float = 0.05
+    observations: str = "tables"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1e-6, "temperature")
+        check_observations(self.observations, self.lookahead)
+
+    @property
+    def raw(self) -> bool:
+        """Whether observations are raw."""
+        return self.observations == "raw"
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +225,7 @@ class Actors:
     def _pulling(self, seen: Features) -> Look:
         """Return what the network says of pulling."""
         scores: Scores = self.network(seen)
-        start = pull_start(seen)
+        start = pull_start(seen, raw=self.observer.raw)
         learnt = torch.cat([scores.source, scores.nothing[..., None]], dim=-1)
         logits, company = start + learnt / self.temperature, scores.company[..., 0]
         near = near_nodes(start.shape[1], start.device)
@@ -227,14 +238,16 @@ class Actors:
         near = near_nodes(slot.nodes, view.held.device)
         sets = torch.arange(1 << slot.nodes, device=near.device)
         bit = (1 << torch.arange(slot.nodes, device=near.device))[:, None]
-        # The start: what a copy saves beside every set of others, by the tables.
-        cost = slot.worth[:, 0] if values is None else values.cost
-        scale = unit_of(slot)[:, None, None] * self.temperature
-        of_block = (cost / scale).float()[
-            torch.arange(slot.draws, device=near.device)[:, None], slot.kind
-        ]  # (E, J, S)
-        saved = of_block[:, :, sets & ~bit] - of_block[:, :, sets | bit]
-        start = saved.transpose(1, 2)  # (E, N, J, S)
+        if self.observer.raw:
+            start = scores.keep.new_zeros((*scores.keep.shape, len(sets)))
+        else:  # what a copy saves beside every set of others, by the tables
+            cost = slot.worth[:, 0] if values is None else values.cost
+            scale = unit_of(slot)[:, None, None] * self.temperature
+            of_block = (cost / scale).float()[
+                torch.arange(slot.draws, device=near.device)[:, None], slot.kind
+            ]  # (E, J, S)
+            saved = of_block[:, :, sets & ~bit] - of_block[:, :, sets | bit]
+            start = saved.transpose(1, 2)  # (E, N, J, S)
         # What is learnt is added, and all is raised until no noise makes a score negative.
         company = scores.company[..., 1] @ _in_sets(sets, near[:, None]).transpose(1, 2)
         logits = start + (scores.keep[..., None] + company) / self.temperature
@@ -301,10 +314,11 @@ def seen_by(seen: Features, rows: Rows, n: int) -> Features:
     )
 
 
-def pull_start(seen: Features) -> Tensor:
+def pull_start(seen: Features, *, raw: bool = False) -> Tensor:
     """Return (E, N, J, N + 1) logits of pulling at the start: what the best level of the slot does.
 
-    The order is: the other nodes, the cloud, nothing; minus infinity where not allowed.
+    The order is: the other nodes, the cloud, nothing; minus infinity where not allowed. With raw
+    observations, all that is allowed is alike.
     """
     best = seen.own[..., _IN_BEST, None]
     fastest = torch.cat(
@@ -312,8 +326,9 @@ def pull_start(seen: Features) -> Tensor:
     )
     names = source_names(best.shape[1], best.device)[:, None, :-1]
     may = seen.may_pull.gather(3, names.expand_as(fastest))
-    source = torch.where(may, BEST_LEVEL * best * fastest, -torch.inf)
-    return torch.cat([source, BEST_LEVEL * (1.0 - best)], dim=-1)
+    level = 0.0 if raw else BEST_LEVEL
+    source = torch.where(may, level * best * fastest, -torch.inf)
+    return torch.cat([source, level * (1.0 - best)], dim=-1)
 
 
 def source_names(nodes: int, device: torch.device) -> Tensor:
@@ -340,7 +355,7 @@ def actor_network(options: ActorOptions, nodes: int) -> nn.Module:
         nodes=nodes,
         width=options.width,
         embedding=options.embedding,
-        zero_last=True,
+        zero_last=not options.raw,
     )
 
 
@@ -353,7 +368,7 @@ def actors_of(
     """Return the actors of a network; with a generator they explore."""
     return Actors(
         network,
-        Observer(options.lookahead, values),
+        Observer(options.lookahead, values, raw=options.raw),
         temperature=options.temperature,
         in_turn=options.in_turn,
         rounds=options.rounds if options.in_turn else 1,

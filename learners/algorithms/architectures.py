@@ -138,9 +138,9 @@ def check_architecture(options: ActorOptions, architecture: str) -> None:
 def network_of(options: ActorOptions, architecture: str, nodes: int) -> nn.Module:
     """Return a new network; only a flat one depends on the number of nodes."""
     if architecture == "sequence":
-        return SequenceNetwork(options.width, options.embedding, zero_last=True)
+        return SequenceNetwork(options.width, options.embedding, zero_last=not options.raw)
     if architecture == "graph":
-        return GraphNetwork(options.width, options.embedding, zero_last=True)
+        return GraphNetwork(options.width, options.embedding, zero_last=not options.raw)
     return actor_network(options, nodes)
 
 
@@ -155,7 +155,7 @@ def players_of(
     if isinstance(network, SequenceNetwork):
         return SequenceActors(network, actors)
     if isinstance(network, GraphNetwork):
-        actors.observer = CrowdObserver(options.lookahead, values)
+        actors.observer = CrowdObserver(options.lookahead, values, raw=options.raw)
     return actors
 
 

@@ -110,6 +110,7 @@ def lessons_of(
     after: Tensor,
     *,
     kept: Tensor | None = None,
+    signed: bool = False,
 ) -> Lessons | None:
     """Return what the turns of a slot teach; None if there were none.
 
@@ -129,6 +130,8 @@ def lessons_of(
         (E, J) what all keep in the end, by which turns are judged where all decide at once. None:
         a turn is judged by what its node had seen of the others. Without exploration that is what
         the others end with.
+    signed
+        As in `keep_values`.
     """
     if not turns:
         return None
@@ -138,7 +141,9 @@ def lessons_of(
         if turn.keeping:
             # Given who else keeps: what one more byte displaces, and what keeping the block saves.
             others = turn.others if kept is None else kept
-            displaced, saved = keep_values(turn.node, slot, delivery.sender, cost, others)
+            displaced, saved = keep_values(
+                turn.node, slot, delivery.sender, cost, others, signed=signed
+            )
             price = displaced[turn.rows.draw]
             costs.append(_widened([price, turn.rows.pick(saved)], columns))
             starts.append(_widened([turn.start], columns))
@@ -170,7 +175,7 @@ def without_own(by_number: Tensor, n: int) -> Tensor:
 
 
 def keep_values(
-    n: int, slot: Slot, held: Tensor, cost: Tensor, kept: Tensor
+    n: int, slot: Slot, held: Tensor, cost: Tensor, kept: Tensor, *, signed: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return what one more byte at node n displaces (E,), and what keeping there saves (E, J).
 
@@ -191,15 +196,20 @@ def keep_values(
         (E, J, S) G.
     kept
         (E, J) K, what the others keep; node n itself does not count.
+    signed
+        Savings may be negative: a critic that has learned from sums is right only up to a level.
+        Else they are at least 1e-6.
     """
     # What a copy saves given the others.
     bit = 1 << n
     others = kept & ~bit
     table = cost.gather(2, torch.stack([others, others | bit], dim=2))
-    saved = (table[..., 0] - table[..., 1]).clamp(min=1e-6)
+    saved = table[..., 0] - table[..., 1]
+    saved = saved if signed else saved.clamp(min=1e-6)
     # The storage filled in falling order of the savings: the last block that fits is the margin.
     here = ((held & bit) != 0) & slot.real
-    best = keep_by_score(slot.size, slot.storage[:, n], here, saved)
+    above = saved - saved.amin(dim=1, keepdim=True) + 1e-6 if signed else saved
+    best = keep_by_score(slot.size, slot.storage[:, n], here, above)
     least = torch.where(best, saved, torch.inf).amin(dim=1)
     full = (here & ~best).any(dim=1) & best.any(dim=1)
     return torch.where(full, least, NO_MARGIN), saved

@@ -8,6 +8,11 @@ under every set of nodes, so the derivative of the mixed value by one relaxed ac
 difference. It charges the price of storage, what one more kept byte displaces. Without that price
 every copy would seem worth keeping.
 
+With raw observations nothing is known of what comes. The critic then learns from the delays that
+were paid (`finecast.learners.algorithms.paid`), without prices: that a kept byte displaces another
+shows in what is paid later. `critic = "maddpg"` has one joint value instead of a decomposed one
+(`finecast.learners.algorithms.joint_critic`).
+
 A slot of a batch is played with exploration every few steps. In every step
 
     the critic improves on a played slot from the replay, towards backups by a target network;
@@ -36,12 +41,20 @@ from finecast.learners.algorithms.actors import (
     pull_logits,
     trained_actors,
 )
+from finecast.learners.algorithms.joint_critic import JointCritic, first_order_costs, joint_cost
 from finecast.learners.algorithms.lessons import (
     Lessons,
     joined_lessons,
     keep_loss,
     lessons_of,
     pull_loss,
+)
+from finecast.learners.algorithms.paid import (
+    costs_of_kept,
+    next_kept,
+    paid_loss,
+    paid_per_byte,
+    share_of_bytes,
 )
 from finecast.learners.algorithms.replay import MOST_SETS, Played, Replay
 from finecast.learners.algorithms.set_values import (
@@ -57,10 +70,12 @@ from finecast.learners.learner import TrainedPolicy
 from finecast.learners.networks.mixers import MIXERS
 from finecast.learners.options import MOST_STEPS, at_least, one_of
 from finecast.learners.weights import Part, follow, initialised, part_of, seeded
-from finecast.learners.world.environment import Delivery, packed, step
+from finecast.learners.world.environment import Delivery, View, packed, step
 from finecast.learners.world.episodes import Episodes, Slot
 from finecast.learners.world.lookahead import Lookahead
 from finecast.learners.world.pool import EpisodeSource
+
+CRITICS = ("sets", "maddpg")
 
 MIXED = 4
 """Slots that an update of the actors draws its pairs from."""
@@ -76,6 +91,9 @@ class Config(ActorOptions):
         Draws that are played side by side.
     mixing
         "monotonic" or "sum", over nodes.
+    critic
+        "sets": costs of node sets, decomposed over blocks and nodes. "maddpg": one joint value,
+        for raw observations and credit by team.
     play_every
         Steps from one slot that is played to the next.
     rows
@@ -106,6 +124,7 @@ class Config(ActorOptions):
 
     batch: int = 8
     mixing: str = "monotonic"
+    critic: str = "sets"
     play_every: int = 4
     rows: int = 512
     lessons: int = 20
@@ -128,6 +147,12 @@ class Config(ActorOptions):
         at_least(self, 0, "delay_actor", most=MOST_STEPS)
         at_least(self, 1e-6, "tau", "gradient_clip", "halving", most=MOST_STEPS)
         one_of("mixing", self.mixing, MIXERS)
+        one_of("critic", self.critic, CRITICS)
+        if self.critic == "maddpg" and not (self.raw and self.credit == "team"):
+            raise ValueError(
+                "critic: 'maddpg' is not allowed here, must be 'sets' unless observations = 'raw' "
+                "and credit = 'team'"
+            )
 
 
 trained = trained_actors
@@ -156,14 +181,8 @@ class Learner:
         if nodes > MOST_SETS:
             raise ValueError(f"nodes: {nodes} are not allowed, must be <= {MOST_SETS}")
 
-        def networks() -> tuple[nn.Module, SetCritic]:
-            return actor_network(config, nodes), SetCritic(
-                mixing=config.mixing,
-                action_semantics=config.action_semantics,
-                nodes=nodes,
-                width=config.width,
-                embedding=config.embedding,
-            )
+        def networks() -> tuple[nn.Module, nn.Module]:
+            return actor_network(config, nodes), critic_network(config, nodes)
 
         actor, critic = initialised(seed, networks)
         self.actor, self.critic = actor.to(device), critic.to(device)
@@ -241,7 +260,8 @@ class Learner:
         """Add the slot before to the replay, now that it is known what the nodes had after it."""
         held = delivery.sender.to(torch.uint8).cpu()
         if self.unfinished is not None:
-            self.replay.add(replace(self.unfinished, next_held=held))
+            delay = delivery.delay.float().cpu()
+            self.replay.add(replace(self.unfinished, next_held=held, next_delay=delay))
         cached, kept = packed(self.cache).to(torch.uint8).cpu(), packed(keep).to(torch.uint8).cpu()
         self.unfinished = Played(pool, slot.t, self.draw, cached, held, kept, next_held=held)
 
@@ -250,15 +270,20 @@ class Learner:
     ) -> Lessons | None:
         """Return what the critic says of the turns, given what the others had decided."""
         cached = packed(self.cache)
-        rows = Rows.where((delivery.sender != 0) & slot.real)
-        cost = torch.zeros((*slot.size.shape, 1 << slot.nodes), device=self.device)
-        cost[rows.draw, rows.block] = self._costs(
-            self.critic, slot, look, cached, delivery.sender, rows
-        )
-        rent = rents(slot, look)
+        if isinstance(self.critic, JointCritic):
+            view = critic_view(slot, cached, delivery.sender)
+            cost = first_order_costs(self.critic, view, packed(keep))
+        else:
+            rows = Rows.where((delivery.sender != 0) & slot.real)
+            cost = torch.zeros((*slot.size.shape, 1 << slot.nodes), device=self.device)
+            cost[rows.draw, rows.block] = self._costs(
+                self.critic, slot, look, cached, delivery.sender, rows
+            )
+        rent = torch.zeros_like(cost[:, 0]) if self.config.raw else rents(slot, look)
         after = value_after((rent[:, None] + cost).flatten(0, 1)).reshape(cost.shape)
         kept = None if self.config.in_turn else packed(keep)
-        return lessons_of(turns, slot, cached, delivery, cost, after, kept=kept)
+        signed = self.config.raw
+        return lessons_of(turns, slot, cached, delivery, cost, after, kept=kept, signed=signed)
 
     def _costs(
         self,
@@ -271,12 +296,23 @@ class Learner:
     ) -> Tensor:
         """Return (R, S) G(K) of a slot by a critic; 0 after the last slot."""
         values = look if self.config.lookahead else None
-        return set_costs(critic, critic_view(slot, cached, held), values, rows)
+        view = critic_view(slot, cached, held)
+        return set_costs(critic, view, values, rows, raw=self.config.raw)
 
     def _improve_critic(self) -> dict[str, float]:
-        """Move the critic towards the backups of one played slot; the target network follows."""
-        # A played slot, and some of the blocks that somebody had in it.
+        """Move the critic towards the targets of one played slot; the target network follows."""
         played = self.replay.draw(self.generator)
+        loss = self._paid_loss(played) if self.config.raw else self._backup_loss(played)
+        self.critic_adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.critic.parameters(), self.config.gradient_clip)
+        self.critic_adam.step()
+        follow(self.target, self.critic, self.config.target_rate)
+        return {"critic_loss": float(loss.detach())}
+
+    def _backup_loss(self, played: Played) -> Tensor:
+        """Return the error of the critic against the backups of a played slot."""
+        # Some of the blocks that somebody had in it.
         episodes, values = self._drawn(played.draw)
         slot, coming = episodes.slot(played.t), episodes.slot(played.t + 1)
         look, coming_look = values.slot(played.t), values.slot(played.t + 1)
@@ -290,19 +326,29 @@ class Learner:
             later = self._costs(self.target, coming, coming_look, kept, next_held, rows)
             rent = rents(coming, coming_look)[rows.draw]
             target = backup(coming, value_after(rent + self.config.discount * later), rows)
-        # The loss, and one step of Adam.
         cost = self._costs(self.critic, slot, look, cached, held, rows)
         weight = rows.pick(slot.size).float()
         if self.config.credit == "block":
-            loss = block_loss(cost, target, weight)
-        else:
-            loss = self._team_loss(cost, target, weight, slot, kept, rows)
-        self.critic_adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.critic.parameters(), self.config.gradient_clip)
-        self.critic_adam.step()
-        follow(self.target, self.critic, self.config.target_rate)
-        return {"critic_loss": float(loss.detach())}
+            return block_loss(cost, target, weight)
+        return self._team_loss(cost, target, weight, slot, kept, rows)
+
+    def _paid_loss(self, played: Played) -> Tensor:
+        """Return the error of the critic against what was paid after a played slot."""
+        episodes, _ = self._drawn(played.draw)
+        slot, coming = episodes.slot(played.t), episodes.slot(played.t + 1)
+        cached, held, kept, next_held = (
+            getattr(played, name).long().to(self.device)
+            for name in ("cached", "held", "kept", "next_held")
+        )
+        with torch.no_grad():
+            view = critic_view(coming, kept, next_held)
+            actors = actors_of(self.config, self.average, None)
+            actors.observer.begin(view)
+            later = _cost_of_kept(self.target, view, next_kept(actors, view))
+            target = paid_per_byte(coming, played.next_delay.to(self.device))
+            target += self.config.discount * later
+        cost = _cost_of_kept(self.critic, critic_view(slot, cached, held), kept)
+        return paid_loss(cost, target, share_of_bytes(slot), self.config.credit)
 
     def _team_loss(
         self, cost: Tensor, target: Tensor, weight: Tensor, slot: Slot, kept: Tensor, rows: Rows
@@ -395,6 +441,27 @@ class Learner:
             index, _, name = key.partition(".")
             by_slot.setdefault(index, {})[name] = value
         self.lessons = [Lessons.load(by_slot[index], self.device) for index in sorted(by_slot)]
+
+
+def critic_network(config: Config, nodes: int) -> nn.Module:
+    """Return the network of a new critic; only a flat one depends on the number of nodes."""
+    if config.critic == "maddpg":
+        return JointCritic(config.width)
+    return SetCritic(
+        mixing=config.mixing,
+        action_semantics=config.action_semantics,
+        nodes=nodes,
+        width=config.width,
+        embedding=config.embedding,
+        level=config.raw,
+    )
+
+
+def _cost_of_kept(critic: nn.Module, view: View, kept: Tensor) -> Tensor:
+    """Return (E, J) what a critic says of the sets that keep, per byte."""
+    if isinstance(critic, JointCritic):
+        return joint_cost(critic, view, kept)
+    return costs_of_kept(critic, view, kept)
 
 
 def block_loss(cost: Tensor, target: Tensor, weight: Tensor) -> Tensor:

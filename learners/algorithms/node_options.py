@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from finecast.learners.networks.raw_features import OBSERVATIONS
 from finecast.learners.options import MOST_ROUNDS, MOST_WIDTH, at_least, one_of
 
 CREDITS = ("block", "team")
+
+
+def check_observations(observations: str, lookahead: bool) -> None:
+    """Refuse unknown observations, and raw ones beside the look-ahead, which is none of them.
+
+    Raises
+    ------
+    ValueError
+        Names the option and what is allowed.
+    """
+    one_of("observations", observations, OBSERVATIONS)
+    if observations == "raw" and lookahead:
+        raise ValueError("lookahead: true is not allowed with observations = 'raw', must be false")
 
 
 @dataclass(frozen=True)

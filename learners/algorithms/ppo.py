@@ -23,7 +23,8 @@ sum has the losses of all.
 
 Values are learned as a residual on those of the dynamic programme on expected tables
 (`finecast.learners.world.lookahead`). Actors start at its scores, or at the expected saving of the
-next slot (`finecast.learners.algorithms.actors`).
+next slot (`finecast.learners.algorithms.actors`). With raw observations there are no tables: no
+base, no rent, and actors from random weights.
 """
 
 from __future__ import annotations

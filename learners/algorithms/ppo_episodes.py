@@ -5,12 +5,14 @@ A slot has two stages with rewards of their own, per byte of block j, in units:
     pull   - delay_j / size_j            keep   - rent, the storage prices of the nodes that keep j
 
 Without the rent every copy would seem worth keeping: what it displaces is another block's loss.
+With raw observations there are no tables: neither rent nor base.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from finecast.learners.algorithms.actors import Actors, Turn
@@ -70,7 +72,9 @@ def play_with(actors: Actors, episodes: Episodes, values: Lookahead) -> tuple[li
     episodes, values
         E draws, and their lookahead.
     """
+    raw = actors.observer.raw
     cache, stages, total = episodes.start, [], 0.0
+    none = torch.zeros(episodes.size.shape, device=episodes.size.device)
     for t in range(episodes.slots):
         slot, look, cached = episodes.slot(t), values.slot(t), packed(cache)
         share = (slot.size / slot.size.sum(dim=1, keepdim=True)).float()
@@ -80,7 +84,7 @@ def play_with(actors: Actors, episodes: Episodes, values: Lookahead) -> tuple[li
         actors.turns = []
         delivery = deliver(slot, cached, pull_turns(view, actors))
         spent = delivery.delay / (slot.size.clamp(min=1.0) * unit)
-        base = -expected_cost(slot, look, cached)
+        base = none if raw else -expected_cost(slot, look, cached)
         seen = actors.look.seen
         stages.append(Stage(False, seen, base, -spent.float(), share, actors.turns, cache))
         total += float(delivery.delay.sum(dim=1).mean())
@@ -90,8 +94,10 @@ def play_with(actors: Actors, episodes: Episodes, values: Lookahead) -> tuple[li
         view = replace(view, held=delivery.sender, keeping=True)
         actors.turns = []
         cache = keep_turns(view, actors, actors.rounds)
-        rent = rents(slot, look).gather(1, packed(cache))
-        base = (-lookup(look.after, slot.kind, delivery.sender) / unit).float()
+        rent = base = none
+        if not raw:
+            rent = rents(slot, look).gather(1, packed(cache))
+            base = (-lookup(look.after, slot.kind, delivery.sender) / unit).float()
         seen = actors.look.seen
         stages.append(Stage(True, seen, base, -rent, share, actors.turns, cache))
     return stages, total

@@ -27,6 +27,9 @@ lambda are the storage prices of the programme, paid as rent, and G' is the targ
 differences between the sets of a block are learned: what they share is chance. The policy pulls by
 the level that is best for the slot and U. (Without the lookahead there are no prices: by the level
 that is best for the slot alone.) It keeps by G(K without n) - G(K with n), per byte, in turn.
+
+With raw observations there are neither base nor prices, and the delays that were paid are what is
+learned from (`finecast.learners.algorithms.paid`).
 """
 
 from __future__ import annotations
@@ -40,12 +43,20 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import huber_loss
 
-from finecast.learners.algorithms.node_options import NodeOptions
+from finecast.learners.algorithms.node_options import NodeOptions, check_observations
+from finecast.learners.algorithms.paid import (
+    costs_of_kept,
+    next_kept,
+    paid_loss,
+    paid_per_byte,
+    share_of_bytes,
+)
 from finecast.learners.algorithms.replay import MOST_SETS, Played, Replay
 from finecast.learners.algorithms.set_values import (
     Rows,
     backup,
     critic_view,
+    level_network,
     members,
     rents,
     set_costs,
@@ -81,6 +92,8 @@ class Config(NodeOptions):
 
     Attributes
     ----------
+    observations
+        "tables": the nodes see expected tables, and values start at them. "raw": they see none.
     mixing
         "monotonic" (QMIX) or "sum" (VDN, DCG), over nodes.
     pairs
@@ -108,6 +121,7 @@ class Config(NodeOptions):
         Of the gradient's norm.
     """
 
+    observations: str = "tables"
     mixing: str = "monotonic"
     pairs: bool = False
     batch: int = 8
@@ -127,6 +141,12 @@ class Config(NodeOptions):
         at_least(self, 0, "critic_rate", "average_rate", "target_rate", "discount", "exploration")
         at_least(self, 1e-6, "gradient_clip", "halving", most=MOST_STEPS)
         one_of("mixing", self.mixing, MIXERS)
+        check_observations(self.observations, self.lookahead)
+
+    @property
+    def raw(self) -> bool:
+        """Whether observations are raw."""
+        return self.observations == "raw"
 
 
 def trained(
@@ -176,9 +196,12 @@ class SetValues(nn.Module):
         )
         self.pairs = config.pairs
         self.mixer = mixer(config.mixing, len(STATE) + len(OWN))
-        self.level = nn.Linear(len(STATE), 1)  # of the state, the same for all sets
-        nn.init.zeros_(self.level.weight)
-        nn.init.zeros_(self.level.bias)
+        # The same for all sets: of the state, and with raw observations of the block too.
+        self.raw = config.raw
+        self.level = level_network(config.width) if config.raw else nn.Linear(len(STATE), 1)
+        if isinstance(self.level, nn.Linear):
+            nn.init.zeros_(self.level.weight)
+            nn.init.zeros_(self.level.bias)
 
     def forward(self, seen: Features) -> Tensor:
         """Return (R, S) of R (draw, block) pairs, from features (R, N, F) of all nodes."""
@@ -191,7 +214,7 @@ class SetValues(nn.Module):
             value = value - torch.einsum("snm,rnm->rsn", others, scores.company[..., 1])
         state = torch.cat([seen.state, seen.own.mean(dim=1)], dim=1)
         mixed: Tensor = self.mixer(member * value, state)
-        level: Tensor = self.level(seen.state)
+        level: Tensor = self.level(state if self.raw else seen.state)
         return mixed + level
 
 
@@ -228,7 +251,7 @@ class SetPolicy:
         self.in_turn = config.in_turn
         self.rounds = config.rounds if config.in_turn else 1
         self.exploration, self.generator = config.exploration, generator
-        self.observer = Observer(config.lookahead, values)
+        self.observer = Observer(config.lookahead, values, raw=config.raw)
 
     def begin(self, view: View) -> None:
         """Ask the network once for all turns of the stage, if its values will be used."""
@@ -246,7 +269,12 @@ class SetPolicy:
         self.table = torch.zeros((*held.shape, 1 << slot.nodes), device=held.device)
         with torch.no_grad():
             self.table[rows.draw, rows.block] = set_costs(
-                self.network, asked, self.observer.values, rows, self.observer.basis
+                self.network,
+                asked,
+                self.observer.values,
+                rows,
+                self.observer.basis,
+                raw=self.observer.raw,
             )
 
     def pull(self, view: View, n: int | None) -> Tensor | None:
@@ -271,7 +299,10 @@ class SetPolicy:
             return torch.ones(view.held.shape, device=view.held.device)
         sets = torch.stack([view.others(n), view.others(n) | 1 << n], dim=2)
         cost = self.table.gather(2, sets)
-        score = (cost[..., 0] - cost[..., 1]).clamp(min=KEEP_ANYWAY)
+        score = cost[..., 0] - cost[..., 1]
+        if self.observer.raw:  # right up to a level, from sums: only the order counts
+            score = score - score.amin(dim=1, keepdim=True)
+        score = score.clamp(min=KEEP_ANYWAY)
         if self.generator is None:
             return score
         dice = torch.rand((2, *score.shape), generator=self.generator).to(score.device)
@@ -345,16 +376,44 @@ class Learner:
             )
             # A slot can be learned from once it is known what the nodes had in the next one.
             if unfinished is not None:
-                self.replay.add(replace(unfinished, next_held=held))
+                delay = delivery.delay.float().cpu()
+                self.replay.add(replace(unfinished, next_held=held, next_delay=delay))
             unfinished = Played(pool.number, t, draw, had, held, kept, next_held=held)
             total += float(delivery.delay.sum(dim=1).mean())
         return total
 
     def _improve(self, pool: Pool) -> float:
         """Make one update on a played slot from the replay; return the loss."""
-        config = self.config
-        # A played slot, and the blocks that somebody had in it.
         played = self.replay.draw(self.generator)
+        loss = (self._paid_loss if self.config.raw else self._backup_loss)(pool, played)
+        self.adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        self.adam.step()
+        follow(self.target, self.network, self.config.target_rate)
+        follow(self.average, self.network, self.config.average_rate)
+        return float(loss.detach())
+
+    def _paid_loss(self, pool: Pool, played: Played) -> Tensor:
+        """Return the error against what was paid after a played slot."""
+        episodes = pool.episodes.select(played.draw.to(self.device))
+        slot, coming = episodes.slot(played.t), episodes.slot(played.t + 1)
+        cached, held, kept, next_held = (
+            getattr(played, name).long().to(self.device)
+            for name in ("cached", "held", "kept", "next_held")
+        )
+        with torch.no_grad():
+            view = critic_view(coming, kept, next_held)
+            coming_kept = next_kept(SetPolicy(self.target, self.config), view)
+            target = paid_per_byte(coming, played.next_delay.to(self.device))
+            target += self.config.discount * costs_of_kept(self.target, view, coming_kept)
+        cost = costs_of_kept(self.network, critic_view(slot, cached, held), kept)
+        return paid_loss(cost, target, share_of_bytes(slot), self.config.credit)
+
+    def _backup_loss(self, pool: Pool, played: Played) -> Tensor:
+        """Return the error against the backups of a played slot."""
+        config = self.config
+        # The blocks that somebody had in it.
         index = played.draw.to(self.device)
         episodes, values = pool.episodes.select(index), pool.values.select(index)
         slot, coming = episodes.slot(played.t), episodes.slot(played.t + 1)
@@ -370,24 +429,15 @@ class Learner:
             later = set_costs(self.target, view, coming_look if config.lookahead else None, rows)
             rent = rents(coming, coming_look)[rows.draw]
             target = backup(coming, value_after(rent + config.discount * later), rows)
-        # The loss, and one step of Adam.
         view = critic_view(slot, cached, held)
         cost = set_costs(self.network, view, look if config.lookahead else None, rows)
         error, weight = cost - target, rows.pick(slot.size).float()
         if config.credit == "block":
-            loss = block_loss(error, weight)
-        else:
-            of_kept = error.gather(1, rows.pick(kept)[:, None])[:, 0] * weight
-            share = of_kept / slot.size.sum(dim=1).float()[rows.draw]
-            team = torch.zeros(slot.draws, device=self.device).index_add(0, rows.draw, share)
-            loss = huber_loss(team, torch.zeros_like(team))
-        self.adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
-        self.adam.step()
-        follow(self.target, self.network, config.target_rate)
-        follow(self.average, self.network, config.average_rate)
-        return float(loss.detach())
+            return block_loss(error, weight)
+        of_kept = error.gather(1, rows.pick(kept)[:, None])[:, 0] * weight
+        share = of_kept / slot.size.sum(dim=1).float()[rows.draw]
+        team = torch.zeros(slot.draws, device=self.device).index_add(0, rows.draw, share)
+        return huber_loss(team, torch.zeros_like(team))
 
     def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
         """Return the policy of the running average, without exploration."""

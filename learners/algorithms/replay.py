@@ -7,7 +7,7 @@ slot, and the node sets before and after the pulls. Features are computed anew w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -33,6 +33,8 @@ class Played:
         (B, J) uint8 node sets: before the pulls, after them, and in the next caches.
     next_held
         (B, J) uint8 after the pulls of the next slot.
+    next_delay
+        (B, J) float32 delays of the next slot, s; empty in replays of earlier versions.
     """
 
     pool: int
@@ -42,6 +44,7 @@ class Played:
     held: Tensor
     kept: Tensor
     next_held: Tensor
+    next_delay: Tensor = field(default_factory=lambda: torch.zeros(0))
 
 
 class Replay:
@@ -91,4 +94,4 @@ class Replay:
             self.slots.append(Played(pool=pool, t=t, **rows[index]))
 
 
-_TENSORS = tuple(field.name for field in fields(Played) if field.name not in ("pool", "t"))
+_TENSORS = tuple(item.name for item in fields(Played) if item.name not in ("pool", "t"))

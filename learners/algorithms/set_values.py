@@ -30,6 +30,7 @@ from finecast.learners.networks.action_semantics import over_blocks, perceptron,
 from finecast.learners.networks.feature_basis import Basis
 from finecast.learners.networks.features import NEIGHBOUR, OWN, STATE, Features, features
 from finecast.learners.networks.mixers import mixer
+from finecast.learners.networks.raw_features import raw_features
 from finecast.learners.world.environment import View, near_nodes
 from finecast.learners.world.episodes import Slot
 from finecast.learners.world.lookahead import Lookahead, best_subset
@@ -77,6 +78,9 @@ class SetCritic(nn.Module):
         N, which only the flat network depends on.
     width, embedding
         Of hidden layers and of embeddings.
+    level
+        A cost that all sets of a block share is learned too: targets of the delays that were paid
+        have it (`finecast.learners.algorithms.paid`).
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class SetCritic(nn.Module):
         nodes: int = 0,
         width: int = 64,
         embedding: int = 32,
+        level: bool = False,
     ) -> None:
         super().__init__()
         self.semantic = action_semantics
@@ -104,6 +109,7 @@ class SetCritic(nn.Module):
             for parameter in head.parameters():
                 nn.init.zeros_(parameter)
         self.mixer = mixer(mixing, len(STATE) + len(OWN))
+        self.level = level_network(width) if level else None
 
     def forward(self, seen: Features) -> Tensor:
         """Return (R, S).
@@ -131,8 +137,14 @@ class SetCritic(nn.Module):
         member = members(nodes, h.device)
         company = torch.einsum("snm,rnm->rsn", member[:, near_nodes(nodes, h.device)], meets)
         values = member * (alone.transpose(1, 2) + company)
-        mixed: Tensor = self.mixer(values, torch.cat([seen.state, seen.own.mean(dim=1)], dim=1))
-        return mixed
+        whole = torch.cat([seen.state, seen.own.mean(dim=1)], dim=1)
+        mixed: Tensor = self.mixer(values, whole)
+        return mixed if self.level is None else mixed + self.level(whole)
+
+
+def level_network(width: int) -> nn.Module:
+    """Return a network from the state and the mean over nodes of OWN to one value, 0 at first."""
+    return perceptron((len(STATE) + len(OWN), width, 1), zero_last=True)
 
 
 def members(nodes: int, device: torch.device) -> Tensor:
@@ -187,6 +199,8 @@ def set_costs(
     values: Lookahead | None,
     rows: Rows,
     basis: Basis | None = None,
+    *,
+    raw: bool = False,
 ) -> Tensor:
     """Return (R, S) G(K): the base and what a network has learnt, in units; 0 after the last slot.
 
@@ -202,12 +216,14 @@ def set_costs(
         The (draw, block) pairs.
     basis
         Of the features of the slot, if it is known already.
+    raw
+        Raw features, and no base.
     """
-    base = base_costs(view.slot, values, rows)
     if view.slot.t == view.slot.slots - 1:
-        return torch.zeros_like(base)
-    learnt: Tensor = network(seen_of(features(view, None, values, basis), rows))
-    return base + learnt
+        return torch.zeros((len(rows.draw), 1 << view.slot.nodes), device=rows.draw.device)
+    seen = features(view, None, values, basis)
+    learnt: Tensor = network(seen_of(raw_features(seen) if raw else seen, rows))
+    return learnt if raw else base_costs(view.slot, values, rows) + learnt
 
 
 def rents(slot: Slot, values: Lookahead) -> Tensor:

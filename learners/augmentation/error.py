@@ -16,6 +16,7 @@ from finecast.learners.augmentation.predictor import (
     LEAST_REACH,
     Predictor,
     imagine,
+    last_requests,
     log_loss,
     next_log_reach,
     next_requests,
@@ -28,6 +29,7 @@ from finecast.learners.augmentation.synthetic import (
     synthetic_episodes,
     with_observations,
 )
+from finecast.learners.augmentation.world_model import WorldModel, world_forecast
 from finecast.learners.world.environment import NodePolicy, roll
 from finecast.problem.arrays import FloatArray, checked_number
 from finecast.problem.demand import forecast
@@ -68,7 +70,12 @@ class HeldOutError:
 
         It uses nothing that a learner could not know.
         """
-        return max((self.request - self.persistence) / self.uniform, 0.0)
+        return relative_error(self.request, self.persistence, self.uniform)
+
+
+def relative_error(request: float, persistence: float, uniform: float) -> float:
+    """Return the larger of 0 and (request - persistence) / uniform, of log-losses in nats."""
+    return max((request - persistence) / uniform, 0.0)
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,27 @@ def held_out_error(
         reach_db=DECIBEL * float(error.square().mean().sqrt()),
         reach_unchanged_db=DECIBEL * float(log_reach.diff(dim=1).square().mean().sqrt()),
     )
+
+
+def world_error(
+    model: WorldModel, train: Sequence[Instance], held_out: Sequence[Instance]
+) -> float:
+    """Return the relative error of a world model, as `HeldOutError.relative`.
+
+    Parameters
+    ----------
+    model
+        It was fitted to `train`.
+    train, held_out
+        As in `held_out_error`.
+    """
+    requests, reach = requests_and_reach(held_out)
+    coming, last = requests[:, 1:], last_requests(requests)
+    chance = world_forecast(model, last, requests, reach)[0][:, :-1].clamp_min(1e-12)
+    persistence = persistence_of(requests_and_reach(train)[0])
+    repeat = repeat_requests(requests, model.models, persistence)[:, :-1]
+    uniform = torch.full_like(chance, 1 / model.models)
+    return relative_error(*(log_loss(p, coming) for p in (chance, repeat, uniform)))
 
 
 def true_forecasts(instances: Sequence[Instance]) -> Tensor:

@@ -4,17 +4,19 @@
 
     none         there are none
     noise        real episodes with perturbed reach and a few requests drawn anew
+    last-value   real episodes up to some slot, then every user's last request and reach persist
     echo-state   real episodes up to some slot, then the predictions of echo state networks
+    world-model  the same, of a small network that Adam has fitted
     oracle       the true generator: fresh draws of the scenario
 
 Only requests and reach are made up. Library, links and storage are those of the real episode. The
 environment computes caches, delays and expected tables as for any draw. Rates are in closed form
 (`finecast.learners.world.draws`), since an imagined channel has no beams.
 
-Knowledge. `noise` and `echo-state` see the requests and the reach of real episodes. They see
-nothing of the scenario or of its demand model. `oracle` is the scenario. No learner could have it:
-it shows what a perfect predictor would be worth. A *policy* sees the demand model of its episodes,
-because the expected tables come from `Demand`, whose preferences hold the coming rankings.
+Knowledge. `oracle` is the scenario; all others see the requests and the reach of real episodes, and
+nothing of the scenario or of its demand model. No learner could have the scenario: `oracle` shows
+what a perfect predictor would be worth. A *policy* sees the demand model of its episodes, because
+the expected tables come from `Demand`, whose preferences hold the coming rankings.
 
 Number. The synthetic share falls with the held-out error of the predictor and over training
 (`share`). So a predictor is used as far as its error on held-out data allows, and training ends on
@@ -29,22 +31,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from finecast.learners.augmentation.predictor import Predictor, imagine
+from finecast.learners.augmentation.predictor import Predictor, imagine, last_requests
+from finecast.learners.augmentation.sources import SOURCES, Source
+from finecast.learners.augmentation.world_model import WorldModel, imagine_world
 from finecast.learners.world.draws import surrogate_of
 from finecast.learners.world.episodes import Episodes, joined_episodes
 from finecast.problem.arrays import FloatArray, checked_number
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
-
-Source = Literal["none", "noise", "echo-state", "oracle"]
-
-SOURCES: tuple[Source, ...] = ("none", "noise", "echo-state", "oracle")
 
 DECIBEL = 20 / math.log(10)
 """Factor from the natural logarithm of an amplitude to dB."""
@@ -100,7 +99,7 @@ def synthetic_instances(
     count: int,
     generator: torch.Generator,
     *,
-    predictor: Predictor | None = None,
+    predictor: Predictor | WorldModel | None = None,
     scenario: Scenario | None = None,
     real_slots: tuple[int, int] = (1, 8),
     redrawn: float = 0.1,
@@ -119,11 +118,11 @@ def synthetic_instances(
     generator
         Random numbers of all sources.
     predictor
-        The source "echo-state" needs it, fitted to the real instances.
+        The sources "echo-state" and "world-model" need it, fitted to the real instances.
     scenario
         The source "oracle" needs it.
     real_slots
-        For "echo-state": least and most slots at the beginning that stay real. The number is drawn
+        Of predictions: least and most slots at the beginning that stay real. The number is drawn
         evenly for every instance. With T or more the instance is a copy.
     redrawn
         For "noise": probability that a request is replaced by another one of the same slot.
@@ -152,13 +151,18 @@ def synthetic_instances(
     if source == "noise":
         requests, reach = perturbed(requests, reach, generator, redrawn=redrawn, noise_db=noise_db)
     else:
-        if predictor is None:
-            raise ValueError("predictor: is missing, 'echo-state' samples from it")
         least, most = real_slots
         if not 1 <= least <= most:
             raise ValueError(f"real_slots: {real_slots} is not allowed, must be 1 <= least <= most")
         begin = torch.randint(least, most + 1, (count,), generator=generator)
-        requests, reach = imagine(predictor, requests, reach, begin, generator)
+        if source == "last-value":
+            requests, reach = persisted(requests, reach, begin)
+        elif isinstance(predictor, WorldModel):
+            requests, reach = imagine_world(predictor, requests, reach, begin, generator)
+        elif predictor is not None:
+            requests, reach = imagine(predictor, requests, reach, begin, generator)
+        else:
+            raise ValueError(f"predictor: is missing, {source!r} samples from it")
     return [
         with_observations(original, requests[i].numpy(), reach[i].numpy(), f"{source} of ")
         for i, original in enumerate(originals)
@@ -220,6 +224,24 @@ def perturbed(
         torch.where(is_redrawn, requests.gather(2, copied_user), requests),
         reach * (noise * (noise_db / DECIBEL)).exp(),
     )
+
+
+def persisted(requests: Tensor, reach: Tensor, begin: Tensor) -> tuple[Tensor, Tensor]:
+    """Return copies in which the last request and reach of every user persist from slot `begin` on.
+
+    Parameters
+    ----------
+    requests, reach
+        (E, T, K) and (E, T, K, N).
+    begin
+        (E,) int64, at least 1.
+    """
+    draws, slots = requests.shape[:2]
+    copied = torch.minimum(torch.arange(slots), begin[:, None] - 1)  # (E, T) slot that is repeated
+    draw = torch.arange(draws)[:, None]
+    repeated = (torch.arange(slots) >= begin[:, None])[..., None]
+    last = last_requests(requests)[draw, copied]
+    return torch.where(repeated, last, requests), reach[draw, copied]
 
 
 def with_observations(

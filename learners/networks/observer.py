@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from finecast.learners.networks.feature_basis import Basis, basis_of
 from finecast.learners.networks.features import Features, features
+from finecast.learners.networks.raw_features import raw_features
 from finecast.learners.world.environment import View
 from finecast.learners.world.lookahead import Lookahead, mpc_marginals
 
@@ -19,6 +20,8 @@ class Observer:
         Lookahead of all slots of the episodes that are played; None: computed in every slot.
     steps
         Subgradient steps for the prices of a slot, where they are computed.
+    raw
+        Leave out what rests on expected tables (`finecast.learners.networks.raw_features`).
 
     Attributes
     ----------
@@ -29,9 +32,15 @@ class Observer:
     """
 
     def __init__(
-        self, lookahead: bool = True, given: Lookahead | None = None, *, steps: int = 40
+        self,
+        lookahead: bool = True,
+        given: Lookahead | None = None,
+        *,
+        steps: int = 40,
+        raw: bool = False,
     ) -> None:
         self.lookahead = lookahead
+        self.raw = raw
         self.given = given
         self.steps = steps
         self.values: Lookahead | None = None
@@ -47,4 +56,5 @@ class Observer:
 
     def __call__(self, view: View) -> Features:
         """Return the features of all nodes."""
-        return features(view, None, self.values, self.basis)
+        seen = features(view, None, self.values, self.basis)
+        return raw_features(seen) if self.raw else seen

@@ -3,6 +3,7 @@
 learner = "maasn-da"
 scenarios = ["data/scenarios/persist.toml"]
 steps = 20000
+preset = "published"   # options of a published setting; what is given here wins
 
 [source]          # where training episodes come from
 draws = 256
@@ -18,12 +19,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finecast.learners.augmentation.sources import SOURCES
 from finecast.learners.old_names import with_new_names
 from finecast.learners.options import MOST_STEPS, at_least, dataclass_from, one_of
+from finecast.learners.presets import preset_of
 from finecast.learners.registry import learner_kind
 from finecast.problem.scenario import MOST_SEED
 
-AUGMENTATIONS = ("none", "noise", "echo-state", "oracle")
+AUGMENTATIONS = SOURCES
 RATES = ("closed-form", "true")
 
 MOST_DRAWS = 100_000
@@ -52,8 +55,8 @@ class SourceConfig:
         Subgradient steps for the storage prices of a draw's first slot; half of them in the
         others. With a quarter of this the prices are several times too high.
     augmentation
-        "none", "noise", "echo-state" or "oracle"; of a run, by default what the learner says
-        (`finecast.learners.registry.LearnerKind`).
+        One of `finecast.learners.augmentation.sources.SOURCES`; of a run, by default what the
+        learner says (`finecast.learners.registry.LearnerKind`).
     synthetic
         Synthetic share of all draws at the beginning, if the predictor had no error.
     refresh
@@ -160,6 +163,8 @@ class RunConfig:
 def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfig:
     """Return a run's options from a table; names of files are relative to `folder`.
 
+    A `preset` (`finecast.learners.presets`) puts its options under those of the table.
+
     Raises
     ------
     ValueError
@@ -178,6 +183,9 @@ def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfi
     if isinstance(given.get("learner"), str):
         kind = learner_kind(given["learner"])
         options = with_new_names(kind.name, options, "options")
+        if "preset" in given:
+            preset = preset_of(given.pop("preset"), kind)
+            source, options = {**preset.source, **source}, {**preset.options, **options}
         every = dict.fromkeys(("validate_every", "checkpoint_every"), kind.every)
         source = {"augmentation": kind.augmentation, **source}
         given = {"steps": kind.steps, "log_every": max(1, kind.every // 10), **every, **given}

@@ -10,22 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from finecast.learners.augmentation.error import held_out_error
+from finecast.learners.augmentation.error import held_out_error, world_error
 from finecast.learners.augmentation.predictor import Predictor, fit_predictor
+from finecast.learners.augmentation.sources import Source
 from finecast.learners.augmentation.synthetic import (
-    Source,
     requests_and_reach,
     share,
     synthetic_count,
     synthetic_episodes,
     synthetic_instances,
 )
+from finecast.learners.augmentation.world_model import WorldModel, fit_world_model
 from finecast.learners.runs.config import SourceConfig
 from finecast.learners.runs.held_out import FIRST_SEED, lookahead_to
 from finecast.learners.weights import seeded
@@ -133,7 +135,7 @@ class _Augmented:
 
     scenario: Scenario
     instances: tuple[Instance, ...]
-    predictor: Predictor | None
+    predictor: Predictor | WorldModel | None
     error: float
     exponent: float
     config: SourceConfig
@@ -167,24 +169,33 @@ def _augmented(
         There are too few draws to hold any out, or too few slots to predict one.
     """
     instances = [scenario.generate(draw_seed) for draw_seed in seeds]
-    predictor, error = None, 0.0
-    if config.augmentation == "echo-state":
+    predictor: Predictor | WorldModel | None = None
+    error, name = 0.0, config.augmentation
+    if name in ("echo-state", "world-model"):
         if instances[0].slots < 2:
             raise ValueError(
-                "slots: 1 is not allowed with source.augmentation = 'echo-state', must be >= 2: "
+                f"slots: 1 is not allowed with source.augmentation = {name!r}, must be >= 2: "
                 "it predicts the next slot"
             )
         held_out = max(1, len(instances) // 5)
         if held_out == len(instances):
             raise ValueError(
-                f"source.draws: {len(instances)} is not allowed, must be >= 2 for echo-state: "
+                f"source.draws: {len(instances)} is not allowed, must be >= 2 for {name}: "
                 "one is held out to measure the predictor"
             )
         models, known = instances[0].models, instances[:-held_out]
         # The error of a predictor that has not seen the held-out draws, then one that has seen all.
-        trial = fit_predictor(*requests_and_reach(known), models, seeded(seed, "predictor"))
-        error = held_out_error(trial, known, instances[-held_out:]).relative
-        predictor = fit_predictor(*requests_and_reach(instances), models, seeded(seed, "predictor"))
+        part, whole = requests_and_reach(known), requests_and_reach(instances)
+        again = partial(seeded, seed, "predictor")
+        if name == "world-model":
+            error = world_error(
+                fit_world_model(*part, models, again()), known, instances[-held_out:]
+            )
+            predictor = fit_world_model(*whole, models, again())
+        else:
+            trial = fit_predictor(*part, models, again())
+            error = held_out_error(trial, known, instances[-held_out:]).relative
+            predictor = fit_predictor(*whole, models, again())
     return _Augmented(
         scenario, tuple(instances), predictor, error, fitted_exponent(instances[0]), config
     )

@@ -194,6 +194,7 @@ def test_bias_is_nothing_without_synthetic_episodes_and_grows_with_the_share(rea
         ("noisy", "source: 'noisy' is not allowed"),
         ("oracle", "scenario: is missing"),
         ("echo-state", "predictor: is missing"),
+        ("world-model", "predictor: is missing"),
     ],
 )
 def test_what_is_missing_is_named(real, source, message):

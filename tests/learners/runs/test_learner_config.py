@@ -23,6 +23,17 @@ def test_toml_becomes_dataclasses(tmp_path):
     assert run.learner_options.temperature == 1.0
 
 
+@pytest.mark.parametrize("learner", ["maasn-da", "qmix", "vdn", "dcg", "mappo", "ippo"])
+def test_what_is_given_wins_over_a_preset(learner):
+    """The published regime is set as a whole; a single option of it can be changed."""
+    given = {**GOOD, "learner": learner, "preset": "published", "options": {"width": 7}}
+    run = run_config({**given, "source": {"price_steps": 9}})
+    options = run.learner_options
+    assert (options.observations, options.in_turn, options.credit) == ("raw", False, "team")
+    assert (options.width, run.source.price_steps, run.source.horizon) == (7, 9, 1)
+    assert "preset" not in run.as_dict()
+
+
 def test_scenarios_stand_beside_the_config(tmp_path):
     """A scenario that lies beside the configuration is found there, others are left alone."""
     (tmp_path / "x.toml").write_text("")
@@ -44,6 +55,18 @@ def test_scenarios_stand_beside_the_config(tmp_path):
         ({"source": {"draws": 0}}, "draws: 0 is not allowed"),
         ({"source": {"augmentation": "gan"}}, "augmentation: 'gan' is not allowed"),
         ({"source": {"synthetic": 2.0}}, "synthetic: 2.0 is not allowed"),
+        ({"preset": "publishd"}, "preset: 'publishd' is unknown; did you mean 'published'"),
+        ({"preset": 3}, "preset: 3 is unknown; known presets: published"),
+        (
+            {"preset": "published", "learner": "hindsight"},
+            "preset: 'published' is not allowed with learner 'hindsight', which has no option",
+        ),
+        ({"options": {"observations": "all"}}, "observations: 'all' is not allowed, must be one"),
+        (
+            {"options": {"observations": "raw", "lookahead": True}},
+            "lookahead: true is not allowed with observations = 'raw'",
+        ),
+        ({"options": {"critic": "maddpg"}}, "critic: 'maddpg' is not allowed here"),
         ({"options": {"credit": "all"}}, "credit: 'all' is not allowed, must be one of block"),
         ({"options": {"widht": 3}}, "options: 'widht' is unknown; did you mean 'width'"),
         ({"options": {"temperature": 0.0}}, "temperature: 0.0 is not allowed"),

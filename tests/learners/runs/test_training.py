@@ -269,7 +269,7 @@ def test_full_disk(tmp_path, monkeypatch):
     assert states(tmp_path)
 
 
-@pytest.mark.parametrize("source", ["noise", "echo-state", "oracle"])
+@pytest.mark.parametrize("source", ["noise", "last-value", "echo-state", "world-model", "oracle"])
 def test_augmented_runs_resume_too(tmp_path, source):
     """Synthetic draws are made anew after a resume, and the run ends the same."""
     given = {"draws": 5, "price_steps": 4, "augmentation": source, "refresh": 3}

@@ -31,7 +31,8 @@ class TrainedPolicy(NodePolicy, Protocol):
     Attributes
     ----------
     in_turn, rounds
-        As in `finecast.learners.world.environment.roll`.
+        As in `finecast.learners.world.environment.roll`. A policy that is trained with the joint
+        rule has a `joint` too.
     """
 
     @property
@@ -75,4 +76,10 @@ class Learner(Protocol):
 def play(episodes: Episodes, policy: TrainedPolicy) -> Rollout:
     """Play all slots of all draws as the policy wants it, without gradients."""
     with torch.no_grad():
-        return roll(episodes, policy, in_turn=policy.in_turn, rounds=policy.rounds)
+        return roll(
+            episodes,
+            policy,
+            in_turn=policy.in_turn,
+            rounds=policy.rounds,
+            joint=getattr(policy, "joint", ""),
+        )

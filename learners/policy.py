@@ -66,7 +66,7 @@ class Learned:
                 self.nodes,
                 in_turn=self.nodes.in_turn,
                 rounds=self.nodes.rounds,
-                joint=self.keep == "joint",
+                joint="exact" if self.keep == "joint" else "",
             )
         self.seconds.append((known - began, time.perf_counter() - known))
         return delivery.source[0].numpy(), keep[0].numpy()

@@ -209,10 +209,8 @@ class HindsightPolicy:
         score = marginal(self._cost, view.slot, view.others(n), n) + self._residual[:, n]
         return score.clamp(min=KEEP_ANYWAY)
 
-    def set_costs(self, view: View) -> Tensor | None:
+    def set_costs(self, view: View) -> Tensor:
         """Return v(K) less the residuals of the nodes in K, (E, J, S), seconds per byte."""
-        if view.last:
-            return None
         residual = self._residual.transpose(1, 2) @ view.slot.member.T.double()
         return of_blocks(view.slot, self._cost) - residual
 

@@ -23,10 +23,12 @@ have cost there. So all sets of a block learn from one played slot, whichever of
     y_j(K) = min over l of [tau_l(K) + broadcast(Q_l(K)) + U(Q_l(K))]  if j is needed, else U(K)
     U(Q)   = min over K' within Q of [lambda . K' + gamma G'_j(K')]
 
-lambda are the storage prices of the programme, paid as rent, and G' is the target network. Only
+lambda are prices of storage, paid as rent, and G' is the target network. With `keep = "joint"` they
+are those of the joint keep of the next slot (`joint_rents`), else those of the programme. Only
 differences between the sets of a block are learned: what they share is chance. The policy pulls by
 the level that is best for the slot and U. (Without the lookahead there are no prices: by the level
-that is best for the slot alone.) It keeps by G(K without n) - G(K with n), per byte, in turn.
+that is best for the slot alone.) It keeps by the joint rule on G, or by
+G(K without n) - G(K with n), per byte, in turn.
 
 With raw observations there are neither base nor prices, and the delays that were paid are what is
 learned from (`finecast.learners.algorithms.paid`).
@@ -56,6 +58,7 @@ from finecast.learners.algorithms.set_values import (
     Rows,
     backup,
     critic_view,
+    joint_rents,
     level_network,
     members,
     rents,
@@ -72,10 +75,11 @@ from finecast.learners.options import MOST_STEPS, at_least, one_of
 from finecast.learners.weights import Part, follow, initialised, load_module, part_of, seeded
 from finecast.learners.world.baselines import KEEP_ANYWAY
 from finecast.learners.world.environment import (
+    JointRule,
     View,
     deliver,
     fastest_sources,
-    keep_turns,
+    keep_slot,
     lookup,
     near_nodes,
     packed,
@@ -84,6 +88,7 @@ from finecast.learners.world.environment import (
 from finecast.learners.world.environment import rows as rows_of_sets
 from finecast.learners.world.lookahead import Lookahead
 from finecast.learners.world.pool import EpisodeSource, Pool
+from finecast.solvers.heuristics.rules import KeepRule, check_keep_rule
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,11 @@ class Config(NodeOptions):
         Share of the scores that are drawn at random while it plays.
     gradient_clip
         Of the gradient's norm.
+    keep
+        "joint": what is kept in training is chosen for all blocks and nodes at once, and the
+        targets are backups of such choices. "in-turn", always so with raw observations and where
+        nodes do not decide in turn: by every node, and backups through the prices of the
+        programme.
     """
 
     observations: str = "tables"
@@ -134,9 +144,11 @@ class Config(NodeOptions):
     replay: int = 400
     exploration: float = 0.05
     gradient_clip: float = 10.0
+    keep: KeepRule = "joint"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_keep_rule(self.keep)
         at_least(self, 1, "batch", "updates", "replay")
         at_least(self, 0, "critic_rate", "average_rate", "target_rate", "discount", "exploration")
         at_least(self, 1e-6, "gradient_clip", "halving", most=MOST_STEPS)
@@ -147,6 +159,11 @@ class Config(NodeOptions):
     def raw(self) -> bool:
         """Whether observations are raw."""
         return self.observations == "raw"
+
+    @property
+    def joint(self) -> bool:
+        """Whether what is kept in training is chosen jointly."""
+        return self.keep == "joint" and self.in_turn and not self.raw
 
 
 def trained(
@@ -250,6 +267,7 @@ class SetPolicy:
         self.network, self.lookahead = network, config.lookahead
         self.in_turn = config.in_turn
         self.rounds = config.rounds if config.in_turn else 1
+        self.joint: JointRule = "batched" if config.joint else ""
         self.exploration, self.generator = config.exploration, generator
         self.observer = Observer(config.lookahead, values, raw=config.raw)
 
@@ -309,9 +327,16 @@ class SetPolicy:
         random = dice[1] * score.amax(dim=1, keepdim=True)
         return torch.where(dice[0] < self.exploration, random, score)
 
-    def set_costs(self, view: View) -> Tensor | None:
-        """Return G(K), (E, J, S), in units."""
-        return None if view.last else self.table
+    def set_costs(self, view: View) -> Tensor:
+        """Return G(K), (E, J, S), in units; while it explores, of some blocks at random."""
+        if self.generator is None:
+            return self.table
+        # As in `keep`: a random worth of every copy, up to the greatest saving of the draw.
+        most = (self.table[..., 0] - self.table.amin(dim=2)).amax(dim=1)[:, None, None]
+        dice = torch.rand(self.table.shape[:2], generator=self.generator).to(most.device)
+        worth = torch.rand((*dice.shape, view.slot.nodes), generator=self.generator)
+        random = -(most * worth.to(most.device)) @ members(view.slot.nodes, most.device).T
+        return torch.where((dice < self.exploration)[..., None], random, self.table)
 
 
 class Learner:
@@ -370,7 +395,7 @@ class Learner:
             view = View(slot, cached, cached, cached * 0, in_turn=player.in_turn)
             delivery = deliver(slot, cached, pull_turns(view, player))
             view = replace(view, held=delivery.sender, keeping=True)
-            cache = keep_turns(view, player, player.rounds)
+            cache = keep_slot(view, player, rounds=player.rounds, joint=player.joint)
             had, held, kept = (
                 sets.to(torch.uint8).cpu() for sets in (cached, delivery.sender, packed(cache))
             )
@@ -425,10 +450,7 @@ class Learner:
         rows = Rows.where((held != 0) & slot.real)
         # Targets: what every set K would have cost in the next slot, and after it by the target.
         with torch.no_grad():
-            view = critic_view(coming, kept, next_held)
-            later = set_costs(self.target, view, coming_look if config.lookahead else None, rows)
-            rent = rents(coming, coming_look)[rows.draw]
-            target = backup(coming, value_after(rent + config.discount * later), rows)
+            target = self.targets(critic_view(coming, kept, next_held), coming_look, rows)
         view = critic_view(slot, cached, held)
         cost = set_costs(self.network, view, look if config.lookahead else None, rows)
         error, weight = cost - target, rows.pick(slot.size).float()
@@ -438,6 +460,33 @@ class Learner:
         share = of_kept / slot.size.sum(dim=1).float()[rows.draw]
         team = torch.zeros(slot.draws, device=self.device).index_add(0, rows.draw, share)
         return huber_loss(team, torch.zeros_like(team))
+
+    def targets(self, view: View, look: Lookahead, rows: Rows) -> Tensor:
+        """Return (R, S) y(K) of some blocks.
+
+        Parameters
+        ----------
+        view
+            The next slot, when all is delivered.
+        look
+            Its lookahead.
+        rows
+            The (draw, block) pairs.
+        """
+        slot, config = view.slot, self.config
+        # What the blocks cost after it by the target network; all that are there share the storage.
+        there = (view.held != 0) & slot.real
+        there[rows.draw, rows.block] = True
+        every = Rows.where(there)
+        table = torch.zeros((*there.shape, 1 << slot.nodes), device=self.device)
+        values = look if config.lookahead else None
+        later = config.discount * set_costs(self.target, view, values, every)
+        table[every.draw, every.block] = later
+        if config.joint:
+            rented = table + joint_rents(slot, view.held, table)
+        else:
+            rented = table + rents(slot, look)[:, None]
+        return backup(slot, value_after(rows.pick(rented)), rows)
 
     def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
         """Return the policy of the running average, without exploration."""

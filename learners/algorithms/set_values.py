@@ -17,6 +17,15 @@ block, so the chance of the requests cancels where sets are compared:
 
 lambda, the price of storage, is what one more kept byte displaces. Without it every copy would seem
 worth keeping. All costs are per byte, in units of the mean time from the cloud.
+
+There are two kinds of prices: those of the programme on expected tables (`rents`), and those of the
+joint keep of the next slot (`joint_rents`). The latter maximise the dual of that keep,
+
+    sum_j s_j U_j(Q_j) - lambda . S  <=  min over keeps K that fit of sum_j s_j gamma G'_j(K_j)
+
+where Q are the senders that were played and K_j is within Q_j. So with them the targets of all
+blocks together, less a constant of the draw, are a lower bound on the joint backup, which keeps one
+answer for all blocks and nodes. They miss it by the duality gap of one slot's knapsack.
 """
 
 from __future__ import annotations
@@ -33,6 +42,7 @@ from finecast.learners.networks.mixers import mixer
 from finecast.learners.networks.raw_features import raw_features
 from finecast.learners.world.environment import View, near_nodes
 from finecast.learners.world.episodes import Slot
+from finecast.learners.world.joint import joint_prices, roomy
 from finecast.learners.world.lookahead import Lookahead, best_subset
 
 
@@ -230,6 +240,25 @@ def rents(slot: Slot, values: Lookahead) -> Tensor:
     """Return (E, S) lambda . K for all sets K, in units."""
     price = values.price[:, 0].float() / unit_of(slot)[:, None].float()
     return price @ slot.member.float().T
+
+
+def joint_rents(slot: Slot, held: Tensor, cost: Tensor) -> Tensor:
+    """Return (E, J, S) lambda . K for all sets K, at the prices of the joint keep of the slot.
+
+    It is infinite for sets with a node that has no room for the block, not even for it alone.
+
+    Parameters
+    ----------
+    slot
+        The slot.
+    held
+        (E, J) int64 the nodes that have each block when all is delivered.
+    cost
+        (E, J, S) float32 G of all blocks that some node has.
+    """
+    rent = (joint_prices(slot, held, cost) @ slot.member.float().T)[:, None]
+    sets = torch.arange(rent.shape[2], device=rent.device)
+    return torch.where((sets & ~roomy(slot)[..., None]) != 0, torch.inf, rent)
 
 
 def value_after(cost: Tensor) -> Tensor:

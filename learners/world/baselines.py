@@ -73,9 +73,9 @@ class Rolling(NodePolicy):
         worth = view.slot.worth[:, 0]
         return savings(view, worth) if n is None else saving(view, worth, n)
 
-    def set_costs(self, view: View) -> Tensor | None:
+    def set_costs(self, view: View) -> Tensor:
         """Return the expected delay of the next slot."""
-        return None if view.last else of_blocks(view.slot, view.slot.worth[:, 0])
+        return of_blocks(view.slot, view.slot.worth[:, 0])
 
 
 def of_blocks(slot: Slot, table: Tensor) -> Tensor:

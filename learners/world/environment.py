@@ -10,8 +10,10 @@ In slot t, with the caches X of every block (docs/formulation.md sections 2, 3 a
    X_j and the nodes that receive the block.
 3. Keep. Every node gives every block a score. Of the blocks that it has, it takes those of positive
    score in falling order (of equal scores the first block) and keeps each one that still fits. With
-   `joint`, a policy that has costs of node sets (`SetValued`) keeps by the joint rule
-   instead (`finecast.learners.world.joint`), which starts from what the nodes chose.
+   `joint = "exact"`, a policy that has costs of node sets (`SetValued`) keeps by the joint rule
+   instead (`finecast.learners.world.joint`), which starts from what the nodes chose. With
+   "batched", what is kept is planned for all draws at once, and the nodes decide but once, each
+   knowing what all others are to keep.
 
 Nodes decide all at once, or in turn, where each sees what those before it chose. All functions are
 pure: they take and return tensors, and nothing is random. They know the sequential schedule alone.
@@ -23,14 +25,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from finecast.learners.world.episodes import Episodes, Slot
-from finecast.learners.world.joint import keep_by_sets
+from finecast.learners.world.joint import keep_by_sets, plan_by_sets
 from finecast.solvers.placement.problem import Placement
+
+JointRule = Literal["", "exact", "batched"]
+"""No joint rule; that of `finecast solve`; or that of training, for many draws at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +114,11 @@ class NodePolicy(Protocol):
 class SetValued(Protocol):
     """A node policy that knows what every set of nodes that keeps a block costs."""
 
-    def set_costs(self, view: View) -> Tensor | None:
+    def set_costs(self, view: View) -> Tensor:
         """Return (E, J, S) what the time after the slot costs if a set of nodes keeps the block.
 
-        It is asked once a slot, after the nodes have chosen what to keep; per byte, in any unit.
-        None if nothing comes after the slot.
+        It is asked once a slot, after the nodes have chosen what to keep, or by the batched rule
+        after `begin`; per byte, in any unit. It is not asked in the last slot.
         """
 
 
@@ -384,6 +389,40 @@ def keep_turns(view: View, policy: NodePolicy, rounds: int = 1) -> Tensor:
     return keep
 
 
+def keep_slot(view: View, policy: NodePolicy, *, rounds: int = 1, joint: JointRule = "") -> Tensor:
+    """Return (E, N, J) bool, what is kept by the rule of the nodes or by the joint rule.
+
+    Parameters
+    ----------
+    view
+        When all blocks are delivered.
+    policy, rounds, joint
+        As in `roll`.
+    """
+    slot = view.slot
+    if not joint or not isinstance(policy, SetValued) or view.last:
+        return keep_turns(view, policy, rounds)
+    held = unpacked(view.held, slot.nodes)
+    if joint == "batched":
+        policy.begin(view)
+        return _keep_planned(slot, held, policy.set_costs(view))
+    keep = keep_turns(view, policy, rounds)
+    return keep_by_sets(slot, held, policy.set_costs(view), keep)
+
+
+def _keep_planned(slot: Slot, held: Tensor, cost: Tensor) -> Tensor:
+    """Return (E, N, J) bool: the plan of the batched joint rule, then a round of the nodes."""
+    kept = plan_by_sets(slot, packed(held), cost)
+    for n in range(slot.nodes):
+        others = kept & ~(1 << n)
+        pair = cost.gather(2, torch.stack([others, others | 1 << n], dim=2))
+        # What saves nothing is kept where there is room after all others.
+        saved = (pair[..., 0] - pair[..., 1]).clamp(min=torch.finfo(cost.dtype).tiny)
+        keep = keep_by_score(slot.size, slot.storage[:, n], held[:, n], saved)
+        kept = others | keep.long() << n
+    return unpacked(kept, slot.nodes)
+
+
 def step(
     slot: Slot,
     cache: Tensor,
@@ -391,7 +430,7 @@ def step(
     *,
     in_turn: bool = True,
     rounds: int = 1,
-    joint: bool = False,
+    joint: JointRule = "",
 ) -> tuple[Delivery, Tensor]:
     """Play one slot; return what was delivered and the next caches (E, N, J).
 
@@ -408,11 +447,7 @@ def step(
     view = View(slot, cached, cached, torch.zeros_like(cached), in_turn=in_turn)
     delivery = deliver(slot, cached, pull_turns(view, policy))
     view = replace(view, held=delivery.sender, keeping=True, decided=0)
-    keep = keep_turns(view, policy, rounds)
-    cost = policy.set_costs(view) if joint and isinstance(policy, SetValued) else None
-    if cost is not None:
-        keep = keep_by_sets(slot, unpacked(view.held, slot.nodes), cost, keep)
-    return delivery, keep
+    return delivery, keep_slot(view, policy, rounds=rounds, joint=joint)
 
 
 def roll(
@@ -421,7 +456,7 @@ def roll(
     *,
     in_turn: bool = True,
     rounds: int = 1,
-    joint: bool = False,
+    joint: JointRule = "",
     start: Tensor | None = None,
     watch: Callable[[int, Tensor, Delivery, Tensor], None] | None = None,
 ) -> Rollout:
@@ -438,7 +473,8 @@ def roll(
     rounds
         How often every node decides what to keep, where they decide in turn.
     joint
-        What is kept is chosen by the joint rule, if the policy is `SetValued`; else as without.
+        The joint rule that chooses what is kept, if the policy is `SetValued`; else the rule of
+        the nodes, as with "".
     start
         (E, N, J) bool caches of slot 0; None for those of the episodes.
     watch

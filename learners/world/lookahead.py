@@ -91,9 +91,9 @@ class Planned(NodePolicy):
         cost = self.values.cost[:, view.slot.t]
         return savings(view, cost) if n is None else saving(view, cost, n)
 
-    def set_costs(self, view: View) -> Tensor | None:
+    def set_costs(self, view: View) -> Tensor:
         """Return the costs of the values, seconds per byte."""
-        return None if view.last else of_blocks(view.slot, self.values.cost[:, view.slot.t])
+        return of_blocks(view.slot, self.values.cost[:, view.slot.t])
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,7 +90,7 @@ def test_the_judge_agrees_on_restricted_systems(restrict: str) -> None:
     ("mine", "options", "theirs"),
     [
         (Rolling(), {"rounds": 3}, rolling.Rolling(keep="in-turn")),
-        (Rolling(), {"rounds": 3, "joint": True}, rolling.Rolling()),
+        (Rolling(), {"rounds": 3, "joint": "exact"}, rolling.Rolling()),
         (Replacement(), {"in_turn": False}, replacement.LeastRecentlyUsed()),
         (Replacement("frequency"), {}, replacement.LeastFrequentlyUsed(0.8)),
     ],

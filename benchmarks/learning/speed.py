@@ -116,6 +116,7 @@ def speeds(
         "rolling, at once": lambda: roll(draws, Rolling(), in_turn=False),
         "rolling, in turn, 1 round": lambda: roll(draws, Rolling()),
         "rolling, in turn, 3 rounds": lambda: roll(draws, Rolling(), rounds=3),
+        "rolling, jointly": lambda: roll(draws, Rolling(), joint="batched"),
         "mpc by looked-up values, in turn": lambda: roll(draws, Planned(values)),
     }
     if draws.draws <= 32:

@@ -81,27 +81,33 @@ def plan_by_sets(slot: Slot, held: Tensor, cost: Tensor) -> Tensor:
     cost
         (E, J, S) as in `keep_by_sets`, finite.
     """
-    within, charge, weight, room, _ = _scaled(slot, held, cost)
+    within, charge, weight, room, unit = _scaled(slot, held, cost)
     price = _newton(charge, weight, room, slot.member.float(), PLAN)[-1]
     # The order of the blocks: those that lose most if they do not get their best set.
-    priced = charge.add_((slot.member.float() @ price.T)[..., None] * weight)
-    best, least = priced.min(dim=0, keepdim=True)
-    regret = priced.scatter(0, least, torch.inf).amin(dim=0) - best[0]
+    priced = charge.addcmul_((slot.member.float() @ price.T)[..., None], weight)
+    best = priced.amin(dim=0)
+    regret = torch.where(priced > best, priced, torch.inf).amin(dim=0) - best
     some = within != 0
     order = torch.where(some, regret, -1.0).argsort(dim=1, descending=True, stable=True)
     order = order[:, : int(some.sum(dim=1).max())]
-    # All draws go through their blocks side by side.
-    priced = priced.gather(2, order.expand(len(priced), -1, -1)).permute(2, 1, 0).contiguous()
-    size = slot.size.gather(1, order).T[..., None]  # (J', E, 1)
+    # All draws go through their blocks side by side, (J', E, ...) in that order.
+    row = (order + slot.blocks * torch.arange(slot.draws, device=held.device)[:, None]).T
+    rented = cost.float() + (unit * price @ slot.member.float().T)[:, None]
+    rented, size, there = (
+        values.flatten(0, 1).index_select(0, row.flatten()).view(*row.shape, -1)
+        for values in (rented, slot.size[..., None], within[..., None])
+    )
     sets = torch.arange(1 << slot.nodes, device=held.device)
     too_much = torch.where((sets & ~sets[:, None]) != 0, torch.inf, 0.0)  # by what fits, of sets
     bits = (1 << torch.arange(slot.nodes, device=held.device)).double()
     member, free = slot.member.double(), slot.storage
-    chosen = torch.zeros(priced.shape[:2], dtype=torch.int64, device=held.device)
-    for block_cost, block_size, choice in zip(priced, size, chosen, strict=True):
-        fits = ((free >= block_size).double() @ bits).long()
+    chosen = torch.zeros(row.shape, dtype=torch.int64, device=held.device)
+    for block_cost, block_size, nodes, choice in zip(
+        rented, size, there[..., 0], chosen, strict=True
+    ):
+        fits = ((free >= block_size).double() @ bits).long() & nodes
         torch.argmin(block_cost + too_much.index_select(0, fits), dim=1, out=choice)
-        free = free - member.index_select(0, choice) * block_size
+        free = torch.addcmul(free, member.index_select(0, choice), block_size, value=-1.0)
     return torch.zeros_like(held).scatter_(1, order, chosen.T)
 
 
@@ -183,7 +189,7 @@ def _newton(
         chance = chance.sub_(chance.amin(dim=0)).mul_(-1.0 / temperature).exp_()
         chance = chance.mul_(weight / chance.sum(dim=0))
         mean = (member.T @ chance.flatten(1)).view(nodes, *weight.shape).transpose(0, 1)
-        square = torch.einsum("sej,ej->es", chance, weight) @ pairs
+        square = chance.mul_(weight).sum(dim=2).T @ pairs
         covariance = square.view(-1, nodes, nodes) - mean @ mean.transpose(1, 2)
         # A Newton step with a barrier at 0; it never more than triples a price.
         slope = mean.sum(dim=2) - room + temperature / price

@@ -62,8 +62,7 @@ PRESETS = {
             "qmix": _VALUES,
             "vdn": _VALUES,
             "dcg": _VALUES,
-            "mappo": _PPO,
-            "ippo": _PPO,
+            **dict.fromkeys(("mappo", "ippo", "happo", "mat", "graph"), _PPO),
         },
     )
 }

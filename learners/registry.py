@@ -100,7 +100,7 @@ LEARNERS = (
         "Kuba et al., ICLR 2022, arXiv 2109.11251",
         steps=100,
         every=10,
-        preset={"node_by_node": True},
+        preset={"node_by_node": True, "epochs": 1},
     ),
     LearnerKind(
         "mat",

@@ -89,7 +89,8 @@ class Config(ActorOptions):
     gradient_clip
         Of the gradient's norm.
     node_by_node
-        Updates learn from the decisions of one node after another (HAPPO), else of all.
+        Updates learn from the decisions of one node after another (HAPPO), with all epochs for each
+        of them; else of all.
     architecture
         The network (`finecast.learners.algorithms.architectures`). "pairs": a node scores what it
         sees; "sequence": given what those before it decided; "graph": after messages between nodes
@@ -208,22 +209,15 @@ class Learner:
             ]
             old = [self._log_chance_of_choice(seen, kind) for kind in kinds]
         logged: list[dict[str, float]] = []
-        for number, (pass_kinds, pass_old) in enumerate(self._passes(seen, kinds, old)):
+        for pass_kinds, pass_old in self._passes(seen, kinds, old):
             for _ in range(config.epochs):
                 # Every epoch sees all rows once, in an order of its own.
                 for part, rows in self._minibatches(pass_kinds, len(indices)):
-                    row = {}
-                    if not number:  # the critic learns in the first pass
-                        error = self._learnt(seen.select(part), share[part]) - target[part]
-                        row = self._improve_critic(error)
+                    error = self._learnt(seen.select(part), share[part]) - target[part]
+                    row = self._improve_critic(error)
                     row |= self._improve_actor(seen, part, pass_kinds, pass_old, rows)
                     logged.append(row)
-        updates = config.epochs * config.minibatches
-        sums = {name: sum(row.get(name, 0.0) for row in logged) for name in logged[0]}
-        return {
-            name: total / (updates if name == "critic_loss" else len(logged))
-            for name, total in sums.items()
-        }
+        return {name: sum(row.get(name, 0.0) for row in logged) / len(logged) for name in logged[0]}
 
     def _passes(
         self, seen: Features, kinds: Sequence[Decisions], old: Sequence[Tensor]

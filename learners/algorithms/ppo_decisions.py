@@ -33,8 +33,8 @@ class Decisions:
     node, block
         (R,) int64 who decided, about what.
     company
-        (R, N - 1) the other nodes that had decided to keep or to receive the block
-        (`finecast.learners.algorithms.actors.Turn`).
+        (R, N - 1) 1 for the other nodes that had decided to keep or to receive the block. For a
+        sequence model, -1 for those that had decided not to.
     start
         (R, A) logits without the network: of not keeping, 0, and of keeping, less the margin; or of
         the other nodes, the cloud and nothing.

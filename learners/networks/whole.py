@@ -60,8 +60,8 @@ class WholeNetwork(ActionSemanticsNetwork):
         cells
             R of them.
         company
-            (R, N - 1) what the other nodes have decided, as `finecast.learners.algorithms` has it;
-            the scores `company` are for it.
+            (R, N - 1) what the other nodes have decided. Here the scores do not depend on it: who
+            asks adds the scores `company`.
         """
         return self.score(
             Embedded(

@@ -76,7 +76,7 @@ def test_finds_the_optimum_of_the_game(name, steps, options):
 @pytest.mark.parametrize(("name", "rate"), [("happo", 2e-3), ("mat", 1e-3), ("graph", 6e-4)])
 def test_comes_to_the_optimum_of_the_game(name, rate):
     """The same for smaller networks and fewer updates: within 40 steps the policy is the best."""
-    smaller = {"width": 32, "embedding": 16, "minibatches": 2, "temperature": 0.5}
+    smaller = {"width": 32, "embedding": 16, "minibatches": 2, "epochs": 4, "temperature": 0.5}
     learner = started(name, actor_rate=rate, **smaller)
     assert total(learner) == pytest.approx(START)
     for _ in range(40):

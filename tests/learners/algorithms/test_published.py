@@ -35,6 +35,9 @@ LEARNERS: list[tuple[str, dict[str, Any]]] = [
     ("dcg", {"credit": "block", "updates": 3}),
     ("mappo", {}),
     ("ippo", {}),
+    ("happo", {}),
+    ("mat", {}),
+    ("graph", {}),
 ]
 
 

@@ -1,7 +1,8 @@
 """Training runs of the learners' benchmark: equal CPU budgets, one process, one thread.
 
-The budget is the CPU time of the learner's updates, with labels and synthetic episodes. Making the
-first pool of draws costs every learner the same and is noted apart. The policy is kept at `MARKS`
+The budget is the CPU time of the learner's updates, with labels, the predictor and all synthetic
+episodes, the first ones included. Making the real draws costs every learner the same and is noted
+apart. The policy is kept at `MARKS`
 of the budget. The best of them on held-out draws, with rates in closed form, is evaluated later.
 This choice is not part of the budget and uses no evaluation draw.
 
@@ -199,14 +200,17 @@ def trained(
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
 
-    # The first pool of draws, outside of the budget.
+    # The real draws, outside of the budget.
     began = time.process_time()
     scenarios = [read_scenario(scenario_file(scenario)) for scenario in run.scenarios]
     source = ScenarioSource(scenarios, config.source, seed, steps=EXPECTED_STEPS)
     prepare_s = time.process_time() - began
     kind = learner_kind(run.learner).load()
     options = config.learner_options
+    # A new learner asks for its first pool, so that synthetic draws are made: they are paid for.
+    began = time.process_time()
     learner: Learner = kind.Learner(options, source, seed=seed, device=torch.device("cpu"))
+    spent = time.process_time() - began
     if run.warm:
         warm = folder.parent / f"{run.warm}-s{seed}"
         if not (warm / "done.json").exists():
@@ -214,7 +218,7 @@ def trained(
         start_from(learner, read_start(warm, run.learner, options))
 
     # Updates and marks; only updates spend from the budget.
-    spent, step, wall = 0.0, 0, time.perf_counter()
+    step, wall = 0, time.perf_counter()
     marks: list[dict[str, float]] = []
     best_mean, best_mark = float("inf"), 0
     with (folder / "log.jsonl").open("w") as log:

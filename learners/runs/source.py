@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import cast
 
 import numpy as np
@@ -69,7 +69,8 @@ class ScenarioSource:
         self.config, self.seed, self.steps = config, seed, steps
         self.device = torch.device("cpu")
         chosen = np.random.default_rng([seed, *b"draws"])
-        parts, self._augmented = [], []
+        parts: list[Episodes] = []
+        self._seeds: list[tuple[Scenario, list[int]]] = []
         for scenario in scenarios:
             seeds = chosen.choice(FIRST_SEED, config.draws, replace=False).tolist()
             if config.rates == "true":
@@ -82,8 +83,7 @@ class ScenarioSource:
                     scenario, seeds, horizon=config.horizon, callback=callback
                 )
             parts.append(part)
-            if config.augmentation != "none":
-                self._augmented.append(_augmented(scenario, seeds, config, seed))
+            self._seeds.append((scenario, seeds))
         real = joined_episodes(parts)
         self._real = Pool(0, real, self._lookahead(real), real.draws)
         self._newest = self._real
@@ -106,6 +106,13 @@ class ScenarioSource:
             values=lookahead_to(self._real.values, device),
         )
         return self
+
+    @cached_property
+    def _augmented(self) -> list[_Augmented]:
+        """What synthetic draws are made from; fitted when the first pool is asked for."""
+        return [
+            _augmented(scenario, seeds, self.config, self.seed) for scenario, seeds in self._seeds
+        ]
 
     def _lookahead(self, episodes: Episodes) -> Lookahead:
         steps = self.config.price_steps

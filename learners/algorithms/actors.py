@@ -222,9 +222,14 @@ class Actors:
         self._turns_in_stage += 1
         return logits
 
+    def _scores(self, seen: Features) -> Scores:
+        """Return what the network says of all nodes as a stage begins."""
+        scores: Scores = self.network(seen)
+        return scores
+
     def _pulling(self, seen: Features) -> Look:
         """Return what the network says of pulling."""
-        scores: Scores = self.network(seen)
+        scores = self._scores(seen)
         start = pull_start(seen, raw=self.observer.raw)
         learnt = torch.cat([scores.source, scores.nothing[..., None]], dim=-1)
         logits, company = start + learnt / self.temperature, scores.company[..., 0]
@@ -233,7 +238,7 @@ class Actors:
 
     def _keeping(self, view: View, seen: Features) -> Look:
         """Return what the network says of keeping, whichever set of other nodes keeps too."""
-        scores: Scores = self.network(seen)
+        scores = self._scores(seen)
         slot, values = view.slot, self.observer.values
         near = near_nodes(slot.nodes, view.held.device)
         sets = torch.arange(1 << slot.nodes, device=near.device)

@@ -24,7 +24,9 @@ from finecast.learners.algorithms.actors import (
     actors_of,
     trained_actors,
 )
+from finecast.learners.algorithms.set_values import Rows
 from finecast.learners.networks.action_semantics import Embedded, Scores
+from finecast.learners.networks.features import Features
 from finecast.learners.networks.graph import CrowdObserver, GraphNetwork
 from finecast.learners.networks.sequence import HEADS, SequenceNetwork
 from finecast.learners.networks.whole import Cells
@@ -37,7 +39,7 @@ ARCHITECTURES = ("pairs", "sequence", "graph")
 
 
 class SequenceActors(Actors):
-    """Actors of a sequence model: in turn, each decodes what those before it have decided.
+    """Actors of a sequence model: each decodes what those before it have decided, if any.
 
     Parameters
     ----------
@@ -61,37 +63,39 @@ class SequenceActors(Actors):
             generator=like.generator,
         )
 
-    def begin(self, view: View) -> None:
-        """Let the network look, once for all nodes and all turns of the stage."""
-        super().begin(view)
-        if not (view.keeping and view.last):
-            self.encoded = self.network.embed(self.look.seen)
-
     def pull(self, view: View, n: int | None) -> Tensor:
         """Return sources (E, J), or (E, N, J) for all nodes."""
-        if n is not None and view.in_turn:
-            scores = self._decoded(n, view.held & ~view.cached)
+        if n is not None:
+            rows = Rows.where(self.look.seen.may_pull[:, n].any(dim=2))
+            scores = self._decoded(n, rows, view.held & ~view.cached)
             learnt = torch.cat([scores.source, scores.nothing[..., None]], dim=-1)
-            self.look.logits[:, n] = self.look.start[:, n] + learnt / self.temperature
+            logits = self.look.logits[:, n]
+            logits[rows.draw, rows.block] += learnt / self.temperature
         return super().pull(view, n)
 
     def keep(self, view: View, n: int | None) -> Tensor:
         """Return scores (E, J), or (E, N, J) for all nodes; all are positive."""
-        if n is not None and view.in_turn and not view.last:
-            scores = self._decoded(n, view.others(n))
-            logits = self.look.start[:, n] + scores.keep[..., None] / self.temperature
+        if n is not None and not view.last:
+            rows = Rows.where(self.look.seen.may_keep[:, n])
+            scores = self._decoded(n, rows, view.others(n))
+            logits = self.look.start[:, n].clone()
+            logits[rows.draw, rows.block] += scores.keep[:, None] / self.temperature
             least = logits.amin(dim=(1, 2), keepdim=True)
             self.look.logits[:, n] = logits - least + MOST_NOISE
         return super().keep(view, n)
 
-    def _decoded(self, n: int, sets: Tensor) -> Scores:
-        """Return the scores (E, J) of node n, given the node sets (E, J) that have joined."""
-        draws, blocks = torch.meshgrid(
-            *(torch.arange(size, device=sets.device) for size in sets.shape), indexing="ij"
-        )
-        cells = Cells(draws.flatten(), torch.full_like(draws.flatten(), n), blocks.flatten())
-        scores = self.network.at(self.encoded, cells, self._company(n, sets.flatten()))
-        return scores.unflatten(sets.shape)
+    def _scores(self, seen: Features) -> Scores:
+        """Return 0 as a stage begins: every node adds what it decodes in its turn."""
+        self.encoded = self.network.embed(seen)
+        draws, nodes, blocks = seen.may_keep.shape
+        zero = self.encoded.whole.new_zeros((draws, nodes, blocks, nodes + 1))
+        company = zero[..., : nodes - 1, None].expand(-1, -1, -1, -1, 2)
+        return Scores(zero[..., 0], zero[..., :nodes], zero[..., 0], company)
+
+    def _decoded(self, n: int, rows: Rows, sets: Tensor) -> Scores:
+        """Return the scores of rows of node n, given the node sets (E, J) that have joined."""
+        cells = Cells(rows.draw, torch.full_like(rows.draw, n), rows.block)
+        return self.network.at(self.encoded, cells, self._company(n, rows.pick(sets)))
 
     def _company(self, n: int, sets: Tensor) -> Tensor:
         """Return (..., N - 1): 1 the other node has joined, -1 it has not, 0 it is yet to decide.

@@ -17,8 +17,7 @@ All weights are shared over blocks, neighbours and nodes, so one network serves 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -49,10 +48,6 @@ class Scores:
     source: Tensor
     keep: Tensor
     company: Tensor
-
-    def unflatten(self, shape: Sequence[int]) -> Scores:
-        """Return the same with other axes in place of the first."""
-        return Scores(*(getattr(self, field.name).unflatten(0, shape) for field in fields(self)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,15 +54,6 @@ class SequenceNetwork(WholeNetwork):
         encoded: Tensor = self.encoder(tokens.flatten(0, 1))
         return replace(embedded, whole=encoded.view_as(tokens).transpose(1, 2))
 
-    def forward(self, seen: Features) -> Scores:
-        """Return the scores of all nodes while nobody has decided."""
-        embedded = self.embed(seen)
-        shape = embedded.whole.shape[:3]
-        axes = [torch.arange(size, device=seen.own.device) for size in shape]
-        cells = Cells(*(axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij")))
-        company = seen.own.new_zeros((len(cells.draw), shape[1] - 1))
-        return self.at(embedded, cells, company).unflatten(shape)
-
     def at(self, embedded: Embedded, cells: Cells, company: Tensor) -> Scores:
         """Return the scores of some cells given what the other nodes have decided.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from learner_scenarios import episodes
@@ -64,7 +66,7 @@ def test_decisions_on_another_row_change_nothing(network, embedded):
 
 
 def test_nodes_see_each_other_through_the_encoder(network):
-    """What node 2 alone sees changes what node 0 does; another block's does not."""
+    """What node 2 alone sees of block 4 changes what node 1 scores; of block 7 it does not."""
     slot = episodes().slot(1)
     cached = packed(episodes().start)
     seen = features(View(slot, cached, cached, cached * 0), None)
@@ -72,12 +74,20 @@ def test_nodes_see_each_other_through_the_encoder(network):
     single.load_state_dict({k: v.float() for k, v in network.state_dict().items()})
     own = seen.own.clone()
     own[:, 2, 4] += 1.0
+    nobody = torch.zeros(2, 2)
     with torch.no_grad():
-        before = single(seen).keep
-        after = single(type(seen)(own, *(getattr(seen, n) for n in NAMES))).keep
-    changed = (before - after).abs() > 1e-5
-    assert bool(changed[:, :, 4].all())
-    assert not bool(changed[:, :, 5].any())
+        before, after = (
+            single.at(single.embed(each), CELLS, nobody).keep
+            for each in (seen, replace(seen, own=own))
+        )
+    assert bool((before[0] - after[0]).abs() > 1e-5)
+    assert before[1] == after[1]
 
 
-NAMES = ("neighbour", "cloud", "state", "real", "may_pull", "may_keep")
+def test_no_rows_have_no_scores(network, embedded):
+    """A node may have nothing to decide on: nobody needs a block, or it holds none."""
+    nothing = torch.zeros(0, dtype=torch.int64)
+    with torch.no_grad():
+        found = network.at(embedded, Cells(nothing, nothing, nothing), torch.zeros(0, 2))
+    assert found.keep.shape == (0,)
+    assert found.source.shape == (0, 3)

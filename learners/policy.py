@@ -90,7 +90,9 @@ def load_policy(checkpoint: str | Path) -> tuple[TrainedPolicy, Checkpoint]:
     saved = read_checkpoint(header)
     try:
         kind = learner_kind(saved.learner)
-        policy: TrainedPolicy = kind.load().trained(kind.config(saved.options), saved.tensors)
+        information = str(saved.options.get("information", "full"))
+        options = kind.config(saved.options, information)
+        policy: TrainedPolicy = kind.load(information).trained(options, saved.tensors)
     except ValueError as error:
         raise FormatError(header, str(error)) from None
     return policy, saved

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -34,6 +34,9 @@ class LearnerKind:
         (`finecast.learners.runs.config.SourceConfig`).
     preset
         Options whose defaults differ from those of the module.
+    apart
+        Module that trains nodes that decide apart, each on what it sees; its Config has
+        `information`. Empty if there is none.
     """
 
     name: str
@@ -44,20 +47,39 @@ class LearnerKind:
     every: int = 1000
     augmentation: str = "none"
     preset: Mapping[str, Any] = field(default_factory=dict)
+    apart: str = ""
 
-    def load(self) -> ModuleType:
-        """Import the module."""
-        return import_module(self.module)
+    def load(self, information: str = "full") -> ModuleType:
+        """Import the module that trains for what the nodes see."""
+        return import_module(self.module if information == "full" else self.apart)
 
-    def config(self, options: Mapping[str, Any]) -> Any:
+    def config(self, options: Mapping[str, Any], information: str = "full") -> Any:
         """Return the Config of the module: the user's options over the preset.
+
+        Parameters
+        ----------
+        options
+            By name.
+        information
+            What each node sees when it decides.
 
         Raises
         ------
         ValueError
-            An option is unknown, of another kind, or out of range.
+            An option is unknown, of another kind, or out of range, or the learner does not train
+            for what the nodes see.
         """
-        return dataclass_from(self.load().Config, {**self.preset, **options}, "options")
+        if information != "full" and not self.apart:
+            able = ", ".join(kind.name for kind in LEARNERS if kind.apart)
+            raise ValueError(
+                f"information: {information!r} is not allowed with learner {self.name!r}, must be "
+                f"'full'; learners for other structures: {able}"
+            )
+        config = self.load(information).Config
+        given = {**self.preset, **options}
+        if "information" in {item.name for item in fields(config)}:
+            given = {**given, "information": information}
+        return dataclass_from(config, given, "options")
 
 
 LEARNERS = (
@@ -67,6 +89,16 @@ LEARNERS = (
         "decentralised actors with action semantics, value-decomposition critic, augmentation",
         "Fu et al., arXiv 2509.19341; Wang et al., Action Semantics Network, ICLR 2020",
         augmentation="echo-state",
+        apart="finecast.learners.algorithms.apart_maasn",
+    ),
+    LearnerKind(
+        "imitation",
+        "finecast.learners.algorithms.imitation",
+        "nodes that decide apart learn from a planner that sees everything",
+        "Ross, Gordon, Bagnell, AISTATS 2011; Cho et al., arXiv 1406.1078",
+        steps=200,
+        every=20,
+        apart="finecast.learners.algorithms.imitation",
     ),
     LearnerKind(
         "hindsight",

@@ -16,13 +16,14 @@ decided: to the start by looking up the saving that is left, to what is learnt b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor, nn
 
 from finecast.learners.algorithms.node_options import NodeOptions, check_observations
+from finecast.learners.algorithms.noise import MOST_NOISE, gumbel_noise, logistic
 from finecast.learners.algorithms.set_values import Rows, unit_of
 from finecast.learners.networks.action_semantics import Scores, action_network
 from finecast.learners.networks.features import CLOUD, NEIGHBOUR, OWN, Features
@@ -34,12 +35,6 @@ from finecast.learners.world.lookahead import Lookahead
 
 BEST_LEVEL = 4.0
 """Logit at the start of what the best level of the slot does, over that of anything else."""
-
-LEAST_UNIFORM = 1e-6
-"""The uniform numbers that become noise lie at least so far from 0 and 1."""
-
-MOST_NOISE = 15.0
-"""Logistic noise is less than this, given `LEAST_UNIFORM`."""
 
 _IN_BEST = OWN.index("in the best level of the slot")
 _FASTEST_NODE = NEIGHBOUR.index("is the fastest source")
@@ -283,21 +278,6 @@ class Actors:
 def _last(view: View) -> bool:
     """Return whether it is the last slot, after which nothing comes."""
     return view.slot.t == view.slot.slots - 1
-
-
-def logistic(size: Sequence[int], generator: Generator) -> Tensor:
-    """Return logistic noise, less than MOST_NOISE."""
-    return torch.logit(_uniform(size, generator))
-
-
-def gumbel_noise(size: Sequence[int], generator: Generator) -> Tensor:
-    """Return Gumbel noise."""
-    return -torch.log(-torch.log(_uniform(size, generator)))
-
-
-def _uniform(size: Sequence[int], generator: Generator) -> Tensor:
-    uniform = torch.rand(tuple(size), generator=generator)
-    return uniform.clamp(LEAST_UNIFORM, 1.0 - LEAST_UNIFORM)
 
 
 def _in_sets(sets: Tensor, nodes: Tensor) -> Tensor:

@@ -17,13 +17,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from finecast.learners.algorithms.actors import (
-    MOST_NOISE,
     ActorOptions,
     Actors,
     actor_network,
     actors_of,
     trained_actors,
 )
+from finecast.learners.algorithms.noise import MOST_NOISE
 from finecast.learners.algorithms.set_values import Rows
 from finecast.learners.networks.action_semantics import Embedded, Scores
 from finecast.learners.networks.features import Features

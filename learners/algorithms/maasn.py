@@ -32,12 +32,9 @@ from torch.nn.functional import huber_loss
 
 from finecast.learners.algorithms.actors import (
     ActorOptions,
-    Turn,
     actor_network,
     actors_of,
-    gumbel_noise,
     keep_logits,
-    logistic,
     pull_logits,
     trained_actors,
 )
@@ -49,6 +46,7 @@ from finecast.learners.algorithms.lessons import (
     lessons_of,
     pull_loss,
 )
+from finecast.learners.algorithms.noise import gumbel_noise, logistic
 from finecast.learners.algorithms.paid import (
     costs_of_kept,
     next_kept,
@@ -159,7 +157,7 @@ trained = trained_actors
 
 
 class Learner:
-    """MAASN-DA as it learns.
+    """MAASN-DA as it learns; `finecast.learners.algorithms.apart_maasn` has other actors.
 
     Parameters
     ----------
@@ -173,6 +171,9 @@ class Learner:
         Where the networks are.
     """
 
+    lesson_type: Any = Lessons
+    """What actors learn from."""
+
     def __init__(
         self, config: Config, source: EpisodeSource, *, seed: int, device: torch.device
     ) -> None:
@@ -182,7 +183,7 @@ class Learner:
             raise ValueError(f"nodes: {nodes} are not allowed, must be <= {MOST_SETS}")
 
         def networks() -> tuple[nn.Module, nn.Module]:
-            return actor_network(config, nodes), critic_network(config, nodes)
+            return self._new_actor(nodes), critic_network(config, nodes)
 
         actor, critic = initialised(seed, networks)
         self.actor, self.critic = actor.to(device), critic.to(device)
@@ -200,7 +201,11 @@ class Learner:
         # known, and what the newest slots teach the actors.
         self.replay = Replay(config.replay)
         self.unfinished: Played | None = None
-        self.lessons: list[Lessons] = []
+        self.lessons: list[Any] = []
+
+    def _new_actor(self, nodes: int) -> nn.Module:
+        """Return the actors' network before it has learnt anything."""
+        return actor_network(self.config, nodes)
 
     def step(self) -> Mapping[str, float]:
         """Improve the critic and the actors once; play a slot of the batch if it is time."""
@@ -235,16 +240,17 @@ class Learner:
             self.unfinished = None
         episodes, values = self._drawn(self.draw)
         slot = episodes.slot(self.t)
-        actors = actors_of(self.config, self.actor, values, self.generator)
+        actors = self._actors(values)
         with torch.no_grad():
             delivery, keep = step(
                 slot, self.cache, actors, in_turn=actors.in_turn, rounds=actors.rounds
             )
             self._remember(pool.number, slot, delivery, keep)
             if self.steps >= self.config.delay_actor:
-                new = self._lessons(slot, values.slot(self.t), actors.turns, delivery, keep)
+                look = values.slot(self.t)
+                cost = self._costs_of_sets(slot, look, delivery, keep)
+                new = self._lessons(slot, look, actors, delivery, keep, cost)
                 if new is not None:
-                    new = new.sample(MIXED * self.config.rows, self.generator)
                     self.lessons = [*self.lessons, new][-self.config.lessons :]
         self.cache = keep
         self.t = (self.t + 1) % slot.slots
@@ -265,25 +271,46 @@ class Learner:
         cached, kept = packed(self.cache).to(torch.uint8).cpu(), packed(keep).to(torch.uint8).cpu()
         self.unfinished = Played(pool, slot.t, self.draw, cached, held, kept, next_held=held)
 
-    def _lessons(
-        self, slot: Slot, look: Lookahead, turns: list[Turn], delivery: Delivery, keep: Tensor
-    ) -> Lessons | None:
-        """Return what the critic says of the turns, given what the others had decided."""
-        cached = packed(self.cache)
+    def _actors(self, values: Lookahead) -> Any:
+        """Return the actors that play the slot, with exploration, and note their turns."""
+        return actors_of(self.config, self.actor, values, self.generator)
+
+    def _costs_of_sets(
+        self, slot: Slot, look: Lookahead, delivery: Delivery, keep: Tensor
+    ) -> Tensor:
+        """Return (E, J, S) G(K) by the critic, in units; 0 where nobody has the block."""
+        cached, held = packed(self.cache), delivery.sender
         if isinstance(self.critic, JointCritic):
-            view = critic_view(slot, cached, delivery.sender)
-            cost = first_order_costs(self.critic, view, packed(keep))
-        else:
-            rows = Rows.where((delivery.sender != 0) & slot.real)
-            cost = torch.zeros((*slot.size.shape, 1 << slot.nodes), device=self.device)
-            cost[rows.draw, rows.block] = self._costs(
-                self.critic, slot, look, cached, delivery.sender, rows
-            )
+            return first_order_costs(self.critic, critic_view(slot, cached, held), packed(keep))
+        rows = Rows.where((held != 0) & slot.real)
+        cost = torch.zeros((*slot.size.shape, 1 << slot.nodes), device=self.device)
+        cost[rows.draw, rows.block] = self._costs(self.critic, slot, look, cached, held, rows)
+        return cost
+
+    def _lessons(
+        self,
+        slot: Slot,
+        look: Lookahead,
+        actors: Any,
+        delivery: Delivery,
+        keep: Tensor,
+        cost: Tensor,
+    ) -> Any:
+        """Return what the critic says of the turns, given what the others had decided."""
         rent = torch.zeros_like(cost[:, 0]) if self.config.raw else rents(slot, look)
         after = value_after((rent[:, None] + cost).flatten(0, 1)).reshape(cost.shape)
         kept = None if self.config.in_turn else packed(keep)
-        signed = self.config.raw
-        return lessons_of(turns, slot, cached, delivery, cost, after, kept=kept, signed=signed)
+        new = lessons_of(
+            actors.turns,
+            slot,
+            packed(self.cache),
+            delivery,
+            cost,
+            after,
+            kept=kept,
+            signed=self.config.raw,
+        )
+        return None if new is None else new.sample(MIXED * self.config.rows, self.generator)
 
     def _costs(
         self,
@@ -440,7 +467,9 @@ class Learner:
         for key, value in part_of(tensors, "lesson", ".").items():
             index, _, name = key.partition(".")
             by_slot.setdefault(index, {})[name] = value
-        self.lessons = [Lessons.load(by_slot[index], self.device) for index in sorted(by_slot)]
+        self.lessons = [
+            self.lesson_type.load(by_slot[index], self.device) for index in sorted(by_slot)
+        ]
 
 
 def critic_network(config: Config, nodes: int) -> nn.Module:

@@ -115,6 +115,9 @@ class RunConfig:
     warm_start
         Folder of a run whose best policy this one starts from
         (`finecast.learners.runs.warm_start`); empty: from the tables.
+    information
+        What each node sees when it decides: "full", "delayed" or "local"
+        (`finecast.solvers.information`).
     source
         Where training episodes come from.
     options
@@ -136,6 +139,7 @@ class RunConfig:
     held_out_rates: str = "closed-form"
     tensorboard: bool = False
     warm_start: str = ""
+    information: str = "full"
     source: SourceConfig = field(default_factory=SourceConfig)
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -153,7 +157,7 @@ class RunConfig:
     @property
     def learner_options(self) -> Any:
         """The learner's Config."""
-        return learner_kind(self.learner).config(self.options)
+        return learner_kind(self.learner).config(self.options, self.information)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
@@ -187,7 +191,8 @@ def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfi
             preset = preset_of(given.pop("preset"), kind)
             source, options = {**preset.source, **source}, {**preset.options, **options}
         every = dict.fromkeys(("validate_every", "checkpoint_every"), kind.every)
-        source = {"augmentation": kind.augmentation, **source}
+        apart = given.get("information", "full") != "full"  # beliefs are of real draws
+        source = {"augmentation": "none" if apart else kind.augmentation, **source}
         given = {"steps": kind.steps, "log_every": max(1, kind.every // 10), **every, **given}
     run = dataclass_from(
         RunConfig,

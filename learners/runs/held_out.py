@@ -19,6 +19,7 @@ from finecast.learners.world.environment import roll
 from finecast.learners.world.episodes import Episodes, joined_episodes
 from finecast.learners.world.lookahead import Lookahead, lookahead_of
 from finecast.problem.scenario import Scenario
+from finecast.solvers.information import Information
 from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.placement.search.lagrangian import dual_bound
 from finecast.solvers.result import Callback, Progress
@@ -62,6 +63,7 @@ def held_out(
     true_rates: bool,
     price_steps: int,
     callback: Callback | None = None,
+    information: Information | None = None,
 ) -> HeldOut:
     """Make the held-out draws of some scenarios.
 
@@ -79,15 +81,22 @@ def held_out(
         As in `SourceConfig`.
     callback
         Receives the progress after every draw.
+    information
+        What the nodes see, if they decide apart.
     """
     seeds = range(FIRST_SEED, FIRST_SEED + count)
     parts = []
     for scenario in scenarios:
         if true_rates:
             instances = [scenario.generate(seed) for seed in seeds]
-            parts.append(episodes_of(instances, horizon=horizon, callback=callback))
+            part = episodes_of(
+                instances, horizon=horizon, callback=callback, information=information
+            )
         else:
-            parts.append(surrogate_episodes(scenario, seeds, horizon=horizon, callback=callback))
+            part = surrogate_episodes(
+                scenario, seeds, horizon=horizon, callback=callback, information=information
+            )
+        parts.append(part)
     episodes = joined_episodes(parts)
     if not true_rates:
         bounds = []

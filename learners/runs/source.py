@@ -37,7 +37,11 @@ from finecast.learners.world.lookahead import Lookahead, lookahead_of
 from finecast.learners.world.pool import Pool
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
+from finecast.solvers.information import Information
 from finecast.solvers.result import Callback
+
+PATHS = 4
+"""Paths of requests of every network, where nodes decide apart."""
 
 
 class ScenarioSource:
@@ -55,6 +59,9 @@ class ScenarioSource:
         Of the whole training, over which the synthetic share falls.
     callback
         Receives the progress after every draw.
+    information
+        What the nodes see, if they decide apart. A network's values take seconds then, so every
+        network has `PATHS` paths of requests.
     """
 
     def __init__(
@@ -65,22 +72,38 @@ class ScenarioSource:
         *,
         steps: int = 1,
         callback: Callback | None = None,
+        information: Information | None = None,
     ) -> None:
+        if information is not None and config.augmentation != "none":
+            raise ValueError(
+                f"source.augmentation: {config.augmentation!r} is not allowed where nodes decide "
+                "apart, must be 'none'"
+            )
         self.config, self.seed, self.steps = config, seed, steps
         self.device = torch.device("cpu")
         chosen = np.random.default_rng([seed, *b"draws"])
         parts: list[Episodes] = []
         self._seeds: list[tuple[Scenario, list[int]]] = []
         for scenario in scenarios:
-            seeds = chosen.choice(FIRST_SEED, config.draws, replace=False).tolist()
+            paths = 1 if information is None else PATHS
+            seeds = chosen.choice(FIRST_SEED, -(-config.draws // paths), replace=False).tolist()
             if config.rates == "true":
                 instances = [scenario.generate(draw_seed) for draw_seed in seeds]
                 part = episodes_of(
-                    instances, horizon=config.horizon, bound=False, callback=callback
+                    instances,
+                    horizon=config.horizon,
+                    bound=False,
+                    callback=callback,
+                    information=information,
                 )
             else:
                 part = surrogate_episodes(
-                    scenario, seeds, horizon=config.horizon, callback=callback
+                    scenario,
+                    seeds,
+                    horizon=config.horizon,
+                    callback=callback,
+                    information=information,
+                    paths=paths,
                 )
             parts.append(part)
             self._seeds.append((scenario, seeds))

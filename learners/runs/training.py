@@ -260,9 +260,17 @@ def _prepared(
     """Return the learner at step 0, and what measures one on the held-out draws."""
     device = _device(run.device)
     scenarios = [read_scenario(name) for name in run.scenarios]
-    kind = learner_kind(run.learner).load()
+    kind = learner_kind(run.learner).load(run.information)
+    information = getattr(run.learner_options, "beliefs", None)
     with concerning(", ".join(run.scenarios)):
-        source = ScenarioSource(scenarios, run.source, run.seed, steps=run.steps, callback=callback)
+        source = ScenarioSource(
+            scenarios,
+            run.source,
+            run.seed,
+            steps=run.steps,
+            callback=callback,
+            information=information,
+        )
         source.to(device)
         held = held_out(
             scenarios,
@@ -271,6 +279,7 @@ def _prepared(
             true_rates=run.held_out_rates == "true",
             price_steps=run.source.price_steps,
             callback=callback,
+            information=information,
         ).to(device)
         learner: Learner = kind.Learner(run.learner_options, source, seed=run.seed, device=device)
     return learner, lambda learner: measured(learner.policy(held.values), held)

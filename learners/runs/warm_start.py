@@ -2,6 +2,7 @@
 
 A policy of the same learner is taken as it is. A policy of `hindsight` can start the actors of
 `maasn-da`, `mappo`, `ippo` and `happo`: both say by how much the tables are off, in the same units.
+Where nodes decide apart, a policy of `imitation` can start `maasn-da`.
 """
 
 from __future__ import annotations
@@ -60,14 +61,22 @@ def read_start(path: str | Path, name: str, options: Any) -> Start:
     folder = find(path, "checkpoint")
     header = folder / f"{POLICY}.json" if folder.is_dir() else folder
     checkpoint = read_checkpoint(header)
-    imitated = checkpoint.learner == "hindsight" and name in IMITATORS
+    apart = checkpoint.learner == "imitation" and name == "maasn-da"
+    imitated = apart or (checkpoint.learner == "hindsight" and name in IMITATORS)
     if checkpoint.learner != name and not imitated:
         allowed = "hindsight or its own kind" if name in IMITATORS else "its own kind"
         raise ValueError(
             f"warm_start: {header} is of {checkpoint.learner!r}; {name!r} starts from {allowed}"
         )
+    information = getattr(options, "information", "full")
+    if checkpoint.options.get("information", "full") != information:
+        known = checkpoint.options.get("information", "full")
+        raise ValueError(
+            f"warm_start: {header} has information = {known!r}, "
+            f"so information must be {known!r} too"
+        )
     # What was learned over other tables than those that the learner starts at is of no use.
-    if checkpoint.options.get("lookahead") != options.lookahead:
+    if checkpoint.options.get("lookahead", False) != getattr(options, "lookahead", False):
         known = str(checkpoint.options.get("lookahead")).lower()
         raise ValueError(
             f"warm_start: {header} has lookahead = {known}, "

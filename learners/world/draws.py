@@ -12,8 +12,9 @@ can have as many draws as it needs. `slot_of` makes the `Slot` of an online meth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from finecast.learners.world.beliefs import beliefs_of, network_values
 from finecast.learners.world.episodes import MOST_NODES, Episodes, Slot, joined_episodes
 from finecast.learners.world.slot_tables import (
     Arrays,
@@ -35,7 +37,7 @@ from finecast.learners.world.slot_tables import (
     tensors_of,
 )
 from finecast.problem.arrays import FloatArray, IntArray
-from finecast.problem.demand import Demand
+from finecast.problem.demand import Demand, sample
 from finecast.problem.instance import Instance, user_groups
 from finecast.problem.scenario import Scenario
 from finecast.problem.sinr import rate
@@ -46,6 +48,8 @@ from finecast.solvers.heuristics.expected import (
     user_reach,
 )
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
+from finecast.solvers.heuristics.programme_values import Values
+from finecast.solvers.information import Information
 from finecast.solvers.online import (
     Observation,
     Prior,
@@ -79,6 +83,7 @@ def episodes_of(
     callback: Callback | None = None,
     rate_cache: str | None = None,
     processes: int = 1,
+    information: Information | None = None,
 ) -> Episodes:
     """Return the episodes of instances, with the rates that the online methods get.
 
@@ -98,6 +103,9 @@ def episodes_of(
         It is called after every draw.
     processes
         Processes that share the draws.
+    information
+        What the nodes see, if they are to decide apart: then episodes have beliefs, which take some
+        seconds for every network. None for episodes without.
 
     Raises
     ------
@@ -117,6 +125,7 @@ def episodes_of(
         bound=bound,
         dtype=dtype,
         rate_cache=rate_cache,
+        information=information,
     )
     if processes == 1:
         return _gathered(map(episode_of, instances), len(instances), "episodes", callback)
@@ -134,6 +143,8 @@ def surrogate_episodes(
     exponent: float | None = None,
     dtype: torch.dtype = torch.float32,
     callback: Callback | None = None,
+    information: Information | None = None,
+    paths: int = 1,
 ) -> Episodes:
     """Return episodes whose rates come from the closed form; `bound` is NaN.
 
@@ -142,9 +153,11 @@ def surrogate_episodes(
     scenario
         The instances are drawn from it.
     seeds
-        One seed for each draw.
-    horizon, dtype, callback
+        One seed for each network.
+    horizon, dtype, callback, information
         As in `episodes_of`.
+    paths
+        Paths of requests of every network, a draw each; the first is that of its seed.
     exponent
         c; with None it is fitted to the true rates of the first slot of the first 4 draws.
 
@@ -160,11 +173,50 @@ def surrogate_episodes(
     if exponent is None:
         fitted = [fitted_exponent(scenario.generate(seed)) for seed in seeds[:FITTED_DRAWS]]
         exponent = float(np.mean(fitted))
-    draws = (
-        surrogate_of(scenario.generate(seed), exponent, horizon=horizon, dtype=dtype)
-        for seed in seeds
-    )
-    return _gathered(draws, len(seeds), "surrogate episodes", callback)
+    known_exponent = exponent
+
+    def draws() -> Iterator[Episodes]:
+        for seed in seeds:
+            network = scenario.generate(seed)
+            values = None if information is None else network_values(network)
+            for path in paths_of(network, paths, seed):
+                episode = surrogate_of(path, known_exponent, horizon=horizon, dtype=dtype)
+                yield believed(episode, path, information, values)
+
+    return _gathered(draws(), len(seeds) * paths, "surrogate episodes", callback)
+
+
+def paths_of(instance: Instance, paths: int, seed: int) -> list[Instance]:
+    """Return an instance, and the same network and channels with other requests."""
+    others = [
+        sample(instance.demand, np.random.default_rng((seed, *b"paths", path)))
+        for path in range(1, paths)
+    ]
+    return [instance, *(replace(instance, requests=requests) for requests in others)]
+
+
+def believed(
+    episode: Episodes,
+    instance: Instance,
+    information: Information | None,
+    values: Values | None = None,
+) -> Episodes:
+    """Return an episode with what its nodes believe, if they are to decide apart.
+
+    Parameters
+    ----------
+    episode
+        Of the instance, one draw.
+    instance
+        The draw.
+    information
+        What the nodes see; None for episodes without beliefs.
+    values
+        As in `beliefs_of`.
+    """
+    if information is None:
+        return episode
+    return replace(episode, beliefs=beliefs_of(instance, information, values))
 
 
 def slot_of(
@@ -188,7 +240,7 @@ def slot_of(
     _check_nodes(prior.network.nodes, "instance")
     table, static = known_before(prior, dtype)
     varying = tensors_of(observed_tables(observation, table, horizon), dtype)
-    return Slot(t=observation.t, slots=prior.demand.slots, **static, **varying)
+    return Slot(t=observation.t, slots=prior.demand.slots, beliefs=None, **static, **varying)
 
 
 def fitted_exponent(instance: Instance, slots: Iterable[int] = (0,)) -> float:
@@ -262,6 +314,7 @@ def _episode_of(
     bound: bool,
     dtype: torch.dtype,
     rate_cache: str | None,
+    information: Information | None,
 ) -> Episodes:
     """Return the episode of one instance, with true rates; arguments as in `episodes_of`."""
     slots = prepare_slots(
@@ -285,7 +338,7 @@ def _episode_of(
         for name in observed[0]
     }
     least = price_bound(joined(instance, slots)) if bound else np.nan
-    return _episode(prior, table, varying, least, dtype)
+    return believed(_episode(prior, table, varying, least, dtype), instance, information)
 
 
 def surrogate_of(
@@ -425,4 +478,5 @@ def _episode(
         **tensors_of(arrays, dtype),
         bound=torch.tensor([bound], dtype=torch.float64),
         block_count=torch.tensor([prior.library.blocks]),
+        beliefs=None,
     )

@@ -22,6 +22,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from finecast.learners.world.beliefs import Beliefs, joined_beliefs
+
 MOST_NODES = 8
 """Largest number of nodes that learners take, since tables have a row for every node set."""
 
@@ -128,6 +130,8 @@ class Slot(Static):
         requests; below 0 if there was none.
     frequency
         (E, J) float64 the score of LFU with decay 0.8.
+    beliefs
+        What the nodes believe of the slot, if they decide apart; else None.
     """
 
     t: int
@@ -144,6 +148,7 @@ class Slot(Static):
     audience: Tensor
     recency: Tensor
     frequency: Tensor
+    beliefs: Beliefs | None = None
 
     @property
     def horizon(self) -> int:
@@ -171,6 +176,8 @@ class Episodes(Static):
         (E,) float64 certified lower bound on the total delay in hindsight, s; NaN if not computed.
     block_count
         (E,) int64 blocks of every draw without padding.
+    beliefs
+        What the nodes believe in every slot, if they decide apart; else None.
     """
 
     group: Tensor
@@ -188,6 +195,7 @@ class Episodes(Static):
     start: Tensor
     bound: Tensor
     block_count: Tensor
+    beliefs: Beliefs | None = None
 
     @property
     def slots(self) -> int:
@@ -207,16 +215,21 @@ class Episodes(Static):
             t=t,
             slots=self.slots,
             **{name: getattr(self, name)[:, t] for name in SLOT_TENSORS},
+            beliefs=None if self.beliefs is None else self.beliefs.slot(t),
         )
 
     def select(self, index: Tensor | Sequence[int]) -> Episodes:
         """Return some of the draws, in the order of `index` (int64 or a bool mask)."""
         chosen = torch.as_tensor(index, device=self.size.device)
-        return replace(self, **{name: getattr(self, name)[chosen] for name in EPISODE_TENSORS})
+        tensors = {name: getattr(self, name)[chosen] for name in EPISODE_TENSORS}
+        beliefs = None if self.beliefs is None else self.beliefs.select(chosen)
+        return replace(self, **tensors, beliefs=beliefs)
 
     def to(self, device: torch.device | str) -> Episodes:
         """Return the same on another device."""
-        return replace(self, **{name: getattr(self, name).to(device) for name in EPISODE_TENSORS})
+        tensors = {name: getattr(self, name).to(device) for name in EPISODE_TENSORS}
+        beliefs = None if self.beliefs is None else self.beliefs.to(device)
+        return replace(self, **tensors, beliefs=beliefs)
 
 
 SLOT_TENSORS = (
@@ -225,7 +238,7 @@ SLOT_TENSORS = (
 )
 """Fields of `Slot` that have an axis of slots in `Episodes`."""
 
-EPISODE_TENSORS = tuple(field.name for field in fields(Episodes))
+EPISODE_TENSORS = tuple(field.name for field in fields(Episodes) if field.name != "beliefs")
 
 
 def joined_episodes(parts: Sequence[Episodes]) -> Episodes:
@@ -256,7 +269,10 @@ def joined_episodes(parts: Sequence[Episodes]) -> Episodes:
         name: _padded([getattr(part, name) for part in parts], PADDING.get(name, 0))
         for name in EPISODE_TENSORS
     }
-    return Episodes(**tensors)
+    beliefs = [part.beliefs for part in parts if part.beliefs is not None]
+    if beliefs and len(beliefs) < len(parts):
+        raise ValueError("episodes: some have beliefs, others none")
+    return Episodes(**tensors, beliefs=joined_beliefs(beliefs) if beliefs else None)
 
 
 PADDING = {"group": -1, "broadcast": float("inf"), "recency": -1}

@@ -12,7 +12,7 @@ from fixed_source import FixedSource
 from repository import TINY_SLOTS
 
 from finecast.learners.algorithms import qmix
-from finecast.learners.algorithms.actors import Actors, gumbel_noise, logistic
+from finecast.learners.algorithms.actors import Actors
 from finecast.learners.algorithms.lessons import (
     NO_MARGIN,
     keep_loss,
@@ -23,6 +23,7 @@ from finecast.learners.algorithms.lessons import (
 )
 from finecast.learners.algorithms.maasn import Config, Learner
 from finecast.learners.algorithms.maasn import block_loss as maasn_loss
+from finecast.learners.algorithms.noise import gumbel_noise, logistic
 from finecast.learners.algorithms.set_values import (
     Rows,
     backup,

@@ -7,12 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
+from typing import cast
 
 import torch
 
+from finecast.learners.algorithms.apart_actors import ApartActors
 from finecast.learners.learner import TrainedPolicy
 from finecast.learners.registry import learner_kind
 from finecast.learners.runs.checkpoints import POLICY, Checkpoint, read_checkpoint
+from finecast.learners.world.beliefs import Beliefs, beliefs_in_slot
 from finecast.learners.world.draws import check_instance, slot_of
 from finecast.learners.world.environment import SetValued, step
 from finecast.problem.arrays import BoolArray, IntArray
@@ -20,8 +23,10 @@ from finecast.problem.files import FormatError
 from finecast.problem.instance import Instance
 from finecast.problem.shipped import find
 from finecast.problem.solution import Solution
+from finecast.solvers.heuristics.apart import Apart
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
 from finecast.solvers.heuristics.rules import KeepRule, check_keep_rule
+from finecast.solvers.information import Information
 from finecast.solvers.online import Observation, Prior, solve_by_policy
 from finecast.solvers.result import Answer, Callback
 
@@ -48,15 +53,25 @@ class Learned:
     horizon: int = 3
     keep: KeepRule = "joint"
     seconds: list[tuple[float, float]] = field(default_factory=list)
+    notes: tuple[str, ...] = field(default=(), init=False)
+    _rule: Apart | None = field(default=None, init=False, repr=False)
 
     def place(self, prior: Prior) -> BoolArray:
         """Place greedily for the expected delay of slot 0, as in training."""
+        self.notes = ()
+        if isinstance(self.nodes, ApartActors):  # their beliefs are those of the rule
+            information = cast("Information", self.nodes.information)
+            self._rule = Apart(information=information)
+            return self._rule.place(prior)
         return greedy_by_popularity(prior, 1)
 
     def act(self, observation: Observation, cache: BoolArray) -> tuple[IntArray, BoolArray]:
         """Let the nodes decide what to pull and what to keep."""
         began = time.perf_counter()
         slot = slot_of(observation, horizon=self.horizon)
+        if self._rule is not None:
+            slot = replace(slot, beliefs=self._beliefs(observation, cache))
+            self.notes = self._rule.notes
         held = torch.from_numpy(cache)[None]
         known = time.perf_counter()
         with torch.inference_mode():
@@ -70,6 +85,12 @@ class Learned:
             )
         self.seconds.append((known - began, time.perf_counter() - known))
         return delivery.source[0].numpy(), keep[0].numpy()
+
+    def _beliefs(self, observation: Observation, cache: BoolArray) -> Beliefs:
+        """Return what the nodes believe; what a node holds after the delivery is not part of it."""
+        assert self._rule is not None
+        common, each = self._rule.look(observation, cache, cache)
+        return beliefs_in_slot(common, each, self._rule.values_for(common))
 
 
 def load_policy(checkpoint: str | Path) -> tuple[TrainedPolicy, Checkpoint]:
@@ -108,6 +129,7 @@ def solve_policy(
     callback: Callback | None = None,
     checkpoint: str = "",
     keep: KeepRule = "joint",
+    information: str = "",
     beamforming: str = "multicast",
     restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
@@ -125,6 +147,9 @@ def solve_policy(
         sets of dcg, vdn, qmix and hindsight. Actors (maasn-da, and all that PPO trains) have no
         such values and decide as they were trained. "in-turn": every policy decides as it was
         trained.
+    information
+        What the nodes see, "full", "delayed" or "local": as the checkpoint was trained, which an
+        empty text takes.
     beamforming, restrict, rate_cache
         As in `finecast.solvers.prepared.prepare`.
 
@@ -142,6 +167,12 @@ def solve_policy(
     check_keep_rule(keep)
     check_instance(instance, "instance")
     policy, trained = load_policy(checkpoint)
+    seen = str(trained.options.get("information", "full"))
+    if information not in ("", seen):
+        raise ValueError(
+            f"option information: {information!r} is not allowed with checkpoint {checkpoint!r}, "
+            f"must be {seen!r}, for which it was trained"
+        )
     horizon = int(trained.run.get("source", {}).get("horizon", 3))
     learned = Learned(policy, horizon, keep)
     answer = solve_by_policy(
@@ -157,7 +188,9 @@ def solve_policy(
     )
     kept = "jointly" if keep == "joint" and isinstance(policy, SetValued) else "by its own rule"
     time_taken = _decision_time(learned.seconds)
-    note = f"{trained.learner}, {trained.step} steps, keeps {kept}: {time_taken}"
+    note = (
+        f"{trained.learner}, {trained.step} steps, information {seen}, keeps {kept}: {time_taken}"
+    )
     return replace(answer, notes=(*answer.notes, note), train_s=float(trained.train_s))
 
 

@@ -127,11 +127,23 @@ class Apart:
         source = pull(observation.problem, cache)
         if observation.t == observation.prior.demand.slots - 1:  # nothing comes after it
             return source, cache
-        common, each = sights(observation, cache, cache | (source >= 0), self.information)
-        self._exchanged.append(exchanged_bytes(self.information, common))
-        keep = self.keep(common, each)
-        self.notes = (*self._approximated, exchange_note(self.information, self._exchanged))
+        keep = self.keep(*self.look(observation, cache, cache | (source >= 0)))
         return source, keep
+
+    def look(
+        self, observation: Observation, cache: BoolArray, held: BoolArray
+    ) -> tuple[Sight, list[Sight]]:
+        """Return what all nodes see, and what each sees; count what they tell each other for it.
+
+        Parameters
+        ----------
+        observation, cache, held
+            As in `finecast.solvers.information.sights`.
+        """
+        common, each = sights(observation, cache, held, self.information)
+        self._exchanged.append(exchanged_bytes(self.information, common))
+        self.notes = (*self._approximated, exchange_note(self.information, self._exchanged))
+        return common, each
 
     def keep(self, common: Sight, each: list[Sight]) -> BoolArray:
         """Return (N, J) what the nodes keep, the row of each from its own sight and the common one.
@@ -149,7 +161,7 @@ class Apart:
             return keep_by_score(self._savings(each), held, size, storage, before=caches_of(each))
         costs = self._costs([common, *each])
         bonus = 0.0 if self.bonus is None else self.bonus
-        plan = self._plan(common, costs[0]) if self.rule == "plan" else common.caches
+        plan = self._plan(common, each, costs[0]) if self.rule == "plan" else common.caches
         rows = []
         for n, (sight, cost) in enumerate(zip(each, costs[1:], strict=True)):
             if self.rule == "simulate":
@@ -160,20 +172,22 @@ class Apart:
                 rows.append(own_knapsack(cost, sight, plan, bonus))
         return np.stack(rows)
 
-    def _plan(self, common: Sight, cost: FloatArray) -> BoolArray:
-        """Return (N, J) what all would keep by what all know."""
+    def _plan(self, common: Sight, each: list[Sight], cost: FloatArray) -> BoolArray:
+        """Return (N, J) what all would keep by what all know: if all is seen, what all have."""
         prior = common.prior
         size, storage = prior.library.block_size, prior.network.storage
-        return _kept_by_all(cost, foreseen(common), size, storage)
+        full = self.information == "full"
+        held = np.stack([sight.held for sight in each]) if full else foreseen(common)
+        return _kept_by_all(cost, held, size, storage)
 
     def _costs(self, seen: list[Sight]) -> FloatArray:
         """Return (P, J, 2^N) what it costs if a set of nodes keeps a block, as P sights have it."""
         if self.values == "next-slot":
             return np.stack([next_slot_cost(sight) for sight in seen])
-        values = self._values_for(seen[0])
+        values = self.values_for(seen[0])
         return programme_costs(values, seen)[:, values.kind]
 
-    def _values_for(self, common: Sight) -> Values:
+    def values_for(self, common: Sight) -> Values:
         """Return values that reach far enough beyond this slot, from what all nodes know."""
         slots, known = common.prior.demand.slots, self._values
         if known is not None:
@@ -183,6 +197,7 @@ class Apart:
                 return known
         air, _ = air_of(common)
         self._values, self._approximated = values_from(common.prior, air, common.t, self.seed)
+        self.notes = (*self._approximated, *self.notes)
         return self._values
 
     def _savings(self, each: list[Sight]) -> FloatArray:

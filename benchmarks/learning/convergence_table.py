@@ -13,12 +13,12 @@ from finecast.learners.algorithms.stationarity import squared_norm
 
 TERMS = {
     "price": "(b) prices of storage, over one slot",
-    "critic": "(a) the critic, against returns that its pairs can represent",
+    "critic": "(a) the critic, against returns within its pairs",
     "backup": "(a) the critic, against its own backups",
     "misfit": "(b) pairs of nodes, against all returns",
     "synthetic": "(c) share of synthetic draws times their error",
     "relaxation": "(d) relaxation, tau = 1 against 0",
-    "older": "(f) rows of the last B steps, played by older actors and critics",
+    "older": "(f) rows by actors and critic of B steps before",
     "clip": "(e) costs without their limit",
 }
 """Names of the parts, for the table."""

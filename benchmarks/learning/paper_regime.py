@@ -157,6 +157,34 @@ class OwnSavings(NodePolicy):
         return self.value + KEEP_ANYWAY + 1e-9 * before
 
 
+class Mixed(NodePolicy):
+    """Pulls and keeps of two policies: which of the two a learner has learned.
+
+    Parameters
+    ----------
+    pulls, keeps
+        Whose pulls and whose keeps they are, all at once.
+    """
+
+    in_turn, rounds = False, 1
+
+    def __init__(self, pulls: NodePolicy, keeps: NodePolicy) -> None:
+        self.pulls, self.keeps = pulls, keeps
+
+    def begin(self, view: View) -> None:
+        """Let both take note."""
+        self.pulls.begin(view)
+        self.keeps.begin(view)
+
+    def pull(self, view: View, n: int | None) -> Tensor | None:
+        """Pull as the one does."""
+        return self.pulls.pull(view, n)
+
+    def keep(self, view: View, n: int | None) -> Tensor:
+        """Keep as the other does."""
+        return self.keeps.keep(view, n)
+
+
 def references() -> dict[str, float]:
     """Return the mean delays of rules of one line on the held-out draws, s."""
     draws = held_out()
@@ -209,7 +237,8 @@ def run(name: str, seed: int, budget_s: float) -> list[dict[str, Any]]:
             spent += time.process_time() - began
             step += 1
             continue
-        total = play(held_out(), learner.policy()).total
+        policy = learner.policy()
+        total = play(held_out(), policy).total
         rows.append(
             {
                 "variant": name,
@@ -222,6 +251,12 @@ def run(name: str, seed: int, budget_s: float) -> list[dict[str, Any]]:
                 "delay": float(total.mean()),
             }
         )
+    # At the end: its pulls with the keeps of a static placement, and its keeps with the best pulls.
+    for column, mixed in (
+        ("delay_own_pulls", Mixed(policy, Static())),
+        ("delay_own_keeps", Mixed(Static(), policy)),
+    ):
+        rows[-1][column] = float(play(held_out(), mixed).total.mean())
     return rows
 
 

@@ -59,7 +59,7 @@ def fit_world_model(
     generator: torch.Generator,
     *,
     width: int = 32,
-    steps: int = 300,
+    steps: int = 100,
     rate: float = 1e-2,
 ) -> WorldModel:
     """Return the world model fitted to episodes.

@@ -31,7 +31,7 @@ def cycle(draws: int = 6, slots: int = 10, users: int = 3, models: int = 4):
 def test_learns_what_can_be_told():
     """A cycle of models and a steady fall of the reach are forecast almost surely."""
     requests, reach = cycle()
-    model = fit_world_model(requests, reach, 4, generator())
+    model = fit_world_model(requests, reach, 4, generator(), steps=300)
     chance, log_reach = world_forecast(model, requests, requests, reach)
     assert log_loss(chance[:, :-1], requests[:, 1:]) < 0.2
     assert float((log_reach[:, :-1] - reach[:, 1:].log()).abs().max()) < 0.02
@@ -40,7 +40,7 @@ def test_learns_what_can_be_told():
 def test_imagines_from_the_slot_on():
     """Slots before `begin` are those of the real draws; the imagined ones follow the cycle."""
     requests, reach = cycle()
-    model = fit_world_model(requests, reach, 4, generator())
+    model = fit_world_model(requests, reach, 4, generator(), steps=300)
     begin = torch.tensor([1, 2, 3, 4, 9, 10])
     made, made_reach = imagine_world(model, requests, reach, begin, generator(1))
     for i, first in enumerate(begin.tolist()):

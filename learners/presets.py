@@ -56,7 +56,8 @@ PRESETS = {
             "maasn-da": {
                 "play_every": 2,
                 "actor_rate": 1e-3,
-                "average_rate": 0.01,
+                "average_rate": 0.05,
+                "target_rate": 0.05,
                 "replay": 100,
             },
             "qmix": _VALUES,

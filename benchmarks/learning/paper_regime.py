@@ -195,8 +195,11 @@ class Mixed(NodePolicy):
         return self.keeps.keep(view, n)
 
 
-def references() -> dict[str, float]:
-    """Return the mean delays of rules of one line on the held-out draws, s."""
+def references(folder: Path) -> dict[str, float]:
+    """Return the mean delays of rules of one line on the held-out draws, s; they are kept."""
+    path = folder / "rules.json"
+    if path.exists():
+        return {name: float(delay) for name, delay in json.loads(path.read_text()).items()}
     draws = held_out()
     games: dict[str, tuple[NodePolicy, bool, int]] = {
         "LRU": (Replacement("recency"), False, 1),
@@ -204,10 +207,12 @@ def references() -> dict[str, float]:
         "greedy-online": (Static(), False, 1),
         "rolling": (Rolling(), True, 3),
     }
-    return {
+    found = {
         name: float(roll(draws, policy, in_turn=in_turn, rounds=rounds).total.mean())
         for name, (policy, in_turn, rounds) in games.items()
     }
+    path.write_text(json.dumps(found))
+    return found
 
 
 @functools.cache
@@ -306,7 +311,7 @@ def main() -> None:
             print(line, flush=True)
         return
     lines = (given.output / "rows.jsonl").read_text().splitlines()
-    rows, known = [json.loads(line) for line in lines], references()
+    rows, known = [json.loads(line) for line in lines], references(given.output)
     print(tables(rows, known, {**machine(), "versions": versions()}))
     if given.figure:
         groups = {"the paper's parts": PAPER, "peers": ("maasn-da", *PEERS)}

@@ -67,10 +67,22 @@ def tables(rows: Sequence[Row], known: Mapping[str, float], made_with: Mapping[s
     ]
     head = ["variant", "seeds", "delay at the end, s", "least of the marks, s"]
     head += ["against maasn-da, same seeds, %", "updates", "environment steps", "CPU-s before"]
+    mixed = [
+        [name, *(f"{np.mean(values):.0f}" for values in columns)]
+        for name in names
+        if all(
+            columns := [
+                [row[key] for row in rows if row["variant"] == name and key in row]
+                for key in ("delay_own_pulls", "delay_own_keeps")
+            ]
+        )
+    ]
     parts = [
         "\n".join(f"{key}: {value}" for key, value in made_with.items()),
         _table(["rule", "delay, s"], [[name, f"{delay:.0f}"] for name, delay in known.items()]),
         _table(head, ends),
+        "At the end, means over seeds, s",
+        _table(["variant", "its pulls, static keeps", "best pulls, its keeps"], mixed),
     ]
     for column, what in (("environment_steps", "Environment steps"), ("cpu_s", "CPU seconds")):
         lines = [

@@ -42,6 +42,7 @@ from finecast.learners.world.environment import (
     packed,
 )
 from finecast.learners.world.episodes import Episodes
+from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
 
 try:
@@ -173,11 +174,7 @@ class DownloadingEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
                 raise ValueError(f"seed: {seed} is not allowed, must be from 0 to {2**63 - 1}")
             self._rng = np.random.default_rng(seed)
         draw = int(self._rng.integers(LARGEST_SEED)) if seed is None else seed
-        instance = self.scenario.generate(draw)
-        if self.rates == "true":
-            self._episode = episodes_of([instance], bound=False, rate_cache=self.rate_cache)
-        else:
-            self._episode = surrogate_of(instance, self._exponent)
+        self._episode = self._episode_of(self.scenario.generate(draw))
         self._cache, self._t, self._seed = self._episode.start, 0, draw
         self.agents = list(self.possible_agents)
         return self._observed(delay=0.0)
@@ -212,15 +209,7 @@ class DownloadingEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
             raise RuntimeError("step: the episode is over, call reset")
         agents = self.agents
         chosen = torch.from_numpy(np.stack([self._checked(actions, name) for name in agents]))
-        blocks = self._episode.blocks
-        # Action 0 is nothing (-1), 1 + n' is node n', N + 1 the cloud (N).
-        source, wanted = chosen[None, :, :blocks] - 1, chosen[None, :, blocks:] == 1
-        slot, cached = self._episode.slot(self._t), packed(self._cache)
-        delivery = deliver(slot, cached, source)
-        kept = torch.zeros_like(cached)
-        view = View(slot, cached, delivery.sender, kept, in_turn=False, keeping=True)
-        self._cache = keep_turns(view, _Wanted(wanted))
-        delay = float(delivery.delay.sum())
+        delay = self._play(self._episode, chosen)
         self._t += 1
         over = self._t == self._episode.slots
         observed, infos = self._observed(delay)
@@ -233,6 +222,24 @@ class DownloadingEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
             dict.fromkeys(agents, over),  # SuperSuit's black_death ends where both are told
             infos,
         )
+
+    def _play(self, episode: Episodes, chosen: torch.Tensor) -> float:
+        """Play a slot by the actions (N, 2 J) of the nodes; return its delay in seconds."""
+        # Action 0 is nothing (-1), 1 + n' is node n', N + 1 the cloud (N).
+        source = chosen[None, :, : episode.blocks] - 1
+        wanted = chosen[None, :, episode.blocks :] == 1
+        slot, cached = episode.slot(self._t), packed(self._cache)
+        delivery = deliver(slot, cached, source)
+        kept = torch.zeros_like(cached)
+        view = View(slot, cached, delivery.sender, kept, in_turn=False, keeping=True)
+        self._cache = keep_turns(view, _Wanted(wanted))
+        return float(delivery.delay.sum())
+
+    def _episode_of(self, instance: Instance) -> Episodes:
+        """Return the episode of an instance that was drawn."""
+        if self.rates == "true":
+            return episodes_of([instance], bound=False, rate_cache=self.rate_cache)
+        return surrogate_of(instance, self._exponent)
 
     def state(self) -> np.ndarray[Any, Any]:
         """Return the state of the whole system, for mixers and central critics."""
@@ -266,6 +273,21 @@ class DownloadingEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
 
     def _observed(self, delay: float) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Return the observations and the infos of all agents."""
+        parts, masks = self._parts()
+        observed = {
+            agent: np.concatenate([part.ravel() for part in of_node.values()])
+            if self._flat
+            else of_node
+            for agent, of_node in zip(self.agents, parts, strict=True)
+        }
+        infos = {
+            agent: {"seed": self._seed, "delay_s": delay, "action_mask": masks[n]}
+            for n, agent in enumerate(self.agents)
+        }
+        return observed, infos
+
+    def _parts(self) -> tuple[list[dict[str, np.ndarray[Any, Any]]], np.ndarray[Any, Any]]:
+        """Return the parts of every node's observation, and the action masks, a row a node."""
         seen = self._features()
         # A node may keep what it has and what it may pull. Action 0 of each kind is always allowed.
         may_pull, may_keep = seen.may_pull[0], (seen.may_keep | seen.may_pull.any(dim=-1))[0]
@@ -280,19 +302,9 @@ class DownloadingEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
                 "cloud": seen.cloud[0, n].numpy(),
                 "state": seen.state[0].numpy(),
             }
-            for n in range(len(self.agents))
+            for n in range(len(self.possible_agents))
         ]
-        observed = {
-            agent: np.concatenate([part.ravel() for part in of_node.values()])
-            if self._flat
-            else of_node
-            for agent, of_node in zip(self.agents, parts, strict=True)
-        }
-        infos = {
-            agent: {"seed": self._seed, "delay_s": delay, "action_mask": masks[n]}
-            for n, agent in enumerate(self.agents)
-        }
-        return observed, infos
+        return parts, masks
 
 
 class _Wanted(NodePolicy):

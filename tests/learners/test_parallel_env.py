@@ -17,6 +17,7 @@ from learner_scenarios import scenario
 from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test, seed_test
 from pettingzoo.utils import parallel_to_aec
 
+from finecast.learners.apart_env import ApartEnv
 from finecast.learners.extras import MissingExtra
 from finecast.learners.parallel_env import DownloadingEnv
 from finecast.learners.world.environment import NodePolicy, View, roll
@@ -226,3 +227,25 @@ def test_without_the_extra_the_import_says_what_to_install(
         importlib.import_module("finecast.learners.parallel_env")
     assert caught.value.extra == "pettingzoo"
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("information", ["full", "delayed", "local"])
+def test_nodes_that_decide_apart_have_spaces_of_their_own(information) -> None:
+    """PettingZoo's tests pass; an observation is own blocks and neighbours, an action J bits."""
+    env = ApartEnv(scenario(), information, observations="dict")
+    parallel_api_test(env, num_cycles=12)
+    observed, infos = env.reset(seed=3)
+    for agent in env.agents:
+        assert env.observation_space(agent).contains(observed[agent])
+        assert env.action_space(agent).shape == (12,)
+        assert infos[agent]["action_mask"].shape == (24,)
+    for _ in range(4):
+        actions = {
+            agent: env.action_space(agent).sample(infos[agent]["action_mask"])
+            for agent in env.agents
+        }
+        observed, reward, over, _, infos = env.step(actions)
+    assert all(over.values())
+    assert len(set(reward.values())) == 1
+    with pytest.raises(ValueError, match="information: 'senders' is not allowed"):
+        ApartEnv(scenario(), "senders")

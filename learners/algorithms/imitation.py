@@ -57,6 +57,8 @@ class Config(ApartOptions):
         Steps in which copies are judged beside the planner's; later beside the nodes' own.
     tau
         Of the relaxation, in units.
+    caution
+        Weight of half the squared score that is learnt, so that little is changed without reason.
     actor_rate, final_actor_rate
         Step sizes of Adam at the beginning and at the end; they fall along a cosine over
         `decay_steps`.
@@ -73,6 +75,7 @@ class Config(ApartOptions):
     passes: int = 4
     expert_steps: int = 0
     tau: float = 0.05
+    caution: float = 1.0
     actor_rate: float = 2e-4
     final_actor_rate: float = 2e-5
     decay_steps: int = 200
@@ -84,7 +87,7 @@ class Config(ApartOptions):
         at_least(self, 1, "draws", "passes")
         at_least(self, 1, "decay_steps", most=MOST_STEPS)
         at_least(self, 0, "expert_steps", most=MOST_STEPS)
-        at_least(self, 0, "actor_rate", "final_actor_rate")
+        at_least(self, 0, "caution", "actor_rate", "final_actor_rate")
         at_least(self, 1e-6, "average_rate", most=1)
         at_least(self, 1e-6, "gradient_clip", "tau", most=MOST_STEPS)
 
@@ -170,9 +173,12 @@ class Learner:
         total, weights = torch.zeros(()), torch.zeros(())
         for note, lesson in zip(shown, lessons, strict=True):
             scores, memory = self.network(note.seen, memory)
+            weight = note.seen.may * lesson.size[:, None]
             chance = keep_chance(scores, note.seen.may, lesson.kept, self.config.tau)
-            total = total + (lesson.size[:, None] * chance * lesson.lost).sum()
-            weights = weights + lesson.size.sum()
+            learnt = scores - note.seen.saved - self.network.bonus * note.seen.bonus
+            caution = 0.5 * self.config.caution * learnt**2
+            total = total + (weight * (chance * lesson.lost + caution)).sum()
+            weights = weights + weight.sum()
         return total / weights
 
     def policy(self, values: Lookahead | None = None) -> ApartActors:

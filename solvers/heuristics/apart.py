@@ -161,24 +161,22 @@ class Apart:
             return keep_by_score(self._savings(each), held, size, storage, before=caches_of(each))
         costs = self._costs([common, *each])
         bonus = 0.0 if self.bonus is None else self.bonus
-        plan = self._plan(common, each, costs[0]) if self.rule == "plan" else common.caches
+        # What all are taken to have: if everything is seen, what they do have.
+        full = self.information == "full"
+        held = np.stack([sight.held for sight in each]) if full else foreseen(common)
+        plan = common.caches
+        if self.rule == "plan":
+            plan = _kept_by_all(costs[0], held, size, storage)
         rows = []
         for n, (sight, cost) in enumerate(zip(each, costs[1:], strict=True)):
             if self.rule == "simulate":
-                rows.append(_kept_by_all(cost, believed(sight), size, storage)[n])
+                believed = np.where(np.arange(len(each))[:, None] == n, sight.held, held)
+                rows.append(_kept_by_all(cost, believed, size, storage)[n])
             elif self.rule == "inertia":
                 rows.append(own_knapsack(cost, sight, sight.caches, bonus))
             else:
                 rows.append(own_knapsack(cost, sight, plan, bonus))
         return np.stack(rows)
-
-    def _plan(self, common: Sight, each: list[Sight], cost: FloatArray) -> BoolArray:
-        """Return (N, J) what all would keep by what all know: if all is seen, what all have."""
-        prior = common.prior
-        size, storage = prior.library.block_size, prior.network.storage
-        full = self.information == "full"
-        held = np.stack([sight.held for sight in each]) if full else foreseen(common)
-        return _kept_by_all(cost, held, size, storage)
 
     def _costs(self, seen: list[Sight]) -> FloatArray:
         """Return (P, J, 2^N) what it costs if a set of nodes keeps a block, as P sights have it."""
@@ -303,13 +301,6 @@ def foreseen_sets(common: Sight) -> IntArray:
     sender = table.sender[np.arange(len(table.sender)), level]
     nobody = (asked.sum(axis=0) == 0)[:, None]
     return np.asarray(np.where(nobody, np.arange(len(table.member)), sender))
-
-
-def believed(sight: Sight) -> BoolArray:
-    """Return (N, J) what a node takes all to have: itself what it has, the others their caches."""
-    held = sight.caches.copy()
-    held[sight.node] = sight.held
-    return held
 
 
 def air_of(sight: Sight) -> tuple[Air, list[Part]]:

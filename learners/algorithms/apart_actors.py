@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -17,7 +18,6 @@ from finecast.learners.algorithms.noise import logistic
 from finecast.learners.networks.apart import (
     ApartNetwork,
     Seen,
-    caches_as_seen,
     seen_apart,
     seen_by_all,
 )
@@ -26,8 +26,7 @@ from finecast.learners.weights import load_module, part_of
 from finecast.learners.world.baselines import of_blocks
 from finecast.learners.world.environment import NodePolicy, View, lookup, packed, unpacked
 from finecast.learners.world.episodes import Slot
-from finecast.learners.world.joint import keep_by_sets
-from finecast.solvers.heuristics.apart import PLAN_BONUS
+from finecast.solvers.heuristics.apart import PLAN_BONUS, kept_by_all
 
 APART = ("full", "delayed", "local")
 """Information structures that learners train for."""
@@ -155,22 +154,22 @@ class ApartActors(NodePolicy):
 
 
 def plan_of(view: View, information: str) -> Tensor:
-    """Return (E, N, J) int64 node sets, what each node expects all to keep.
+    """Return (E, J) int64 node sets, the joint rule on what all nodes see.
 
-    The joint rule on what all nodes see: what they all know to be held, if they see everything, or
-    what they foresee. Where not all caches are seen, what is cached as far as each node sees it.
+    Held is what they all know to be held, if they see everything, else what they foresee.
     """
     slot, beliefs = view.slot, view.slot.beliefs
     if beliefs is None:
         raise ValueError("episodes: have no beliefs, must be drawn with an information structure")
-    if information == "local":
-        return caches_as_seen(slot, view.cached)
     held = view.held
     if information != "full":
         held = lookup(beliefs.foreseen.long(), slot.kind, seen_by_all(slot, view.cached))
-    there = unpacked(torch.where(slot.real, held, 0), slot.nodes)
-    plan = packed(keep_by_sets(slot, there, of_blocks(slot, beliefs.cost[:, 0])))
-    return plan[:, None].expand(-1, slot.nodes, -1)
+    there = unpacked(torch.where(slot.real, held, 0), slot.nodes).cpu().numpy()
+    cost = of_blocks(slot, beliefs.cost[:, 0]).double().cpu().numpy()
+    size, storage = slot.size.long().cpu().numpy(), slot.storage.long().cpu().numpy()
+    draws = zip(cost, there, size, storage, strict=True)
+    kept = np.stack([kept_by_all(*draw) for draw in draws])
+    return packed(torch.from_numpy(kept).to(held.device))
 
 
 def apart_network(options: ApartOptions) -> ApartNetwork:

@@ -7,8 +7,7 @@ the others, with a bonus for a planned copy of its own and what the network has 
 
 x are the features below, m a memory of the block at the node, a gated recurrent unit (Cho et al.,
 arXiv 1406.1078): what is hidden now has left traces before. The plan is the joint keep rule on what
-all nodes see, so with r = 0 the policy is the rule `plan` of the method `apart`. Where not all see
-the caches, the plan of a node is that all go on holding what it saw: the rule `inertia`.
+all nodes see, so with r = 0 the policy is the rule `plan` of the method `apart`.
 
 With action semantics (Wang et al., ICLR 2020), what another node is expected to keep adds the inner
 product of what the node sees as a whole with what it sees of that node:
@@ -118,7 +117,7 @@ def seen_by_all(slot: Slot, cached: Tensor) -> Tensor:
     return cached & (slot.beliefs.seen.all(dim=1) * bits).sum(dim=1)[:, None]
 
 
-def seen_apart(slot: Slot, cached: Tensor, held: Tensor, planned: Tensor) -> Seen:
+def seen_apart(slot: Slot, cached: Tensor, held: Tensor, plan: Tensor) -> Seen:
     """Return what all nodes see, each by its own beliefs.
 
     Parameters
@@ -128,8 +127,8 @@ def seen_apart(slot: Slot, cached: Tensor, held: Tensor, planned: Tensor) -> See
     cached, held
         (E, J) int64 node sets when the slot began, and after the delivery. Of `held` a node sees
         its own bit.
-    planned
-        (E, N, J) int64 node sets that each node expects to keep each block, itself included.
+    plan
+        (E, J) int64 node sets that the plan gives each block.
     """
     beliefs = slot.beliefs
     assert beliefs is not None
@@ -151,6 +150,7 @@ def seen_apart(slot: Slot, cached: Tensor, held: Tensor, planned: Tensor) -> See
         return ((found[:, 0] - found[:, 1]) / unit).clamp(-MOST_SAVED, MOST_SAVED)
 
     own_cost, common = beliefs.cost[:, 1:], beliefs.cost[:, 0]
+    planned = plan[:, None].expand(-1, nodes, -1)
     nobody = torch.zeros_like(planned)
     beside_plan = saved(own_cost, planned)
     here = ((held[:, None] & bit) != 0) & slot.real[:, None]

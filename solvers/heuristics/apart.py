@@ -166,12 +166,12 @@ class Apart:
         held = np.stack([sight.held for sight in each]) if full else foreseen(common)
         plan = common.caches
         if self.rule == "plan":
-            plan = _kept_by_all(costs[0], held, size, storage)
+            plan = kept_by_all(costs[0], held, size, storage)
         rows = []
         for n, (sight, cost) in enumerate(zip(each, costs[1:], strict=True)):
             if self.rule == "simulate":
                 believed = np.where(np.arange(len(each))[:, None] == n, sight.held, held)
-                rows.append(_kept_by_all(cost, believed, size, storage)[n])
+                rows.append(kept_by_all(cost, believed, size, storage)[n])
             elif self.rule == "inertia":
                 rows.append(own_knapsack(cost, sight, sight.caches, bonus))
             else:
@@ -312,7 +312,7 @@ def air_of(sight: Sight) -> tuple[Air, list[Part]]:
     return air, parts_by_home(sight.prior.restrictions, sight.home, network.nodes)
 
 
-def _kept_by_all(cost: FloatArray, held: BoolArray, size: IntArray, storage: IntArray) -> BoolArray:
+def kept_by_all(cost: FloatArray, held: BoolArray, size: IntArray, storage: IntArray) -> BoolArray:
     """Return (N, J) the joint keep rule, from the answer of nodes in turn."""
     nobody = np.zeros(len(size), dtype=np.int64)
     start = keep_by_cost(cost, held, size, storage, nobody, rounds=3)

@@ -10,9 +10,14 @@ import torch
 from learner_scenarios import instance, scenario
 
 from finecast.learners.algorithms import apart_maasn, imitation
-from finecast.learners.algorithms.apart_actors import ApartActors, ApartOptions, apart_network
+from finecast.learners.algorithms.apart_actors import (
+    ApartActors,
+    ApartOptions,
+    apart_network,
+    plan_of,
+)
 from finecast.learners.algorithms.imitation import keep_chance, lesson_of, saved_beside
-from finecast.learners.networks.apart import OWN, caches_as_seen, seen_apart, worth_of_a_byte
+from finecast.learners.networks.apart import OWN, seen_apart, worth_of_a_byte
 from finecast.learners.policy import load_policy
 from finecast.learners.registry import learner_kind
 from finecast.learners.runs.checkpoints import read_checkpoint
@@ -115,12 +120,12 @@ def test_savings_by_hand():
     """What a copy saves beside the plan, by each node's own costs, over the worth of a byte."""
     view = keeping(drawn("delayed"))
     slot, beliefs = view.slot, view.slot.beliefs
-    planned = caches_as_seen(slot, view.cached)
-    seen = seen_apart(slot, view.cached, view.held, planned)
+    plan = plan_of(view, "delayed")
+    seen = seen_apart(slot, view.cached, view.held, plan)
     unit = worth_of_a_byte(slot)
     for e, n, j in ((0, 0, 0), (1, 2, 5), (2, 1, 11)):
         table = beliefs.cost[e, 1 + n, slot.kind[e, j]]
-        others = int(planned[e, n, j]) & ~(1 << n)
+        others = int(plan[e, j]) & ~(1 << n)
         saved = (table[others] - table[others | 1 << n]) / unit[e]
         assert seen.saved[e, n, j] == pytest.approx(float(saved), rel=1e-5, abs=1e-6)
         here = seen.own[e, n, j, OWN.index("cached here")]

@@ -140,13 +140,22 @@ def test_with_full_information_the_planner_is_reached():
         view = keeping(draws, t, seed=t)
         slot = view.slot
         held = unpacked(torch.where(slot.real, view.held, 0), slot.nodes)
-        planner = keep_by_sets(slot, held, of_blocks(slot, slot.beliefs.expert))
+        cost = of_blocks(slot, slot.beliefs.expert)
+        planner = plan_of(view, "full")
+        # Two searches for the same: the plan that the scores rest on, and the planner alone.
+        free_of_start = packed(keep_by_sets(slot, held, cost))
+        value = {
+            sets: (slot.size * cost.gather(2, kept[..., None])[..., 0]).sum(dim=1)
+            for sets, kept in (("plan", planner), ("rule", free_of_start))
+        }
+        torch.testing.assert_close(value["plan"], value["rule"], rtol=2e-2, atol=1e-9)
         score = ApartActors(made, "full").keep(view, None)
+        planned_at = unpacked(planner, slot.nodes)
         for e in range(slot.draws):
             for n in range(slot.nodes):
-                planned = planner[e, n] & (slot.size[e] > 0)
+                planned = planned_at[e, n] & (slot.size[e] > 0)
                 if planned.any() and float(score[e, n].max()) > 1e3:  # a byte here is worth it
-                    assert score[e, n][planned].min() > score[e, n][~planner[e, n]].max()
+                    assert score[e, n][planned].min() > score[e, n][~planned_at[e, n]].max()
 
 
 def test_lessons_by_hand():

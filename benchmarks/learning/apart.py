@@ -40,6 +40,9 @@ from finecast.solvers.placement.problem import PlacementProblem, placement_delay
 
 RULES = ("plan", "inertia", "simulate", "own-savings")
 
+MOST_ROWS = 2 + len(RULES) * len(INFORMATION)
+"""Rows of a draw without checkpoints."""
+
 
 @dataclass
 class KnownValues(Apart):
@@ -86,16 +89,21 @@ def main() -> None:
         for name in given.classes.split(","):
             scenario = read_scenario(scenario_file(name))
             for draw in range(given.first, given.first + given.draws):
-                if all((name, draw, "full", what) in done for what in ("rolling", "plan")):
+                known = {
+                    (seen, method) for of, at, seen, method in done if (of, at) == (name, draw)
+                }
+                if len(known) == MOST_ROWS + len(checkpoints):
                     continue
                 instance = scenario.generate(FIRST_SEED + draw)
-                for row in measured(instance, checkpoints):
+                for row in measured(instance, checkpoints, known):
                     stream.write(json.dumps({"class": name, "draw": draw, **row}) + "\n")
                     stream.flush()
 
 
-def measured(instance: Instance, checkpoints: dict[str, str]) -> list[dict[str, object]]:
-    """Return a row for every structure and rule, and for every checkpoint."""
+def measured(
+    instance: Instance, checkpoints: dict[str, str], done: set[tuple[str, str]]
+) -> list[dict[str, object]]:
+    """Return a row for every structure and rule, and for every checkpoint, that is not done."""
     episode = surrogate_of(instance, TYPICAL_EXPONENT)
     bound = closed_form_bound(episode, 0)
     values = network_values(instance)
@@ -110,11 +118,15 @@ def measured(instance: Instance, checkpoints: dict[str, str]) -> list[dict[str, 
 
     known = {name: replace(episode, beliefs=beliefs_of(instance, name, values)) for name in APART}
     for method, policy in (("rolling", Rolling()), ("programme", Planner())):
+        if ("full", method) in done:
+            continue
         began = time.process_time()
         total = roll(known["full"], policy, rounds=3, joint="exact").total
         add("full", method, float(total), began)
     for information in INFORMATION:
         for rule in RULES:
+            if (information, rule) in done:
+                continue
             began = time.process_time()
             policy = KnownValues(information=information, rule=rule, known=values)
             placement = run_online(policy, prior_of(instance), observations)
@@ -122,6 +134,8 @@ def measured(instance: Instance, checkpoints: dict[str, str]) -> list[dict[str, 
     for name, folder in checkpoints.items():
         policy, saved = load_policy(folder)
         information = str(saved.options["information"])
+        if (information, name) in done:
+            continue
         began = time.process_time()
         add(information, name, float(play(known[information], policy).total), began)
     return rows

@@ -40,9 +40,10 @@ def test_shipped_scenarios_draw(path, tmp_path):
 
 
 def test_shipped_scenarios_are_those_named():
-    """The six scenarios that the documentation names are there, with their stated sizes."""
+    """The seven scenarios that the documentation names are there, with their stated sizes."""
     assert [path.stem for path in SHIPPED] == [
         "llm",
+        "paper-regime",
         "periodic",
         "persist",
         "tiny",

@@ -89,7 +89,7 @@ def test_what_is_here_wins(tmp_path):
         ("data/scenarios/tinny.toml", ("scenario",), "did you mean 'tiny'?"),
         ("smoek", ("suite",), "did you mean 'smoke'?"),
         ("dcgg", ("checkpoint",), "did you mean 'dcg'?"),
-        ("zzz", ("checkpoint",), "nor a shipped checkpoint: dcg, hindsight, maasn-da"),
+        ("zzz", ("checkpoint",), "nor a shipped checkpoint: dcg, delayed, hindsight, local, maasn-da"),
         ("data/none.json", (), "here or among the shipped files"),
         ("smoke", ("scenario",), "no such file"),
         ("/tiny", ("scenario",), "no such file"),
@@ -107,7 +107,8 @@ def test_unknown_names(name, kinds, words):
 
 def test_every_name_is_found():
     """Each kind lists what lies in its folder, and each listed name is found."""
-    assert set(shipped("learner")) == {"dcg", "hindsight", "maasn-da"} == set(shipped("checkpoint"))
+    trained = {"dcg", "delayed", "hindsight", "local", "maasn-da"}
+    assert set(shipped("learner")) == trained == set(shipped("checkpoint"))
     assert {"tiny", "vision", "llm"} == set(shipped("library"))
     assert len(shipped("scenario")) == len(list(SCENARIOS.rglob("*.toml")))
     for kind in ("scenario", "library", "suite", "learner", "checkpoint"):

@@ -89,7 +89,11 @@ def test_what_is_here_wins(tmp_path):
         ("data/scenarios/tinny.toml", ("scenario",), "did you mean 'tiny'?"),
         ("smoek", ("suite",), "did you mean 'smoke'?"),
         ("dcgg", ("checkpoint",), "did you mean 'dcg'?"),
-        ("zzz", ("checkpoint",), "nor a shipped checkpoint: dcg, delayed, hindsight, local, maasn-da"),
+        (
+            "zzz",
+            ("checkpoint",),
+            "nor a shipped checkpoint: dcg, delayed, hindsight, local, maasn-da",
+        ),
         ("data/none.json", (), "here or among the shipped files"),
         ("smoke", ("scenario",), "no such file"),
         ("/tiny", ("scenario",), "no such file"),

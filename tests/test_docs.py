@@ -211,3 +211,9 @@ def test_readme_shows_what_the_command_prints(tmp_path):
     landing = sample((DOCS / "index.md").read_text())
     assert landing
     assert landing.items() <= expected.items()
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """Pytest collects the first of two files of one name, and a run of one folder hides that."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -106,7 +106,7 @@ class OnlineBound:
     figures
         Of every path that was finished, in the order of the work.
     kappa
-        What was asked for: a number, or "auto".
+        The option: a number, or "auto".
     asked
         Paths asked for.
     ended

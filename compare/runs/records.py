@@ -50,7 +50,8 @@ class Record:
     Parameters
     ----------
     key
-        Hash of what was asked (`run_key`): no two records of a result folder share it.
+        Hash of instance, method, options, seed and limits (`run_key`): no two records of a result
+        folder share it.
     suite, suite_version
         Name and version of the suite.
     instance_class

@@ -138,6 +138,7 @@ def seen_apart(slot: Slot, cached: Tensor, held: Tensor, plan: Tensor) -> Seen:
     unit = worth_of_a_byte(slot)[:, None, None]
     seen_cached = caches_as_seen(slot, cached)  # (E, N, J)
 
+    # What a copy saves, by the costs of each node or by those that all see.
     def saved(table: Tensor, others: Tensor) -> Tensor:
         """Return (E, N, J) what a copy at each node saves beside the others, in units."""
         sets = torch.stack([others & ~bit, others | bit], dim=1)  # (E, 2, N, J)
@@ -153,6 +154,7 @@ def seen_apart(slot: Slot, cached: Tensor, held: Tensor, plan: Tensor) -> Seen:
     planned = plan[:, None].expand(-1, nodes, -1)
     nobody = torch.zeros_like(planned)
     beside_plan = saved(own_cost, planned)
+    # Where the block is: here, cached, planned, or foreseen by all; and who is seen to want it.
     here = ((held[:, None] & bit) != 0) & slot.real[:, None]
     cached_here = (cached[:, None] & bit) != 0
     planned_here = (planned & bit) != 0
@@ -160,6 +162,7 @@ def seen_apart(slot: Slot, cached: Tensor, held: Tensor, plan: Tensor) -> Seen:
     foreseen = lookup(beliefs.foreseen.long(), slot.kind, seen_by_all(slot, cached))
     users = slot.requests.shape[1]
     asked = beliefs.asked.gather(2, slot.kind[:, None, :, None].expand(-1, nodes, -1, 2)) / users
+    # How far the storage is filled by what saves more, and what the first byte outside saves.
     in_storages = (slot.size[:, None] / slot.storage[..., None].clamp(min=1.0)).float() * here
     order = torch.where(here, beside_plan, -torch.inf).argsort(dim=2, descending=True, stable=True)
     ordered = in_storages.gather(2, order)
@@ -171,6 +174,7 @@ def seen_apart(slot: Slot, cached: Tensor, held: Tensor, plan: Tensor) -> Seen:
         dim=2, keepdim=True
     ).clamp(min=1.0)
     average = average.clamp(min=0.0)
+    # The features of a block at the node, in the order of OWN.
     left = (slot.slots - slot.t - 1) / slot.slots
     own = torch.stack(
         [
@@ -195,6 +199,7 @@ def seen_apart(slot: Slot, cached: Tensor, held: Tensor, plan: Tensor) -> Seen:
         ],
         dim=3,
     )
+    # The same of the block at each other node, in the order of NEIGHBOUR.
     near = near_nodes(nodes, cached.device)  # (N, N - 1)
     planned_there = (planned[:, :, None] >> near[..., None] & 1).float()  # (E, N, N - 1, J)
     cached_there = unpacked(cached, nodes)[:, near] & beliefs.seen.gather(

@@ -188,11 +188,8 @@ class Apart:
     def values_for(self, common: Sight) -> Values:
         """Return values that reach far enough beyond this slot, from what all nodes know."""
         slots, known = common.prior.demand.slots, self._values
-        if known is not None:
-            end = known.begin + len(known.ahead)
-            halfway = known.begin + max(1, len(known.ahead) // 2)
-            if end == slots or common.t < halfway:
-                return known
+        if known is not None and known.serves(common.t, slots):
+            return known
         air, _ = air_of(common)
         self._values, self._approximated = values_from(common.prior, air, common.t, self.seed)
         self.notes = (*self._approximated, *self.notes)

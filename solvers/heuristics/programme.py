@@ -126,11 +126,8 @@ class Programme:
         """Return values that reach far enough beyond this slot, computed anew if need be."""
         t, slots = observation.t, observation.prior.demand.slots
         known = self._values
-        if known is not None:
-            end = known.begin + len(known.ahead)
-            halfway = known.begin + max(1, len(known.ahead) // 2)
-            if known.begin <= t and (end == slots or t < halfway):
-                return known
+        if known is not None and known.serves(t, slots):
+            return known
         values, self.notes = values_from(observation.prior, observed_air(observation), t, self.seed)
         self._values = values
         return values

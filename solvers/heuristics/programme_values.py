@@ -65,6 +65,12 @@ class Values:
     programme: DemandProgramme
     ahead: NDArray[np.float32]
 
+    def serves(self, t: int, slots: int) -> bool:
+        """Return whether they reach far enough beyond slot t: to the end, or half of them."""
+        end = self.begin + len(self.ahead)
+        halfway = self.begin + max(1, len(self.ahead) // 2)
+        return self.begin <= t and (end == slots or t < halfway)
+
 
 def values_from(prior: Prior, air: Air, begin: int, seed: int) -> tuple[Values, tuple[str, ...]]:
     """Return the values of a slot and those to come, and what they approximate.

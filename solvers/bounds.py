@@ -73,6 +73,8 @@ def price_bound(prepared: Prepared, deadline: Deadline = NEVER) -> float:
     # Prices speak of one broadcast per block, which spatial delivery can beat.
     if prepared.bounded is None or prepared.instance.delivery == "spatial":
         return bound
+    if deadline.over():
+        return bound
     return max(bound, dual_bound(prepared.bounded, deadline))
 
 

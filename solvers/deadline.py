@@ -40,6 +40,10 @@ class Deadline:
         """Return this deadline or the one in so many seconds, whichever is sooner."""
         return Deadline(min(self.at, Deadline.after(seconds).at))
 
+    def later(self, seconds: float) -> Deadline:
+        """Return this deadline or the one in so many seconds, whichever is later."""
+        return Deadline(max(self.at, Deadline.after(seconds).at))
+
     def limit(self) -> float | None:
         """Return the seconds left for those that take None for no limit."""
         return None if math.isinf(self.at) else self.left()

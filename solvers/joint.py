@@ -5,18 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from inspect import signature
+
+import numpy as np
 
 from finecast.problem.instance import Instance
-from finecast.problem.library import ModelLibrary
 from finecast.solvers.bounds import everywhere_bound, price_bound
-from finecast.solvers.deadline import Deadline
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.delivery import deliver
 from finecast.solvers.placement.greedy import greedy_placement
-from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
+from finecast.solvers.placement.problem import Placement, placement_delay
 from finecast.solvers.prepared import Prepared, UnservableError, prepare
 from finecast.solvers.result import Answer, BoundKind, Callback, Termination, TracePoint
 from finecast.solvers.signals import SearchInterrupt
 from finecast.solvers.spatial.replan import replanner
+
+RATES_SHARE = 0.5
+"""Share of the time limit of a heuristic for the rates."""
 
 NOMINAL = (
     "a nominal plan guarantees nothing: compare its realised delay; the bound printed is for the "
@@ -109,6 +114,25 @@ def heuristic_answer(
     )
 
 
+def out_of_time(prepared: Prepared, deadline: Deadline) -> tuple[str, ...]:
+    """Return a note where the time limit cut the rates short.
+
+    Parameters
+    ----------
+    prepared
+        Instance and rates.
+    deadline
+        The limit.
+    """
+    share = min(float(np.isfinite(slot.snr_bound).mean()) for slot in prepared.rates)
+    if deadline == NEVER or share == 1.0:
+        return ()
+    return (
+        f"time limit: of the rates of a slot {100 * share:.2g} % or more have beams of their own, "
+        "the others those of more nodes",
+    )
+
+
 def unserved(reason: UnservableError) -> Answer:
     """Return the answer where some user group cannot be served at all: there is no solution."""
     return Answer(
@@ -148,7 +172,7 @@ def at_hand(prepared: Prepared, *, method: str, began: float) -> Answer:
 
 
 def solve_by_placement(
-    place: Callable[[PlacementProblem, ModelLibrary, int], Placement],
+    place: Callable[..., Placement],
     method: str,
     instance: Instance,
     *,
@@ -165,13 +189,14 @@ def solve_by_placement(
     ----------
     place
         Maps the placement problem at achieved rates, the library of the (restricted) instance and
-        the seed to a placement.
+        the seed to a placement. Where it has a parameter `deadline`, it gets that, too.
     method
         Name to leave in the solution.
     instance
         The problem.
     time_limit
-        Seconds for the bound, rates included; the placement itself is not cut short.
+        Seconds for everything. Rates get half of them, and are quickly found ones where that is
+        too little; what is left is for the placement and the bound.
     seed, callback, beamforming, restrict, rate_cache
         As in `finecast.solvers.prepared.prepare`.
 
@@ -190,12 +215,17 @@ def solve_by_placement(
         seed=seed,
         callback=callback,
         rate_cache=rate_cache,
+        deadline=deadline.share(RATES_SHARE),
     )
     library = prepared.instance.library
+    notes = out_of_time(prepared, deadline)
+    in_time = {"deadline": deadline} if "deadline" in signature(place).parameters else {}
     try:
-        placement = place(prepared.achieved, library, seed)
+        placement = place(prepared.achieved, library, seed, **in_time)
     except SearchInterrupt:
         return at_hand(prepared, method=method, began=began)
-    result = heuristic_answer(prepared, placement, method=method, began=began, deadline=deadline)
+    result = heuristic_answer(
+        prepared, placement, method=method, began=began, deadline=deadline, notes=notes
+    )
     again = replanner(prepared, lambda problem, *_: place(problem, library, seed), method)
     return replace(result, replan=again)

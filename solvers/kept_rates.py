@@ -70,7 +70,7 @@ def table_key(
     Parameters
     ----------
     instance, users, node_sets, beamforming, robust, seed
-        As in `finecast.solvers.rates.rate_table`.
+        As in `finecast.solvers.rate_table.rate_table`.
     """
     header = {
         "beamforming": beamforming,

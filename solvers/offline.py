@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from finecast.problem.instance import Instance
+from finecast.solvers.beamforming.by_name import KERNEL
 from finecast.solvers.bounds import everywhere_bound
 from finecast.solvers.deadline import Deadline
 from finecast.solvers.joint import answer, at_hand
 from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import Prices, dual_point
-from finecast.solvers.placement.greedy import greedy_placement
+from finecast.solvers.placement.greedy import greedy_in_time
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.units import UNITS, relaxed_classes
 from finecast.solvers.polish import polished
 from finecast.solvers.prepared import Prepared, prepare
+from finecast.solvers.rates_on_demand import prepare_on_demand, serves_on_demand, with_sent
+from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import (
     Answer,
     BoundKind,
@@ -36,6 +39,15 @@ Place = Callable[..., PlacementResult]
 
 BOUND_SHARE = 0.4
 """Share of the time limit for the bound of spatial delivery."""
+
+RATES_SHARE = 0.4
+"""Share of the time limit for the rates. The first ones take what they take."""
+
+PLACING_SHARE = 0.9
+"""Share of the time for the placement and its beams, where the bound needs little."""
+
+POLISH_SHARE = 0.7
+"""Share of the time that is left for better beams."""
 
 FIRST_PLACEMENT_SHARE = 0.8
 """Share of the time for the placement at achieved rates, where another at the bounds follows."""
@@ -101,8 +113,9 @@ def solve_by_search(
 
         check_suffix(write)
     began, seconds = time.monotonic(), search.deadline.left()
-    placing = replace(search, deadline=search.deadline.share(FIRST_PLACEMENT_SHARE if twice else 1))
-    prepared = prepare(instance, seed=search.seed, callback=search.callback, **rates)
+    prepared = _prepared(instance, search, **rates)
+    share = FIRST_PLACEMENT_SHARE if twice else PLACING_SHARE
+    placing = replace(search, deadline=search.deadline.share(share))
     try:
         prepared, found, prices = _place(place, prepared, placing)
     except SearchInterrupt:
@@ -147,6 +160,40 @@ def solve_by_search(
     return replace(result, replan=replanner(prepared, again, method))
 
 
+def _prepared(
+    instance: Instance,
+    search: Search,
+    *,
+    beamforming: str = KERNEL,
+    restrict: str | Iterable[str] = (),
+    rate_cache: str | None = None,
+) -> Prepared:
+    """Return the rates that the method needs, within its share of the time.
+
+    A table that is kept is whole: other methods, which need all of it, read it, too.
+    """
+    restrictions = check_restrictions(restrict)
+    deadline = search.deadline.share(RATES_SHARE)
+    given: dict[str, Any] = {
+        "restrict": restrictions,
+        "seed": search.seed,
+        "callback": search.callback,
+    }
+    if rate_cache is None and serves_on_demand(instance, beamforming, restrictions):
+        return prepare_on_demand(instance, deadline=deadline, **given)
+    return prepare(
+        instance, beamforming=beamforming, rate_cache=rate_cache, deadline=deadline, **given
+    )
+
+
+def _with_sent(prepared: Prepared, placement: Placement, search: Search) -> Prepared:
+    """Return the rates with beams of their own for what a placement sends."""
+    if prepared.beamforming != KERNEL:
+        return prepared  # a comparison of beamforming methods must not be helped out
+    deadline = search.deadline.share(POLISH_SHARE)
+    return with_sent(prepared, placement, seed=search.seed, deadline=deadline)
+
+
 def _place(
     place: Place, prepared: Prepared, search: Search
 ) -> tuple[Prepared, PlacementResult, list[Prices]]:
@@ -175,9 +222,18 @@ def _place(
             prices.append(found.prices)
         return found
 
-    start = None if search.start is None else Placement(search.start.cache, search.start.source)
+    # Greedy's plan is there first, and whatever comes after may only be better.
+    start = greedy_in_time(prepared.achieved, search.deadline)
+    if search.start is not None:
+        given = Placement(search.start.cache, search.start.source)
+        start = min(start, given, key=lambda plan: placement_delay(prepared.achieved, plan))
     if prepared.instance.schedule == "pipelined":
         start = _sequential_start(place, prepared.achieved, search, start)
+
+    prepared = _with_sent(prepared, start, search)
+    if search.deadline.over():
+        delay = placement_delay(prepared.achieved, start)
+        return prepared, PlacementResult(start, delay, 0.0, (), Termination.TIME_LIMIT), prices
 
     # Beams for the node sets in use; few sets have beams at first where the tables are not full.
     for share in (*(EARLY_ROUNDS if few_sets else ()), 1.0):
@@ -185,10 +241,18 @@ def _place(
         if found.termination is Termination.INTERRUPTED:
             return prepared, found, prices
         try:
-            prepared, gain = polished(prepared, found.placement, seed=search.seed)
+            prepared = _with_sent(prepared, found.placement, search)
+            prepared, gain = polished(
+                prepared,
+                found.placement,
+                seed=search.seed,
+                deadline=search.deadline.share(POLISH_SHARE),
+            )
         except SearchInterrupt:
             return prepared, replace(found, termination=Termination.INTERRUPTED), prices
         start = found.placement
+        if search.deadline.over():
+            break
 
     # Better beams change what is worth caching.
     if gain > WORTH_ANOTHER_ROUND and not few_sets:
@@ -197,7 +261,7 @@ def _place(
 
 
 def _sequential_start(
-    place: Place, problem: PlacementProblem, search: Search, start: Placement | None
+    place: Place, problem: PlacementProblem, search: Search, start: Placement
 ) -> Placement:
     """Return the best start known for a pipelined placement.
 
@@ -209,8 +273,7 @@ def _sequential_start(
         deadline=search.deadline.share(SEQUENTIAL_SHARE),
         seed=search.seed,
     )
-    starts = [sequential.placement, greedy_placement(problem), *([start] if start else [])]
-    return min(starts, key=lambda placement: placement_delay(problem, placement))
+    return min((sequential.placement, start), key=lambda plan: placement_delay(problem, plan))
 
 
 def _price_bound(prepared: Prepared, prices: list[Prices], deadline: Deadline) -> float:
@@ -218,6 +281,8 @@ def _price_bound(prepared: Prepared, prices: list[Prices], deadline: Deadline) -
     bound = everywhere_bound(prepared, deadline)
     # The Lagrangian speaks of one broadcast per block, which spatial delivery can beat.
     if prepared.instance.delivery == "spatial" or prepared.bounded is None:
+        return bound
+    if not prices:
         return bound
     tables = relaxed_classes(prepared.bounded, like=prepared.achieved)
     return max([bound, *(dual_point(prepared.bounded, tables, point).bound for point in prices)])

@@ -23,8 +23,8 @@ from finecast.problem.demand import Demand, forecast, popularity
 from finecast.problem.instance import Delivery, Instance, Schedule
 from finecast.problem.library import ModelLibrary
 from finecast.problem.network import Network
-from finecast.solvers.deadline import Deadline
-from finecast.solvers.joint import at_hand, heuristic_answer
+from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.joint import RATES_SHARE, at_hand, heuristic_answer, out_of_time
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.prepared import Prepared, UnservableError, prepare, with_problems
 from finecast.solvers.rates import SlotRates
@@ -263,6 +263,7 @@ def prepare_slots(
     seed: int = 0,
     callback: Callback | None = None,
     rate_cache: str | None = None,
+    deadline: Deadline = NEVER,
 ) -> tuple[Prepared, ...]:
     """Compute the rates of every slot, each from that slot alone.
 
@@ -270,6 +271,8 @@ def prepare_slots(
     ----------
     instance, beamforming, restrict, seed, callback, rate_cache
         As in `finecast.solvers.prepared.prepare`.
+    deadline
+        When the rates must be there; every slot gets the same part of the time.
 
     Raises
     ------
@@ -285,6 +288,7 @@ def prepare_slots(
                 restrict=restrict,
                 seed=seed,
                 rate_cache=rate_cache,
+                deadline=deadline.share(1.0 / (instance.slots - t)),
             )
         )
         if callback is not None:
@@ -337,7 +341,8 @@ def solve_by_policy(
     instance
         The problem.
     time_limit
-        Seconds for the bound, rates included; the policy itself is not cut short.
+        Seconds for everything. Rates get half of them, and are quickly found ones where that is
+        too little; what is left is for the policy, which is not cut short, and the bound.
     seed, callback, beamforming, restrict, rate_cache
         As in `finecast.solvers.prepared.prepare`.
 
@@ -357,6 +362,7 @@ def solve_by_policy(
         seed=seed,
         callback=callback,
         rate_cache=rate_cache,
+        deadline=deadline.share(RATES_SHARE),
     )
     instance = restricted_instance(instance, restrictions)
     prepared = joined(instance, slots)
@@ -377,5 +383,5 @@ def solve_by_policy(
         method=method,
         began=began,
         deadline=deadline,
-        notes=getattr(policy, "notes", ()),
+        notes=(*getattr(policy, "notes", ()), *out_of_time(prepared, deadline)),
     )

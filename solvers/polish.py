@@ -8,18 +8,13 @@ import numpy as np
 
 from finecast.problem.arrays import IntArray
 from finecast.solvers.beamforming.by_name import KERNEL
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.delivery import sent_messages, unsplit_messages
-from finecast.solvers.node_set_tables import FULL_TABLES, members
+from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.problem import Placement, placement_delay
 from finecast.solvers.prepared import Prepared, with_problems
-from finecast.solvers.rates import (
-    Batch,
-    SlotRates,
-    by_search,
-    improved,
-    with_cover_bound,
-    with_node_sets,
-)
+from finecast.solvers.rate_search import by_search, solve_user_sets
+from finecast.solvers.rates import SlotRates, Solved, improved, with_columns
 from finecast.solvers.splits import WORTH, split, worth_splitting
 
 STARTS = 32
@@ -29,7 +24,9 @@ TIGHT = 1e-4
 """A beam within this of its bound, on the SNR, is left alone."""
 
 
-def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Prepared, float]:
+def polished(
+    prepared: Prepared, placement: Placement, *, seed: int, deadline: Deadline = NEVER
+) -> tuple[Prepared, float]:
     """Search again, with more starts, the beams of the messages that a placement sends.
 
     Parameters
@@ -40,6 +37,8 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
         Caches and sources.
     seed
         Seed of the starts.
+    deadline
+        When to stop; what is found by then is used.
 
     Returns
     -------
@@ -51,13 +50,16 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
     if prepared.beamforming != KERNEL:
         return prepared, 0.0  # a comparison of beamforming methods must not be helped out
     instance = prepared.instance
-    rates = list(prepared.rates)
-    for t, (plan, slot) in enumerate(zip(prepared.plans, prepared.rates, strict=True)):
-        slot = _better_beams(prepared, placement, t, slot, seed)
+    every_slot = range(instance.slots)
+    rates = _better_beams(prepared, placement, list(prepared.rates), every_slot, seed, deadline)
 
-        # Groups whose messages are still well below their bound may be faster in parts.
+    # Groups whose messages are still well below their bound may be faster in parts.
+    changed = []
+    for t, (plan, slot) in enumerate(zip(prepared.plans, rates, strict=True)):
+        if deadline.over():
+            break
         row, sender = unsplit_messages(instance, placement, plan, t)
-        apart = split(
+        rates[t] = split(
             instance,
             t,
             slot,
@@ -66,7 +68,9 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
             beamforming=KERNEL,
             seed=seed,
         )
-        rates[t] = slot if apart is slot else _better_beams(prepared, placement, t, apart, seed)
+        if rates[t] is not slot:
+            changed.append(t)
+    rates = _better_beams(prepared, placement, rates, changed, seed, deadline)
     if all(new is old for new, old in zip(rates, prepared.rates, strict=True)):
         return prepared, 0.0
     better = with_problems(replace(prepared, rates=tuple(rates)))
@@ -76,50 +80,64 @@ def polished(prepared: Prepared, placement: Placement, *, seed: int) -> tuple[Pr
 
 
 def _better_beams(
-    prepared: Prepared, placement: Placement, t: int, slot: SlotRates, seed: int
-) -> SlotRates:
-    """Return the rates of a slot with better beams for the messages that are sent."""
+    prepared: Prepared,
+    placement: Placement,
+    rates: list[SlotRates],
+    slots: IntArray | range | list[int],
+    seed: int,
+    deadline: Deadline,
+) -> list[SlotRates]:
+    """Return the rates of all slots, some of them with better beams for what is sent there."""
+    rates = list(rates)
+    loose = {}
+    for t in slots:
+        rates[t], message, column = _loose_beams(prepared, placement, t, rates[t])
+        if len(message):
+            loose[int(t)] = message, column
+    if not loose:
+        return rates
+
+    # The messages of all slots in one batch.
+    count = [len(message) for message, _ in loose.values()]
+    entries = [(rates[t], *pair) for t, pair in loose.items()]
+    solved = solve_user_sets(
+        prepared.instance,
+        np.repeat(list(loose), count),
+        np.concatenate([slot.users[message] for slot, message, _ in entries]),
+        np.concatenate([slot.node_sets[message, column] for slot, message, column in entries])[
+            :, None
+        ],
+        by_search(prepared.instance, KERNEL, seed + 1, starts=STARTS),
+        robust=prepared.robust,
+        splits=rates[0].splits,
+        deadline=deadline,
+    )
+    parts = solved.cut(np.cumsum(count)[:-1])
+    for (t, (message, column)), part in zip(loose.items(), parts, strict=True):
+        found = Solved(*(x[:, 0] for x in vars(part).values()))
+        rates[t] = improved(prepared.instance, rates[t], message, column, found)
+    return rates
+
+
+def _loose_beams(
+    prepared: Prepared, placement: Placement, t: int, slot: SlotRates
+) -> tuple[SlotRates, IntArray, IntArray]:
+    """Return the messages of a slot whose beams are not at their bound: rates, rows, columns."""
     instance, plan = prepared.instance, prepared.plans[t]
     message, sender = sent_messages(instance, placement, plan, slot, t)
     if not len(message):
-        return slot
+        return slot, message, sender
 
-    # Which solved node set each message goes out from.
+    # Which node set each message goes out from: its own, where that is not solved yet.
     if instance.nodes > FULL_TABLES:
-        slot = _with_senders(slot, message, sender)
-        node_set = (slot.node_sets[message] == sender[:, None]).argmax(axis=1)
-    else:
-        node_set = slot.best[message, sender]
+        slot = with_columns(slot, message, sender)
+    own = slot.node_sets[message] == sender[:, None]
+    column, listed = own.argmax(axis=1), own.any(axis=1)
+    if instance.nodes <= FULL_TABLES:
+        unsolved = listed & np.isinf(slot.snr_bound[message, column])
+        column = np.where(unsolved, column, slot.best[message, sender])
 
     # Those whose beams are not yet at their bound, once each.
-    loose = slot.snr[message, node_set] < (1 - TIGHT) * slot.snr_bound[message, node_set]
-    message, node_set = np.unique(np.stack([message[loose], node_set[loose]]), axis=1)
-    if not len(message):
-        return slot
-    channel, error = instance.normalised_channel[t], instance.error_of(t, prepared.robust)
-    count = len(message)
-    batch = Batch(
-        message,
-        node_set,
-        np.broadcast_to(np.arange(instance.users), (count, instance.users)),
-        np.broadcast_to(channel, (count, *channel.shape)),
-        np.broadcast_to(error, (count, *error.shape)),
-        members(slot.node_sets[message, node_set], instance.nodes),
-        slot.users[message],
-    )
-    find = by_search(instance, KERNEL, seed + 1, starts=STARTS)
-    beams = with_cover_bound(instance, batch, find(batch), slot.splits)
-    return improved(instance, slot, message, node_set, beams)
-
-
-def _with_senders(slot: SlotRates, message: IntArray, sender: IntArray) -> SlotRates:
-    """Return the rates with the node sets that send among those to solve."""
-    unsolved = np.flatnonzero(~(slot.node_sets[message] == sender[:, None]).any(axis=1))
-    column = np.zeros(len(message), dtype=np.int64)  # of a sender among the new ones of its message
-    for index in np.unique(message[unsolved]):
-        senders = unsolved[message[unsolved] == index]
-        column[senders] = np.arange(len(senders))
-    columns = int(column[unsolved].max(initial=-1)) + 1
-    node_sets = np.zeros((len(slot.users), columns), dtype=np.int64)
-    node_sets[message[unsolved], column[unsolved]] = sender[unsolved]
-    return with_node_sets(slot, node_sets)
+    loose = slot.snr[message, column] < (1 - TIGHT) * slot.snr_bound[message, column]
+    message, column = np.unique(np.stack([message[loose], column[loose]]), axis=1)
+    return slot, message, column

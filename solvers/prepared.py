@@ -11,9 +11,11 @@ import numpy as np
 from finecast.problem.arrays import FloatArray
 from finecast.problem.instance import Instance
 from finecast.problem.reception import unserved
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import Table, whole_set
 from finecast.solvers.placement.problem import PlacementProblem
-from finecast.solvers.rates import SlotRates, node_sets_to_solve, rate_table, same_for_all
+from finecast.solvers.rate_table import node_sets_to_solve, rate_table, same_for_all
+from finecast.solvers.rates import SlotRates
 from finecast.solvers.restrictions import (
     Messages,
     check_restrictions,
@@ -94,6 +96,7 @@ def prepare(
     seed: int = 0,
     callback: Callback | None = None,
     rate_cache: str | os.PathLike[str] | None = None,
+    deadline: Deadline = NEVER,
 ) -> Prepared:
     """Compute the rates of all messages and the placement problems at these rates.
 
@@ -111,6 +114,8 @@ def prepare(
         Receives the progress.
     rate_cache
         Folder in which rate tables are kept; None for none.
+    deadline
+        When the rates must be there; see `finecast.solvers.rate_table.rate_table`.
 
     Raises
     ------
@@ -136,6 +141,7 @@ def prepare(
         seed=seed,
         callback=callback,
         cache=rate_cache,
+        deadline=deadline,
     )
 
     rates = tuple(
@@ -147,6 +153,7 @@ def prepare(
             robust=robust,
             beamforming=beamforming,
             seed=seed,
+            deadline=deadline,
         )
         for t, slot in enumerate(rates)
     )

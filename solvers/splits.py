@@ -16,8 +16,10 @@ from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.instance import Instance
 from finecast.solvers.beamforming.by_name import KERNEL, solve_messages
 from finecast.solvers.covers import efficiency, subsets
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import members, whole_set
-from finecast.solvers.rates import SlotRates, Solved, by_search, solve_user_sets, with_parts
+from finecast.solvers.rate_search import by_search, solve_user_sets
+from finecast.solvers.rates import SlotRates, Solved, with_parts
 
 EXACT_USERS = 6
 """Groups up to so many users are split in the best way: 2^6 messages are tried."""
@@ -44,6 +46,7 @@ def with_splits(
     robust: bool,
     beamforming: str,
     seed: int,
+    deadline: Deadline = NEVER,
 ) -> SlotRates:
     """Return the rates of a slot with user groups split where that may be worth it.
 
@@ -56,20 +59,23 @@ def with_splits(
     rows
         The first user sets of the rates, which are the messages of the plan.
     robust, beamforming, seed
-        As in `finecast.solvers.rates.rate_table`.
+        As in `finecast.solvers.rate_table.rate_table`.
+    deadline
+        Once it is over, only groups that cannot be served otherwise are split.
     """
     row, everywhere = np.arange(rows), np.full(rows, (1 << instance.nodes) - 1)
-    if beamforming != KERNEL:
+    if beamforming != KERNEL or deadline.over():
         # A comparison of beamforming methods must not be helped out, but nobody stays unserved.
         unserved = whole_set(rates.achieved, instance.nodes)[:rows] <= 0
         row, everywhere = row[unserved], everywhere[unserved]
     pairs = worth_splitting(rates, row, everywhere, WORTH)
-    if beamforming == KERNEL:
+    if beamforming == KERNEL and not deadline.over():
         # Small groups also where few nodes send: they are quickly split.
         small = np.flatnonzero(rates.users[:rows].sum(axis=1) <= EXACT_USERS)
         node_set = rates.node_sets[small]
         each = np.repeat(small, node_set.shape[1])
-        pairs |= worth_splitting(rates, each, node_set.ravel(), WORTH_ELSEWHERE)
+        solved = np.isfinite(rates.snr_bound[small]).ravel()
+        pairs |= worth_splitting(rates, each[solved], node_set.ravel()[solved], WORTH_ELSEWHERE)
     return split(instance, slot, rates, pairs, robust=robust, beamforming=beamforming, seed=seed)
 
 

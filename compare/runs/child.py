@@ -37,7 +37,7 @@ IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Folder for files that are read at once, on no disk where the system has such a one."""
 
 NOT_KEPT = "rate_cache: "
-"""How the warning begins that `finecast.solvers.rates` gives where it cannot keep its tables."""
+"""How the warning begins that `solvers.kept_rates` gives where it cannot keep its tables."""
 
 
 def main() -> None:

@@ -15,22 +15,40 @@ import heapq
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import OnDemand, Table, members, table_of
 from finecast.solvers.placement.chains import grouped, nested, placement_of_paths, reach_times
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 
+LEAST_S = 2.0
+"""Seconds that the greedy placement may take although the time is up: no plan is no answer."""
 
-def greedy_placement(problem: PlacementProblem) -> Placement:
+
+def greedy_in_time(problem: PlacementProblem, deadline: Deadline) -> Placement:
+    """Return the greedy placement, with fewer copies where the time and two seconds are too short.
+
+    Parameters
+    ----------
+    problem
+        Blocks, storage, times per byte.
+    deadline
+        When there should be a plan.
+    """
+    return greedy_placement(problem, deadline.later(LEAST_S))
+
+
+def greedy_placement(problem: PlacementProblem, deadline: Deadline = NEVER) -> Placement:
     """Return the greedy static placement, with the best migration of every slot.
 
     Parameters
     ----------
     problem
         Blocks, storage, times per byte.
+    deadline
+        No copies are added once it is over; those that save most per byte come first.
     """
-    return static_placement(
-        problem, greedy_sets(total_cost(problem), problem.block_size, problem.storage)
-    )
+    cached = greedy_sets(total_cost(problem), problem.block_size, problem.storage, deadline)
+    return static_placement(problem, cached)
 
 
 def static_placement(problem: PlacementProblem, cached: IntArray) -> Placement:
@@ -49,7 +67,9 @@ def static_placement(problem: PlacementProblem, cached: IntArray) -> Placement:
     return placement_of_paths(problem, every_slot, sender)
 
 
-def greedy_sets(total: Table, size: IntArray, storage: IntArray) -> IntArray:
+def greedy_sets(
+    total: Table, size: IntArray, storage: IntArray, deadline: Deadline = NEVER
+) -> IntArray:
     """Return the greedy static cached sets: the largest saving per byte first.
 
     Parameters
@@ -58,6 +78,8 @@ def greedy_sets(total: Table, size: IntArray, storage: IntArray) -> IntArray:
         (J, 2^N) seconds per byte of every block under every cached set.
     size, storage
         (J,) and (N,) byte.
+    deadline
+        As in `greedy_placement`.
 
     Returns
     -------
@@ -75,7 +97,7 @@ def greedy_sets(total: Table, size: IntArray, storage: IntArray) -> IntArray:
     # A heap entry claims a saving, which may have fallen since.
     heap = [(-float(saved[n, j]), n, j) for n in range(nodes) for j in range(blocks)]
     heapq.heapify(heap)
-    while heap:
+    while heap and not deadline.over():
         claimed, n, j = heapq.heappop(heap)
         if -claimed <= 0 or size[j] > free[n]:
             continue

@@ -14,7 +14,7 @@ from finecast.solvers.node_set_tables import OnDemand, whole_set
 from finecast.solvers.online import joined, observation_of, prepare_slots, prior_of, run_online
 from finecast.solvers.placement.problem import slot_times
 from finecast.solvers.prepared import prepare
-from finecast.solvers.rates import group_family, node_sets_to_solve, rate_table
+from finecast.solvers.rate_table import group_family, node_sets_to_solve, rate_table
 from finecast.solvers.registry import method_of
 from finecast.solvers.solve import solve
 

@@ -15,12 +15,8 @@ from finecast.problem.scenario import Scenario, read_scenario
 from finecast.solvers.beamforming.by_name import solve_messages
 from finecast.solvers.beamforming.worst_case import worst_case_snr
 from finecast.solvers.kept_rates import FORMAT, VERSION
-from finecast.solvers.rates import (
-    SlotRates,
-    node_set_family,
-    node_sets_to_solve,
-    rate_table,
-)
+from finecast.solvers.rate_table import node_set_family, node_sets_to_solve, rate_table
+from finecast.solvers.rates import SlotRates
 
 
 def table(instance: Instance, **options: object) -> tuple[SlotRates, ...]:
@@ -161,7 +157,7 @@ def searches(monkeypatch) -> list[int]:
         calls.append(1)
         return solve_messages(*args, **options)
 
-    monkeypatch.setattr("finecast.solvers.rates.solve_messages", counted)
+    monkeypatch.setattr("finecast.solvers.rate_search.solve_messages", counted)
     return calls
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finecast.problem.arrays import FloatArray
+from finecast.problem.arrays import FloatArray, IntArray
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.placement.bound import PricePoint, Prices, dual_point, no_prices
 from finecast.solvers.placement.chains import Classes, placement_of_paths
+from finecast.solvers.placement.dynamic_programme import Paths
 from finecast.solvers.placement.problem import PlacementProblem, placement_delay
 from finecast.solvers.placement.search.columns import Master, empty_paths, smoothed
 
@@ -71,6 +72,8 @@ def ascend(
     tolerance: float,
     deadline: Deadline,
     report: Callable[[float], None] = lambda bound: None,
+    pool: tuple[IntArray, Paths] | None = None,
+    rounds: int = COLUMN_ROUNDS,
 ) -> Ascent:
     """Raise the bound until the master programme proves it within `tolerance` of the best.
 
@@ -88,15 +91,23 @@ def ascend(
         When to stop.
     report
         Called with every better bound.
+    pool
+        Classes (P,) and paths that are known to be good: they replace the first steps.
+    rounds
+        Most rounds of column generation.
     """
     master = Master(problem, classes)
     everything = np.arange(len(classes.size))
     master.add(everything, point.paths)
-    best = _subgradient_steps(problem, classes, master, point, upper, deadline, report)
+    best = point
+    if pool is None:
+        best = _subgradient_steps(problem, classes, master, point, upper, deadline, report)
+    else:
+        master.add(*pool)
 
     # Column generation: the master's prices, and the cheapest paths at prices near them.
     share, value = None, np.inf
-    for _ in range(COLUMN_ROUNDS):
+    for _ in range(rounds):
         if deadline.over():
             break
         solved = master.solve(deadline)

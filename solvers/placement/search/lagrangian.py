@@ -140,9 +140,9 @@ def place_by_prices(
         incumbent.offer(start)
     prices = origin.point.prices
     many = problem.nodes > FULL_TABLES
-    if many:  # the search counts by units: greedy's plan may stay best
+    if many and start is None:  # the search counts by units: greedy's plan may stay best
         with suppress(SearchInterrupt):
-            incumbent.offer(greedy_placement(problem))
+            incumbent.offer(greedy_placement(problem, deadline))
     if not incumbent.finished:
         try:
             tolerance = min(BOUND_TOLERANCE, incumbent.target_gap / 10) if gap else BOUND_TOLERANCE
@@ -158,7 +158,7 @@ def place_by_prices(
             _search(incumbent, origin, ascent, seed, start is not None, patience)
         except SearchInterrupt:
             incumbent.interrupted = True
-    if not many and not incumbent.reached:  # the time may have ended before it was tried
+    if not many and start is None and not incumbent.reached:  # the time may have ended before
         with suppress(SearchInterrupt):
             incumbent.offer(greedy_placement(problem))
     return incumbent.result(prices)
@@ -259,10 +259,10 @@ def _search(
     _sweeps(incumbent, assignment, ascent, unplaced, rng)
     # A best response takes every copy that pays for its own block, and leaves no room for another:
     # with few large blocks neither sweeps nor ruins get out of that. Greedy counts by the byte.
-    if problem.nodes <= FULL_TABLES:
-        incumbent.offer(greedy_placement(problem))
     if from_start:
         _sweeps(incumbent, _assigned(incumbent, classes), ascent, nobody, rng)
+    elif problem.nodes <= FULL_TABLES:
+        incumbent.offer(greedy_placement(problem))
 
     stagnation = 0
     while not incumbent.finished and stagnation < patience:

@@ -1,0 +1,105 @@
+"""Rate tables of which not every entry is solved: what there is when the time is short.
+
+A message from all nodes is solved for every user set. Its beams, without those of some nodes, are
+beams of any fewer nodes: a first rate for every node set, at the cost of one solved message. Its
+bound holds for fewer nodes, too. An entry that is not solved has no bound of its own: its
+`snr_bound` is infinite. The table is closed by monotonicity as any other, and is as valid.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.instance import Instance
+from finecast.solvers.node_set_tables import members
+from finecast.solvers.rate_search import Find, solve_user_sets
+from finecast.solvers.rates import Solved
+from finecast.solvers.result import Callback
+
+LEAST_SHARE = 1e-6
+"""What errors leave of an amplitude counts from this share of it on; below it may be rounding."""
+
+
+def from_all_nodes(
+    instance: Instance,
+    slot: IntArray,
+    listening: BoolArray,
+    node_sets: IntArray,
+    find: Find,
+    *,
+    robust: bool,
+    splits: bool,
+    callback: Callback | None = None,
+) -> Solved:
+    """Return beams and bounds of P user sets by F node sets each, all from the set of all nodes.
+
+    Parameters
+    ----------
+    instance, slot, listening, node_sets, find, robust, splits, callback
+        As in `finecast.solvers.rate_search.solve_user_sets`. Only the set of all nodes is solved,
+        where it is among the node sets.
+    """
+    everywhere = np.full((len(listening), 1), (1 << instance.nodes) - 1)
+    whole = solve_user_sets(
+        instance, slot, listening, everywhere, find,
+        robust=robust, splits=splits, callback=callback,
+    )  # fmt: skip
+    sends = members(node_sets, instance.nodes)
+    snr = np.zeros(node_sets.shape)
+    for t in np.unique(slot):
+        rows = np.flatnonzero(slot == t)
+        error = instance.error_of(int(t), robust)
+        snr[rows] = _guaranteed(
+            instance.normalised_channel[t], error, whole.beam[rows, 0], sends[rows], listening[rows]
+        )
+    beam = whole.beam * sends[..., None]
+    # The set of all nodes itself, as it was solved.
+    all_send = sends.all(axis=2)
+    snr = np.where(all_send, whole.snr, snr)
+    bound = np.where(all_send, whole.snr_bound, np.inf)
+    cover = np.where(all_send, whole.cover_bound, np.inf)
+    return Solved(beam, snr, bound, cover)
+
+
+def _guaranteed(
+    channel: FloatArray, error: FloatArray, beam: FloatArray, sends: BoolArray, users: BoolArray
+) -> FloatArray:
+    """Return (P, F) the SNR that the beams of all nodes guarantee where only some nodes send.
+
+    Parameters
+    ----------
+    channel, error
+        (K, N, A) and (K, N) of a slot, normalised by the noise amplitude.
+    beam
+        (P, N, A), square root of watt.
+    sends
+        (P, F, N), who sends.
+    users
+        (P, K), who listens.
+    """
+    received = np.einsum("kna,pna->pkn", channel.conj(), beam)  # by user and node
+    lost = error * np.linalg.norm(beam, axis=2)[:, None]
+    who = sends.astype(float)
+    amplitude = np.abs(np.einsum("pkn,pfn->pfk", received, who))
+    left = amplitude - np.einsum("pkn,pfn->pfk", lost, who)
+    left = np.where(left > LEAST_SHARE * amplitude, left, 0.0)
+    least: FloatArray = np.where(users[:, None], left, np.inf).min(axis=2) ** 2
+    return least
+
+
+def better_of(one: Solved, other: Solved) -> Solved:
+    """Return the better beam and the smaller bound of every entry.
+
+    Parameters
+    ----------
+    one, other
+        The same user sets and node sets, solved in two ways.
+    """
+    better = other.snr > one.snr
+    return Solved(
+        np.where(better[..., None, None], other.beam, one.beam),
+        np.maximum(one.snr, other.snr),
+        np.minimum(one.snr_bound, other.snr_bound),
+        np.minimum(one.cover_bound, other.cover_bound),
+    )

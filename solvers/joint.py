@@ -124,7 +124,8 @@ def out_of_time(prepared: Prepared, deadline: Deadline) -> tuple[str, ...]:
     deadline
         The limit.
     """
-    share = min(float(np.isfinite(slot.snr_bound).mean()) for slot in prepared.rates)
+    solved = [np.isfinite(slot.snr_bound) for slot in prepared.rates if slot.snr_bound.size]
+    share = min((float(of_slot.mean()) for of_slot in solved), default=1.0)
     if deadline == NEVER or share == 1.0:
         return ()
     return (

@@ -90,7 +90,8 @@ def test_answers_are_feasible_and_bounded(nodes, restrict):
     assert found.evaluation.feasible
     assert 0 < found.lower_bound <= found.delay
     if not restrict:
-        assert found.lower_bound >= certified_lower_bound(instance)
+        # Two certified bounds, of other proofs of the same rates: equal but for their tolerance.
+        assert found.lower_bound >= certified_lower_bound(instance) * (1 - 1e-6)
     for method in ("greedy", "whole-model", "rolling", "lru"):
         other = solve(instance, method, restrict=restrict)
         assert other.evaluation.feasible

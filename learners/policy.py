@@ -23,6 +23,7 @@ from finecast.problem.files import FormatError
 from finecast.problem.instance import Instance
 from finecast.problem.shipped import find
 from finecast.problem.solution import Solution
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.heuristics.apart import Apart
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
 from finecast.solvers.heuristics.rules import KeepRule, check_keep_rule
@@ -179,7 +180,7 @@ def solve_policy(
         learned,
         "policy",
         instance,
-        time_limit=time_limit,
+        deadline=Deadline.after(time_limit),
         seed=seed,
         callback=callback,
         beamforming=beamforming,

@@ -1,8 +1,22 @@
-"""HiGHS without a word on the standard output."""
+"""HiGHS without a word on the standard output, within a deadline."""
 
 from __future__ import annotations
 
 import highspy
+
+from finecast.solvers.deadline import PIVOT_WORK, Deadline, count_work
+
+LEAST_S = 0.01
+"""Seconds that HiGHS gets at least."""
+
+MOST_STEPS = 2**31 - 1
+"""What HiGHS takes for no limit of steps or nodes."""
+
+INTEGER_FACTOR = 2.0
+"""How much longer a simplex step takes with all that branch and bound does besides."""
+
+PIVOTS_A_NODE = 20
+"""Simplex steps of a node of branch and bound, about."""
 
 
 class QuietHighs(highspy.Highs):  # type: ignore[misc]
@@ -16,3 +30,25 @@ class QuietHighs(highspy.Highs):  # type: ignore[misc]
         """Turn the output off, then do what the constructor asked for."""
         self.setOptionValue("output_flag", False)
         super().enableCallbacks()
+
+
+def run_within(highs: QuietHighs, deadline: Deadline) -> None:
+    """Run HiGHS until it is done or the deadline is over; its simplex steps count as work.
+
+    Parameters
+    ----------
+    highs
+        With its programme.
+    deadline
+        When to stop. HiGHS cannot count the steps of a programme with integers on its way: a limit
+        of work is one of nodes there, of `PIVOTS_A_NODE` steps each.
+    """
+    dear = INTEGER_FACTOR if len(highs.getLp().integrality_) else 1.0
+    pivot = dear * PIVOT_WORK * (highs.getNumRow() + 1)
+    pivots = deadline.work_left() / pivot
+    nodes = min(highs.getOptionValue("mip_max_nodes")[1], pivots / PIVOTS_A_NODE + 1)
+    highs.setOptionValue("time_limit", highs.getRunTime() + max(deadline.left(), LEAST_S))
+    highs.setOptionValue("simplex_iteration_limit", int(min(pivots + 1, MOST_STEPS)))
+    highs.setOptionValue("mip_max_nodes", int(min(nodes, MOST_STEPS)))
+    highs.run()
+    count_work(pivot * max(highs.getInfo().simplex_iteration_count, 0))

@@ -126,7 +126,7 @@ def out_of_time(prepared: Prepared, deadline: Deadline) -> tuple[str, ...]:
     """
     solved = [np.isfinite(slot.snr_bound) for slot in prepared.rates if slot.snr_bound.size]
     share = min((float(of_slot.mean()) for of_slot in solved), default=1.0)
-    if deadline == NEVER or share == 1.0:
+    if deadline.endless or share == 1.0:
         return ()
     return (
         f"time limit: of the rates of a slot {100 * share:.2g} % or more have beams of their own, "
@@ -177,7 +177,7 @@ def solve_by_placement(
     method: str,
     instance: Instance,
     *,
-    time_limit: float | None = None,
+    deadline: Deadline = NEVER,
     seed: int = 0,
     callback: Callback | None = None,
     beamforming: str = "multicast",
@@ -195,8 +195,8 @@ def solve_by_placement(
         Name to leave in the solution.
     instance
         The problem.
-    time_limit
-        Seconds for everything. Rates get half of them, and are quickly found ones where that is
+    deadline
+        When to be done. Rates get half of the time, and are quickly found ones where that is
         too little; what is left is for the placement and the bound.
     seed, callback, beamforming, restrict, rate_cache
         As in `finecast.solvers.prepared.prepare`.
@@ -208,7 +208,7 @@ def solve_by_placement(
     UnservableError
         A user group cannot be served at any rate.
     """
-    began, deadline = time.monotonic(), Deadline.after(time_limit)
+    began = time.monotonic()
     prepared = prepare(
         instance,
         beamforming=beamforming,

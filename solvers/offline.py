@@ -20,7 +20,13 @@ from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.units import UNITS, relaxed_classes
 from finecast.solvers.polish import polished
 from finecast.solvers.prepared import Prepared, prepare
-from finecast.solvers.rates_on_demand import prepare_on_demand, serves_on_demand, with_sent
+from finecast.solvers.rates_on_demand import (
+    Dual,
+    dual_again,
+    prepare_on_demand,
+    serves_on_demand,
+    with_sent,
+)
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import (
     Answer,
@@ -113,7 +119,7 @@ def solve_by_search(
 
         check_suffix(write)
     began, seconds = time.monotonic(), search.deadline.left()
-    prepared = _prepared(instance, search, **rates)
+    prepared, dual = _prepared(instance, search, **rates)
     share = FIRST_PLACEMENT_SHARE if twice else PLACING_SHARE
     placing = replace(search, deadline=search.deadline.share(share))
     try:
@@ -124,6 +130,8 @@ def solve_by_search(
         write_model(prepared.achieved, path=write)
     try:
         bound = _price_bound(prepared, prices, Deadline.after(BOUND_SHARE * seconds))
+        if dual is not None:  # at the bounded rates themselves, and those are better now
+            bound = max(bound, dual_again(prepared, dual, search.deadline))
     except SearchInterrupt:  # under spatial delivery the bound is a search
         bound = everywhere_bound(prepared, Deadline.after(0.0))
         found = replace(found, termination=Termination.INTERRUPTED)
@@ -167,8 +175,8 @@ def _prepared(
     beamforming: str = KERNEL,
     restrict: str | Iterable[str] = (),
     rate_cache: str | None = None,
-) -> Prepared:
-    """Return the rates that the method needs, within its share of the time.
+) -> tuple[Prepared, Dual | None]:
+    """Return the rates that the method needs, within its share of the time, and their dual.
 
     A table that is kept is whole: other methods, which need all of it, read it, too.
     """
@@ -181,9 +189,10 @@ def _prepared(
     }
     if rate_cache is None and serves_on_demand(instance, beamforming, restrictions):
         return prepare_on_demand(instance, deadline=deadline, **given)
-    return prepare(
+    whole = prepare(
         instance, beamforming=beamforming, rate_cache=rate_cache, deadline=deadline, **given
     )
+    return whole, None
 
 
 def _with_sent(prepared: Prepared, placement: Placement, search: Search) -> Prepared:

@@ -323,7 +323,7 @@ def solve_by_policy(
     method: str,
     instance: Instance,
     *,
-    time_limit: float | None = None,
+    deadline: Deadline = NEVER,
     seed: int = 0,
     callback: Callback | None = None,
     beamforming: str = "multicast",
@@ -340,8 +340,8 @@ def solve_by_policy(
         Name to leave in the solution.
     instance
         The problem.
-    time_limit
-        Seconds for everything. Rates get half of them, and are quickly found ones where that is
+    deadline
+        When to be done. Rates get half of the time, and are quickly found ones where that is
         too little; what is left is for the policy, which is not cut short, and the bound.
     seed, callback, beamforming, restrict, rate_cache
         As in `finecast.solvers.prepared.prepare`.
@@ -353,7 +353,7 @@ def solve_by_policy(
     UnservableError
         A user group cannot be served at any rate.
     """
-    began, deadline = time.monotonic(), Deadline.after(time_limit)
+    began = time.monotonic()
     restrictions = check_restrictions(restrict)
     slots = prepare_slots(
         instance,

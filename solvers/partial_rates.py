@@ -8,12 +8,14 @@ bound holds for fewer nodes, too. An entry that is not solved has no bound of it
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.instance import Instance
 from finecast.solvers.node_set_tables import members
-from finecast.solvers.rate_search import Find, solve_user_sets
+from finecast.solvers.rate_search import Find, by_search, solve_user_sets
 from finecast.solvers.rates import Solved
 from finecast.solvers.result import Callback
 
@@ -60,6 +62,31 @@ def from_all_nodes(
     bound = np.where(all_send, whole.snr_bound, np.inf)
     cover = np.where(all_send, whole.cover_bound, np.inf)
     return Solved(beam, snr, bound, cover)
+
+
+def quick_rates(
+    instance: Instance,
+    slot: IntArray,
+    listening: BoolArray,
+    node_sets: IntArray,
+    *,
+    beamforming: str,
+    seed: int,
+    robust: bool,
+    splits: bool,
+) -> Solved:
+    """Return beams and bounds as `from_all_nodes`, found quickly; no entry counts as solved.
+
+    Parameters
+    ----------
+    instance, slot, listening, node_sets, robust, splits
+        As in `from_all_nodes`.
+    beamforming, seed
+        As in `finecast.solvers.rate_search.by_search`.
+    """
+    find = by_search(instance, beamforming, seed, starts=1, tight=False)
+    found = from_all_nodes(instance, slot, listening, node_sets, find, robust=robust, splits=splits)
+    return replace(found, snr_bound=np.full(node_sets.shape, np.inf))
 
 
 def _guaranteed(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from finecast.problem.instance import Instance
 from finecast.solvers.beamforming.by_name import Beams, solve_messages
 from finecast.solvers.cover_cuts import GroupMessages, cut_efficiency
 from finecast.solvers.covers import common_channel_efficiency, cover_efficiency, efficiency
-from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.deadline import BATCH_WORK, MESSAGE_WORK, NEVER, Deadline, count_work
 from finecast.solvers.node_set_tables import members
 from finecast.solvers.rates import Solved
 from finecast.solvers.result import Callback, Progress
@@ -187,7 +186,7 @@ def solve_user_sets(
         channel = instance.normalised_channel[slot[rows, None], order]
         error = errors[slot[rows, None], order]
         pairs = np.argwhere(np.ones((len(rows), family), dtype=bool))
-        chunk = CHUNK if deadline.at == math.inf else TIMED_CHUNK
+        chunk = CHUNK if deadline.endless else TIMED_CHUNK
         for begin in range(0, len(pairs), chunk):
             if deadline.over():
                 return Solved(beam, snr, bound, cover)
@@ -206,6 +205,7 @@ def solve_user_sets(
             beam[row, f], snr[row, f] = solved.beam, solved.snr
             bound[row, f], cover[row, f] = solved.snr_bound, solved.cover_bound
             done += len(r)
+            count_work(BATCH_WORK + MESSAGE_WORK * len(r) * int(width) ** 2)
             if callback is not None:
                 callback(Progress("beams", done, total))
     return Solved(beam, snr, bound, cover)

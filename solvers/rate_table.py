@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from itertools import combinations
@@ -16,7 +15,7 @@ from finecast.solvers.beamforming.by_name import Beams, Proof, check_name, prove
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.kept_rates import Kept, keep, read_kept, table_key
 from finecast.solvers.node_set_tables import FULL_TABLES, members
-from finecast.solvers.partial_rates import better_of, from_all_nodes
+from finecast.solvers.partial_rates import better_of, quick_rates
 from finecast.solvers.rate_search import Batch, Find, by_search, solve_user_sets
 from finecast.solvers.rates import SlotRates, closed_slots, user_reach
 from finecast.solvers.result import Callback
@@ -167,11 +166,11 @@ def rate_table(
             kept = Kept.room(all_sets, instance)
             find = _noted(find, kept)
     quick = None
-    if math.isfinite(deadline.at):
-        at_once = by_search(instance, beamforming, seed, starts=1, tight=False)
-        quick = from_all_nodes(
-            instance, slot, all_users, all_sets, at_once, robust=robust, splits=splits
-        )
+    if not deadline.endless:
+        quick = quick_rates(
+            instance, slot, all_users, all_sets,
+            beamforming=beamforming, seed=seed, robust=robust, splits=splits,
+        )  # fmt: skip
     solved = solve_user_sets(
         instance, slot, all_users, all_sets, find,
         robust=robust, splits=splits, callback=callback, deadline=deadline,

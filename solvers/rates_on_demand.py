@@ -25,7 +25,7 @@ from finecast.problem.instance import Instance
 from finecast.solvers.beamforming.by_name import KERNEL
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.delivery import unsplit_messages
-from finecast.solvers.partial_rates import from_all_nodes
+from finecast.solvers.partial_rates import from_all_nodes, quick_rates
 from finecast.solvers.placement.bound import Prices, dual_point, no_prices
 from finecast.solvers.placement.chains import Classes, classes, grouped
 from finecast.solvers.placement.dynamic_programme import Paths
@@ -97,7 +97,7 @@ def prepare_on_demand(
     seed: int = 0,
     callback: Callback | None = None,
     deadline: Deadline = NEVER,
-) -> Prepared:
+) -> tuple[Prepared, Dual | None]:
     """Compute the rates that bounds rest on, and the placement problems at these rates.
 
     Parameters
@@ -108,6 +108,13 @@ def prepare_on_demand(
         As in `finecast.solvers.prepared.prepare`.
     deadline
         When the rates must be there. Every node set has one from the first moment on.
+
+    Returns
+    -------
+    prepared
+        Instance and rates.
+    dual
+        Of the last round; None where there was no time for one, or somebody cannot be served.
     """
     restrictions = check_restrictions(restrict)
     instance = restricted_instance(instance, restrictions)
@@ -115,7 +122,7 @@ def prepare_on_demand(
     with np.errstate(divide="ignore"):
         link = restricted_links(8.0 / instance.network.link_rate, restrictions)
     robust, splits = "non-robust" not in restrictions, "one-message" not in restrictions
-    timed = deadline != NEVER
+    timed = not deadline.endless
     rates = first_rates(
         instance, plans, robust=robust, splits=splits, seed=seed, quick=timed, callback=callback
     )
@@ -142,7 +149,7 @@ def prepare_on_demand(
         prepared = solved
         if callback is not None:
             callback(Progress("rates on demand", round_ + 1, ROUNDS))
-    return prepared
+    return prepared, dual
 
 
 def first_rates(
@@ -164,18 +171,22 @@ def first_rates(
     robust, splits, seed, callback
         As in `finecast.solvers.rate_table.rate_table`.
     quick
-        One start for every beam, and the bound that comes with it for free.
+        One start for every beam, and the bound that comes with it for free: nothing is solved yet.
     """
     users = [plan.users for plan in plans]
     node_sets = node_sets_to_solve(instance, users, robust)
     slot = np.concatenate([np.full(len(u), t) for t, u in enumerate(users)]).astype(np.int64)
-    find = by_search(instance, KERNEL, seed)
+    listening, sets = np.concatenate(users), np.concatenate(node_sets)
     if quick:
-        find = by_search(instance, KERNEL, seed, starts=1, tight=False)
-    solved = from_all_nodes(
-        instance, slot, np.concatenate(users), np.concatenate(node_sets), find,
-        robust=robust, splits=splits, callback=callback,
-    )  # fmt: skip
+        solved = quick_rates(
+            instance, slot, listening, sets,
+            beamforming=KERNEL, seed=seed, robust=robust, splits=splits,
+        )  # fmt: skip
+    else:
+        find = by_search(instance, KERNEL, seed)
+        solved = from_all_nodes(
+            instance, slot, listening, sets, find, robust=robust, splits=splits, callback=callback
+        )
     return closed_slots(instance, users, robust, splits, node_sets, solved)
 
 
@@ -274,6 +285,23 @@ def _kept(class_of: IntArray, excess: FloatArray, used: BoolArray) -> IntArray:
     ordered = class_of[order]
     rank[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
     return np.flatnonzero(used | (rank < KEPT_PATHS))
+
+
+def dual_again(prepared: Prepared, dual: Dual, deadline: Deadline) -> float:
+    """Return the certified lower bound, s, that a dual gives at rates of which more are solved.
+
+    Parameters
+    ----------
+    prepared
+        Instance and rates, perhaps with other beams than when the dual was found.
+    dual
+        Of the same instance.
+    deadline
+        When it is over, the bound is that of before: bounds of rates only fall since.
+    """
+    if prepared.bounded is None or deadline.over():
+        return dual.bound
+    return max(dual.bound, best_dual(prepared, dual, deadline).bound)
 
 
 def _nothing_cached(problem: PlacementProblem, tables: Classes) -> float:

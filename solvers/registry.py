@@ -65,6 +65,8 @@ class Method:
         solved once more at bounded rates.
     gives_bound, warm_starts, needs_training, uses_gpu
         Capabilities.
+    counts_work
+        A limit of work ends it; nobody counts that of a foreign solver.
     reference
         Where the method comes from.
     """
@@ -75,6 +77,7 @@ class Method:
     summary: str
     kind: Kind = "function"
     gives_bound: bool = True
+    counts_work: bool = True
     warm_starts: bool = False
     needs_training: bool = False
     uses_gpu: bool = False
@@ -141,6 +144,7 @@ BUILT_IN = (
         "the model of the formulation in Pyomo, solved by HiGHS; a slow, readable check",
         "programme",
         warm_starts=True,
+        counts_work=False,
         reference="Bynum et al., Pyomo: Optimization Modeling in Python, 3rd ed., Springer 2021",
     ),
     Method(

@@ -156,6 +156,8 @@ class Result:
         Why the method stopped.
     wall_s, cpu_s, train_s
         Seconds spent solving, of all threads, and in training before.
+    work
+        Counted work, as `finecast.solvers.deadline` counts: the same on every machine.
     seed, options
         As given.
     trace
@@ -180,6 +182,7 @@ class Result:
     seed: int
     instance_hash: str
     train_s: float = 0.0
+    work: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
     trace: tuple[TracePoint, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -239,6 +242,7 @@ class Result:
             "wall_s": self.wall_s,
             "cpu_s": self.cpu_s,
             "train_s": self.train_s,
+            "work": self.work,
             "seed": self.seed,
             "options": dict(self.options),
             "instance_hash": self.instance_hash,

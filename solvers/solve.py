@@ -19,7 +19,7 @@ from finecast.problem.reception import gain_notes
 from finecast.problem.solution import Solution
 from finecast.problem.tolerances import JUDGE_TOLERANCES
 from finecast.problem.version import FINECAST_VERSION
-from finecast.solvers.deadline import Deadline
+from finecast.solvers.deadline import GRAIN, Deadline, grains_done
 from finecast.solvers.registry import PATH_OPTIONS, Method, method_of
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import Answer, BoundKind, Callback, Result, Termination
@@ -36,6 +36,7 @@ def solve(
     method: str = "lagrangian",
     *,
     time_limit: float | None = None,
+    work: float | None = None,
     gap: float | None = None,
     seed: int = 0,
     start: Solution | None = None,
@@ -55,7 +56,11 @@ def solve(
     method
         Registered name; see `finecast.solvers.registry.methods`.
     time_limit
-        Seconds, >= 0; None for the method's own end.
+        Seconds, >= 0, for everything: rates, search, beams, bound. None for the method's own end.
+    work
+        The same in units of counted work, >= 0: about seconds of one core, but with the same answer
+        on every machine, however busy. With `time_limit`, the first to end counts. Not for spatial
+        delivery, and not for methods whose work nobody counts.
     gap
         The search stops when this relative gap is proven; None for the method's own end.
     seed
@@ -96,6 +101,7 @@ def solve(
     chosen = method_of(method)
     _check_ranges(
         time_limit=time_limit,
+        work=work,
         gap=gap,
         seed=seed,
         spatial_time=spatial_time,
@@ -109,9 +115,11 @@ def solve(
     _check_options(method, options, known)
     instance = with_system(instance, delivery, schedule)
 
-    wall, cpu = time.monotonic(), time.process_time()
-    deadline = Deadline.after(time_limit)
+    wall, cpu, done = time.monotonic(), time.process_time(), grains_done()
+    deadline = Deadline.after(time_limit, work)
     spatial = instance.delivery == "spatial"
+    if work is not None:
+        _check_counts_work(chosen, spatial)
     placing = deadline.share(SPATIAL_PLACEMENT_SHARE) if spatial else deadline
     found = answer_of(chosen, instance, Search(placing, gap, seed, start, callback), **options)
     if spatial and found.termination is not Termination.INTERRUPTED:
@@ -133,7 +141,7 @@ def solve(
     evaluation = None if found.solution is None else evaluate(judged, found.solution)
     infeasible = evaluation is not None and not evaluation.feasible
     found, contradicted = _checked_bound(found, evaluation)
-    notes = (*found.notes, *gain_notes(judged))
+    notes = (*found.notes, *gain_notes(judged), *_limit_notes(deadline, time_limit, work))
     if start is not None and not chosen.warm_starts:
         notes = (*notes, f"method {method!r} cannot start from a solution; start was not used")
     return Result(
@@ -146,6 +154,7 @@ def solve(
         termination=Termination.FAILED if infeasible or contradicted else found.termination,
         wall_s=wall_s,
         cpu_s=cpu_s,
+        work=(grains_done() - done) * GRAIN,
         train_s=found.train_s,
         seed=seed,
         instance_hash=instance.content_hash,
@@ -225,7 +234,7 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
     own = {name: value for name, value in options.items() if name in own}
     rest = {name: value for name, value in options.items() if name not in own}
     common: dict[str, Any] = {
-        "time_limit": search.deadline.limit(),
+        "deadline": search.deadline,
         "seed": search.seed,
         "callback": search.callback,
     }
@@ -243,10 +252,39 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
                 twice = method.kind == "programme"
                 return solve_by_search(place, method.name, instance, search, twice=twice, **rest)
             case _:
-                given = {"gap": search.gap, "start": search.start, **common, **options}
+                del common["deadline"]
+                given = {"time_limit": search.deadline.limit(), "gap": search.gap, **common}
+                given |= {"start": search.start, **options}
                 return cast(Answer, entry(instance, **given))
     except UnservableError as reason:
         return unserved(reason)
+
+
+def _check_counts_work(method: Method, spatial: bool) -> None:
+    """Refuse a limit of work where nobody counts it.
+
+    Raises
+    ------
+    ValueError
+        Says what to use in its place.
+    """
+    if method.kind == "function" or not method.counts_work:
+        raise ValueError(
+            f"work: method {method.name!r} does not count its work; use time_limit in its place"
+        )
+    if spatial:
+        raise ValueError("work: not counted for spatial delivery; use time_limit in its place")
+
+
+def _limit_notes(
+    deadline: Deadline, time_limit: float | None, work: float | None
+) -> tuple[str, ...]:
+    """Return which of two limits ended the search."""
+    if time_limit is None or work is None or not deadline.over():
+        return ()
+    if deadline.work_left() == 0.0:
+        return (f"the limit of {work:g} units of work came first, before {time_limit:g} s",)
+    return (f"the limit of {time_limit:g} s came first, before {work:g} units of work",)
 
 
 def with_system(

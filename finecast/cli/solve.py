@@ -22,7 +22,7 @@ from finecast.cli.common import (
 )
 from finecast.problem.files import concerning
 
-OF_SOLVE = ("time_limit", "gap", "seed")
+OF_SOLVE = ("time_limit", "work", "gap", "seed")
 """Options of the command that `finecast.solvers.solve.solve` checks."""
 
 
@@ -34,7 +34,13 @@ OF_SOLVE = ("time_limit", "gap", "seed")
     type=float,
     default=30.0,
     show_default=True,
-    help="Seconds for the search; the rates of the messages come first and are not cut short.",
+    help="Seconds for everything: rates, search, beams, bound.",
+)
+@click.option(
+    "--work",
+    type=float,
+    help="The same in counted work, about seconds, in place of --time-limit: the same answer on "
+    "every machine. With both, the first to end counts.",
 )
 @click.option(
     "--restrict",
@@ -51,6 +57,7 @@ def command(
     instance: str,
     method: str,
     time_limit: float | None,
+    work: float | None,
     gap: float | None,
     restrict: str | None,
     seed: int,
@@ -64,8 +71,11 @@ def command(
     from finecast.solvers.solve import solve
 
     target = None if output is None else output_file(output, [".npz"], holds="finecast-solution")
+    source = click.get_current_context().get_parameter_source("time_limit")
+    if work is not None and source is click.core.ParameterSource.DEFAULT:
+        time_limit = None
     problem, options = load_instance(instance, seed, draw), parse_settings(settings)
-    for name in ("instance", "method", "time_limit", "gap", "seed", "start", "callback"):
+    for name in ("instance", "method", "time_limit", "work", "gap", "seed", "start", "callback"):
         if name in options:
             raise ValueError(f"--set: {name!r} is not an option of methods; see --help")
     if restrict is not None:
@@ -81,6 +91,7 @@ def command(
                 problem,
                 method,
                 time_limit=time_limit,
+                work=work,
                 gap=gap,
                 seed=seed,
                 callback=tell,

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
+from finecast.solvers.deadline import STAGE_WORK, STATE_WORK, count_work
 from finecast.solvers.placement.chains import Classes
 
 
@@ -200,6 +201,8 @@ def cost_to_go(
     if not shared:
         senders, times = senders[..., class_of], times[..., class_of]
     buffer = np.empty((sets, batch))
+    stages, states = slots * (len(chains.count) + 8), slots * batch * int(chains.count.sum())
+    count_work(STAGE_WORK * stages + STATE_WORK * states)
     for t in range(slots - 1, -1, -1):
         if t < slots - 1:
             kept[t] = subset_minimum(cached[t + 1])

@@ -15,13 +15,17 @@ import heapq
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
-from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.deadline import NEVER, Deadline, count_work
 from finecast.solvers.node_set_tables import OnDemand, Table, members, table_of
 from finecast.solvers.placement.chains import grouped, nested, placement_of_paths, reach_times
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 
 LEAST_S = 2.0
 """Seconds that the greedy placement may take although the time is up: no plan is no answer."""
+
+
+LEVEL_WORK = 2e-7
+"""Work of a look at a level of a cached set."""
 
 
 def greedy_in_time(problem: PlacementProblem, deadline: Deadline) -> Placement:
@@ -164,6 +168,7 @@ def best_levels(
     sets, which = np.unique(cached[needed], return_inverse=True)
     senders, times = nested(sets, reach_times(problem.link, members(sets, problem.nodes)))
     choice = senders[which]
+    count_work(LEVEL_WORK * choice.size)
     seconds = times[which] + problem.broadcast[slot][group[needed, None], choice]
     best = seconds.argmin(axis=1)
     row = np.arange(len(needed))

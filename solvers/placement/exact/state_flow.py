@@ -11,7 +11,7 @@ import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
 from finecast.solvers.deadline import NEVER, Deadline
-from finecast.solvers.highs import QuietHighs
+from finecast.solvers.highs import QuietHighs, run_within
 from finecast.solvers.node_set_tables import node_sets
 from finecast.solvers.placement.bound import dual_point
 from finecast.solvers.placement.chains import Classes, placement_of_paths
@@ -144,10 +144,7 @@ def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed:
     highs.cbMipInterrupt += logged
     best = 0.0
     for _ in range(CUT_ROUNDS):
-        highs.setOptionValue(
-            "time_limit", highs.getRunTime() + max(0.01, incumbent.deadline.left())
-        )
-        highs.run()
+        run_within(highs, incumbent.deadline)
         if highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
             return incumbent.delay  # nothing below the delay to beat
         info = highs.getInfo()

@@ -21,7 +21,7 @@ import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
 from finecast.solvers.deadline import Deadline
-from finecast.solvers.highs import QuietHighs
+from finecast.solvers.highs import QuietHighs, run_within
 from finecast.solvers.placement.bound import Prices, no_prices
 from finecast.solvers.placement.chains import Classes
 from finecast.solvers.placement.dynamic_programme import Paths, cheapest_paths, cost_to_go
@@ -139,9 +139,7 @@ class Master:
             Its value (s), its dual prices, and the shares (P,) of the paths; None when the time is
             up or the simplex method gives no optimum.
         """
-        limit = self._highs.getRunTime() + max(deadline.left(), 0.01)
-        self._highs.setOptionValue("time_limit", limit)
-        self._highs.run()
+        run_within(self._highs, deadline)
         if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
         slots, nodes = self.problem.slots, self.problem.nodes

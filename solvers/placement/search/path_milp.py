@@ -14,7 +14,7 @@ import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.solvers.deadline import Deadline
-from finecast.solvers.highs import QuietHighs
+from finecast.solvers.highs import QuietHighs, run_within
 from finecast.solvers.placement.dynamic_programme import Paths
 from finecast.solvers.placement.overfull import CUT_ROUNDS, overfull_covers
 from finecast.solvers.placement.problem import PlacementProblem
@@ -134,8 +134,7 @@ def choose_paths(
     block_size, free = problem.block_size[names], choice.free.reshape(-1)
     for _ in range(CUT_ROUNDS):
         highs.setSolution(count, np.arange(count, dtype=np.int32), choice.start.astype(float))
-        highs.setOptionValue("time_limit", highs.getRunTime() + max(deadline.left(), 0.01))
-        highs.run()
+        run_within(highs, deadline)
         if highs.getInfo().primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
             return None
         share = np.array(highs.getSolution().col_value[:count])

@@ -263,7 +263,7 @@ class _Stage:
             solver.stop_search()
 
 
-class _Plans(cp_model.CpSolverSolutionCallback):
+class _Plans(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]
     """Hands every solution of CP-SAT to its stage."""
 
     def __init__(self, stage: _Stage, solver: cp_model.CpSolver) -> None:

@@ -157,7 +157,7 @@ class CoreProgramme:
 
     def add(self, group: IntArray, paths: Paths) -> int:
         """Add the paths of the groups (B,) that are new; return how many were."""
-        new = []
+        new: list[int] = []
         for index, key in enumerate(_keys(group, paths)):
             if key not in self._known:
                 self._known[key] = len(self.group) + len(new)
@@ -223,7 +223,7 @@ class CoreProgramme:
     def open(self) -> FloatArray:
         """(U,) units of every group whose path is not fixed."""
         fixed = np.bincount(self.group, weights=self.least, minlength=len(self.count))
-        return self.count - fixed
+        return (self.count - fixed).astype(float)
 
     @property
     def left(self) -> FloatArray:

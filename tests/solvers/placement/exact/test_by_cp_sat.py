@@ -83,7 +83,7 @@ def test_whole_costs_are_never_above_the_true_ones(seed):
     useful = excess(tables, dual_point(problem, tables, no_prices(problem)))
     best = optimum(problem)
     unit = 1.5 * best
-    translated = cp_sat_model(problem, model(problem, tables, useful, np.inf, unit))
+    translated = cp_sat_model(problem, model(problem, tables, useful, 100 * best, unit))
     solver = by_cp_sat.cp_model.CpSolver()
     solver.parameters.num_workers = 1
     assert solver.solve(translated.model) == by_cp_sat.cp_model.OPTIMAL

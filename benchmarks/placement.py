@@ -20,13 +20,10 @@ from typing import Any
 
 from finecast.problem.scenario import Scenario
 from finecast.solvers.deadline import Deadline
-from finecast.solvers.placement.exact.state_flow import place_by_state_flow
 from finecast.solvers.placement.problem import PlacementProblem
-from finecast.solvers.placement.search.lagrangian import place_by_prices
 from finecast.solvers.prepared import prepare
+from finecast.solvers.registry import method_of
 from finecast.solvers.solve import versions
-
-METHODS = {"lagrangian": place_by_prices, "exact": place_by_state_flow}
 
 CLASSES: dict[str, tuple[dict[str, int], float, float]] = {
     # name: (sizes, time limit in s, target gap)
@@ -77,8 +74,9 @@ def measure(
     name: str, method: str, problem: PlacementProblem, limit: float, target: float, seed: int
 ) -> dict[str, Any]:
     """Run one placement method to its time limit or target; report gap and times."""
+    place = method_of(method).load()  # lagrangian, exact, cp-sat
     began = time.perf_counter()
-    found = METHODS[method](problem, deadline=Deadline.after(limit), gap=target or None, seed=seed)
+    found = place(problem, deadline=Deadline.after(limit), gap=target or None, seed=seed)
     wall_s = time.perf_counter() - began
     settled = (1 - 3e-4) * found.lower_bound
     met = [p.time_s for p in found.trace if p.delay <= (1 + target) * p.lower_bound * (1 + 1e-9)]

@@ -30,7 +30,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from finecast.learners.extras import MissingExtra
 from finecast.learners.networks.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, features
 from finecast.learners.world.baselines import savings
 from finecast.learners.world.draws import check_instance, episodes_of, fitted_exponent, surrogate_of
@@ -44,6 +43,7 @@ from finecast.learners.world.environment import (
 from finecast.learners.world.episodes import Episodes
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
+from finecast.solvers.extras import MissingExtra
 
 try:
     from gymnasium import spaces

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
+
+from finecast.solvers.extras import MissingExtra
 
 ENTRY_POINT_GROUP = "finecast.methods"
 
@@ -67,6 +69,9 @@ class Method:
         Capabilities.
     counts_work
         A limit of work ends it; nobody counts that of a foreign solver.
+    extra
+        The extra of finecast that installs what the method needs; empty where nothing is missing
+        in a plain installation.
     reference
         Where the method comes from.
     """
@@ -81,6 +86,7 @@ class Method:
     warm_starts: bool = False
     needs_training: bool = False
     uses_gpu: bool = False
+    extra: str = ""
     reference: str = ""
 
     def load(self) -> Any:
@@ -88,19 +94,40 @@ class Method:
 
         Raises
         ------
+        MissingExtra
+            The packages of `extra` are not installed.
         ValueError
             It cannot be imported, as may be with that of a plug-in.
         """
         try:
             module, name = self.entry.split(":")
             return getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            if self.extra:
+                raise MissingExtra(f"method {self.name!r}", self.extra) from error
+            self._unusable(error)
         except (Exception, SystemExit) as error:
-            if self in BUILT_IN:
-                raise
-            raise ValueError(
-                f"method {self.name!r}: {self.entry!r} cannot be imported "
-                f"({type(error).__name__}: {error})"
-            ) from None
+            self._unusable(error)
+
+    @property
+    def installed(self) -> bool:
+        """Whether the packages of `extra` are there."""
+        if not self.extra:
+            return True
+        try:
+            self.load()
+        except MissingExtra:
+            return False
+        return True
+
+    def _unusable(self, error: BaseException) -> NoReturn:
+        """Raise what stopped the import: as it is for our own methods, in one line for others."""
+        if self in BUILT_IN:
+            raise error
+        raise ValueError(
+            f"method {self.name!r}: {self.entry!r} cannot be imported "
+            f"({type(error).__name__}: {error})"
+        ) from None
 
     def own_options(self) -> dict[str, Any]:
         """Return the options that `entry` declares, and their defaults."""
@@ -136,6 +163,17 @@ BUILT_IN = (
         "programme",
         warm_starts=True,
         reference="Huangfu and Hall, Math. Prog. Comp. 10 (2018) for HiGHS",
+    ),
+    Method(
+        "cp-sat",
+        "finecast.solvers.placement.exact.by_cp_sat:place_by_cp_sat",
+        "offline",
+        "the model of exact by CP-SAT; for few large blocks over several slots",
+        "programme",
+        warm_starts=True,
+        counts_work=False,
+        extra="cp-sat",
+        reference="Perron and Didier, CP-SAT, OR-Tools",
     ),
     Method(
         "milp",

@@ -28,7 +28,7 @@ from finecast.solvers.search import Search
 SPATIAL_PLACEMENT_SHARE = 0.5
 """Share of the time limit for the method; the rest is for the modes of spatial delivery."""
 
-_LIBRARIES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "highspy", "pyomo")
+_LIBRARIES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "highspy", "pyomo", "ortools")
 
 
 def solve(

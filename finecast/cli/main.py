@@ -17,6 +17,7 @@ import click
 from finecast.problem.memory import refuse_little_memory
 from finecast.problem.version import FINECAST_VERSION
 from finecast.problem.wording import printable
+from finecast.solvers.extras import MissingExtra
 from finecast.solvers.signals import interrupt_between_imports
 
 COMMANDS = {
@@ -80,7 +81,7 @@ def main() -> None:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         _fail(error.format_message())
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, OSError, MemoryError, MissingExtra) as error:
         if isinstance(error, BrokenPipeError):
             os._exit(0)  # the reader of our output has left; nothing to flush
         if os.environ.get("FINECAST_DEBUG"):

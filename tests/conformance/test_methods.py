@@ -7,7 +7,9 @@ import pytest
 from finecast.solvers.registry import methods
 from finecast.testing import CHECKS
 
-ALL = sorted(name for name, method in methods().items() if not method.needs_training)
+ALL = sorted(
+    name for name, method in methods().items() if not method.needs_training and method.installed
+)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -18,9 +18,9 @@ from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test, see
 from pettingzoo.utils import parallel_to_aec
 
 from finecast.learners.apart_env import ApartEnv
-from finecast.learners.extras import MissingExtra
 from finecast.learners.parallel_env import DownloadingEnv
 from finecast.learners.world.environment import NodePolicy, View, roll
+from finecast.solvers.extras import MissingExtra
 
 
 def environment(**options: Any) -> DownloadingEnv:

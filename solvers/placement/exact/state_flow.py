@@ -130,7 +130,7 @@ def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed:
     )  # fmt: skip
 
     def improved(event: Any) -> None:
-        _offer(incumbent, classes, milp, np.array(event.data_out.mip_solution))
+        offer_solution(incumbent, classes, milp, np.array(event.data_out.mip_solution))
 
     def logged(event: Any) -> None:
         bound = event.data_out.mip_dual_bound
@@ -153,7 +153,7 @@ def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed:
         if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
             return best
         # An answer that overfills a storage within the tolerance hides those that do not.
-        covers = _offer(incumbent, classes, milp, np.array(highs.getSolution().col_value))
+        covers = offer_solution(incumbent, classes, milp, np.array(highs.getSolution().col_value))
         if not covers or incumbent.finished:
             return best
         for node, blocks in covers:
@@ -165,7 +165,7 @@ def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed:
     return best
 
 
-def _offer(
+def offer_solution(
     incumbent: Incumbent, classes: Classes, milp: Model, value: FloatArray
 ) -> list[tuple[int, IntArray]]:
     """Offer the placement of a solution of the MILP, by the values (V,) of its variables.

@@ -42,6 +42,8 @@ class Model:
         (R,) bounds of the rows.
     x
         (T, N, J) column of x[t, n, j].
+    state, state_at
+        (P,) column of each p, and (P, 3) its t, j and X.
     arc, arc_at
         (A,) column of each a, and (A, 3) its t, j and Q.
     unit
@@ -57,9 +59,29 @@ class Model:
     lower: FloatArray
     above: FloatArray
     x: IntArray
+    state: IntArray
+    state_at: IntArray
     arc: IntArray
     arc_at: IntArray
     unit: float
+
+
+class _Placed:
+    """Columns of one sort while they grow, each with its slot, its block and its set."""
+
+    def __init__(self) -> None:
+        self._column = [np.zeros(0, dtype=np.int64)]
+        self._at = [np.zeros((0, 3), dtype=np.int64)]
+
+    def add(self, t: int, j: int, column: IntArray, sets: IntArray) -> None:
+        """Add columns (A,) of slot t and block j, of the sets (A,)."""
+        self._column.append(column)
+        self._at.append(np.stack([np.full(len(sets), t), np.full(len(sets), j), sets], axis=1))
+
+    @property
+    def arrays(self) -> tuple[IntArray, IntArray]:
+        """Columns (A,), and their t, j and set (A, 3)."""
+        return np.concatenate(self._column), np.concatenate(self._at)
 
 
 class _Builder:
@@ -96,8 +118,10 @@ class _Builder:
         row, column, amount = np.broadcast_arrays(row, column, np.asarray(value, dtype=float))
         self._entries.append((row.ravel(), column.ravel(), amount.ravel()))
 
-    def model(self, x: IntArray, arc: IntArray, arc_at: IntArray, unit: float) -> Model:
+    def model(self, x: IntArray, states: _Placed, arcs: _Placed, unit: float) -> Model:
         """Return the MILP, with where its decisions stand; see `Model`."""
+        state, state_at = states.arrays
+        arc, arc_at = arcs.arrays
         row, column, value = (np.concatenate(part) for part in zip(*self._entries, strict=True))
         return Model(
             cost=np.concatenate(self._cost),
@@ -109,6 +133,8 @@ class _Builder:
             lower=np.concatenate(self._lower),
             above=np.concatenate(self._above),
             x=x,
+            state=state,
+            state_at=state_at,
             arc=arc,
             arc_at=arc_at,
             unit=unit,
@@ -170,18 +196,22 @@ def model(
         sums = milp.rows(2 * slots, -np.inf, 0.0).reshape(2, slots)
         milp.enter(sums, milp.columns(slots, cost=1.0, upper=np.inf), -1.0)
     frame = _Frame(problem, classes, storage.reshape(slots, nodes), sums, x, scale, unit)
-    arcs, arcs_at = [np.zeros(0, dtype=np.int64)], [np.zeros((0, 3), dtype=np.int64)]
+    states, arcs = _Placed(), _Placed()
     for j in range(blocks):
-        for arc, arc_at in _add_flow(milp, frame, j, useful[classes.of_block[j]], room):
-            arcs.append(arc)
-            arcs_at.append(arc_at)
-    return milp.model(x, np.concatenate(arcs), np.concatenate(arcs_at), unit)
+        _add_flow(milp, frame, j, useful[classes.of_block[j]], room, states, arcs)
+    return milp.model(x, states, arcs, unit)
 
 
 def _add_flow(
-    milp: _Builder, frame: _Frame, j: int, useful: Useful, room: float
-) -> list[tuple[IntArray, IntArray]]:
-    """Add the flow of block j; return the columns of its arcs with their t, j and Q, slot by slot.
+    milp: _Builder,
+    frame: _Frame,
+    j: int,
+    useful: Useful,
+    room: float,
+    states: _Placed,
+    arcs: _Placed,
+) -> None:
+    """Add the flow of block j.
 
     Parameters
     ----------
@@ -195,6 +225,8 @@ def _add_flow(
         Excess of the elements of its class.
     room
         As in `model`.
+    states, arcs
+        Grow by its p and its a.
     """
     slots, nodes, sets = frame.problem.slots, frame.problem.nodes, 1 << frame.problem.nodes
     classes, c = frame.classes, frame.classes.of_block[j]
@@ -207,11 +239,11 @@ def _add_flow(
     entry = milp.rows(slots * sets, 0.0, 0.0).reshape(slots, sets)
     leave = milp.rows(slots * sets, 0.0, 0.0).reshape(slots, sets)
     milp.enter(link, frame.x[:, :, j], -1.0)
-    arcs = []
     for t in range(slots):
         # p: the block is cached in a set.
         state = np.flatnonzero(useful.state[t] * size <= room)
         p = milp.columns(len(state))
+        states.add(t, j, p, state)
         if t == 0:
             milp.enter(start, p, 1.0)
         else:
@@ -226,8 +258,7 @@ def _add_flow(
             held, level = np.nonzero(useful.arc[t] * size <= room)
             held, kept, flow = _add_arcs(milp, frame, t, j, held, level)
             milp.enter(entry[t, held], flow, -1.0)
-            arc_at = np.stack([np.full(len(flow), t), np.full(len(flow), j), kept], axis=1)
-            arcs.append((flow, arc_at))
+            arcs.add(t, j, flow, kept)
 
         # d: nodes drop their copies, one after another, before the next slot.
         if t < slots - 1:
@@ -236,7 +267,6 @@ def _add_flow(
             d = milp.columns(len(held))
             milp.enter(leave[t, held], d, -1.0)
             milp.enter(leave[t, held & ~(1 << node)], d, 1.0)
-    return arcs
 
 
 def _add_arcs(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finecast.problem.arrays import IntArray
-from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.deadline import GRAIN, NEVER, Deadline, grains_done
 from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import PricePoint, dual_point, no_prices
 from finecast.solvers.placement.chains import Classes, paths_of_placement
@@ -26,7 +26,10 @@ from finecast.solvers.placement.greedy import greedy_placement
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.columns import empty_paths
+from finecast.solvers.placement.search.core_milp import dive_again, large_blocks_again
+from finecast.solvers.placement.search.core_programme import Groups, core_groups
 from finecast.solvers.placement.search.dual_ascent import Ascent, ascend
+from finecast.solvers.placement.search.effort import Effort, whose_turn
 from finecast.solvers.placement.search.path_milp import PathChoice, choose_paths
 from finecast.solvers.placement.search.ruin import ruin_and_recreate
 from finecast.solvers.placement.search.sweeps import Assignment, assignment_of, rounded, sweep
@@ -47,7 +50,7 @@ SWEEP_PRICES = (0.98, 0.9, 0.5, 0.0)
 """Shares of the prices in the sweeps of a round: just below the full price, storage is used rather
 than left free where two paths cost the same; at none, every saving of time is taken."""
 
-NEIGHBOURHOOD = 1500
+NEIGHBOURHOOD = 600
 """Paths in one path MILP."""
 
 LEAST_CHOICE = 8
@@ -59,8 +62,14 @@ USUAL_BLOCKS = 40
 MILP_GAP = 1e-5
 """Relative gap at which a path MILP stops."""
 
-MILP_NODES = 400
+MILP_NODES = 100
 """Branch-and-bound nodes of one path MILP."""
+
+LEAST_HOPE = 0.02
+"""What a turn is thought to gain at least, as a share of the distance of delay and bound."""
+
+LEAST_COST = 1e-3
+"""Seconds that a turn counts at least: the clock of the process is coarse."""
 
 RUIN_STEPS = 150
 """Most steps of one ruin and recreate."""
@@ -69,7 +78,7 @@ RUIN_STEPS_A_BLOCK = 5
 """Fewer where there are few blocks: so many for each of them."""
 
 PATIENCE = 6
-"""Rounds of path MILP and ruin without progress after which the search ends."""
+"""Pairs of turns without progress after which the search ends."""
 
 PROGRESS = 1e-5
 """Relative improvement of the delay that counts as progress."""
@@ -103,7 +112,7 @@ def place_by_prices(
     callback
         Called with every improvement.
     patience
-        Rounds of path MILP and ruin without progress after which the search ends; 0 for none.
+        Pairs of turns without progress after which the search ends; 0 for none.
     units
         Up to so many nodes the method is exact about node sets; at least 2.
 
@@ -264,20 +273,89 @@ def _search(
     elif problem.nodes <= FULL_TABLES:
         incumbent.offer(greedy_placement(problem))
 
+    # The ways to a better plan share the time by what they gain for their cost. Without a time
+    # limit that is their counted work, so that the clock decides nothing.
+    groups = core_groups(problem, classes)
+    ways = [_dived, _branched] if groups else []
+    ways += [_paths_again, _ruined]
+    state = _State(incumbent, classes, ascent, groups, rng)
+    efforts = [Effort() for _ in ways]
     stagnation = 0
-    while not incumbent.finished and stagnation < patience:
-        delay = incumbent.delay
-        _neighbourhood(incumbent, _assigned(incumbent, classes), ascent, rng)
-        better = ruin_and_recreate(
-            _assigned(incumbent, classes), ascent.best.prices.storage, rng,
-            steps=min(RUIN_STEPS, RUIN_STEPS_A_BLOCK * problem.blocks),
-            goal=incumbent.goal, deadline=incumbent.deadline,
-        )  # fmt: skip
-        incumbent.offer(better.placement)
-        _sweeps(incumbent, better, ascent, nobody, rng, rounds=1)
+    while not incumbent.finished and stagnation < 2 * patience:
+        delay, began, before = incumbent.delay, time.process_time(), grains_done()
+        turn = whose_turn(efforts, LEAST_HOPE * (delay - incumbent.lower_bound))
+        ways[turn](state)
         # The next neighbourhoods may take the paths of the best placement, of any block of a class.
         ascent.master.add(classes.of_block, _assigned(incumbent, classes).paths)
+        cost = (grains_done() - before) * GRAIN
+        if incumbent.deadline.limit() is not None:
+            cost = time.process_time() - began
+        efforts[turn] = efforts[turn].after(delay - incumbent.delay, max(cost, LEAST_COST))
         stagnation = 0 if incumbent.delay < delay * (1 - PROGRESS) else stagnation + 1
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the ways to a better plan work on.
+
+    Attributes
+    ----------
+    incumbent
+        Best placement and bound.
+    classes, ascent
+        The tables; prices and pool of paths.
+    groups
+        Those of the core; None where it has nothing to decide.
+    rng
+        Source of randomness.
+    """
+
+    incumbent: Incumbent
+    classes: Classes
+    ascent: Ascent
+    groups: Groups | None
+    rng: np.random.Generator
+
+
+def _dived(state: _State) -> None:
+    """Let a few groups of large blocks at a time dive to new paths."""
+    assert state.groups is not None
+    better = dive_again(
+        _assigned(state.incumbent, state.classes), state.groups, state.ascent.master,
+        state.ascent.best, state.rng, state.incumbent.deadline,
+    )  # fmt: skip
+    _sweeps(state.incumbent, better, state.ascent, np.arange(0), state.rng, rounds=1)
+
+
+def _branched(state: _State) -> None:
+    """Let all large blocks choose again by the core MILP."""
+    assert state.groups is not None
+    found = large_blocks_again(
+        _assigned(state.incumbent, state.classes), state.groups, state.ascent.master,
+        state.ascent.best, state.rng, state.incumbent.deadline,
+    )  # fmt: skip
+    if found is not None:
+        _sweeps(state.incumbent, found[0], state.ascent, found[1], state.rng)
+
+
+def _paths_again(state: _State) -> None:
+    """Let many random blocks choose again among known paths, by the path MILP."""
+    incumbent = state.incumbent
+    _neighbourhood(incumbent, _assigned(incumbent, state.classes), state.ascent, state.rng)
+    assignment = _assigned(incumbent, state.classes)
+    _sweeps(incumbent, assignment, state.ascent, np.arange(0), state.rng, rounds=1)
+
+
+def _ruined(state: _State) -> None:
+    """Take a few blocks out at a time, and put them back one by one."""
+    incumbent = state.incumbent
+    better = ruin_and_recreate(
+        _assigned(incumbent, state.classes), state.ascent.best.prices.storage, state.rng,
+        steps=min(RUIN_STEPS, RUIN_STEPS_A_BLOCK * incumbent.problem.blocks),
+        goal=incumbent.goal, deadline=incumbent.deadline,
+    )  # fmt: skip
+    incumbent.offer(better.placement)
+    _sweeps(incumbent, better, state.ascent, np.arange(0), state.rng, rounds=1)
 
 
 def _assigned(incumbent: Incumbent, classes: Classes) -> Assignment:

@@ -231,27 +231,70 @@ def rounded(
         The placement, and the blocks left out.
     """
     size, class_of = problem.block_size, classes.of_block
-    assignment = Assignment(problem, classes, empty.columns(class_of))
     if share is None:
-        return assignment, np.arange(problem.blocks)
+        nothing = Assignment(problem, classes, empty.columns(class_of))
+        return nothing, np.arange(problem.blocks)
     # Paths that came after the last optimum have no share.
     share = np.pad(share, (0, len(master.class_of) - len(share)))
     chosen = np.empty(problem.blocks, dtype=np.int64)
     for c in range(len(classes.size)):
         paths = np.flatnonzero((master.class_of == c) & (share > LEAST_SHARE))
-        lacking = share[paths] * classes.size[c]  # byte
         blocks = np.flatnonzero(class_of == c)
-        for j in blocks[np.argsort(-size[blocks], kind="stable")]:
-            pick = int(lacking.argmax())
-            chosen[j] = paths[pick]
-            lacking[pick] -= size[j]
+        chosen[blocks] = paths[paths_by_share(share[paths] * classes.size[c], size[blocks])]
+    return fitted(problem, classes, master.paths, chosen, empty)
 
-    # Rounded up, the paths may not fit together: large blocks first, small ones fill the gaps.
+
+def paths_by_share(lacking: FloatArray, size: IntArray) -> IntArray:
+    """Round shares of bytes to whole blocks; return the path of every block, (B,).
+
+    The largest block first, each goes to the path that lacks most bytes.
+
+    Parameters
+    ----------
+    lacking
+        (P,) bytes that every path should have.
+    size
+        (B,) byte.
+
+    Examples
+    --------
+    >>> paths_by_share(np.array([6.0, 5.0]), np.array([2, 5, 4]))
+    array([1, 0, 1])
+    """
+    lacking = lacking.copy()
+    pick = np.empty(len(size), dtype=np.int64)
+    for b in np.argsort(-size, kind="stable").tolist():
+        pick[b] = int(lacking.argmax())
+        lacking[pick[b]] -= size[b]
+    return pick
+
+
+def fitted(
+    problem: PlacementProblem, classes: Classes, paths: Paths, chosen: IntArray, empty: Paths
+) -> tuple[Assignment, IntArray]:
+    """Give every block its path if it still fits: large blocks first, small ones fill the gaps.
+
+    Parameters
+    ----------
+    problem, classes
+        The problem and its tables.
+    paths, chosen
+        Paths, and which of them each block (J,) is to have.
+    empty
+        Path of every class that caches nothing: that of the blocks that do not fit.
+
+    Returns
+    -------
+    assignment, left
+        The placement, and the blocks left out.
+    """
+    size = problem.block_size
+    assignment = Assignment(problem, classes, empty.columns(classes.of_block))
     left = []
     for j in np.argsort(-size, kind="stable").tolist():
-        held = assignment.held(j, master.paths.cached[:, chosen[j]])
+        held = assignment.held(j, paths.cached[:, chosen[j]])
         if (assignment.used + size[j] * held <= problem.storage).all():
-            assignment.put(j, master.paths, int(chosen[j]))
+            assignment.put(j, paths, int(chosen[j]))
         else:
             left.append(j)
     return assignment, np.array(left, dtype=np.int64)

@@ -27,7 +27,7 @@ from finecast.solvers.spatial.replan import LEAST_SHARE, alone_price, at_shared_
 OFFLINE = sorted(
     name
     for name, method in methods().items()
-    if method.setting == "offline" and not method.needs_training
+    if method.setting == "offline" and not method.needs_training and method.installed
 )
 
 

@@ -102,7 +102,7 @@ def place_by_state_flow(
     classes = classes_of(problem)
     point = dual_point(problem, classes, warm.prices)
     unit = incumbent.delay
-    room = room_for(point, classes, unit)
+    room = room_for(problem, point, classes, unit)
     milp = model(problem, classes, excess(classes, point), room, unit)
     try:
         incumbent.raise_bound(_branch_and_bound(incumbent, classes, milp, seed))

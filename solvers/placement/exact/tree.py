@@ -31,6 +31,7 @@ from typing import Any
 
 import highspy
 import numpy as np
+from numpy.typing import NDArray
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.solvers.deadline import NEVER, Deadline
@@ -46,6 +47,9 @@ MOST_SUMMED = 12
 
 RAY_LENGTHS = (1.0, 1e2, 1e4, 1e6)
 """How far along a ray prices are tried where HiGHS finds no solution, in its units."""
+
+MOST_PIVOTS = 20_000
+"""Simplex steps in one part, after which it is split as it is."""
 
 LEAST_GAIN = 1e-6
 """Gain that a split counts as having at least, as a share of the delay."""
@@ -123,7 +127,8 @@ def fitting(paths: UsefulPaths, allowed: BoolArray) -> BoolArray:
     """Return the paths that fit beside the fewest bytes of the other blocks, in whole numbers."""
     bytes_of = np.where(allowed[:, :, None], paths.holds, np.iinfo(np.int64).max // 4)
     fewest = bytes_of.min(axis=1)
-    room = paths.storage - np.where(allowed.any(axis=1)[:, None], fewest, 0).sum(axis=0)
+    some = allowed.any(axis=1).reshape(-1, 1)
+    room = paths.storage - np.where(some, fewest, 0).sum(axis=0)
     fits: BoolArray = (bytes_of - fewest[:, None] <= room).all(axis=2)
     return allowed & fits
 
@@ -132,7 +137,8 @@ def filled(paths: UsefulPaths, allowed: BoolArray) -> IntArray:
     """Return (T N,) the most bytes that allowed paths can fill of every storage, in whole numbers.
 
     That is the largest sum of bytes within the storage, over the blocks that may be cached there or
-    not, beside those that must be; the storage itself where the sums are more than `MOST_SUMS`.
+    not, beside those that must be; the storage itself where these are
+    more than `MOST_SUMMED`.
 
     Examples
     --------
@@ -198,7 +204,11 @@ class _Relaxation:
         self._every = np.arange(count, dtype=np.int32)
         self._rows = rows
         self._highs = QuietHighs()
-        for option, value in (("threads", 1), ("presolve", "off"), ("solver", "simplex"), ("simplex_iteration_limit", 20000), ("primal_feasibility_tolerance", 1e-9), ("dual_feasibility_tolerance", 1e-9)):
+        for option, value in (
+            ("threads", 1), ("presolve", "off"), ("solver", "simplex"),
+            ("simplex_iteration_limit", MOST_PIVOTS),
+            ("primal_feasibility_tolerance", 1e-9), ("dual_feasibility_tolerance", 1e-9),
+        ):  # fmt: skip
             self._highs.setOptionValue(option, value)
         self._highs.passModel(
             count, matrix.shape[1], len(row), 1, 1, 0.0,
@@ -209,15 +219,15 @@ class _Relaxation:
             matrix[column, row], np.zeros(count, dtype=np.int32),
         )  # fmt: skip
 
-    def solve(self, allowed: BoolArray, storage: IntArray) -> tuple[FloatArray | None, list[FloatArray]]:
+    def solve(
+        self, allowed: BoolArray, storage: IntArray
+    ) -> tuple[FloatArray | None, list[FloatArray]]:
         """Return shares (J, K), None where there is no optimum, and prices (T N,) to try."""
         highs = self._highs
         upper = allowed[self.block, self.path].astype(float)
         highs.changeColsBounds(len(upper), self._every, np.zeros(len(upper)), upper)
         rows = np.arange(self._rows, dtype=np.int32)
-        highs.changeRowsBounds(
-            self._rows, rows, np.full(self._rows, -np.inf), storage / self.scale
-        )
+        highs.changeRowsBounds(self._rows, rows, np.full(self._rows, -np.inf), storage / self.scale)
         highs.run()
         status = highs.getModelStatus()
         seconds = self.unit / self.scale
@@ -256,10 +266,23 @@ class _PseudoCosts:
 
 @dataclass(frozen=True, order=True)
 class _Part:
+    """An open part, of which the one of least bound goes first.
+
+    Attributes
+    ----------
+    bound
+        Seconds.
+    number
+        In the order of their making; of equal bounds the older part goes first.
+    allowed
+        (J, K) which paths, as packed bits.
+    share
+        (J, T N) of every copy in the relaxation.
+    """
+
     bound: float
     number: int
-    allowed: BoolArray
-    prices: FloatArray
+    allowed: NDArray[np.uint8]
     share: FloatArray
 
 
@@ -272,66 +295,127 @@ def prove(
     most: int,
     deadline: Deadline = NEVER,
 ) -> Proof:
+    """Prove that no choice of paths that fits is faster than a delay, or find one.
+
+    Parameters
+    ----------
+    paths
+        The paths.
+    prices
+        (T N,) s per byte, where the first bound is taken.
+    delay
+        Seconds to beat.
+    gap
+        Relative gap to prove: nothing that is faster by less is looked for.
+    most
+        Parts that are split, at most.
+    deadline
+        When to end besides.
+
+    Examples
+    --------
+    Two blocks of 10 bytes, and room for one and a half: 1 s from the cache and 4 s from the cloud.
+
+    >>> paths = UsefulPaths(
+    ...     np.array([[1.0, 4.0]] * 2), np.array([[1, 0]] * 2),
+    ...     np.array([[[10], [0]]] * 2), np.array([15]),
+    ... )
+    >>> proof = prove(paths, np.zeros(1), 8.0, gap=1e-9, most=10)
+    >>> round(proof.lower_bound, 6), sorted(proof.choice.tolist())
+    (5.0, [0, 1])
+    """
     cutoff = _Cutoff(delay, gap)
     bits = (paths.holds > 0).astype(float)
-    blocks, _, copies = bits.shape
-    pseudo = _PseudoCosts(blocks, copies)
+    pseudo = _PseudoCosts(bits.shape[0], bits.shape[2])
 
-    def examined(allowed: BoolArray, bound: float, prices: FloatArray, number: int) -> _Part | None:
-        allowed = fitting(paths, allowed)
-        if not allowed.any(axis=1).all():
-            return None
-        if (allowed.sum(axis=1) == 1).all():
-            cutoff.offer(paths, allowed.argmax(axis=1))
-            return None
-        storage = filled(paths, allowed)
-        share, tries = relaxation.solve(allowed, storage)
-        for point in tries:
-            value, priced = dual_value(paths, allowed, point, storage)
-            if share is not None:
-                prices = point
-            with np.errstate(invalid="ignore"):
-                dear = value + (priced - priced.min(axis=1, keepdims=True)) > cutoff.value
-            allowed = allowed & ~dear
-            bound = max(bound, value)
-            if bound >= cutoff.value or not allowed.any(axis=1).all():
-                return None
-        held = np.full((blocks, copies), 0.5) if share is None else np.einsum("jk,jka->ja", share, bits)
-        if share is not None:
-            cutoff.offer(paths, share.argmax(axis=1))
-        return _Part(bound, number, np.packbits(allowed), prices, held)
-
+    # The whole: the paths that fit at all.
     allowed = fitting(paths, np.isfinite(paths.cost))
-    relaxation = _Relaxation(paths, allowed, delay)
-    root = examined(allowed, 0.0, prices, 0)
+    relaxation = _Relaxation(paths, allowed, delay or 1.0)
+    least = max(0.0, dual_value(paths, allowed, prices)[0])
+    root = _examined(
+        paths, relaxation, cutoff, bits, allowed, _Part(least, 0, np.packbits(allowed), bits)
+    )
     heap = [] if root is None else [root]
     count = number = 0
     while heap and count < most and not deadline.over():
         part = heapq.heappop(heap)
-        if part.bound >= cutoff.value:
+        if part.bound >= cutoff.value:  # and so have all others
             heap = []
             break
         count += 1
-        allowed = np.unpackbits(part.allowed, count=paths.cost.size).reshape(paths.cost.shape).astype(bool)
-        has = np.einsum("jk,jka->ja", allowed.astype(float), bits)
-        mixed = (has > 0) & (has < allowed.sum(axis=1)[:, None])
-        share = np.clip(part.share, 0.0, 1.0)
-        unclear = (share > NEAR) & (share < 1 - NEAR)
-        score = pseudo.score(share, LEAST_GAIN * delay)
-        size = paths.holds.max(axis=1)
-        over = (share > 0.5).astype(np.int64) * size
-        over = over * (over.sum(axis=0) > paths.storage)
-        score = np.where(mixed, np.where(unclear, 2.0 + score, over / over.max(initial=1)), -1.0)
+        flags = np.unpackbits(part.allowed, count=paths.cost.size).astype(bool)
+        allowed = flags.reshape(paths.cost.shape)
+        score = _scores(paths, allowed, bits, part.share, pseudo, LEAST_GAIN * delay)
         j, copy = (int(i) for i in np.unravel_index(score.argmax(), score.shape))
         for side in (0, 1):
             child = allowed.copy()
             child[j] &= bits[j, :, copy] == side
             number += 1
-            found = examined(child, part.bound, part.prices, number)
-            bound = cutoff.value if found is None else found.bound
-            moved = share[j, copy] if side == 0 else 1.0 - share[j, copy]
-            pseudo.learn((j, copy), side, moved, max(0.0, bound - part.bound))
+            parent = _Part(part.bound, number, part.allowed, part.share)
+            found = _examined(paths, relaxation, cutoff, bits, child, parent)
+            gain = (cutoff.value if found is None else found.bound) - part.bound
+            moved = abs(side - part.share[j, copy])
+            pseudo.learn((j, copy), side, moved, max(0.0, gain))
             if found is not None:
                 heapq.heappush(heap, found)
     bound = min([cutoff.value, *(part.bound for part in heap[:1])])
     return Proof(bound * (1.0 - SUM_ALLOWANCE), cutoff.choice, count)
+
+
+def _examined(
+    paths: UsefulPaths,
+    relaxation: _Relaxation,
+    cutoff: _Cutoff,
+    bits: FloatArray,
+    allowed: BoolArray,
+    parent: _Part,
+) -> _Part | None:
+    """Return the part of the allowed paths with its own bound; None where nothing is left of it."""
+    # In whole numbers: what cannot fit goes; one path for every block is a placement.
+    allowed = fitting(paths, allowed)
+    if not allowed.any(axis=1).all():
+        return None
+    if (allowed.sum(axis=1) == 1).all():
+        cutoff.offer(paths, allowed.argmax(axis=1))
+        return None
+
+    # The prices that HiGHS proposes; what is too dear at them goes, by more than any rounding.
+    storage = filled(paths, allowed)
+    share, tries = relaxation.solve(allowed, storage)
+    bound = parent.bound
+    for prices in tries:
+        value, priced = dual_value(paths, allowed, prices, storage)
+        least = priced.min(axis=1)
+        bound = max(bound, value)
+        if bound >= cutoff.value:
+            return None
+        limit = cutoff.value + SUM_ALLOWANCE * (cutoff.value + float(least.sum()))
+        allowed = allowed & (value + (priced - least[:, None]) <= limit)
+    if share is None:  # nothing is known: every copy is as unclear as any other
+        return _Part(bound, parent.number, np.packbits(allowed), np.full_like(bits[:, 0], 0.5))
+    cutoff.offer(paths, share.argmax(axis=1))
+    held = np.clip(np.einsum("jk,jka->ja", share, bits), 0.0, 1.0)
+    return _Part(bound, parent.number, np.packbits(allowed), held)
+
+
+def _scores(
+    paths: UsefulPaths,
+    allowed: BoolArray,
+    bits: FloatArray,
+    share: FloatArray,
+    pseudo: _PseudoCosts,
+    least: float,
+) -> FloatArray:
+    """Return how good each copy is to split at (J, T N), negative where all paths agree on it.
+
+    Unclear copies come first. Where the relaxation is whole but overfills a storage, within the
+    tolerance of HiGHS, the largest block in it is next.
+    """
+    has = np.einsum("jk,jka->ja", allowed.astype(float), bits)
+    mixed = (has > 0) & (has < allowed.sum(axis=1)[:, None])
+    unclear = (share > NEAR) & (share < 1 - NEAR)
+    held = np.where(share > 0.5, paths.holds.max(axis=1), 0)
+    over = np.where(held.sum(axis=0) > paths.storage, held, 0)
+    of_whole = over / max(1, int(over.max()))
+    score = np.where(unclear, 2.0 + pseudo.score(share, least), of_whole)
+    return np.where(mixed, score, -1.0)

@@ -68,25 +68,28 @@ class UsefulPaths:
         return int(np.isfinite(self.cost).sum())
 
 
-def room_for(point: PricePoint, classes: Classes, delay: float) -> float:
+def room_for(problem: PlacementProblem, point: PricePoint, classes: Classes, delay: float) -> float:
     """Return the seconds of excess above which no placement faster than `delay` uses an element.
 
-    The excess of an element is the difference of sums of at most T (2 N + 4) terms each, of sizes
-    up to what all blocks cost with their rent, and the excess itself. Their rounding is added.
+    That is `delay` less L(lambda), which is below zero at prices that are much too high, where the
+    bound of the point is zero. The excess of an element is the difference of sums of at most
+    T (2 N + 4) terms each, of sizes up to what all blocks cost with their rent, and the excess
+    itself. Their rounding is added.
 
     Parameters
     ----------
+    problem, classes
+        The problem and its tables.
     point
-        Where the excess is taken; its bound has its own rounding allowed for.
-    classes
-        The tables.
+        Where the excess is taken.
     delay
         Seconds to beat.
     """
-    slots, nodes = point.prices.storage.shape
-    terms = 8 * slots * (2 * nodes + 4) + len(classes.size)
-    largest = float(classes.size @ point.value) + 2.0 * delay
-    return delay - point.bound + terms * EPSILON * largest + SUM_ALLOWANCE * delay
+    gain = float(classes.size @ point.value)
+    rent = float((point.prices.storage * problem.storage).sum())
+    terms = 8 * problem.slots * (2 * problem.nodes + 4) + len(classes.size)
+    allowance = terms * EPSILON * (gain + rent + 2.0 * delay) + SUM_ALLOWANCE * delay
+    return delay - (gain - rent) + allowance
 
 
 def useful_paths(
@@ -128,7 +131,7 @@ def useful_paths(
     slots, nodes = problem.slots, problem.nodes
     if slots * nodes > MOST_COPIES:
         return None
-    room = room_for(point, classes, delay)
+    room = room_for(problem, point, classes, delay)
     prices = point.prices.storage
     every = np.arange(len(classes.size))
     onward = cost_to_go(classes, every, prices[:, :, None], sequential_weights(slots))

@@ -47,7 +47,7 @@ class Limits:
 EXACT_LIMITS = Limits(grown=100_000, paths=6000, parts=20_000)
 """Of `exact`, which is asked for a proof: some CPU minutes at most."""
 
-SEARCH_LIMITS = Limits(grown=2000, paths=1000, parts=1000)
+SEARCH_LIMITS = Limits(grown=2000, paths=400, parts=500)
 """Of `lagrangian`, which hands over small instances: some CPU seconds at most."""
 
 

@@ -32,7 +32,7 @@ class QuietHighs(highspy.Highs):  # type: ignore[misc]
         super().enableCallbacks()
 
 
-def run_within(highs: QuietHighs, deadline: Deadline) -> None:
+def run_within(highs: QuietHighs, deadline: Deadline, *, integer: bool = False) -> None:
     """Run HiGHS until it is done or the deadline is over; its simplex steps count as work.
 
     Parameters
@@ -42,9 +42,10 @@ def run_within(highs: QuietHighs, deadline: Deadline) -> None:
     deadline
         When to stop. HiGHS cannot count the steps of a programme with integers on its way: a limit
         of work is one of nodes there, of `PIVOTS_A_NODE` steps each.
+    integer
+        Some variables are integers.
     """
-    dear = INTEGER_FACTOR if len(highs.getLp().integrality_) else 1.0
-    pivot = dear * PIVOT_WORK * (highs.getNumRow() + 1)
+    pivot = (INTEGER_FACTOR if integer else 1.0) * PIVOT_WORK * (highs.getNumRow() + 1)
     pivots = deadline.work_left() / pivot
     nodes = min(highs.getOptionValue("mip_max_nodes")[1], pivots / PIVOTS_A_NODE + 1)
     highs.setOptionValue("time_limit", highs.getRunTime() + max(deadline.left(), LEAST_S))

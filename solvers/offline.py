@@ -14,6 +14,7 @@ from finecast.solvers.deadline import Deadline
 from finecast.solvers.joint import answer, at_hand
 from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import Prices, dual_point
+from finecast.solvers.placement.exact.with_proof import proven_bound
 from finecast.solvers.placement.greedy import greedy_in_time
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from finecast.solvers.placement.result import Incumbent, PlacementResult
@@ -101,7 +102,7 @@ def solve_by_search(
         When to end, where to begin, whom to tell.
     twice
         The bound comes from a second placement, at the bounded rates. Otherwise it is the
-        Lagrangian at the prices of the first.
+        Lagrangian at the prices of the first, raised by the tree where the instance is small.
     write
         File, .lp or .mps, for the placement model at the rates of the answer; None for none.
     **rates
@@ -139,6 +140,19 @@ def solve_by_search(
     # A second placement says nothing of spatial delivery, which can beat one broadcast per block.
     spatial = prepared.instance.delivery == "spatial"
     interrupted = found.termination is Termination.INTERRUPTED
+    notes: tuple[str, ...] = ()
+    if not (twice or spatial or interrupted or prepared.bounded is None or not prices):
+        try:
+            proven = proven_bound(
+                prepared.bounded,
+                found.placement,
+                prices[-1],
+                gap=search.gap,
+                deadline=search.deadline,
+            )
+            bound = max(bound, proven)
+        except SearchInterrupt:
+            found = replace(found, termination=Termination.INTERRUPTED)
     if twice and not (spatial or interrupted or prepared.bounded is None):
         at_bounds = place(
             prepared.bounded,
@@ -149,11 +163,15 @@ def solve_by_search(
         )
         if at_bounds.termination is Termination.INTERRUPTED:
             found = replace(found, termination=at_bounds.termination)
+        if at_bounds.certified_bound is not None:
+            bound = max(bound, at_bounds.certified_bound)
         if at_bounds.bound_kind is BoundKind.CERTIFIED or at_bounds.lower_bound <= bound:
             bound = max(bound, at_bounds.lower_bound)
         else:
+            notes = (f"the best certified lower bound is {bound:.6g} s",)
             bound, kind = at_bounds.lower_bound * (1.0 - SUM_ALLOWANCE), BoundKind.MILP
     result = _answer(prepared, found, began, method, search.gap, bound, kind)
+    result = replace(result, notes=(*result.notes, *notes))
 
     def again(problem: PlacementProblem, start: Placement, limit: float | None) -> Placement:
         moved = place(

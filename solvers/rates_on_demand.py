@@ -59,6 +59,12 @@ from finecast.solvers.splits import (
     worth_splitting,
 )
 
+FEW_PAIRS = 2000
+"""Up to so many (user set, node set) pairs the whole table is solved: about two seconds."""
+
+MANY_SETS = 100
+"""Node sets of a user set in a whole table, at most, about."""
+
 ROUNDS = 12
 """Most rounds. Seven were enough for 1000 blocks at 6 nodes over 20 slots."""
 
@@ -84,10 +90,15 @@ Wanted = list[tuple[IntArray, IntArray]]
 def serves_on_demand(instance: Instance, beamforming: str, restrictions: frozenset[str]) -> bool:
     """Return whether rates on demand speak of this system: else its whole table is solved.
 
-    Without CoMP there are few messages. Spatial delivery looks at messages that no path names.
+    A small table costs less than the rounds, and proofs rest on all of it. Without CoMP there are
+    few messages. Spatial delivery looks at messages that no path names.
     """
     sequential = instance.delivery == "sequential"
-    return sequential and beamforming == KERNEL and "no-comp" not in restrictions
+    if not sequential or beamforming != KERNEL or "no-comp" in restrictions:
+        return False
+    instance = restricted_instance(instance, restrictions)
+    count = sum(len(messages(instance, t, restrictions).users) for t in range(instance.slots))
+    return count * min(1 << instance.nodes, MANY_SETS) > FEW_PAIRS
 
 
 def prepare_on_demand(

@@ -148,9 +148,9 @@ class Method:
 BUILT_IN = (
     Method(
         "lagrangian",
-        "finecast.solvers.placement.search.lagrangian:place_by_prices",
+        "finecast.solvers.placement.exact.with_proof:place_with_proof",
         "offline",
-        "storage prices, path columns and priced best responses; the default",
+        "storage prices, path columns and priced best responses; proves small ones; the default",
         "search",
         warm_starts=True,
         reference="Lagrangian relaxation and Dantzig-Wolfe columns over paths of cached sets",
@@ -159,7 +159,7 @@ BUILT_IN = (
         "exact",
         "finecast.solvers.placement.exact.state_flow:place_by_state_flow",
         "offline",
-        "state-flow MILP by HiGHS, to a proof on small instances",
+        "certified tree on small instances, else the state-flow MILP by HiGHS",
         "programme",
         warm_starts=True,
         reference="Huangfu and Hall, Math. Prog. Comp. 10 (2018) for HiGHS",

@@ -33,9 +33,11 @@ class PlacementResult:
     termination
         Why the method stopped; "iteration_limit" when it no longer made progress.
     bound_kind
-        "certified": a value of the Lagrangian function; "milp": reported by HiGHS.
+        "certified": values of the Lagrangian function; "milp": reported by HiGHS.
     prices
         Point of the Lagrangian dual of the best Lagrangian bound, for evaluation with other rates.
+    certified_bound
+        The best certified bound (s) where `lower_bound` is of another kind; else None.
     """
 
     placement: Placement
@@ -45,6 +47,7 @@ class PlacementResult:
     termination: Termination
     bound_kind: BoundKind = BoundKind.CERTIFIED
     prices: Prices | None = None
+    certified_bound: float | None = None
 
     @property
     def gap(self) -> float:

@@ -9,6 +9,7 @@ import pytest
 
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
+from finecast.solvers import rates_on_demand
 from finecast.solvers.beamforming.worst_case import worst_case_snr
 from finecast.solvers.deadline import Deadline
 from finecast.solvers.placement.bound import dual_point
@@ -40,6 +41,12 @@ def some(nodes: int, seed: int, error: float = 0.0, **users: object) -> Instance
 def solved(prepared: Prepared) -> float:
     """Return the share of the entries that are solved."""
     return float(np.mean([np.isfinite(slot.snr_bound).mean() for slot in prepared.rates]))
+
+
+@pytest.fixture(autouse=True)
+def _small_tables_too(monkeypatch):
+    """Let methods use rates on demand for instances as small as these."""
+    monkeypatch.setattr(rates_on_demand, "FEW_PAIRS", 0)
 
 
 CASES = [(4, 0, 0.0), (4, 1, 0.1), (5, 2, 0.05), (6, 3, 0.0), (6, 4, 0.3), (9, 5, 0.05)]

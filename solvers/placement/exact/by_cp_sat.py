@@ -16,13 +16,15 @@ from ortools.sat.python import cp_model
 
 from finecast.problem.arrays import FloatArray
 from finecast.solvers.deadline import NEVER, Deadline
-from finecast.solvers.placement.bound import dual_point
+from finecast.solvers.placement.bound import PricePoint, dual_point
 from finecast.solvers.placement.chains import Classes
 from finecast.solvers.placement.chains import classes as classes_of
+from finecast.solvers.placement.exact.certify import PROOF_GAP
 from finecast.solvers.placement.exact.cp_sat_model import UNITS, CpSatModel, cp_sat_model
 from finecast.solvers.placement.exact.elimination import Useful, excess
-from finecast.solvers.placement.exact.state_flow import PROOF_GAP, ROOM, offer_solution
+from finecast.solvers.placement.exact.state_flow import offer_solution
 from finecast.solvers.placement.exact.state_flow_model import Model, model
+from finecast.solvers.placement.exact.useful_paths import room_for
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.lagrangian import place_by_prices
@@ -101,7 +103,7 @@ def place_by_cp_sat(
     point = dual_point(problem, classes, warm.prices)
     useful = excess(classes, point)
     try:
-        if not _rounds(incumbent, classes, useful, point.bound, seed):
+        if not _rounds(incumbent, classes, useful, point, seed):
             more = place_by_prices(
                 problem, deadline=deadline, gap=gap, seed=seed + 1, start=incumbent.placement
             )
@@ -115,7 +117,7 @@ def place_by_cp_sat(
 
 
 def _rounds(
-    incumbent: Incumbent, classes: Classes, useful: list[Useful], bound: float, seed: int
+    incumbent: Incumbent, classes: Classes, useful: list[Useful], point: PricePoint, seed: int
 ) -> bool:
     """Search for plans and bounds by turns; return whether the model was small enough.
 
@@ -124,16 +126,16 @@ def _rounds(
     incumbent
         Takes plans and bounds.
     classes, useful
-        The tables, and the excess of every element at the prices whose Lagrangian is `bound` (s).
-    bound
-        See `useful`.
+        The tables, and the excess of every element.
+    point
+        Where the excess is taken.
     seed
         Seed of CP-SAT.
     """
     for turn in range(ROUNDS):
         last = turn == ROUNDS - 1
         # Plans: everything that is as good as the best may be used, and CP-SAT starts there.
-        milp = _model(incumbent, classes, useful, bound)
+        milp = _model(incumbent, classes, useful, point)
         if len(milp.cost) > MOST_COLUMNS:
             return turn > 0
         stage = _Stage(incumbent, classes, milp, seed + turn)
@@ -145,7 +147,7 @@ def _rounds(
             return True
 
         # Bound: only what beats the best plan by more than the gap of a proof is of interest.
-        milp = _model(incumbent, classes, useful, bound)
+        milp = _model(incumbent, classes, useful, point)
         stage = _Stage(incumbent, classes, milp, seed + turn)
         share = 1.0 if last else BOUND_SHARE
         bounds = stage.solver(BOUND_WORK * 2**turn, incumbent.deadline.share(share))
@@ -157,10 +159,12 @@ def _rounds(
     return True
 
 
-def _model(incumbent: Incumbent, classes: Classes, useful: list[Useful], bound: float) -> Model:
+def _model(
+    incumbent: Incumbent, classes: Classes, useful: list[Useful], point: PricePoint
+) -> Model:
     """Return the state-flow model of all plans that are no worse than the best."""
     unit = incumbent.delay
-    room = (incumbent.delay - bound) * (1 + ROOM) + SUM_ALLOWANCE * unit
+    room = room_for(incumbent.problem, point, classes, unit)
     return model(incumbent.problem, classes, useful, room, unit)
 
 

@@ -14,8 +14,9 @@ from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import node_sets
 from finecast.solvers.placement.chains import classes, placement_of_paths
+from finecast.solvers.placement.exact.certify import PROOF_GAP
 from finecast.solvers.placement.exact.pyomo_model import everything_from_the_cloud, placement_model
-from finecast.solvers.placement.exact.state_flow import PROOF_GAP, best_senders
+from finecast.solvers.placement.exact.senders import best_senders
 from finecast.solvers.placement.fill import keep_by_score
 from finecast.solvers.placement.overfull import CUT_ROUNDS, STORAGE_ROOM, overfull_covers
 from finecast.solvers.placement.problem import Placement, PlacementProblem

@@ -1,9 +1,10 @@
-"""Proofs of optimality on small problems: the state-flow MILP with HiGHS directly."""
+"""Proofs of optimality: a certified tree on small problems, else the state-flow MILP by HiGHS."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import highspy
@@ -16,45 +17,26 @@ from finecast.solvers.node_set_tables import node_sets
 from finecast.solvers.placement.bound import dual_point
 from finecast.solvers.placement.chains import Classes, placement_of_paths
 from finecast.solvers.placement.chains import classes as classes_of
+from finecast.solvers.placement.exact.certify import EXACT_LIMITS, PROOF_GAP, certified
 from finecast.solvers.placement.exact.elimination import excess
+from finecast.solvers.placement.exact.senders import best_senders
 from finecast.solvers.placement.exact.state_flow_model import Model, model
+from finecast.solvers.placement.exact.useful_paths import room_for
 from finecast.solvers.placement.overfull import CUT_ROUNDS, overfull_covers
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.lagrangian import place_by_prices
 from finecast.solvers.result import BoundKind, Termination, TracePoint
-from finecast.solvers.rounding import SUM_ALLOWANCE
 from finecast.solvers.signals import SearchInterrupt
 
 LAGRANGIAN_TIME_SHARE = 0.2
 """Share of the time for the search before the MILP."""
 
+TREE_TIME_SHARE = 0.5
+"""Share of the time that is left then for the tree, before HiGHS."""
+
 LAGRANGIAN_PATIENCE = 2
 """Rounds without progress after which that search ends."""
-
-ROOM = 1e-9
-"""Relative, added to the room between delay and bound: rounding of the reduced costs."""
-
-PROOF_GAP = 1e-6
-"""Relative gap of HiGHS at which a placement counts as proven optimal."""
-
-
-def best_senders(classes: Classes, cached: IntArray) -> IntArray:
-    """Return the cheapest sender sets (T, J) of the sequential schedule for cached sets (T, J)."""
-    chains = classes.chains
-    sender = cached.copy()
-    for t in range(len(cached)):
-        needed = np.flatnonzero(classes.needed[t, classes.of_block])
-        choice = chains.sender[cached[t, needed]]
-        cost = (
-            chains.time[cached[t, needed]]
-            + classes.broadcast[t][choice, classes.of_block[needed][:, None]]
-        )
-        if t + 1 < len(cached):  # what is cached in the next slot must be held at the end of this
-            later = cached[t + 1, needed][:, None]
-            cost = np.where((choice & later) == later, cost, np.inf)
-        sender[t, needed] = choice[np.arange(len(needed)), cost.argmin(axis=1)]
-    return sender
 
 
 def place_by_state_flow(
@@ -69,7 +51,9 @@ def place_by_state_flow(
     """Find a placement and try to prove it optimal.
 
     A Lagrangian search comes first: its placement is the one to beat and its prices leave elements
-    out. The lower bound afterwards is the one HiGHS reports (of kind "milp").
+    out. Where few paths are left, the tree of `certify` proves the rest, and its bound is
+    certified. Where they are many, or the tree does not come to its end, HiGHS solves the MILP. The
+    lower bound is then the one HiGHS reports (of kind "milp"), beside the best certified one.
 
     Parameters
     ----------
@@ -97,18 +81,37 @@ def place_by_state_flow(
     if incumbent.finished or warm.prices is None:
         return incumbent.result(warm.prices)
 
-    # Leave out what no better placement can use, and prove the rest.
+    # A tree over certified bounds comes first: where it ends, nobody's word is needed.
+    sure = warm.lower_bound
+    try:
+        proof = certified(
+            problem, incumbent.placement, warm.prices, gap=incumbent.target_gap,
+            limits=EXACT_LIMITS, deadline=deadline.share(TREE_TIME_SHARE),
+        )  # fmt: skip
+        if proof is not None:
+            if proof.placement is not None:
+                incumbent.offer(proof.placement)
+            incumbent.raise_bound(proof.lower_bound)
+            sure = max(sure, proof.lower_bound)
+    except SearchInterrupt:
+        incumbent.interrupted = True
+    if incumbent.finished:
+        return incumbent.result(warm.prices)
+
+    # Leave out what no better placement can use, and let HiGHS prove the rest.
     classes = classes_of(problem)
     point = dual_point(problem, classes, warm.prices)
     unit = incumbent.delay
-    room = (incumbent.delay - point.bound) * (1 + ROOM) + SUM_ALLOWANCE * unit
+    room = room_for(problem, point, classes, unit)
     milp = model(problem, classes, excess(classes, point), room, unit)
     try:
         incumbent.raise_bound(_branch_and_bound(incumbent, classes, milp, seed))
     except SearchInterrupt:
         incumbent.interrupted = True
-    milp_bound = incumbent.lower_bound > warm.lower_bound
-    return incumbent.result(warm.prices, BoundKind.MILP if milp_bound else BoundKind.CERTIFIED)
+    if incumbent.lower_bound <= sure:
+        return incumbent.result(warm.prices)
+    result = incumbent.result(warm.prices, BoundKind.MILP)
+    return replace(result, certified_bound=min(sure, result.delay))
 
 
 def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed: int) -> float:
@@ -144,7 +147,7 @@ def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed:
     highs.cbMipInterrupt += logged
     best = 0.0
     for _ in range(CUT_ROUNDS):
-        run_within(highs, incumbent.deadline)
+        run_within(highs, incumbent.deadline, integer=True)
         if highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
             return incumbent.delay  # nothing below the delay to beat
         info = highs.getInfo()

@@ -215,7 +215,7 @@ def branch_and_bound(
     highs.setOptionValue("random_seed", seed)
     highs.setOptionValue("mip_rel_gap", LEAST_GAIN)
     highs.setSolution(len(start), np.arange(len(start), dtype=np.int32), start)
-    run_within(highs, deadline)
+    run_within(highs, deadline, integer=True)
     info = highs.getInfo()
     found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
     if not found or info.objective_function_value >= below:

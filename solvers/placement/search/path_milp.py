@@ -134,7 +134,7 @@ def choose_paths(
     block_size, free = problem.block_size[names], choice.free.reshape(-1)
     for _ in range(CUT_ROUNDS):
         highs.setSolution(count, np.arange(count, dtype=np.int32), choice.start.astype(float))
-        run_within(highs, deadline)
+        run_within(highs, deadline, integer=True)
         if highs.getInfo().primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
             return None
         share = np.array(highs.getSolution().col_value[:count])

@@ -1,0 +1,151 @@
+"""Small placements to a certified proof: useful paths, then the tree.
+
+Whether an instance is small is measured by the paths that a faster placement may take: that is what
+the tree has to tell apart, and what every part of it costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from finecast.problem.arrays import IntArray
+from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.node_set_tables import FULL_TABLES
+from finecast.solvers.placement.bound import Prices, dual_point
+from finecast.solvers.placement.chains import classes as classes_of
+from finecast.solvers.placement.chains import placement_of_paths
+from finecast.solvers.placement.exact.senders import best_senders
+from finecast.solvers.placement.exact.tree import prove
+from finecast.solvers.placement.exact.useful_paths import useful_paths
+from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
+
+PROOF_GAP = 1e-6
+"""Relative gap at which a placement counts as proven optimal."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When the tree is tried, and when it ends.
+
+    Attributes
+    ----------
+    grown
+        Most paths of one block, before those are left out that others replace.
+    paths
+        Most paths of all blocks.
+    parts
+        Most parts of the tree that are split.
+    """
+
+    grown: int
+    paths: int
+    parts: int
+
+
+EXACT_LIMITS = Limits(grown=100_000, paths=6000, parts=20_000)
+"""Of `exact`, which is asked for a proof: some CPU minutes at most."""
+
+SEARCH_LIMITS = Limits(grown=2000, paths=400, parts=500)
+"""Of `lagrangian`, which hands over small instances: some CPU seconds at most."""
+
+
+@dataclass(frozen=True)
+class Certified:
+    """What the tree came to.
+
+    Attributes
+    ----------
+    lower_bound
+        Seconds; no placement has a smaller delay.
+    placement
+        A faster placement than the one to beat; None where none was found.
+    parts
+        How many parts of the tree were split.
+    """
+
+    lower_bound: float
+    placement: Placement | None
+    parts: int
+
+
+def certified(
+    problem: PlacementProblem,
+    placement: Placement,
+    prices: Prices,
+    *,
+    gap: float,
+    limits: Limits,
+    deadline: Deadline = NEVER,
+) -> Certified | None:
+    """Prove a placement the best, or find a better one, by certified bounds alone.
+
+    Parameters
+    ----------
+    problem
+        The problem.
+    placement
+        The placement to beat.
+    prices
+        Point of the Lagrangian dual.
+    gap
+        Relative gap that is to be proven.
+    limits
+        When to try, and when to end.
+    deadline
+        When to end besides; every bound on the way holds.
+
+    Returns
+    -------
+    Certified or None
+        None where the schedule is pipelined, there are more than 8 nodes, or too many paths.
+
+    Raises
+    ------
+    ValueError
+        Where the placement is not feasible.
+
+    Examples
+    --------
+    Two blocks of 10 bytes, one node with room for one and a half, 1 second per byte on the air and
+    3 from the cloud. Storage prices alone prove 35 seconds.
+
+    >>> problem = PlacementProblem(
+    ...     block_size=[10, 10],
+    ...     storage=[15],
+    ...     group=[[0, 0]],
+    ...     broadcast=([[np.inf, 1.0]],),
+    ...     link=[[np.inf], [3.0]],
+    ... )
+    >>> cached = Placement(cache=[[[True, False]]], source=[[[-1, 1]]])
+    >>> found = certified(
+    ...     problem, cached, Prices(np.array([[3.0]])), gap=1e-9, limits=SEARCH_LIMITS
+    ... )
+    >>> placement_delay(problem, cached), round(found.lower_bound, 6)
+    (50.0, 50.0)
+    """
+    delay = placement_delay(problem, placement)
+    if problem.schedule != "sequential" or problem.nodes > FULL_TABLES or deadline.over():
+        return None
+    tables = classes_of(problem)
+    point = dual_point(problem, tables, prices)
+    paths = useful_paths(problem, tables, point, delay, limits.grown)
+    if paths is None or paths.count > limits.paths:
+        return None
+    start = prices.storage.reshape(-1)
+    # Half of the gap is for parts that are given up, the rest for the sums of the judge.
+    proof = prove(paths, start, delay, gap=0.5 * gap, most=limits.parts, deadline=deadline)
+    better = None
+    if proof.choice is not None:
+        copies = paths.copies[np.arange(problem.blocks), proof.choice]
+        cached = _cached(problem, copies)
+        better = placement_of_paths(problem, cached, best_senders(tables, cached))
+    return Certified(max(point.bound, proof.lower_bound), better, proof.parts)
+
+
+def _cached(problem: PlacementProblem, copies: IntArray) -> IntArray:
+    """Return the cached sets (T, J) of copies (J,) as bit masks by slot and node."""
+    slot = np.arange(problem.slots)[:, None] * problem.nodes
+    cached: IntArray = (copies >> slot) & ((1 << problem.nodes) - 1)
+    return cached

@@ -1,0 +1,97 @@
+"""The search by storage prices, which hands small instances over to the tree."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.placement.bound import Prices
+from finecast.solvers.placement.exact.certify import PROOF_GAP, SEARCH_LIMITS, certified
+from finecast.solvers.placement.problem import Placement, PlacementProblem
+from finecast.solvers.placement.result import Incumbent, PlacementResult
+from finecast.solvers.placement.search.lagrangian import PATIENCE, place_by_prices
+from finecast.solvers.placement.units import UNITS
+from finecast.solvers.result import Termination, TracePoint
+from finecast.solvers.signals import SearchInterrupt
+
+
+def place_with_proof(
+    problem: PlacementProblem,
+    *,
+    deadline: Deadline = NEVER,
+    gap: float | None = None,
+    seed: int = 0,
+    start: Placement | None = None,
+    callback: Callable[[TracePoint], None] | None = None,
+    patience: int = PATIENCE,
+    units: int = UNITS,
+) -> PlacementResult:
+    """Search as `place_by_prices` does, and prove the answer where the instance is small.
+
+    Parameters
+    ----------
+    problem, deadline, gap, seed, start, callback, patience, units
+        As for `place_by_prices`. The tree gets the time that the search leaves.
+
+    Raises
+    ------
+    ValueError
+        Where `start` is not feasible, or `gap` is negative.
+    """
+    started = time.monotonic()
+    found = place_by_prices(
+        problem, deadline=deadline, gap=gap, seed=seed, start=start, callback=callback,
+        patience=patience, units=units,
+    )  # fmt: skip
+    if found.prices is None or found.termination is not Termination.ITERATION_LIMIT:
+        return found
+    incumbent = Incumbent(
+        problem, found.placement, found.lower_bound, deadline=deadline, gap=gap,
+        optimal_gap=PROOF_GAP, started=started,
+    )  # fmt: skip
+    # The callback has seen the trace so far.
+    incumbent.trace = list(found.trace)
+    incumbent.callback = callback
+    try:
+        proof = certified(
+            problem, found.placement, found.prices,
+            gap=incumbent.target_gap, limits=SEARCH_LIMITS, deadline=deadline,
+        )  # fmt: skip
+        if proof is not None:
+            if proof.placement is not None:
+                incumbent.offer(proof.placement)
+            incumbent.raise_bound(proof.lower_bound)
+    except SearchInterrupt:
+        incumbent.interrupted = True
+    return incumbent.result(found.prices)
+
+
+def proven_bound(
+    problem: PlacementProblem,
+    placement: Placement,
+    prices: Prices,
+    *,
+    gap: float | None,
+    deadline: Deadline,
+) -> float:
+    """Return the certified bound (s) of the tree where the instance is small, else 0.
+
+    Parameters
+    ----------
+    problem
+        The problem, at bounded rates.
+    placement
+        A feasible placement.
+    prices
+        Point of the Lagrangian dual.
+    gap
+        Relative gap that is to be proven; None for an optimum.
+    deadline
+        When to end.
+    """
+    proof = certified(
+        problem, placement, prices,
+        gap=max(gap or 0.0, PROOF_GAP), limits=SEARCH_LIMITS, deadline=deadline,
+    )  # fmt: skip
+    return 0.0 if proof is None else proof.lower_bound

@@ -19,6 +19,7 @@ from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.units import UNITS, relaxed_classes
 from finecast.solvers.polish import polished
 from finecast.solvers.prepared import Prepared, prepare
+from finecast.solvers.proven import BEAM_NODES, with_proven_beams
 from finecast.solvers.result import (
     Answer,
     BoundKind,
@@ -67,6 +68,7 @@ def solve_by_search(
     *,
     twice: bool,
     write: str | None = None,
+    beam_nodes: int = BEAM_NODES,
     **rates: Any,
 ) -> Answer:
     """Place at the achieved rates, then certify at the upper bounds of the rates.
@@ -86,6 +88,8 @@ def solve_by_search(
         Lagrangian at the prices of the first.
     write
         File, .lp or .mps, for the placement model at the rates of the answer; None for none.
+    beam_nodes
+        Boxes of arguments per message for proving beams (`finecast.solvers.proven`); 0 for none.
     **rates
         `beamforming`, `restrict`, `rate_cache` as in `finecast.solvers.prepared.prepare`.
 
@@ -107,6 +111,14 @@ def solve_by_search(
         prepared, found, prices = _place(place, prepared, placing)
     except SearchInterrupt:
         return at_hand(prepared, method=method, began=began)
+    if found.termination is not Termination.INTERRUPTED:
+        try:
+            prepared = with_proven_beams(
+                prepared, found.placement, prices,
+                nodes=beam_nodes, seed=search.seed, deadline=search.deadline,
+            )  # fmt: skip
+        except SearchInterrupt:
+            found = replace(found, termination=Termination.INTERRUPTED)
     if write is not None:
         write_model(prepared.achieved, path=write)
     try:

@@ -96,10 +96,12 @@ def solve_by_search(
     Raises
     ------
     ValueError
-        Unknown beamforming method or restriction, or `write` ends otherwise.
+        Unknown beamforming method or restriction, `write` ends otherwise, or `beam_nodes` < 0.
     UnservableError
         A user group cannot be served at any rate.
     """
+    if beam_nodes < 0:
+        raise ValueError(f"option beam_nodes: {beam_nodes} is not allowed, must be >= 0")
     if write is not None:
         from finecast.solvers.placement.exact.pyomo_model import check_suffix, write_model
 

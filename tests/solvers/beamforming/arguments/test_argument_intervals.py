@@ -34,7 +34,7 @@ def holds(intervals, theta):
 @settings(max_examples=200, deadline=None)
 @given(st.integers(2, 6), st.floats(0, 1), st.integers(0, 2**32 - 1))
 def test_narrowing_loses_nothing(users, known, seed):
-    """Arguments that are within their intervals are within the narrowed ones, which are possible."""
+    """Arguments within their intervals are within the narrowed ones, which are possible."""
     rng = np.random.default_rng(seed)
     theta = rng.uniform(-np.pi, np.pi, users)
     given_intervals = around(theta, rng, known)

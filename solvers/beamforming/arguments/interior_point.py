@@ -148,9 +148,8 @@ def _nothing(boxes: int, users: int, nodes: int) -> Solved:
 
 def _put(answer: Solved, place: IntArray, programme: Programme, state: State) -> None:
     """Fill in the answers of the problems `place`; those that are no numbers prove nothing."""
-    sound = np.isfinite(state.point.matrix()).all((1, 2)) & np.isfinite(state.covariance).all(
-        (1, 2)
-    )
+    finite = [np.isfinite(x).all((1, 2)) for x in (state.point.matrix(), state.covariance)]
+    sound = np.asarray(finite[0] & finite[1])
     place, programme, state = place[sound], programme.take(sound), state.take(sound)
     columns = programme.columns
     answer.received[place] = columns.conj().swapaxes(1, 2) @ state.covariance @ columns

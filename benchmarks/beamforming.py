@@ -4,6 +4,7 @@
         --batch 1024 --json
     python3 benchmarks/beamforming.py --grid -o grid.jsonl    # the tables of docs/benchmarks
     python3 benchmarks/beamforming.py --partial-power --batch 100    # beams at partial power
+    python3 benchmarks/beamforming.py --proven --batch 12    # beams proven by trees, three seeds
 
 One process, one thread, as in a parallel runner. Times are the least of several repetitions. The
 reference (SDR with randomisation, then SCA from its beam, both by CVXPY with Clarabel) runs on the
@@ -31,6 +32,7 @@ import torch
 
 from finecast.problem.channel import draw_channels
 from finecast.problem.network import dbm_to_w, drop_users, hexagonal_positions, thermal_noise_w
+from finecast.solvers.beamforming.arguments.messages import KnownBeams, TreeOptions, prove_beams
 from finecast.solvers.beamforming.kernel import cones, multicast
 from finecast.solvers.beamforming.kernel.cones import ConeSteps
 from finecast.solvers.beamforming.kernel.multicast import MulticastOptions, certify, solve_multicast
@@ -56,6 +58,21 @@ FEW_DIMENSIONS = (
     ("iid", 16, 2, 2, 0.0),
 )
 """Channel, users, nodes, antennas and error of the classes where partial power matters."""
+
+PROVEN = (
+    ("iid", 8, 4, 4),
+    ("iid", 8, 2, 2),
+    ("iid", 8, 4, 1),
+    ("rank one", 8, 4, 1),
+    ("rank one", 8, 4, 2),
+)
+"""Channel, users, nodes and antennas of the classes whose beams are proven by trees."""
+
+PROVEN_ERRORS = (0.0, 0.1)
+"""Errors of these classes, shares of each node's channel norm."""
+
+PROVEN_SEEDS = 3
+"""Batches of each class, by seeds in a row."""
 
 SITE_DISTANCE_M = 200.0
 """Distance between neighbouring nodes, m."""
@@ -170,6 +187,55 @@ def measure_partial_power(
         row[f"{name}_better_exists"] = float((ratio > 1.01).mean())
         row[f"{name}_largest"] = float(ratio.max())
     return row
+
+
+def measure_proven(
+    channel: str, users: int, nodes: int, antennas: int, error: float, batch: int, seed: int
+) -> dict[str, Any]:
+    """Compare the kernel's beams and bounds with those of trees, over several seeds."""
+    masks = {"node_mask": np.ones((batch, nodes), bool), "user_mask": np.ones((batch, users), bool)}
+    before, after, better, boxes = [], [], [], []
+    seconds = {"kernel": [], "tree": []}
+    for own in range(seed, seed + PROVEN_SEEDS):
+        g = draw_few_dimensions(channel, batch, users, nodes, antennas, own)
+        eps = error * np.linalg.norm(g, axis=-1)
+        began = time.process_time()
+        found = solve_multicast(g, eps, np.ones(nodes), MulticastOptions(tolerance=1e-3, boxes=16))
+        seconds["kernel"].append((time.process_time() - began) / batch)
+        known = KnownBeams(found.beamformer, found.snr, found.bound)
+        before.append(efficiency(known.snr) / efficiency(known.bound))
+        for b in range(batch):
+            began = time.process_time()
+            one = KnownBeams(*(x[b : b + 1] for x in vars(known).values()))
+            own_masks = {name: mask[:1] for name, mask in masks.items()}
+            proven, examined = prove_beams(
+                g[b : b + 1], eps[b : b + 1], np.ones(nodes), **own_masks, known=one,
+                options=TreeOptions(),
+            )  # fmt: skip
+            seconds["tree"].append(time.process_time() - began)
+            after.append(float((efficiency(proven.snr) / efficiency(proven.bound))[0]))
+            better.append(float((efficiency(proven.snr) / efficiency(one.snr))[0]))
+            boxes.append(int(examined[0]))
+    return {
+        "channel": channel,
+        "users": users,
+        "nodes": nodes,
+        "antennas": antennas,
+        "error": error,
+        "problems": batch * PROVEN_SEEDS,
+        "kernel_over_bound": spread_of(np.concatenate(before), (50, 5, 0)),
+        "proven_over_bound": spread_of(np.array(after), (50, 5, 0)),
+        "largest_gain_of_rate": max(better) - 1,
+        "boxes": spread_of(np.array(boxes), (50, 90, 100)),
+        "kernel_s": float(np.mean(seconds["kernel"])),
+        "tree_s": spread_of(np.array(seconds["tree"]), (50, 90, 100)),
+        "tree_mean_s": float(np.mean(seconds["tree"])),
+    }
+
+
+def spread_of(values: np.ndarray, percentiles: tuple[int, ...]) -> list[float]:
+    """Return percentiles of some values."""
+    return [float(np.percentile(values, each)) for each in percentiles]
 
 
 def efficiency(snr: np.ndarray) -> np.ndarray:
@@ -356,12 +422,15 @@ def main() -> None:
     parser.add_argument(
         "--partial-power", action="store_true", help="classes where partial power matters"
     )
+    parser.add_argument(
+        "--proven", action="store_true", help="classes whose beams are proven by trees"
+    )
     parser.add_argument("-o", "--output", help="file for the grid's rows (JSON lines, resumable)")
     parser.add_argument("--json", action="store_true")
     options = vars(parser.parse_args())
     torch.set_num_threads(1)
     as_json, grid, output = (options.pop(name) for name in ("json", "grid", "output"))
-    partial_power = options.pop("partial_power")
+    partial_power, proven = options.pop("partial_power"), options.pop("proven")
     made_with = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
         "versions": versions(),
@@ -369,6 +438,11 @@ def main() -> None:
     if partial_power:
         for few in FEW_DIMENSIONS:
             row = measure_partial_power(*few, options["batch"], options["seed"])
+            print(json.dumps({**row, **made_with}), flush=True)
+        return
+    if proven:
+        for few, error in itertools.product(PROVEN, PROVEN_ERRORS):
+            row = measure_proven(*few, error, options["batch"], options["seed"])
             print(json.dumps({**row, **made_with}), flush=True)
         return
     if grid:

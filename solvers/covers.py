@@ -124,6 +124,57 @@ def cover_efficiency(
     return cover
 
 
+def proven_cover_efficiency(
+    channel: ComplexArray,
+    error: FloatArray,
+    power: FloatArray,
+    *,
+    node_mask: BoolArray,
+    user_mask: BoolArray,
+    bound: FloatArray,
+    proof: Proof,
+    cap: float,
+) -> FloatArray:
+    """Return (B,) bit/s/Hz that no cover exceeds, where one message is bounded by any means.
+
+    Unlike `cover_efficiency` it does not take the bound of one message for that of all covers where
+    there are no errors: only the relaxation's is. Messages to fewer users are bounded by the dual
+    point, and prices are chosen at which these bounds matter least. Infinite for groups of more
+    than `MOST_PRICED` users. Docs: docs/methods.md, "Proven beams".
+
+    Parameters
+    ----------
+    channel, error, power, node_mask, user_mask, bound, proof, cap
+        As in `cover_efficiency`; the bound need not come from the relaxation.
+    """
+    one = efficiency(bound, cap)
+    reach = reach_bound(channel, error, power) * node_mask[:, None, :]
+    alone = efficiency(reach.sum(axis=2) ** 2 * (1.0 + CLOSED_FORM_ALLOWANCE), cap)
+    cover = np.full(len(bound), np.inf)
+    for b in np.flatnonzero(user_mask.sum(axis=1) <= MOST_PRICED):
+        user = np.flatnonzero(user_mask[b])
+        largest = proof.weight[b, user].max()
+        if not (largest > 0 and (proof.slope[b, user] > 0).all()):
+            continue
+        # Any weights do: none is so small that the weight of a set is rounding.
+        weight = np.maximum(proof.weight[b, user], SUPPORT * largest)
+        of_subset = _subset_efficiency(
+            weight[None],
+            proof.slope[b, user][None],
+            np.where(node_mask[b], proof.price[b], 0.0)[None],
+            (error[b, user] * node_mask[b])[None],
+            power,
+            alone[b, user][None],
+            cap,
+        )[0]
+        of_subset[-1] = min(of_subset[-1], one[b])
+        found = float(priced_cover(of_subset[None], weight[None])[0])
+        if found > one[b] * (1.0 + IMPROVABLE):
+            found = min(found, best_cover(of_subset, len(user)))
+        cover[b] = max(one[b], min(found, float(alone[b, user].min())))
+    return cover
+
+
 def common_channel_efficiency(
     channel: ComplexArray,
     error: FloatArray,

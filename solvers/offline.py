@@ -21,6 +21,7 @@ from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.units import UNITS, relaxed_classes
 from finecast.solvers.polish import polished
 from finecast.solvers.prepared import Prepared, prepare
+from finecast.solvers.proven import BEAM_NODES, with_proven_beams
 from finecast.solvers.rates_on_demand import (
     Dual,
     dual_again,
@@ -86,6 +87,7 @@ def solve_by_search(
     *,
     twice: bool,
     write: str | None = None,
+    beam_nodes: int = BEAM_NODES,
     **rates: Any,
 ) -> Answer:
     """Place at the achieved rates, then certify at the upper bounds of the rates.
@@ -105,16 +107,20 @@ def solve_by_search(
         Lagrangian at the prices of the first, raised by the tree where the instance is small.
     write
         File, .lp or .mps, for the placement model at the rates of the answer; None for none.
+    beam_nodes
+        Boxes of arguments per message for proving beams (`finecast.solvers.proven`); 0 for none.
     **rates
         `beamforming`, `restrict`, `rate_cache` as in `finecast.solvers.prepared.prepare`.
 
     Raises
     ------
     ValueError
-        Unknown beamforming method or restriction, or `write` ends otherwise.
+        Unknown beamforming method or restriction, `write` ends otherwise, or `beam_nodes` < 0.
     UnservableError
         A user group cannot be served at any rate.
     """
+    if beam_nodes < 0:
+        raise ValueError(f"option beam_nodes: {beam_nodes} is not allowed, must be >= 0")
     if write is not None:
         from finecast.solvers.placement.exact.pyomo_model import check_suffix, write_model
 
@@ -127,6 +133,14 @@ def solve_by_search(
         prepared, found, prices = _place(place, prepared, placing)
     except SearchInterrupt:
         return at_hand(prepared, method=method, began=began)
+    if found.termination is not Termination.INTERRUPTED:
+        try:
+            prepared = with_proven_beams(
+                prepared, found.placement, prices,
+                nodes=beam_nodes, seed=search.seed, deadline=search.deadline,
+            )  # fmt: skip
+        except SearchInterrupt:
+            found = replace(found, termination=Termination.INTERRUPTED)
     if write is not None:
         write_model(prepared.achieved, path=write)
     try:

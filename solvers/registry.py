@@ -25,9 +25,10 @@ RATE_OPTIONS: dict[str, Any] = {"beamforming": "multicast", "restrict": (), "rat
 """Options of every method but those of kind `function`, which declare what they take:
 `beamforming`, `restrict` and `rate_cache` as in `finecast.solvers.prepared.prepare`."""
 
-MODEL_OPTIONS: dict[str, Any] = {"write": None}
+MODEL_OPTIONS: dict[str, Any] = {"write": None, "beam_nodes": 400}
 """Options of the kinds `search` and `programme`: `write`, a file (.lp or .mps) for the placement
-model at the rates of the answer."""
+model at the rates of the answer; `beam_nodes`, boxes of arguments per message for proving beams
+(`finecast.solvers.proven`), 0 for none."""
 
 _GIVEN = {"instance", "problem", "library", "time_limit", "deadline", "gap", "seed", "start"}
 _GIVEN |= {"callback"}

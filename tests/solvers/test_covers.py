@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from two_users import by_hand, two_users
 
-from finecast.solvers.beamforming.by_name import KERNEL, solve_messages
+from finecast.solvers.beamforming.arguments.messages import KnownBeams, prove_beams
+from finecast.solvers.beamforming.by_name import KERNEL, Proof, solve_messages
 from finecast.solvers.bounds import certified_lower_bound
 from finecast.solvers.cover_cuts import GroupMessages, cut_efficiency
 from finecast.solvers.covers import (
@@ -17,6 +18,7 @@ from finecast.solvers.covers import (
     cover_efficiency,
     efficiency,
     priced_cover,
+    proven_cover_efficiency,
     subsets,
 )
 
@@ -120,3 +122,95 @@ def test_large_errors_are_bounded_at_a_common_channel():
     [common] = common_channel_efficiency(*problem, cap=50.0, **masks)
     assert common == pytest.approx(np.log2(1 + 32), rel=1e-3)
     assert common >= np.log2(1 + 32)
+
+
+def proven(channel, error, power, cap=np.inf):
+    """Bits of one message to all by a tree, the dual points, and the bound on covers of it."""
+    batch, users, nodes, _ = channel.shape
+    masks = {"node_mask": np.ones((batch, nodes), bool), "user_mask": np.ones((batch, users), bool)}
+    found = solve_messages(KERNEL, channel, error, power, **masks)
+    known = KnownBeams(found.beamformer, found.snr, found.bound)
+    better, _ = prove_beams(channel, error, power, **masks, known=known)
+
+    def cover(proof: Proof):
+        return proven_cover_efficiency(
+            channel, error, power, **masks, bound=better.bound, proof=proof, cap=cap
+        )
+
+    return efficiency(better.bound, cap), found.proof, cover
+
+
+def test_the_bound_of_one_message_is_not_that_of_covers():
+    """Without errors, by hand: two nodes, three users whose second channels are a third of a turn
+    apart. One message gives all 1, a pair gets 3, a single user 4. At low SNR rates go with it, so
+    a pair and then the third take 1/3 + 1/4 where one message takes 1."""
+    turn = np.exp(2j * np.pi * np.arange(3) / 3)
+    channel = 0.01 * np.stack([np.ones(3), turn], axis=1)[None, :, :, None]
+    one, proof, cover = proven(channel, np.zeros((1, 3, 2)), np.ones(2))
+    unit = 1e-4 / np.log(2)
+    assert one[0] == pytest.approx(unit, rel=2e-3)
+    assert cover(proof)[0] >= unit / (1 / 3 + 1 / 4) * 0.999
+    # The relaxation, which bounds covers too, has 2.
+    assert cover(proof)[0] <= 2.01 * unit
+
+
+@pytest.mark.parametrize("error", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("level", [0.03, 1.0, 30.0])
+def test_no_partition_beats_the_bound_of_a_proven_message(error, level):
+    """At low and high SNR, with dual points as they are and corrupted: no partition at the rates of
+    beams that exist is faster. At high SNR and small errors the bound is that of one message."""
+    rng = np.random.default_rng(4)
+    users, nodes, power = 4, 2, np.array([1.0, 2.0])
+    channel = level * (rng.normal(size=(6, users, nodes, 1)) + 1j * rng.normal(size=(6, 4, 2, 1)))
+    radius = error * np.linalg.norm(channel, axis=3)
+    one, proof, cover = proven(channel, radius, power, cap=9.0)
+    bounds = [cover(proof)]
+    # The condition of a dual point stays true where slopes shrink and prices grow.
+    for _ in range(3):
+        bent = Proof(
+            rng.random(proof.weight.shape),
+            proof.slope * rng.uniform(0.1, 1, proof.slope.shape),
+            proof.price * rng.uniform(1, 10, proof.price.shape),
+        )
+        bounds.append(cover(bent))
+    member = subsets(users)
+    for b in range(6):
+        shape = (len(member), users, nodes)
+        beams = solve_messages(
+            KERNEL,
+            np.broadcast_to(channel[b], (*shape, 1)),
+            np.broadcast_to(radius[b], shape),
+            power,
+            node_mask=np.ones((len(member), nodes), bool),
+            user_mask=member,
+        )
+        rate = efficiency(beams.snr, 9.0)
+        with np.errstate(divide="ignore"):
+            seconds = {m.tobytes(): t for m, t in zip(member, 1.0 / rate, strict=True)}
+        fastest = min(
+            sum(seconds[np.isin(range(users), part).tobytes()] for part in way)
+            for way in partitions(tuple(range(users)))
+        )
+        for bound in bounds:
+            assert bound[b] >= 1.0 / fastest * (1 - 1e-12)
+            assert bound[b] >= one[b]
+    if error <= 0.1 and level > 1:
+        np.testing.assert_allclose(bounds[0], one, rtol=2e-3)
+
+
+def test_large_groups_are_left_to_the_relaxation():
+    """Prices are for ten users at most: of more, a proven message says nothing of covers."""
+    rng = np.random.default_rng(0)
+    channel = rng.normal(size=(1, 11, 4, 2)) + 1j * rng.normal(size=(1, 11, 4, 2))
+    masks = {"node_mask": np.ones((1, 4), bool), "user_mask": np.ones((1, 11), bool)}
+    found = solve_messages(KERNEL, channel, np.zeros((1, 11, 4)), np.ones(4), **masks)
+    cover = proven_cover_efficiency(
+        channel,
+        np.zeros((1, 11, 4)),
+        np.ones(4),
+        **masks,
+        bound=found.bound,
+        proof=found.proof,
+        cap=9.0,
+    )
+    assert np.isinf(cover).all()

@@ -119,7 +119,7 @@ def solve(
     deadline = Deadline.after(time_limit, work)
     spatial = instance.delivery == "spatial"
     if work is not None:
-        _check_counts_work(chosen, spatial)
+        check_work(work, chosen, spatial)
     placing = deadline.share(SPATIAL_PLACEMENT_SHARE) if spatial else deadline
     found = answer_of(chosen, instance, Search(placing, gap, seed, start, callback), **options)
     if spatial and found.termination is not Termination.INTERRUPTED:
@@ -260,14 +260,24 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
         return unserved(reason)
 
 
-def _check_counts_work(method: Method, spatial: bool) -> None:
-    """Refuse a limit of work where nobody counts it.
+def check_work(work: Any, method: Method, spatial: bool) -> None:
+    """Refuse a limit of work that is none, or that nobody counts.
+
+    Parameters
+    ----------
+    work
+        Units, >= 0.
+    method, spatial
+        A registered method, and whether its messages share the air.
 
     Raises
     ------
     ValueError
         Says what to use in its place.
     """
+    if isinstance(work, bool) or not isinstance(work, int | float):
+        raise ValueError(f"work: {work!r} is not allowed, must be a number")
+    _check_ranges(work=work, spatial_workers=1)
     if method.kind == "function" or not method.counts_work:
         raise ValueError(
             f"work: method {method.name!r} does not count its work; use time_limit in its place"

@@ -54,7 +54,7 @@ from finecast.problem.instance import write_instance
 from finecast.solvers.registry import method_of
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import Callback, Progress
-from finecast.solvers.solve import versions
+from finecast.solvers.solve import check_work, versions
 
 RESTARTS = 3
 """Times that the pool is started anew after one of its processes was killed."""
@@ -62,7 +62,7 @@ RESTARTS = 3
 SCHEDULER_TIMEOUT_S = 10
 """For the first answer of a Dask scheduler."""
 
-OF_SOLVE = ("gap", "spatial_time")
+OF_SOLVE = ("gap", "spatial_time", "work")
 """Options that `finecast.solvers.solve.solve` takes for every method."""
 
 Engine = Literal["local", "dask"]
@@ -607,6 +607,9 @@ def check_entry(entry: MethodEntry) -> None:
                 f"method {entry.label!r}: option {name!r} is unknown to {entry.method!r}; it has "
                 f"{', '.join([*known, *OF_SOLVE])}"
             )
+    if "work" in entry.options:
+        with concerning(f"method {entry.label!r}"):
+            check_work(entry.options["work"], method_of(entry.method), entry.delivery == "spatial")
     check_restrictions(entry.restrict)
     if entry.restrict and "restrict" not in known:
         raise ValueError(f"method {entry.label!r}: {entry.method!r} has no restricted systems")

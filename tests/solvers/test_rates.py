@@ -14,6 +14,7 @@ from finecast.problem.instance import Instance, user_groups
 from finecast.problem.scenario import Scenario, read_scenario
 from finecast.solvers.beamforming.by_name import solve_messages
 from finecast.solvers.beamforming.worst_case import worst_case_snr
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.kept_rates import FORMAT, VERSION
 from finecast.solvers.rate_table import node_set_family, node_sets_to_solve, rate_table
 from finecast.solvers.rates import SlotRates
@@ -271,3 +272,26 @@ def test_unknown_method_is_refused():
     """The error names the method and those there are."""
     with pytest.raises(ValueError, match=r"beamforming: 'magic'.*multicast.*sdr"):
         table(read_scenario(TINY).generate(0), beamforming="magic")
+
+
+@pytest.mark.parametrize("error", [0.0, 0.1])
+def test_no_time_at_all_is_a_valid_table(error, tmp_path):
+    """Everybody is served, nothing exceeds the bounds of the whole table, and nothing is kept."""
+    instance = uncertain(2, error)
+    whole = table(instance)
+    hurried = table(instance, deadline=Deadline.after(0.0), cache=tmp_path)
+    assert not list(tmp_path.iterdir())
+    for slot, full in zip(hurried, whole, strict=True):
+        assert np.isinf(slot.snr_bound).all()
+        assert (slot.achieved <= full.bound * (1 + 1e-12)).all()
+        assert (full.achieved <= slot.bound * (1 + 1e-12)).all()
+        assert (slot.achieved[:, -1] > 0).all()
+
+
+def test_time_enough_is_the_whole_table():
+    """A limit that is not reached changes nothing, to the bit."""
+    instance = uncertain(1, 0.1)
+    limited = table(instance, deadline=Deadline.after(3600.0))
+    for slot, full in zip(limited, table(instance), strict=True):
+        for name in ("achieved", "bound", "beam", "snr"):
+            assert np.array_equal(getattr(slot, name), getattr(full, name))

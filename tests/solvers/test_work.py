@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from repository import TINY
 
+from finecast.compare.runs.runner import SuiteRuns, run_suite
 from finecast.problem.scenario import read_scenario
 from finecast.solvers import deadline
 from finecast.solvers.deadline import GRAIN, NEVER, Deadline, count_work
@@ -102,3 +104,37 @@ def test_refuses_where_nobody_counts():
         solve(instance, "milp", work=1.0)
     with pytest.raises(ValueError, match="work: not counted for spatial delivery"):
         solve(instance, "greedy", work=1.0, delivery="spatial")
+
+
+def test_work_ends_the_runs_of_a_suite(tmp_path):
+    """A method's runs end by counted work, the same twice; refused where nobody counts it."""
+    file = tmp_path / "counted.toml"
+    text = """
+        name = "counted"
+        time_limit_s = 60.0
+        seeds = [0]
+        [[methods]]
+        method = "METHOD"
+        options = { work = WORK }
+        [[classes]]
+        name = "small"
+        seeds = [1]
+        scenario.library.synthetic = { models = 3, blocks = 12, total_gb = 0.2 }
+        scenario.nodes = { count = 2, antennas = 2, storage_share = 0.4 }
+        scenario.users.count = 4
+    """
+
+    def run(method: str, work: str, folder: str) -> SuiteRuns:
+        file.write_text(text.replace("METHOD", method).replace("WORK", work))
+        return run_suite(file, tmp_path / folder, workers=1)
+
+    one, two = (run("lagrangian", "0.2", folder).records[0] for folder in ("a", "b"))
+    assert one.status == two.status == "completed"
+    assert (one.delay, one.lower_bound) == (two.delay, two.lower_bound)
+    assert json.loads(one.options)["work"] == 0.2
+    with pytest.raises(ValueError, match="method 'milp': work: method 'milp' does not count"):
+        run("milp", "0.2", "c")
+    with pytest.raises(ValueError, match="work: -1 is not allowed"):
+        run("lagrangian", "-1", "d")
+    with pytest.raises(ValueError, match="work: 'much' is not allowed, must be a number"):
+        run("lagrangian", "'much'", "e")

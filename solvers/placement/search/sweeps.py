@@ -259,7 +259,7 @@ def paths_by_share(lacking: FloatArray, size: IntArray) -> IntArray:
     Examples
     --------
     >>> paths_by_share(np.array([6.0, 5.0]), np.array([2, 5, 4]))
-    array([1, 0, 1])
+    array([0, 0, 1])
     """
     lacking = lacking.copy()
     pick = np.empty(len(size), dtype=np.int64)

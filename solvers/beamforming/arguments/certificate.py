@@ -1,8 +1,8 @@
 """Upper bounds on max-min multicast beamforming within intervals of arguments, from any guess.
 
 With unit powers let y_k = g_k^H w, r_k = |y_k| and q_n = norm(w_n) in [l_n, h_n]. A beam of the
-amplitude u has r_k >= u + sum_n eps_kn q_n. The argument of y_k conj(y_j) lies within `half`_kj of
-`middle`_kj. Let M be a Hermitian matrix with M_kk >= 0, and for every pair with half < pi / 2
+amplitude u has r_k >= u + sum_n eps_kn q_n. The argument of y_k conj(y_j) lies within half_kj of
+middle_kj. Let M be a Hermitian matrix with M_kk >= 0, and for every pair with half < pi / 2
 
     s_kj(+-) = Re(conj(M_kj) exp(i (middle_kj +- half_kj))) >= 0,      H_kj = min(s_kj(+), s_kj(-)),
 

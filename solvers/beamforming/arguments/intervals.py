@@ -1,6 +1,6 @@
 """Intervals for the differences of arguments of received signals, and what they say of each other.
 
-theta_kj = arg y_k - arg y_j lies within `half`_kj of `middle`_kj, on the circle. Since
+theta_kj = arg y_k - arg y_j lies within half_kj of middle_kj, on the circle. Since
 theta_ki + theta_ij = theta_kj, two narrow intervals of a triangle of users narrow the third.
 """
 

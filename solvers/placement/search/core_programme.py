@@ -1,9 +1,9 @@
 """The core programme: whole paths for large blocks, shares of paths for all small ones.
 
-minimise    sum_p w_p c_p y_p
-subject to  sum_{p of group g} y_p = k_g                        for every group
-            sum_p w_p X_{p,t,n} y_p <= free_{t,n}               for every slot and node
-            y_p whole where the group is of large blocks
+    minimise    sum_p w_p c_p y_p
+    subject to  sum_{p of group g} y_p = k_g                        for every group
+                sum_p w_p X_{p,t,n} y_p <= free_{t,n}               for every slot and node
+                y_p whole where the group is of large blocks
 
 A group of large blocks has k blocks of one class and one size w, so that equal blocks have no order
 among them. The small blocks of a class are one group with k = 1 and w all their bytes: rounding

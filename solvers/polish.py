@@ -13,8 +13,8 @@ from finecast.solvers.delivery import sent_messages, unsplit_messages
 from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.problem import Placement, placement_delay
 from finecast.solvers.prepared import Prepared, with_problems
-from finecast.solvers.rate_search import by_search, solve_user_sets
-from finecast.solvers.rates import SlotRates, Solved, improved, with_columns
+from finecast.solvers.rate_search import by_search, solve_entries
+from finecast.solvers.rates import SlotRates, with_columns
 from finecast.solvers.splits import WORTH, split, worth_splitting
 
 STARTS = 32
@@ -94,29 +94,10 @@ def _better_beams(
         rates[t], message, column = _loose_beams(prepared, placement, t, rates[t])
         if len(message):
             loose[int(t)] = message, column
-    if not loose:
-        return rates
-
-    # The messages of all slots in one batch.
-    count = [len(message) for message, _ in loose.values()]
-    entries = [(rates[t], *pair) for t, pair in loose.items()]
-    solved = solve_user_sets(
-        prepared.instance,
-        np.repeat(list(loose), count),
-        np.concatenate([slot.users[message] for slot, message, _ in entries]),
-        np.concatenate([slot.node_sets[message, column] for slot, message, column in entries])[
-            :, None
-        ],
-        by_search(prepared.instance, KERNEL, seed + 1, starts=STARTS),
-        robust=prepared.robust,
-        splits=rates[0].splits,
-        deadline=deadline,
+    find = by_search(prepared.instance, KERNEL, seed + 1, starts=STARTS)
+    return solve_entries(
+        prepared.instance, rates, loose, find, robust=prepared.robust, deadline=deadline
     )
-    parts = solved.cut(np.cumsum(count)[:-1])
-    for (t, (message, column)), part in zip(loose.items(), parts, strict=True):
-        found = Solved(*(x[:, 0] for x in vars(part).values()))
-        rates[t] = improved(prepared.instance, rates[t], message, column, found)
-    return rates
 
 
 def _loose_beams(

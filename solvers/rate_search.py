@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from finecast.solvers.cover_cuts import GroupMessages, cut_efficiency
 from finecast.solvers.covers import common_channel_efficiency, cover_efficiency, efficiency
 from finecast.solvers.deadline import BATCH_WORK, MESSAGE_WORK, NEVER, Deadline, count_work
 from finecast.solvers.node_set_tables import members
-from finecast.solvers.rates import Solved
+from finecast.solvers.rates import SlotRates, Solved, improved
 from finecast.solvers.result import Callback, Progress
 
 STARTS = 4
@@ -209,3 +209,49 @@ def solve_user_sets(
             if callback is not None:
                 callback(Progress("beams", done, total))
     return Solved(beam, snr, bound, cover)
+
+
+def solve_entries(
+    instance: Instance,
+    rates: list[SlotRates],
+    entries: Mapping[int, tuple[IntArray, IntArray]],
+    find: Find,
+    *,
+    robust: bool,
+    deadline: Deadline = NEVER,
+) -> list[SlotRates]:
+    """Return the rates of all slots with some of their entries solved, where that is better.
+
+    All slots go in one batch: small batches cost several times as much a message.
+
+    Parameters
+    ----------
+    instance, rates
+        The problem, and the rates of every slot.
+    entries
+        By slot, which user sets, and which of their node sets; no slot without any.
+    find, robust, deadline
+        As in `solve_user_sets`.
+    """
+    rates = list(rates)
+    if not entries:
+        return rates
+    count = [len(message) for message, _ in entries.values()]
+    chosen = [(rates[t], *pair) for t, pair in entries.items()]
+    solved = solve_user_sets(
+        instance,
+        np.repeat(list(entries), count),
+        np.concatenate([slot.users[message] for slot, message, _ in chosen]),
+        np.concatenate([slot.node_sets[message, column] for slot, message, column in chosen])[
+            :, None
+        ],
+        find,
+        robust=robust,
+        splits=rates[0].splits,
+        deadline=deadline,
+    )
+    parts = solved.cut(np.cumsum(count)[:-1])
+    for (t, (message, column)), part in zip(entries.items(), parts, strict=True):
+        found = Solved(*(x[:, 0] for x in vars(part).values()))
+        rates[t] = improved(instance, rates[t], message, column, found)
+    return rates

@@ -34,13 +34,11 @@ from finecast.solvers.placement.search.columns import empty_paths
 from finecast.solvers.placement.search.dual_ascent import ascend
 from finecast.solvers.placement.units import classes_of_units, relaxed_classes
 from finecast.solvers.prepared import Prepared, with_problems
-from finecast.solvers.rate_search import by_search, solve_user_sets
+from finecast.solvers.rate_search import by_search, solve_entries
 from finecast.solvers.rate_table import node_sets_to_solve
 from finecast.solvers.rates import (
     SlotRates,
-    Solved,
     closed_slots,
-    improved,
     with_columns,
 )
 from finecast.solvers.restrictions import (
@@ -388,39 +386,20 @@ def solve_wanted(
     -------
     The same object where nothing is new.
     """
-    instance = prepared.instance
-    rates, open_ = list(prepared.rates), []
+    rates, unsolved = list(prepared.rates), {}
     for t, (message, node_set) in enumerate(wanted):
         rates[t] = with_columns(rates[t], message, node_set)
         column = (rates[t].node_sets[message] == node_set[:, None]).argmax(axis=1)
         new = np.isinf(rates[t].snr_bound[message, column])
-        open_.append((message[new], column[new]))
-    count = [len(message) for message, _ in open_]
-    if not sum(count):
+        if new.any():
+            unsolved[t] = message[new], column[new]
+    if not unsolved or deadline.over():
         return prepared
-
-    # All slots in one batch: small ones cost several times as much a message.
-    entries = [(rates[t], *pair) for t, pair in enumerate(open_)]
-    solved = solve_user_sets(
-        instance,
-        np.repeat(np.arange(len(count)), count),
-        np.concatenate([slot.users[message] for slot, message, _ in entries]),
-        np.concatenate([slot.node_sets[message, column] for slot, message, column in entries])[
-            :, None
-        ],
-        by_search(instance, KERNEL, seed),
-        robust=prepared.robust,
-        splits=rates[0].splits,
-        deadline=deadline,
+    find = by_search(prepared.instance, KERNEL, seed)
+    rates = solve_entries(
+        prepared.instance, rates, unsolved, find, robust=prepared.robust, deadline=deadline
     )
-    if np.isinf(solved.snr_bound).all():
-        return prepared
-    for t, part in enumerate(solved.cut(np.cumsum(count)[:-1])):
-        message, column = open_[t]
-        if not len(message):
-            continue
-        found = Solved(*(x[:, 0] for x in vars(part).values()))
-        rates[t] = improved(instance, rates[t], message, column, found)
+    for t, (message, column) in unsolved.items():
         rates[t] = _split(prepared, t, rates[t], message, column, seed)
     return with_problems(replace(prepared, rates=tuple(rates)))
 

@@ -108,6 +108,36 @@ class Incumbent:
         self.trace: list[TracePoint] = []
         self._record()
 
+    @classmethod
+    def after(
+        cls,
+        found: PlacementResult,
+        problem: PlacementProblem,
+        *,
+        deadline: Deadline,
+        gap: float | None,
+        callback: Callable[[TracePoint], None] | None,
+        optimal_gap: float,
+        started: float,
+    ) -> Incumbent:
+        """Return the incumbent that goes on from what an earlier search found.
+
+        Parameters
+        ----------
+        found
+            Its result; the callback has seen its trace.
+        problem, deadline, gap, callback, optimal_gap, started
+            As in the class.
+        """
+        incumbent = cls(
+            problem, found.placement, found.lower_bound,
+            deadline=deadline, gap=gap, optimal_gap=optimal_gap, started=started,
+        )  # fmt: skip
+        incumbent.trace = list(found.trace)
+        incumbent.callback = callback
+        incumbent.interrupted = found.termination is Termination.INTERRUPTED
+        return incumbent
+
     def _record(self) -> None:
         point = TracePoint(time.monotonic() - self.started, self.delay, self.lower_bound)
         self.trace.append(point)

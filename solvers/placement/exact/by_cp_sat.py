@@ -28,7 +28,7 @@ from finecast.solvers.placement.exact.useful_paths import room_for
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.lagrangian import place_by_prices
-from finecast.solvers.result import BoundKind, Termination, TracePoint
+from finecast.solvers.result import BoundKind, TracePoint
 from finecast.solvers.rounding import SUM_ALLOWANCE
 from finecast.solvers.signals import SearchInterrupt
 
@@ -88,14 +88,10 @@ def place_by_cp_sat(
         problem, deadline=deadline.share(LAGRANGIAN_TIME_SHARE), gap=gap, seed=seed, start=start,
         callback=callback, patience=LAGRANGIAN_PATIENCE,
     )  # fmt: skip
-    incumbent = Incumbent(
-        problem, warm.placement, warm.lower_bound,
-        deadline=deadline, gap=gap, optimal_gap=PROOF_GAP, started=started,
+    incumbent = Incumbent.after(
+        warm, problem, deadline=deadline, gap=gap, callback=callback,
+        optimal_gap=PROOF_GAP, started=started,
     )  # fmt: skip
-    # The callback has seen the trace so far.
-    incumbent.trace = list(warm.trace)
-    incumbent.callback = callback
-    incumbent.interrupted = warm.termination is Termination.INTERRUPTED
     if incumbent.finished or warm.prices is None:
         return incumbent.result(warm.prices)
 

@@ -26,7 +26,7 @@ from finecast.solvers.placement.overfull import CUT_ROUNDS, overfull_covers
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.lagrangian import place_by_prices
-from finecast.solvers.result import BoundKind, Termination, TracePoint
+from finecast.solvers.result import BoundKind, TracePoint
 from finecast.solvers.signals import SearchInterrupt
 
 LAGRANGIAN_TIME_SHARE = 0.2
@@ -70,14 +70,10 @@ def place_by_state_flow(
         problem, deadline=deadline.share(LAGRANGIAN_TIME_SHARE), gap=gap, seed=seed, start=start,
         callback=callback, patience=LAGRANGIAN_PATIENCE,
     )  # fmt: skip
-    incumbent = Incumbent(
-        problem, warm.placement, warm.lower_bound,
-        deadline=deadline, gap=gap, optimal_gap=PROOF_GAP, started=started,
+    incumbent = Incumbent.after(
+        warm, problem, deadline=deadline, gap=gap, callback=callback,
+        optimal_gap=PROOF_GAP, started=started,
     )  # fmt: skip
-    # The callback has seen the trace so far.
-    incumbent.trace = list(warm.trace)
-    incumbent.callback = callback
-    incumbent.interrupted = warm.termination is Termination.INTERRUPTED
     if incumbent.finished or warm.prices is None:
         return incumbent.result(warm.prices)
 

@@ -46,13 +46,10 @@ def place_with_proof(
     )  # fmt: skip
     if found.prices is None or found.termination is not Termination.ITERATION_LIMIT:
         return found
-    incumbent = Incumbent(
-        problem, found.placement, found.lower_bound, deadline=deadline, gap=gap,
+    incumbent = Incumbent.after(
+        found, problem, deadline=deadline, gap=gap, callback=callback,
         optimal_gap=PROOF_GAP, started=started,
     )  # fmt: skip
-    # The callback has seen the trace so far.
-    incumbent.trace = list(found.trace)
-    incumbent.callback = callback
     try:
         proof = certified(
             problem, found.placement, found.prices,

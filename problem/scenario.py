@@ -211,7 +211,8 @@ class Scenario(_Section):
     def with_(self, changes: Mapping[str, Any] | None = None, /, **sections: Any) -> Scenario:
         """Return the scenario with other values, checked as those of a file are.
 
-        What is not named stays, within a section too; `library` is replaced as a whole.
+        What is not named stays, within a section too; `library` is replaced as a whole, unless one
+        of its values is named by a dotted key.
 
         Parameters
         ----------
@@ -235,12 +236,15 @@ class Scenario(_Section):
         table = self.model_dump(exclude_unset=True)
         for key, value in {**(changes or {}), **sections}.items():
             over = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
-            for part in reversed(key.split(".")):
-                over = {part: over}
-            table = merged(table, over)
+            table = placed(table, key, over) if "." in key else merged(table, {key: over})
         changed = validated(Scenario, table)
         changed._path = self._path
         return changed
+
+    @property
+    def file(self) -> Path:
+        """The file that it was read from."""
+        return self._path
 
     def generate(
         self, seed: int = 0, path: int | None = None, places: int | None = None
@@ -430,6 +434,61 @@ class Scenario(_Section):
             library.models,
             model_names=library.model_names,
         )
+
+
+EITHER = (("nodes.storage_gb", "nodes.storage_share"),)
+"""Keys of which a scenario has one: a value put in the place of one drops the other."""
+
+
+def placed(table: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return a scenario's table with a value at a dotted key; all others stay.
+
+    Parameters
+    ----------
+    table
+        As in a file.
+    key
+        As in `nodes.storage_gb`.
+    value
+        What stands there. It is checked with the table, not here.
+
+    Raises
+    ------
+    ValueError
+        A part of the key on the way is no table.
+    """
+    for pair in EITHER:
+        if key in pair and value is not None:
+            section, other = next(name for name in pair if name != key).split(".")
+            if isinstance(table.get(section), Mapping):
+                kept = {name: v for name, v in table[section].items() if name != other}
+                table = {**table, section: kept}
+    first, _, rest = key.partition(".")
+    if not rest:
+        return {**table, first: value}
+    inner = table.get(first, {})
+    if not isinstance(inner, Mapping):
+        raise ValueError(f"{key}: {first!r} has no values of its own")
+    return {**table, first: placed(inner, rest, value)}
+
+
+def scenario_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings that change a scenario, and all others.
+
+    Those of a scenario are `slots` and dotted keys that begin with one of its sections, as in
+    `users.count`.
+    """
+    sections = {
+        name
+        for name, field in Scenario.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+    of_scenario = {
+        key: value
+        for key, value in settings.items()
+        if key == "slots" or ("." in key and key.partition(".")[0] in sections)
+    }
+    return of_scenario, {key: v for key, v in settings.items() if key not in of_scenario}
 
 
 def read_scenario(path: str | os.PathLike[str]) -> Scenario:

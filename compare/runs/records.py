@@ -20,9 +20,9 @@ from typing import Any
 
 from finecast.problem.files import is_number, parse_json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
-ADDED = {2: ("path", "hindsight_bound", "online_bound", "controlled_gap")}
+ADDED = {2: ("path", "hindsight_bound", "online_bound", "controlled_gap"), 3: ("point",)}
 """Fields by the version that brought them: older records stand for their defaults."""
 
 
@@ -64,6 +64,9 @@ class Record:
     path
         Number of the instance's path on the network that `instance_seed` drew; null where the suite
         draws one instance a seed.
+    point
+        Values of the sweep at the instance's class by key of the scenario, JSON in the order of the
+        sweep; null where nothing is varied.
     solved_hash
         Content hash of the instance as solved; another where the run asked for another delivery
         or schedule.
@@ -170,6 +173,7 @@ class Record:
     beamforming_gap: float | None = None
     placement_gap: float | None = None
     path: int | None = None
+    point: str | None = None
     hindsight_bound: float | None = None
     online_bound: float | None = None
     controlled_gap: float | None = None

@@ -13,6 +13,7 @@ beforehand (their time is a field of its own). Online methods get their slots on
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -43,6 +44,7 @@ from finecast.compare.runs.suite import (
     InstanceClass,
     MethodEntry,
     Suite,
+    changed,
     chosen_entries,
     draw_all,
     read_suite,
@@ -51,6 +53,7 @@ from finecast.compare.runs.suite import (
 from finecast.compare.runs.supervisor import close, run_supervised
 from finecast.problem.files import FormatError, concerning, write_atomically
 from finecast.problem.instance import write_instance
+from finecast.problem.scenario import scenario_settings
 from finecast.solvers.registry import method_of
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import Callback, Progress
@@ -79,6 +82,7 @@ class Run:
     scenario: str
     instance_seed: int
     path: int | None
+    point: str | None
     instance_hash: str
     label: str
     method: str
@@ -152,7 +156,8 @@ def run_suite(
     methods
         Labels of the suite's methods, or names of any; the suite's by default.
     options
-        Options for every method; `delivery`, `schedule` and `restrict` too.
+        Options for every method; `delivery`, `schedule` and `restrict` too, and keys of the
+        scenario as in `users.count`, for all classes.
     classes, instances, seeds, time_limit_s
         As in `plan`.
     workers, threads, engine, scheduler, retry_failed
@@ -172,7 +177,8 @@ def run_suite(
     """
     if scheduler is not None and engine != "dask":
         raise ValueError("scheduler: is for engine dask")
-    chosen = suite if isinstance(suite, Suite) else read_suite(suite)
+    changes, options = scenario_settings(options or {})
+    chosen = changed(suite if isinstance(suite, Suite) else read_suite(suite), changes)
     entries = None if methods is None and not options else chosen_entries(chosen, methods, options)
     home = open_folder(folder)
 
@@ -313,6 +319,7 @@ def plan(
                     scenario=case.instance.name,
                     instance_seed=case.seed,
                     path=case.path,
+                    point=json.dumps(point) if (point := case.instance_class.point) else None,
                     instance_hash=case.hash,
                     label=entry.label,
                     method=entry.method,

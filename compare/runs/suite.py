@@ -22,10 +22,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from finecast.compare.runs.grid import expanded, named_by
 from finecast.compare.runs.records import drawn_from
 from finecast.problem.files import FormatError, read_json, reading, write_atomically
 from finecast.problem.instance import Instance
-from finecast.problem.scenario import Scenario
+from finecast.problem.scenario import Scenario, placed
 from finecast.problem.shipped import find
 from finecast.problem.toml import merged, read_model, read_toml, validated
 
@@ -110,14 +111,22 @@ class MethodEntry(_Section):
         return self
 
 
+class SweepAxis(_Section):
+    """A key of the scenario and the values that it takes, as in `vary = "nodes.storage_gb"`."""
+
+    vary: Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z_]+)*$")]
+    values: Annotated[list[JsonValue], Field(min_length=1)]
+
+
 class InstanceClass(_Section):
     """Instances of one kind: a scenario, the seeds that draw them, and what is run on them.
 
     With `paths` every seed draws one network, and on it so many courses of requests and fading;
-    without it one instance.
+    without it one instance. `point` has the values of a sweep at this class, by dotted key.
     """
 
     name: Name
+    point: dict[str, JsonValue] = {}
     description: str = ""
     scenario: dict[str, Any] = {}
     seeds: Seeds
@@ -141,9 +150,15 @@ class Suite(_Section):
     rates_limit_s: Positive = 1800.0
     memory_limit_gb: Positive = 4.0
     methods: list[MethodEntry] = Field(min_length=1)
+    sweep: list[SweepAxis] = []
     classes: list[InstanceClass] = Field(min_length=1)
     _path: Path = Path("suite.toml")
     _hashes: dict[str, dict[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_all_points(cls, given: Any) -> Any:
+        return expanded(given)
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
@@ -233,6 +248,36 @@ def read_suite(path: str | os.PathLike[str]) -> Suite:
     return suite
 
 
+def suite_from(table: Mapping[str, Any], path: Path) -> Suite:
+    """Return a suite made of a table; messages about it name `path`.
+
+    Raises
+    ------
+    FormatError
+        As `read_suite`.
+    """
+    try:
+        suite = validated(Suite, table)
+    except ValueError as error:
+        raise FormatError(path, str(error)) from None
+    suite._path = path
+    return suite
+
+
+def changed(suite: Suite, changes: Mapping[str, Any]) -> Suite:
+    """Return a suite with other values of its scenarios, by dotted key; its classes say them.
+
+    What was frozen is of other instances: nothing of the new suite is.
+    """
+    if not changes:
+        return suite
+    table = suite.model_dump(exclude={"sweep"})
+    for one in table["classes"]:
+        one["name"] = named_by(one["name"], list(enumerate(changes.items())))
+        one["point"] = {**one["point"], **changes}
+    return suite_from(table, suite.file)
+
+
 def chosen_entries(
     suite: Suite, methods: Iterable[str] | None, options: Mapping[str, Any] | None
 ) -> list[MethodEntry]:
@@ -304,6 +349,8 @@ def scenario_of(suite: Suite, instance_class: InstanceClass) -> Scenario:
         table = merged(_with_absolute_files(read_toml(path), path.parent), table)
     if "name" not in instance_class.scenario:
         table["name"] = instance_class.name
+    for key, value in instance_class.point.items():
+        table = placed(table, key, value)
     try:
         return validated(Scenario, table)
     except ValueError as error:

@@ -114,8 +114,8 @@ def command(
                 methods=None if methods is None else words("--methods", methods),
                 options=parse_settings(settings),
                 classes=None if classes is None else words("--classes", classes),
-                instances=None if instances is None else _seeds("--instances", instances),
-                seeds=None if seeds is None else _seeds("--seeds", seeds),
+                instances=None if instances is None else seeds_of("--instances", instances),
+                seeds=None if seeds is None else seeds_of("--seeds", seeds),
                 time_limit_s=time_limit,
                 workers=workers,
                 threads=threads,
@@ -129,10 +129,10 @@ def command(
             f"finecast: interrupted; the same command goes on from what is in {output}", err=True
         )
         sys.exit(130)
-    _tell(ran, as_json)
+    tell_runs(ran, as_json)
 
 
-def _seeds(option: str, text: str) -> list[int]:
+def seeds_of(option: str, text: str) -> list[int]:
     """Return the seeds that an option names."""
     from finecast.compare.runs.suite import parse_seeds
 
@@ -143,18 +143,20 @@ def _seeds(option: str, text: str) -> list[int]:
     return seeds
 
 
-def _tell(ran: SuiteRuns, as_json: bool) -> None:
+def tell_runs(ran: SuiteRuns, as_json: bool) -> None:
     """Print what running a suite has come to."""
     from finecast.compare.report.online import impossible_gaps, online_figures, online_rows
     from finecast.compare.runs.store import PARQUET
 
     suite, parquet = ran.suite, ran.folder / PARQUET
     by_status = dict(sorted(Counter(record.status for record in ran.records).items()))
-    unfrozen = sum(
-        suite.frozen_hash(group, *draw) is None
-        for group in suite.classes
-        for draw in suite.draws(group)
-    )
+    unfrozen = 0
+    if not any(group.point for group in suite.classes):  # other points are not for a frozen suite
+        unfrozen = sum(
+            suite.frozen_hash(group, *draw) is None
+            for group in suite.classes
+            for draw in suite.draws(group)
+        )
     comparison = _comparison(ran)
     online = online_figures(comparison) if comparison else []
     if as_json:

@@ -30,6 +30,8 @@ COMMANDS = {
     "train": "Train a learner on draws of scenarios.",
     "methods": "List the methods with their capabilities.",
     "compare": "Run methods on a suite of instances; goes on where it was stopped.",
+    "sweep": "Run methods over values of a scenario: delay against storage, users, ...",
+    "figure": "Draw a sweep or training runs for a paper: PDF, SVG, PNG, PGF or CSV.",
     "report": "Write what the runs of a comparison say: a page, or tables.",
 }
 

@@ -11,7 +11,6 @@ from finecast.cli.common import (
     json_option,
     load_instance,
     output_file,
-    parse_settings,
     path_option,
     print_json,
     print_table,
@@ -19,6 +18,7 @@ from finecast.cli.common import (
     say,
     seed_option,
     set_option,
+    settings_of,
 )
 from finecast.problem.files import concerning
 
@@ -74,7 +74,8 @@ def command(
     source = click.get_current_context().get_parameter_source("time_limit")
     if work is not None and source is click.core.ParameterSource.DEFAULT:
         time_limit = None
-    problem, options = load_instance(instance, seed, draw), parse_settings(settings)
+    changes, options = settings_of(settings)
+    problem = load_instance(instance, seed, draw, changes)
     for name in ("instance", "method", "time_limit", "work", "gap", "seed", "start", "callback"):
         if name in options:
             raise ValueError(f"--set: {name!r} is not an option of methods; see --help")

@@ -118,6 +118,8 @@ class RunConfig:
     information
         What each node sees when it decides: "full", "delayed" or "local"
         (`finecast.solvers.information`).
+    scenario
+        Other values of the scenarios by dotted key, as in `{"users.count": 6}`.
     source
         Where training episodes come from.
     options
@@ -140,6 +142,7 @@ class RunConfig:
     tensorboard: bool = False
     warm_start: str = ""
     information: str = "full"
+    scenario: Mapping[str, Any] = field(default_factory=dict)
     source: SourceConfig = field(default_factory=SourceConfig)
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -161,7 +164,8 @@ class RunConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
-        return {**asdict(self), "scenarios": list(self.scenarios), "options": dict(self.options)}
+        return {**asdict(self), "scenarios": list(self.scenarios), "options": dict(self.options),
+                "scenario": dict(self.scenario)}  # fmt: skip
 
 
 def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfig:

@@ -259,7 +259,7 @@ def _prepared(
 ) -> tuple[Learner, Callable[[Learner], dict[str, float]]]:
     """Return the learner at step 0, and what measures one on the held-out draws."""
     device = _device(run.device)
-    scenarios = [read_scenario(name) for name in run.scenarios]
+    scenarios = [read_scenario(name).with_(run.scenario) for name in run.scenarios]
     kind = learner_kind(run.learner).load(run.information)
     information = getattr(run.learner_options, "beliefs", None)
     with concerning(", ".join(run.scenarios)):

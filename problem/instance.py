@@ -15,6 +15,7 @@ from finecast.problem.demand import Demand, popularity
 from finecast.problem.files import content_hash, read_archive, reading, write_archive
 from finecast.problem.library import ModelLibrary
 from finecast.problem.network import Network
+from finecast.problem.wording import gigabytes, html_table
 
 Delivery = Literal["sequential", "spatial"]
 Schedule = Literal["sequential", "pipelined"]
@@ -129,6 +130,21 @@ class Instance:
                 f"channel_true[{t}, {k}, {n}]: is {deviation[t, k, n]:.3g} from the estimate, must "
                 f"be within channel_error = {self.channel_error[t, k, n]:.3g}"
             )
+
+    def _repr_html_(self) -> str:
+        """Return the sizes as a table, for notebooks."""
+        library = self.library
+        return html_table(
+            [
+                ("instance", f"{self.name or 'without a name'}, seed {self.seed}"),
+                ("slots, users", f"{self.slots}, {self.users}"),
+                ("nodes x antennas", f"{self.nodes} x {self.antennas}"),
+                ("library", f"{library.models} models, {library.blocks} parameter blocks"),
+                ("each block once", gigabytes(float(library.block_size.sum()))),
+                ("storage of all nodes", gigabytes(float(self.network.storage.sum()))),
+                ("delivery, schedule", f"{self.delivery}, {self.schedule}"),
+            ]
+        )
 
     @property
     def slots(self) -> int:

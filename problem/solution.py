@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
 from finecast.problem.files import read_archive, reading, write_archive
+from finecast.problem.wording import html_table
 
 FORMAT = "finecast-solution"
 VERSION = 1
@@ -222,6 +223,36 @@ class Solution:
     def holds(self) -> BoolArray:
         """(T, N, J): node n can send block j in slot t, since it cached or received it."""
         return np.asarray(self.cache | (self.source >= 0))
+
+    def to_frame(self, what: str = "messages") -> Any:
+        """Return the messages, "cache" or "migrations" as a data frame of pandas or polars.
+
+        See `finecast.problem.decisions`, which also gives plain rows.
+
+        Raises
+        ------
+        ImportError
+            Neither pandas nor polars is installed.
+        ValueError
+            `what` is something else.
+        """
+        from finecast.problem.decisions import frame
+
+        return frame(self, what)  # type: ignore[arg-type]
+
+    def _repr_html_(self) -> str:
+        """Return the sizes of the decisions as a table, for notebooks."""
+        slots, nodes, blocks = self.cache.shape
+        messages = sum(broadcast.messages for broadcast in self.broadcasts)
+        return html_table(
+            [
+                ("solution", self.method or "of unknown method"),
+                ("slots, nodes, blocks", f"{slots}, {nodes}, {blocks}"),
+                ("cached copies", f"{int(self.cache.sum())} over all slots"),
+                ("migrations", str(int(self.received.sum()))),
+                ("messages", str(messages)),
+            ]
+        )
 
 
 _PER_MESSAGE = ("users", "nodes", "blocks")

@@ -12,7 +12,7 @@ from finecast.problem.arrays import FloatArray
 from finecast.problem.evaluation import METRICS, Evaluation
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
-from finecast.problem.wording import counted, gigabytes, percent, seconds
+from finecast.problem.wording import counted, gigabytes, html_table, percent, seconds
 
 VIOLATIONS_SHOWN = 20
 """A summary names so many broken rules and no more."""
@@ -316,6 +316,10 @@ class Result:
             f"lower bound {seconds(self.lower_bound)} ({self.bound_kind}), "
             f"ended: {self.termination.replace('_', ' ')}, after {self.wall_s:.2f} s"
         )
+
+    def _repr_html_(self) -> str:
+        """Return the summary as a table, for notebooks."""
+        return html_table(self.rows(), self.remarks())
 
     def __repr__(self) -> str:
         return (

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError
@@ -20,7 +21,9 @@ from finecast.problem.solution import Solution
 from finecast.problem.tolerances import JUDGE_TOLERANCES
 from finecast.problem.version import FINECAST_VERSION
 from finecast.solvers.deadline import GRAIN, Deadline, grains_done
-from finecast.solvers.registry import PATH_OPTIONS, Method, method_of
+from finecast.solvers.online import Policy
+from finecast.solvers.own_methods import any_method
+from finecast.solvers.registry import PATH_OPTIONS, Method
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import Answer, BoundKind, Callback, Result, Termination
 from finecast.solvers.search import Search
@@ -33,7 +36,7 @@ _LIBRARIES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "highspy", "pyomo"
 
 def solve(
     instance: Instance,
-    method: str = "lagrangian",
+    method: str | Callable[..., Any] | Policy = "lagrangian",
     *,
     time_limit: float | None = None,
     work: float | None = None,
@@ -54,7 +57,10 @@ def solve(
     instance
         The problem.
     method
-        Registered name; see `finecast.solvers.registry.methods`.
+        Registered name, see `finecast.solvers.registry.methods`; or your own: a function from a
+        placement problem to a placement, a class or object with the functions of
+        `finecast.solvers.online.Policy`, or `module:name` of one of them. See
+        docs/add-a-method.md.
     time_limit
         Seconds, >= 0, for everything: rates, search, beams, bound. None for the method's own end.
     work
@@ -98,7 +104,8 @@ def solve(
     ValueError
         Unknown method or option, or a value out of range.
     """
-    chosen = method_of(method)
+    chosen = any_method(method)
+    method = chosen.name
     _check_ranges(
         time_limit=time_limit,
         work=work,

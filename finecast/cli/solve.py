@@ -47,6 +47,7 @@ OF_SOLVE = ("time_limit", "work", "gap", "seed")
     metavar="NAMES",
     help="Restricted system, as in coarse,no-comp; see docs/methods.md.",
 )
+@click.option("--start", help="Solution file (.npz) to start from, for methods that can.")
 @click.option("--gap", type=float, help="Stop at this proven relative gap, such as 0.01.")
 @seed_option
 @path_option
@@ -58,6 +59,7 @@ def command(
     method: str,
     time_limit: float | None,
     work: float | None,
+    start: str | None,
     gap: float | None,
     restrict: str | None,
     seed: int,
@@ -82,6 +84,11 @@ def command(
     if restrict is not None:
         options["restrict"] = restrict
     options.setdefault("spatial_workers", os.cpu_count() or 1)
+    first = None
+    if start is not None:
+        from finecast.problem.solution import read_solution
+
+        first = read_solution(start)
     try:
         with (
             concerning(instance, "method", *OF_SOLVE, *options),
@@ -95,6 +102,7 @@ def command(
                 work=work,
                 gap=gap,
                 seed=seed,
+                start=first,
                 callback=tell,
                 **options,
             )

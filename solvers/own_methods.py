@@ -12,15 +12,15 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from finecast.problem.arrays import checked
-from finecast.solvers.node_set_tables import node_sets
-from finecast.solvers.placement.greedy import static_placement
-from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.registry import Method, method_of
+
+if TYPE_CHECKING:
+    from finecast.solvers.placement.problem import Placement, PlacementProblem
 
 NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 """How code is named: `module:name`."""
@@ -139,6 +139,11 @@ def placing(place: Callable[..., Any], name: str) -> Callable[..., Placement]:
         )
 
     def placed(problem: PlacementProblem, library: Any, seed: int, **options: Any) -> Placement:
+        # Placing takes scipy and more, which who only lists methods does not need.
+        from finecast.solvers.node_set_tables import node_sets
+        from finecast.solvers.placement.greedy import static_placement
+        from finecast.solvers.placement.problem import Placement
+
         found = place(*(problem, library, seed)[: len(plain)], **options)
         if isinstance(found, Placement):
             return found

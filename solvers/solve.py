@@ -12,7 +12,7 @@ from functools import cache, partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from inspect import signature
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from finecast.problem.evaluation import Evaluation, evaluate
 from finecast.problem.instance import Delivery, Instance, Schedule
@@ -21,12 +21,14 @@ from finecast.problem.solution import Solution
 from finecast.problem.tolerances import JUDGE_TOLERANCES
 from finecast.problem.version import FINECAST_VERSION
 from finecast.solvers.deadline import GRAIN, Deadline, grains_done
-from finecast.solvers.online import Policy
 from finecast.solvers.own_methods import any_method
 from finecast.solvers.registry import PATH_OPTIONS, Method
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import Answer, BoundKind, Callback, Result, Termination
 from finecast.solvers.search import Search
+
+if TYPE_CHECKING:
+    from finecast.solvers.online import Policy
 
 SPATIAL_PLACEMENT_SHARE = 0.5
 """Share of the time limit for the method; the rest is for the modes of spatial delivery."""

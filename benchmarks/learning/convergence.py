@@ -139,7 +139,7 @@ def rest(
 def measured(seed: int, scenario: str) -> dict[str, Any]:
     """Train with a seed; return what was measured."""
     clock = time.process_time()
-    run = Run("maasn-da", "", FASTER, {**ECHO, "draws": DRAWS}, (scenario,))
+    run = Run("maasn-da", "", {**FASTER, "keep": "in-turn"}, {**ECHO, "draws": DRAWS}, (scenario,))
     config = run.config(seed)
     scenarios = [read_scenario(ROOT / name) for name in config.scenarios]
     source = ScenarioSource(scenarios, config.source, seed, steps=EXPECTED_STEPS)

@@ -56,13 +56,12 @@ from finecast.learners.algorithms.paid import (
 from finecast.learners.algorithms.replay import MOST_SETS, Played, Replay
 from finecast.learners.algorithms.set_values import (
     Rows,
-    backup,
     critic_view,
-    joint_rents,
     level_network,
     members,
     rents,
     set_costs,
+    set_targets,
     unit_of,
     value_after,
 )
@@ -473,20 +472,16 @@ class Learner:
         rows
             The (draw, block) pairs.
         """
-        slot, config = view.slot, self.config
-        # What the blocks cost after it by the target network; all that are there share the storage.
-        there = (view.held != 0) & slot.real
-        there[rows.draw, rows.block] = True
-        every = Rows.where(there)
-        table = torch.zeros((*there.shape, 1 << slot.nodes), device=self.device)
-        values = look if config.lookahead else None
-        later = config.discount * set_costs(self.target, view, values, every)
-        table[every.draw, every.block] = later
-        if config.joint:
-            rented = table + joint_rents(slot, view.held, table)
-        else:
-            rented = table + rents(slot, look)[:, None]
-        return backup(slot, value_after(rows.pick(rented)), rows)
+        config = self.config
+        return set_targets(
+            self.target,
+            view,
+            look,
+            rows,
+            lookahead=config.lookahead,
+            discount=config.discount,
+            joint=config.joint,
+        )
 
     def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
         """Return the policy of the running average, without exploration."""

@@ -145,7 +145,7 @@ def measured(seed: int, scenario: str) -> dict[str, Any]:
     source = ScenarioSource(scenarios, config.source, seed, steps=EXPECTED_STEPS)
     learner = Learner(config.learner_options, source, seed=seed, device=torch.device("cpu"))
     first = copy.deepcopy(learner.actor)
-    real = source.at(0)
+    real = source.at(MARKS[-1])
     episodes = real.episodes.select(range(real.real))
     values = real.values.select(torch.arange(real.real))
     older = learner.config.play_every * (learner.config.lessons + episodes.slots)

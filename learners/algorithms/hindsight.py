@@ -366,7 +366,8 @@ class Learner:
             final_sets.append({False: delivery.sender, True: packed(keep)})
 
         shown: list[_Shown] = []
-        episodes, values = pool.episodes.select(draw), pool.values.select(draw)
+        episodes = pool.episodes.select(draw)
+        values = pool.values.select(draw) if self.config.lookahead else None
         policy = HindsightPolicy(self.average, self.config, values, shown)
         rounds, joint = self.config.rounds, policy.joint
         played = roll(episodes, policy, rounds=rounds, joint=joint, watch=watch)
@@ -385,7 +386,7 @@ class Learner:
         parts = []
         for stage in shown:
             t = stage.slot.t
-            base = self._base(stage, values.slot(t))
+            base = self._base(stage, None if values is None else values.slot(t))
             label = (cost if stage.keeping else after)[:, t]
             parts.append(_rows_of(stage, final_sets[t][stage.keeping], label, base))
         data = _Rows(
@@ -396,11 +397,11 @@ class Learner:
         )
         return data, float(played.total.mean())
 
-    def _base(self, stage: _Shown, values: Lookahead) -> Tensor | None:
+    def _base(self, stage: _Shown, values: Lookahead | None) -> Tensor | None:
         """Return the table (E, C, S) whose marginals are corrected; None for 0."""
-        if stage.keeping:
-            return values.cost if self.config.lookahead else stage.slot.worth[:, 0]
-        return values.after if self.config.lookahead else None
+        if values is not None:
+            return values.cost if stage.keeping else values.after
+        return stage.slot.worth[:, 0] if stage.keeping else None
 
     def _improve(self, batch: _Rows) -> float:
         """Make one update on a batch; the average follows. Return the loss."""

@@ -304,7 +304,7 @@ class Learner:
                 actors.note_kept(packed(keep))
             self._remember(pool.number, slot, delivery, keep)
             if self.steps >= self.config.delay_actor:
-                look = values.slot(self.t)
+                look = None if values is None else values.slot(self.t)
                 cost = self._costs_of_sets(slot, look, delivery, keep)
                 new = self._lessons(slot, look, actors, delivery, keep, cost)
                 if new is not None:
@@ -313,11 +313,13 @@ class Learner:
         self.t = (self.t + 1) % slot.slots
         return {"delay": float(delivery.delay.sum(dim=1).mean())}
 
-    def _drawn(self, draw: Tensor) -> tuple[Episodes, Lookahead]:
-        """Return these draws of the pool in force, and their lookahead."""
+    def _drawn(self, draw: Tensor) -> tuple[Episodes, Lookahead | None]:
+        """Return these draws of the pool in force, and their lookahead where it is used."""
         pool = self.source.at(self.begun)
         index = draw.to(self.device)
-        return pool.episodes.select(index), pool.values.select(index)
+        config = self.config
+        used = config.lookahead or not (config.joint or config.raw)
+        return pool.episodes.select(index), pool.values.select(index) if used else None
 
     def _remember(self, pool: int, slot: Slot, delivery: Delivery, keep: Tensor) -> None:
         """Add the slot before to the replay, now that it is known what the nodes had after it."""
@@ -328,12 +330,12 @@ class Learner:
         cached, kept = packed(self.cache).to(torch.uint8).cpu(), packed(keep).to(torch.uint8).cpu()
         self.unfinished = Played(pool, slot.t, self.draw, cached, held, kept, next_held=held)
 
-    def _actors(self, values: Lookahead) -> Any:
+    def _actors(self, values: Lookahead | None) -> Any:
         """Return the actors that play the slot, with exploration, and note their turns."""
         return _actors_of(self.config, self.actor, values, self.generator)
 
     def _costs_of_sets(
-        self, slot: Slot, look: Lookahead, delivery: Delivery, keep: Tensor
+        self, slot: Slot, look: Lookahead | None, delivery: Delivery, keep: Tensor
     ) -> Tensor:
         """Return (E, J, S) G(K) by the critic, in units; 0 where nobody has the block."""
         cached, held = packed(self.cache), delivery.sender
@@ -347,7 +349,7 @@ class Learner:
     def _lessons(
         self,
         slot: Slot,
-        look: Lookahead,
+        look: Lookahead | None,
         actors: Any,
         delivery: Delivery,
         keep: Tensor,
@@ -359,6 +361,7 @@ class Learner:
         elif self.config.joint:
             rent = joint_rents(slot, delivery.sender, cost)
         else:
+            assert look is not None
             rent = rents(slot, look)[:, None]
         after = value_after((rent + cost).flatten(0, 1)).reshape(cost.shape)
         kept = None if self.config.in_turn else packed(keep)
@@ -378,7 +381,7 @@ class Learner:
         self,
         critic: nn.Module,
         slot: Slot,
-        look: Lookahead,
+        look: Lookahead | None,
         cached: Tensor,
         held: Tensor,
         rows: Rows,
@@ -404,7 +407,8 @@ class Learner:
         # Some of the blocks that somebody had in it.
         episodes, values = self._drawn(played.draw)
         slot, coming = episodes.slot(played.t), episodes.slot(played.t + 1)
-        look, coming_look = values.slot(played.t), values.slot(played.t + 1)
+        look = None if values is None else values.slot(played.t)
+        coming_look = None if values is None else values.slot(played.t + 1)
         cached, held, kept, next_held = (
             getattr(played, name).long().to(self.device)
             for name in ("cached", "held", "kept", "next_held")
@@ -419,7 +423,7 @@ class Learner:
             return block_loss(cost, target, weight)
         return self._team_loss(cost, target, weight, slot, kept, rows)
 
-    def targets(self, view: View, look: Lookahead, rows: Rows) -> Tensor:
+    def targets(self, view: View, look: Lookahead | None, rows: Rows) -> Tensor:
         """Return (R, S) y(K) of some blocks; parameters as in `set_targets`."""
         config = self.config
         return set_targets(

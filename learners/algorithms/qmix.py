@@ -386,7 +386,8 @@ class Learner:
         size = (self.config.batch,)
         draw = torch.randint(pool.episodes.draws, size, generator=self.generator)
         index = draw.to(self.device)
-        episodes, values = pool.episodes.select(index), pool.values.select(index)
+        episodes = pool.episodes.select(index)
+        values = pool.values.select(index) if self.config.lookahead else None
         player = SetPolicy(self.network, self.config, values, self.generator)
         cache, unfinished, total = episodes.start, None, 0.0
         for t in range(episodes.slots):
@@ -439,9 +440,12 @@ class Learner:
         config = self.config
         # The blocks that somebody had in it.
         index = played.draw.to(self.device)
-        episodes, values = pool.episodes.select(index), pool.values.select(index)
+        episodes = pool.episodes.select(index)
         slot, coming = episodes.slot(played.t), episodes.slot(played.t + 1)
-        look, coming_look = values.slot(slot.t), values.slot(coming.t)
+        look = coming_look = None
+        if config.lookahead or not config.joint:
+            values = pool.values.select(index)
+            look, coming_look = values.slot(slot.t), values.slot(coming.t)
         cached, held, kept, next_held = (
             getattr(played, name).long().to(self.device)
             for name in ("cached", "held", "kept", "next_held")
@@ -460,7 +464,7 @@ class Learner:
         team = torch.zeros(slot.draws, device=self.device).index_add(0, rows.draw, share)
         return huber_loss(team, torch.zeros_like(team))
 
-    def targets(self, view: View, look: Lookahead, rows: Rows) -> Tensor:
+    def targets(self, view: View, look: Lookahead | None, rows: Rows) -> Tensor:
         """Return (R, S) y(K) of some blocks.
 
         Parameters
@@ -468,7 +472,7 @@ class Learner:
         view
             The next slot, when all is delivered.
         look
-            Its lookahead.
+            Its lookahead; None where neither features nor prices are those of it.
         rows
             The (draw, block) pairs.
         """

@@ -264,7 +264,7 @@ def joint_rents(slot: Slot, held: Tensor, cost: Tensor) -> Tensor:
 def set_targets(
     network: nn.Module,
     view: View,
-    look: Lookahead,
+    look: Lookahead | None,
     rows: Rows,
     *,
     lookahead: bool,
@@ -280,7 +280,7 @@ def set_targets(
     view
         The next slot, as `critic_view` returns.
     look
-        Its lookahead.
+        Its lookahead; None where it is neither the base nor gives the prices.
     rows
         The (draw, block) pairs.
     lookahead
@@ -293,6 +293,7 @@ def set_targets(
     slot = view.slot
     values = look if lookahead else None
     if not joint:
+        assert look is not None
         later = discount * set_costs(network, view, values, rows)
         return backup(slot, value_after(rents(slot, look)[rows.draw] + later), rows)
     # What the blocks cost after the slot; all that are there share its storage.

@@ -218,7 +218,7 @@ def source_of(key: str, seed: int) -> tuple[ScenarioSource, float]:
     config = run_config(
         {"learner": "maasn-da", "scenarios": ["paper-regime"], "source": json.loads(key)}
     ).source
-    source = ScenarioSource([scenario()], config, seed, steps=EXPECTED_STEPS)
+    source = ScenarioSource([scenario()], config, seed, steps=EXPECTED_STEPS).make_all()
     return source, time.process_time() - began
 
 

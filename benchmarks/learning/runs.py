@@ -247,7 +247,7 @@ def source_of(name: str, seed: int) -> tuple[ScenarioSource, float]:
     began = time.process_time()
     scenarios = [read_scenario(scenario_file(scenario)) for scenario in run.scenarios]
     config = run.config(seed).source
-    source = ScenarioSource(scenarios, config, seed, steps=EXPECTED_STEPS)
+    source = ScenarioSource(scenarios, config, seed, steps=EXPECTED_STEPS).make_all()
     made = source, time.process_time() - began
     if config.augmentation == "none":
         _shared.update(key=key, made=made)

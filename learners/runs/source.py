@@ -118,6 +118,11 @@ class ScenarioSource:
         refreshed = step // self.config.refresh
         return self._kept(stage + refreshed, lambda: self._mixed(stage, refreshed))
 
+    def make_all(self) -> ScenarioSource:
+        """Make all real draws now, so that none are made while a step is timed; return the source."""
+        self._real(len(self._networks) - 1)
+        return self
+
     def to(self, device: torch.device) -> ScenarioSource:
         """Move the pools to a device; return the source."""
         self.device, self._newest = device, None

@@ -25,6 +25,7 @@ from finecast.learners.options import MOST_STEPS, at_least, dataclass_from, one_
 from finecast.learners.presets import preset_of
 from finecast.learners.registry import learner_kind
 from finecast.problem.scenario import MOST_SEED
+from finecast.solvers.heuristics.rules import KEEP_RULES
 
 AUGMENTATIONS = SOURCES
 RATES = ("closed-form", "true")
@@ -103,7 +104,7 @@ class RunConfig:
     log_every, validate_every, checkpoint_every
         Steps.
     keep
-        States kept, the newest ones.
+        States kept, the newest ones. In a table "joint" or "in-turn" are taken as `options.keep`.
     patience
         Held-out evaluations without a better one after which the run stops; 0: never.
     held_out
@@ -188,6 +189,8 @@ def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfi
         given["scenarios"] = [_beside(folder, name) for name in given["scenarios"]]
     if folder is not None and given.get("warm_start"):
         given["warm_start"] = _beside(folder, given["warm_start"])
+    if given.get("keep") in KEEP_RULES:  # a rule and no number of states: the learner's option
+        options = {"keep": given.pop("keep"), **options}
     if isinstance(given.get("learner"), str):
         kind = learner_kind(given["learner"])
         options = with_new_names(kind.name, options, "options")

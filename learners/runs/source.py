@@ -119,7 +119,7 @@ class ScenarioSource:
         return self._kept(stage + refreshed, lambda: self._mixed(stage, refreshed))
 
     def make_all(self) -> ScenarioSource:
-        """Make all real draws now, so that none are made while a step is timed; return the source."""
+        """Make all real draws now, so that no timed step makes any; return the source."""
         self._real(len(self._networks) - 1)
         return self
 

@@ -224,6 +224,7 @@ def _train(run: RunConfig, target: Path, resume: bool, callback: Callback | None
 
     ended = "completed"
     first: dict[str, torch.Tensor] | None = None  # the policy of step 0, while not yet measured
+    made = state is not None  # whether there is a state to go on from
     with (
         Log(target, None if state is None else step, run.tensorboard) as log,
         _interruptible() as interrupted,
@@ -241,8 +242,10 @@ def _train(run: RunConfig, target: Path, resume: bool, callback: Callback | None
                 ended = "early stop"
             if interrupted() and 0 < step < run.steps:
                 ended = "interrupted"
-            state_due = step % run.checkpoint_every == 0 or step == run.steps
+            # There is none of step 0, whose policy is not measured yet: the first is of step 1.
+            state_due = step % run.checkpoint_every == 0 or step == run.steps or not made
             if first is None and (state_due or ended != "completed"):
+                made = True
                 last = write(f"state-{step:08d}", best.metrics)
                 for old in states(target)[: -run.keep]:
                     remove_state(old)

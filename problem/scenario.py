@@ -16,7 +16,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -28,10 +28,12 @@ from finecast.problem.families import MOST_VARIANTS, FamilySpec, build_family
 from finecast.problem.instance import Instance
 from finecast.problem.library import LARGEST_INCIDENCE, ModelLibrary, combine, read_library
 from finecast.problem.measured import read_channels
+from finecast.problem.nested import NestedGenerator
 from finecast.problem.network import (
     Network,
     dbm_to_w,
     drop_users,
+    drop_users_nested,
     hexagonal_positions,
     square_positions,
     thermal_noise_w,
@@ -192,11 +194,17 @@ class DemandSection(_Section):
 
 
 class Scenario(_Section):
-    """A class of instances in the words of a person; defaults for everything but the library."""
+    """A class of instances in the words of a person; defaults for everything but the library.
+
+    With `nested` an instance with more users, nodes, antennas or slots keeps what was there:
+    positions, links, tastes, requests and channels (`finecast.problem.nested`). More nodes move
+    those users to whom a new cell falls.
+    """
 
     name: str = "scenario"
     description: str = ""
     slots: Annotated[Count, Field(le=MOST_SLOTS)] = 1
+    nested: bool = False
     delivery: Literal["sequential", "spatial"] = "sequential"
     schedule: Literal["sequential", "pipelined"] = "sequential"
     library: LibrarySection
@@ -234,7 +242,12 @@ class Scenario(_Section):
         (6, 2)
         """
         table = self.model_dump(exclude_unset=True)
-        for key, value in {**(changes or {}), **sections}.items():
+        changes = {**(changes or {}), **sections}
+        for pair in EITHER:
+            if all(changes.get(key) is not None for key in pair):
+                one, other = (key.rpartition(".")[2] for key in pair)
+                raise ValueError(f"{pair[0]}: give either {one!r} or {other!r}")
+        for key, value in changes.items():
             over = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
             table = placed(table, key, over) if "." in key else merged(table, {key: over})
         changed = validated(Scenario, table)
@@ -282,7 +295,7 @@ class Scenario(_Section):
         user_position = self._user_position(seed, places, node_position)
         nearest = _nearest(user_position, node_position)
         demand = draw_demand(
-            _rng(seed, "tastes"),
+            self._rng(seed, "tastes"),
             slots=self.slots,
             users=self.users.count,
             models=library.models,
@@ -293,6 +306,7 @@ class Scenario(_Section):
             persistence=self.demand.persistence,
             activity=self.demand.activity,
             area=nearest if self.demand.taste_areas == "node" else None,
+            areas=self.nodes.count if self.nested and self.demand.taste_areas == "node" else None,
         )
         estimate, error, true = self._channels(seed, path, places, node_position, user_position)
         return Instance(
@@ -300,7 +314,7 @@ class Scenario(_Section):
             network=self._network(seed, library, node_position),
             demand=demand,
             requests=(
-                sample(demand, _rng(seed, "requests", path))
+                sample(demand, self._rng(seed, "requests", path))
                 if self.demand.trace is None
                 else self._trace(library)
             ),
@@ -334,6 +348,12 @@ class Scenario(_Section):
                 f"{LARGEST_INSTANCE_BYTES}"
             )
 
+    def _rng(self, seed: int, part: str, number: int | None = None) -> np.random.Generator:
+        """Return what draws a part: `random`, `standard_normal` and `uniform` by shape."""
+        if self.nested:
+            return cast(np.random.Generator, NestedGenerator(seed, part, number))
+        return _rng(seed, part, number)
+
     def _library(self, seed: int) -> ModelLibrary:
         if self.library.synthetic:
             return synthetic_library(_rng(seed, "library"), **self.library.synthetic.model_dump())
@@ -345,7 +365,12 @@ class Scenario(_Section):
         if self.nodes.positions_m is not None:
             return np.array(self.nodes.positions_m, dtype=np.float64)
         lay_out = hexagonal_positions if self.nodes.layout == "hexagonal" else square_positions
-        return lay_out(self.nodes.count, self.nodes.inter_site_distance_m)
+        position = lay_out(self.nodes.count, self.nodes.inter_site_distance_m)
+        if not self.nested:
+            return position
+        # A layout is centred: with the first node in the middle, to the micrometre, nodes that come
+        # move no other.
+        return np.round(position - position[0], 6)
 
     def _user_position(
         self, seed: int, places: int | None, node_position: FloatArray
@@ -353,7 +378,7 @@ class Scenario(_Section):
         radius = self.users.cell_radius_m or self.nodes.inter_site_distance_m / np.sqrt(3.0)
 
         def drop(rng: np.random.Generator) -> FloatArray:
-            return drop_users(
+            return (drop_users_nested if self.nested else drop_users)(
                 rng,
                 node_position,
                 self.users.count,
@@ -361,10 +386,10 @@ class Scenario(_Section):
                 min_distance_m=self.users.min_distance_m,
             )
 
-        position = drop(_rng(seed, "users"))
+        position = drop(self._rng(seed, "users"))
         if places is None:
             return position
-        rng = _rng(seed, "users", places)
+        rng = self._rng(seed, "users", places)
         if self.demand.taste_areas == "user":
             return drop(rng)
         # Given every user's node, by rejection: users are independent of one another.
@@ -378,7 +403,7 @@ class Scenario(_Section):
 
     def _network(self, seed: int, library: ModelLibrary, node_position: FloatArray) -> Network:
         nodes = self.nodes.count
-        rng = _rng(seed, "links")
+        rng = self._rng(seed, "links")
         bandwidth = self.radio.bandwidth_mhz * 1e6
         if self.nodes.storage_share is not None:
             storage = np.full(nodes, self.nodes.storage_share * float(library.block_size.sum()))
@@ -408,14 +433,14 @@ class Scenario(_Section):
         if self.channel.file is not None:
             estimate = read_channels(self._path.parent / self.channel.file, shape)
             error = self.channel.error * np.linalg.norm(estimate, axis=3)
-            rng = _rng(seed, "csi error", path)
+            rng = self._rng(seed, "csi error", path)
             return estimate, error, draw_true_channel(rng, estimate, error)
         channels = draw_channels(
             node_position,
             user_position,
-            large_scale_rng=_rng(seed, "large scale", places),
-            fading_rng=_rng(seed, "fading", path),
-            error_rng=_rng(seed, "csi error", path),
+            large_scale_rng=self._rng(seed, "large scale", places),
+            fading_rng=self._rng(seed, "fading", path),
+            error_rng=self._rng(seed, "csi error", path),
             slots=self.slots,
             antennas=self.nodes.antennas,
             carrier_ghz=self.radio.carrier_ghz,
@@ -475,8 +500,8 @@ def placed(table: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
 def scenario_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings that change a scenario, and all others.
 
-    Those of a scenario are `slots` and dotted keys that begin with one of its sections, as in
-    `users.count`.
+    Those of a scenario are `slots`, `nested` and dotted keys that begin with one of its sections,
+    as in `users.count`.
     """
     sections = {
         name
@@ -486,7 +511,7 @@ def scenario_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     of_scenario = {
         key: value
         for key, value in settings.items()
-        if key == "slots" or ("." in key and key.partition(".")[0] in sections)
+        if key in ("slots", "nested") or ("." in key and key.partition(".")[0] in sections)
     }
     return of_scenario, {key: v for key, v in settings.items() if key not in of_scenario}
 

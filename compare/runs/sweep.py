@@ -11,6 +11,9 @@ from finecast.compare.runs.suite import suite_from
 from finecast.problem.scenario import read_scenario
 from finecast.solvers.result import Callback
 
+SIZES = {"users.count", "nodes.count", "nodes.antennas", "slots"}
+"""Keys whose values make an instance larger."""
+
 
 def run_sweep(
     scenario: str | os.PathLike[str],
@@ -31,7 +34,8 @@ def run_sweep(
     """Run methods on a scenario at all values of what is varied; only what the folder lacks.
 
     Every row of the folder has its values in `Record.point`. More values, methods or seeds can be
-    added to the same folder later.
+    added to the same folder later. Where a number of users, nodes, antennas or slots is varied,
+    draws are nested: a larger instance keeps what the smaller one has.
 
     Parameters
     ----------
@@ -64,6 +68,7 @@ def run_sweep(
     if not vary:
         raise ValueError("vary: is empty, expected a key of the scenario and its values")
     read = read_scenario(scenario)
+    overlay = {"nested": True} if SIZES & set(vary) else {}
     table = {
         "name": "sweep",
         "description": f"{read.name} over {', '.join(vary)}",
@@ -71,7 +76,11 @@ def run_sweep(
         "methods": [{"method": name} for name in methods],
         "sweep": [{"vary": key, "values": list(values)} for key, values in vary.items()],
         "classes": [
-            {"name": read.name, "scenario": {"base": str(read.file)}, "seeds": list(seeds)}
+            {
+                "name": read.name,
+                "scenario": {"base": str(read.file), **overlay},
+                "seeds": list(seeds),
+            }
         ],
     }
     return run_suite(

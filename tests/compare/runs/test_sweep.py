@@ -106,7 +106,8 @@ def test_rows_have_their_point(swept: Path) -> None:
         assert set(point) == set(VARY)
         assert all(value in VARY[key] for key, value in point.items())
     # The judge's instance is the one of the point.
-    scenario = read_scenario("tiny").with_({"nodes.storage_share": 0.5, "users.count": 2})
+    changes = {"nodes.storage_share": 0.5, "users.count": 2, "nested": True}
+    scenario = read_scenario("tiny").with_(changes)
     instance = scenario.generate(1)
     hashes = {
         r.instance_hash

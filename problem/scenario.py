@@ -370,7 +370,7 @@ class Scenario(_Section):
             return position
         # A layout is centred: with the first node in the middle, to the micrometre, nodes that come
         # move no other.
-        return np.round(position - position[0], 6)
+        return np.asarray(np.round(position - position[0], 6))
 
     def _user_position(
         self, seed: int, places: int | None, node_position: FloatArray

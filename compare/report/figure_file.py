@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -131,10 +130,8 @@ def _save(picture: Figure, target: Path) -> None:
     from matplotlib import rc_context
 
     from finecast.compare.report.paper import STYLE
+    from finecast.pictures.style import picture_bytes
 
-    suffix = target.suffix.lower()
-    undated: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    buffer = io.BytesIO()
     with rc_context(STYLE):
-        picture.savefig(buffer, format=suffix[1:], dpi=DPI, metadata=undated.get(suffix, {}))
-    write_atomically(target, buffer.getvalue())
+        content = picture_bytes(picture, target.suffix.lower(), dpi=DPI)
+    write_atomically(target, content)

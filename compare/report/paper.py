@@ -41,7 +41,6 @@ STYLE = {
     "hatch.linewidth": 0.5,
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
-    "svg.hashsalt": "finecast",
 }
 
 

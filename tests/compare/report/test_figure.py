@@ -14,6 +14,7 @@ import pytest
 from finecast.compare.report import figure
 from finecast.compare.report.figure import sweep_figure
 from finecast.compare.report.paper_curves import curves_csv, learning_curves
+from finecast.compare.report.write import write_report
 from finecast.compare.runs.store import read_records
 from finecast.compare.runs.sweep import run_sweep
 from finecast.problem.files import FormatError
@@ -178,3 +179,12 @@ def test_runs_that_are_none_are_refused(tmp_path: Path) -> None:
         learning_curves([short])
     with pytest.raises(ValueError, match="metric"):
         learning_curves([short], "loss")
+
+
+def test_a_report_twice_is_the_same_bytes(swept: Path, tmp_path: Path) -> None:
+    made = []
+    for _ in range(2):
+        write_report(swept, tmp_path / "page.html")
+        made.append((tmp_path / "page.html").read_bytes())
+    assert b"data:image/svg" in made[0]
+    assert made[0] == made[1]

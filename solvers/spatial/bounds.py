@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, checked
 from finecast.problem.instance import Instance
 from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.node_set_tables import members
 from finecast.solvers.restrictions import Messages, messages
 from finecast.solvers.rounding import EPSILON
 from finecast.solvers.spatial.certificate import Downlink, time_bound, user_bound
@@ -90,7 +91,7 @@ def _of_slot(instance: Instance, slot: int, plan: Messages, robust: bool) -> Dow
         network.power,
         plan.users,
         bits * (np.log(2.0) / network.bandwidth),
-        senders=(plan.allowed[:, None] >> np.arange(instance.nodes)) & 1 == 1,
+        senders=members(plan.allowed, instance.nodes),
     )
 
 

@@ -168,8 +168,10 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
     # What was there when the slot began, and what was sent.
     size = instance.library.block_size
     cached = np.asarray(solution.cache.any(axis=1))
-    wanted_and_absent = (instance.wanted & ~cached[:, None, :]).any(axis=2)
-    from_cloud = solution.source == instance.nodes
+    wanted_and_absent = np.stack(
+        [(wanted & ~here).any(axis=1) for wanted, here in zip(instance.wanted, cached, strict=True)]
+    )
+    copies = _received_copies(instance, solution)
     received_bytes = sum(
         float(b.message_size(size) @ b.users.sum(axis=1)) for b in solution.broadcasts
     )
@@ -198,8 +200,8 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
         byte_hit_ratio=_ratio(
             ((instance.needed & cached) @ size).sum(), (instance.needed @ size).sum()
         ),
-        migrated_bytes=int(((solution.received & ~from_cloud) @ size).sum()),
-        cloud_bytes=int((from_cloud @ size).sum()),
+        migrated_bytes=int((copies[0] @ size).sum()),
+        cloud_bytes=int((copies[1] @ size).sum()),
         storage_saved_bytes=_storage_saved(instance, solution),
         broadcast_gain=_ratio(received_bytes, sent_bytes),
         transmit_energy=sum(
@@ -221,10 +223,19 @@ def migration_delay(instance: Instance, solution: Solution) -> FloatArray:
     """
     with np.errstate(divide="ignore"):
         seconds_per_bit = 1.0 / instance.network.link_rate
-    receiver = np.arange(instance.nodes)[None, :, None]
-    per_bit = np.where(solution.received, seconds_per_bit[solution.source, receiver], 0.0)
-    per_bit = np.where(instance.needed, per_bit.max(axis=1), 0.0)
+    slowest = np.zeros(instance.needed.shape)
+    for of_slot, source in zip(slowest, solution.source, strict=True):
+        receiver, block = np.nonzero(source >= 0)
+        np.maximum.at(of_slot, block, seconds_per_bit[source[receiver, block], receiver])
+    per_bit = np.where(instance.needed, slowest, 0.0)
     return np.asarray(8.0 * instance.library.block_size * per_bit)
+
+
+def _received_copies(instance: Instance, solution: Solution) -> tuple[IntArray, IntArray]:
+    """Return (T, J) how many nodes receive a block from another one, and from the cloud."""
+    all_copies = np.stack([np.sum(source >= 0, axis=0) for source in solution.source])
+    of_cloud = np.stack([np.sum(source == instance.nodes, axis=0) for source in solution.source])
+    return all_copies - of_cloud, of_cloud
 
 
 @dataclass(frozen=True, eq=False)
@@ -378,11 +389,15 @@ def _block_air_time(broadcast: Broadcast, size: IntArray) -> FloatArray:
 def _storage_saved(instance: Instance, solution: Solution) -> float:
     blocks_of = instance.library.model_blocks
     size = instance.library.block_size
-    missing = (~solution.cache).astype(np.float32) @ blocks_of.T.astype(np.float32)
-    whole = missing == 0  # (T, N, M): the node caches every block of the model
-    separate = whole @ instance.library.model_size
-    distinct = ((whole.astype(np.float32) @ blocks_of.astype(np.float32)) > 0) @ size
-    return float((separate - distinct).sum() / instance.slots)
+    of_model = blocks_of.astype(np.float32)
+    saved = 0
+    for cache in solution.cache:
+        missing = (~cache).astype(np.float32) @ of_model.T
+        whole = missing == 0  # (N, M): the node caches every block of the model
+        separate = whole @ instance.library.model_size
+        distinct = ((whole.astype(np.float32) @ of_model) > 0) @ size
+        saved += int((separate - distinct).sum())
+    return float(saved / instance.slots)
 
 
 def _p95(completion: FloatArray) -> float:

@@ -3,19 +3,72 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, Kind, checked
 from finecast.problem.files import read_archive, reading, write_archive
 from finecast.problem.wording import html_table
 
 FORMAT = "finecast-solution"
-VERSION = 1
+VERSION = 2
+"""Version 1 had caches, sources and the blocks of messages as they are."""
+
+MOST_BYTES = 8 * 2**30
+"""Most bytes that the caches, sources and message blocks of a file may take in memory."""
+
+MANY_NODES = 2**15 - 1
+"""From so many nodes on sources take more than two bytes each."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlockSets:
+    """The blocks of I messages, as pairs: (I, J) bools would be next to nothing but zeros.
+
+    Parameters
+    ----------
+    message, block
+        (P,) and (P,), message i carries block j; by message, then by block, and no pair twice.
+    shape
+        (I, J).
+
+    Raises
+    ------
+    ValueError
+        A pair is out of range, or stands at the wrong place.
+    """
+
+    message: IntArray
+    block: IntArray
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        pairs, (messages, blocks) = np.shape(self.message), self.shape
+        for name, high in (("message", messages - 1), ("block", blocks - 1)):
+            array = checked(name, getattr(self, name), "int", pairs, low=0, high=high)
+            object.__setattr__(self, name, array)
+        if (np.diff(self.message * blocks + self.block) <= 0).any():
+            raise ValueError(
+                "block: the blocks of a message must rise, and messages follow in turn"
+            )
+
+    @classmethod
+    def of(cls, blocks: BoolArray) -> BlockSets:
+        """Return the pairs of (I, J) bool."""
+        message, block = np.divmod(np.flatnonzero(blocks), blocks.shape[1])
+        return cls(message, block, (blocks.shape[0], blocks.shape[1]))
+
+    @property
+    def dense(self) -> BoolArray:
+        """(I, J) bool, read-only."""
+        table = np.zeros(self.shape, dtype=bool)
+        table[self.message, self.block] = True
+        table.setflags(write=False)
+        return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +87,8 @@ class Broadcast:
     nodes
         (I, N) bool, the cooperating nodes Q_i, at least one.
     blocks
-        (I, J) bool, the blocks that message i carries, at least one.
+        (I, J) bool, the blocks that message i carries, at least one; taken as `BlockSets` too. Only
+        `sets` is kept: the bools are made anew each time.
     duration
         (D,) seconds that each mode lasts.
     mode, message
@@ -58,9 +112,14 @@ class Broadcast:
     message: IntArray
     beam: ComplexArray
     rate: FloatArray
+    sets: BlockSets = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name, axes in (("users", 2), ("nodes", 2), ("blocks", 2), ("duration", 1), ("beam", 3)):
+        given: Any = self.blocks
+        shape = given.shape if isinstance(given, BlockSets) else np.shape(given)
+        if len(shape) != 2:
+            raise ValueError(f"blocks: has {len(shape)} axes, expected 2")
+        for name, axes in (("users", 2), ("nodes", 2), ("duration", 1), ("beam", 3)):
             if np.ndim(getattr(self, name)) != axes:
                 raise ValueError(
                     f"{name}: has {np.ndim(getattr(self, name))} axes, expected {axes}"
@@ -70,8 +129,11 @@ class Broadcast:
         shapes = {
             "users": (messages, self.users.shape[1]),
             "nodes": (messages, nodes),
-            "blocks": (messages, self.blocks.shape[1]),
         }
+        if not isinstance(given, BlockSets):
+            given = BlockSets.of(checked("blocks", given, "bool", (messages, shape[1])))
+        elif shape[0] != messages:
+            raise ValueError(f"blocks: are of {shape[0]} messages, expected {messages}")
         arrays = {name: checked(name, getattr(self, name), "bool", shapes[name]) for name in shapes}
         arrays["duration"] = checked("duration", self.duration, "float", (modes,), low=0)
         arrays["mode"] = checked("mode", self.mode, "int", (on_air,), low=0, high=modes - 1)
@@ -80,8 +142,10 @@ class Broadcast:
         )
         arrays["beam"] = checked("beam", self.beam, "complex", (on_air, nodes, self.beam.shape[2]))
         arrays["rate"] = checked("rate", self.rate, "float", (on_air,), low=0)
-        for name in shapes:
-            empty = np.flatnonzero(~arrays[name].any(axis=1))
+        some = {name: arrays[name].any(axis=1) for name in shapes}
+        some["blocks"] = np.bincount(given.message, minlength=messages) > 0
+        for name, any_ in some.items():
+            empty = np.flatnonzero(~any_)
             if len(empty):
                 raise ValueError(f"{name}[{empty[0]}]: message {empty[0]} has no {name}")
         idle = np.setdiff1d(np.arange(modes), arrays["mode"])
@@ -94,6 +158,14 @@ class Broadcast:
             raise ValueError("message: a message is on the air twice in one mode")
         for name, array in arrays.items():
             object.__setattr__(self, name, array)
+        object.__setattr__(self, "sets", given)
+        object.__delattr__(self, "blocks")
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the blocks as bools."""
+        if name == "blocks":
+            return self.sets.dense
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def messages(self) -> int:
@@ -105,11 +177,10 @@ class Broadcast:
         """D, the number of modes."""
         return len(self.duration)
 
-    @cached_property
+    @property
     def carried(self) -> tuple[IntArray, IntArray]:
         """(P,) messages and (P,) blocks, the pairs (i, j) such that message i carries block j."""
-        message, block = np.divmod(np.flatnonzero(self.blocks), self.blocks.shape[1])
-        return message, block
+        return self.sets.message, self.sets.block
 
     @cached_property
     def node_power(self) -> FloatArray:
@@ -145,8 +216,8 @@ class Solution:
     cache
         (T, N, J) bool, node n holds block j when slot t begins.
     source
-        (T, N, J), where node n receives block j from in slot t: -1 not at all, 0 to N - 1 the
-        node, N the cloud.
+        (T, N, J) int16, where node n receives block j from in slot t: -1 not at all, 0 to N - 1
+        the node, N the cloud.
     broadcasts
         The messages and modes of each slot, T of them.
     planned
@@ -167,7 +238,7 @@ class Solution:
     """
 
     cache: BoolArray
-    source: IntArray
+    source: NDArray[Any]
     broadcasts: tuple[Broadcast, ...]
     planned: Literal["guaranteed", "nominal"] = "guaranteed"
     instance_hash: str = ""
@@ -184,11 +255,9 @@ class Solution:
         object.__setattr__(
             self, "cache", checked("cache", self.cache, "bool", (slots, nodes, blocks))
         )
-        object.__setattr__(
-            self,
-            "source",
-            checked("source", self.source, "int", (slots, nodes, blocks), low=-1, high=nodes),
-        )
+        kind: Kind = "short" if nodes < MANY_NODES else "int"
+        source = checked("source", self.source, kind, self.cache.shape, low=-1, high=nodes)
+        object.__setattr__(self, "source", source)
         if self.planned not in ("guaranteed", "nominal"):
             raise ValueError(f"planned: {self.planned!r}, expected 'guaranteed' or 'nominal'")
         for name in ("instance_hash", "method"):
@@ -200,10 +269,10 @@ class Solution:
         if len(self.broadcasts) != slots:
             raise ValueError(f"broadcasts: {len(self.broadcasts)} of them, expected {slots}")
         for t, broadcast in enumerate(self.broadcasts):
-            if (broadcast.nodes.shape[1], broadcast.blocks.shape[1]) != (nodes, blocks):
+            if (broadcast.nodes.shape[1], broadcast.sets.shape[1]) != (nodes, blocks):
                 raise ValueError(
                     f"broadcasts[{t}]: is for {broadcast.nodes.shape[1]} nodes and "
-                    f"{broadcast.blocks.shape[1]} blocks, the caches have {nodes} and {blocks}"
+                    f"{broadcast.sets.shape[1]} blocks, the caches have {nodes} and {blocks}"
                 )
             radio, radio_of_slot_0 = (
                 (b.users.shape[1], b.beam.shape[2]) for b in (broadcast, self.broadcasts[0])
@@ -255,7 +324,7 @@ class Solution:
         )
 
 
-_PER_MESSAGE = ("users", "nodes", "blocks")
+_PER_MESSAGE = ("users", "nodes")
 _PER_MODE = ("duration",)
 _PER_TRANSMISSION = ("mode", "message", "beam", "rate")
 
@@ -272,10 +341,17 @@ def write_solution(path: str | os.PathLike[str], solution: Solution) -> str:
         "planned": solution.planned,
         "instance_hash": solution.instance_hash,
         "method": solution.method,
+        "blocks": solution.cache.shape[2],
     }
     if solution.restrict:
         header["restrict"] = solution.restrict
-    arrays: dict[str, NDArray[Any]] = {"cache": solution.cache, "source": solution.source}
+    # Bits, and the senders of what is received: most nodes receive next to nothing in a slot.
+    received = solution.source >= 0
+    arrays: dict[str, NDArray[Any]] = {
+        "cache": np.packbits(solution.cache, axis=-1),
+        "received": np.packbits(received, axis=-1),
+        "sender": solution.source[received],
+    }
     for counter, names in (
         ("messages", _PER_MESSAGE),
         ("modes", _PER_MODE),
@@ -284,6 +360,9 @@ def write_solution(path: str | os.PathLike[str], solution: Solution) -> str:
         arrays[counter] = np.array([len(getattr(b, names[0])) for b in solution.broadcasts])
         for name in names:
             arrays[name] = np.concatenate([getattr(b, name) for b in solution.broadcasts])
+    sets = [b.sets for b in solution.broadcasts]
+    arrays["carries"] = np.concatenate([np.bincount(s.message, minlength=s.shape[0]) for s in sets])
+    arrays["block"] = np.concatenate([s.block for s in sets]).astype(np.int32)
     return write_archive(path, FORMAT, VERSION, header, arrays)
 
 
@@ -298,6 +377,9 @@ def read_solution(path: str | os.PathLike[str]) -> Solution:
     with reading(path):
         header, arrays = read_archive(path, FORMAT, VERSION)
         slots = len(arrays["cache"])
+        packed = "blocks" in header
+        if packed:
+            arrays = _unpacked_caches(header["blocks"], arrays)
         parts: dict[str, list[NDArray[Any]]] = {}
         for counter, names in (
             ("messages", _PER_MESSAGE),
@@ -308,7 +390,10 @@ def read_solution(path: str | os.PathLike[str]) -> Solution:
             for name in names:
                 if len(arrays[name]) != ends[-1]:
                     raise ValueError(f"{name}: has {len(arrays[name])} rows, expected {ends[-1]}")
-                parts[name] = np.split(arrays[name], ends[:-1])
+                parts[name] = np.split(arrays.pop(name), ends[:-1])
+            if counter == "messages":
+                blocks = header["blocks"] if packed else None
+                parts["blocks"] = _blocks_of(blocks, ends, arrays)
         return Solution(
             cache=arrays["cache"],
             source=arrays["source"],
@@ -320,3 +405,56 @@ def read_solution(path: str | os.PathLike[str]) -> Solution:
             method=header["method"],
             restrict=header.get("restrict", ""),
         )
+
+
+def _unpacked_caches(blocks: object, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file with caches (T, N, J) bool and sources (T, N, J)."""
+    if type(blocks) is not int or blocks < 1:
+        raise ValueError(f"blocks: {blocks!r} is not allowed, must be a whole number >= 1")
+    rows = [np.size(arrays[name]) // -(-blocks // 8) for name in ("cache", "received")]
+    needed = blocks * (rows[0] + 3 * rows[1])
+    if needed > MOST_BYTES:
+        raise ValueError(f"cache: takes {needed} bytes with sources, at most {MOST_BYTES} are read")
+    cache = _bits("cache", arrays["cache"], blocks, 3)
+    received = _bits("received", arrays["received"], blocks, 3)
+    if received.shape != cache.shape:
+        raise ValueError(f"received: is for {received.shape}, expected {cache.shape}")
+    count = (int(received.sum()),)
+    nodes = cache.shape[1]
+    sender = checked("sender", arrays["sender"], "int", count, low=0, high=nodes)
+    source = np.full(cache.shape, -1, np.int16 if nodes < MANY_NODES else np.int64)
+    source[received] = sender
+    source.setflags(write=False)
+    rest = {name: array for name, array in arrays.items() if name not in ("received", "sender")}
+    return {**rest, "cache": cache, "source": source}
+
+
+def _blocks_of(blocks: int | None, ends: IntArray, arrays: dict[str, NDArray[Any]]) -> list[Any]:
+    """Return the blocks of the messages of every slot, of which `ends` (T,) are the last ones."""
+    messages = int(ends[-1])
+    if blocks is None:  # version 1
+        if len(arrays["blocks"]) != messages:
+            raise ValueError(f"blocks: has {len(arrays['blocks'])} rows, expected {messages}")
+        return np.split(arrays.pop("blocks"), ends[:-1])
+    carries = checked("carries", arrays["carries"], "int", (messages,), low=0, high=blocks)
+    block = checked("block", arrays["block"], "int", (int(carries.sum()),))
+    until = np.concatenate([[0], np.cumsum(carries)])
+    parts = []
+    for own, of_slot in zip(
+        np.split(carries, ends[:-1]), np.split(block, until[ends[:-1]]), strict=True
+    ):
+        message = np.repeat(np.arange(len(own)), own)
+        parts.append(BlockSets(message, of_slot, (len(own), blocks)))
+    return parts
+
+
+def _bits(name: str, array: NDArray[Any], count: int, axes: int) -> BoolArray:
+    """Return bools with `count` in a row, read-only, of bits that are packed in bytes."""
+    if array.dtype != np.uint8 or array.ndim != axes or array.shape[-1] != -(-count // 8):
+        raise ValueError(
+            f"{name}: is {array.dtype} of shape {array.shape}, expected bytes, "
+            f"{-(-count // 8)} in a row"
+        )
+    bits = np.unpackbits(array, axis=-1, count=count)
+    bits.setflags(write=False)
+    return bits.view(np.bool_)

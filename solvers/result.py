@@ -124,6 +124,8 @@ class Answer:
         cannot.
     train_s
         Seconds spent in training before, by a learned method.
+    cut
+        Phases that the time limit ended, where the method was not given the `Deadline` itself.
     """
 
     solution: Solution | None
@@ -136,6 +138,7 @@ class Answer:
     instance: Instance | None = None
     replan: Replan | None = None
     train_s: float = 0.0
+    cut: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -168,6 +171,10 @@ class Result:
         Of finecast, Python and the libraries at work.
     notes
         What a user should know, one line each.
+    cut
+        The phases that the limit of time or work ended before their own end, such as "rates",
+        "search", "polish", "proof" and "bound": the first one first. Without a limit there are
+        none.
     """
 
     method: str
@@ -187,6 +194,7 @@ class Result:
     trace: tuple[TracePoint, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
 
     @property
     def delay(self) -> float:
@@ -239,6 +247,7 @@ class Result:
                 for name in (*METRICS, "guaranteed", "slot_delay")
             },
             "termination": self.termination,
+            "cut": list(self.cut),
             "wall_s": self.wall_s,
             "cpu_s": self.cpu_s,
             "train_s": self.train_s,

@@ -125,7 +125,7 @@ def solve(
     instance = with_system(instance, delivery, schedule)
 
     wall, cpu, done = time.monotonic(), time.process_time(), grains_done()
-    deadline = Deadline.after(time_limit, work)
+    deadline = Deadline.after(time_limit, work)  # counts the phases that it cuts
     spatial = instance.delivery == "spatial"
     if work is not None:
         check_work(work, chosen, spatial)
@@ -150,7 +150,8 @@ def solve(
     evaluation = None if found.solution is None else evaluate(judged, found.solution)
     infeasible = evaluation is not None and not evaluation.feasible
     found, contradicted = _checked_bound(found, evaluation)
-    notes = (*found.notes, *gain_notes(judged), *_limit_notes(deadline, time_limit, work))
+    cut = _cut_phases(deadline, found)
+    notes = (*found.notes, *gain_notes(judged), *_limit_notes(deadline, time_limit, work, cut))
     if start is not None and not chosen.warm_starts:
         notes = (*notes, f"method {method!r} cannot start from a solution; start was not used")
     return Result(
@@ -171,6 +172,7 @@ def solve(
         trace=found.trace,
         versions=versions(),
         notes=notes,
+        cut=cut,
     )
 
 
@@ -295,15 +297,25 @@ def check_work(work: Any, method: Method, spatial: bool) -> None:
         raise ValueError("work: not counted for spatial delivery; use time_limit in its place")
 
 
+def _cut_phases(deadline: Deadline, found: Answer) -> tuple[str, ...]:
+    """Return the phases that the limit ended, the first one first."""
+    cut = dict.fromkeys((*deadline.cut, *found.cut))
+    if not cut and found.termination is Termination.TIME_LIMIT:
+        cut[deadline.phase] = None  # a method that keeps its own time says so by its ending
+    return tuple(cut)
+
+
 def _limit_notes(
-    deadline: Deadline, time_limit: float | None, work: float | None
+    deadline: Deadline, time_limit: float | None, work: float | None, cut: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return which of two limits ended the search."""
-    if time_limit is None or work is None or not deadline.over():
-        return ()
-    if deadline.work_left() == 0.0:
-        return (f"the limit of {work:g} units of work came first, before {time_limit:g} s",)
-    return (f"the limit of {time_limit:g} s came first, before {work:g} units of work",)
+    """Return what the limit cut short, and which of two limits came first."""
+    notes = [f"cut short by the limit: {', '.join(cut)}"] if cut else []
+    if time_limit is not None and work is not None:
+        if deadline.work_left() == 0.0:
+            notes.append(f"the limit of {work:g} units of work came first, before {time_limit:g} s")
+        elif deadline.left() == 0.0:
+            notes.append(f"the limit of {time_limit:g} s came first, before {work:g} units of work")
+    return tuple(notes)
 
 
 def with_system(

@@ -186,13 +186,13 @@ def test_another_format(tmp_path: Path) -> None:
 
 @both_kinds
 def test_a_newer_version(kind: str, tmp_path: Path) -> None:
-    """A file of version 2 names its version, who wrote it, and what this finecast reads."""
+    """A file of a later version names it, who wrote it, and what this finecast reads."""
     _, read, _ = KINDS[kind]
     bytes_of(kind, tmp_path)
-    header, arrays = read_archive(tmp_path / "whole.npz", f"finecast-{kind}", 1)
-    write_archive(tmp_path / "new.npz", f"finecast-{kind}", 2, header, arrays)
+    header, arrays = read_archive(tmp_path / "whole.npz", f"finecast-{kind}", 9)
+    write_archive(tmp_path / "new.npz", f"finecast-{kind}", 9, header, arrays)
     assert_refused(
-        read, tmp_path / "new.npz", r"has version 2 of .* written by finecast .* up to version 1"
+        read, tmp_path / "new.npz", r"has version 9 of .* written by finecast .* up to version [12]"
     )
 
 
@@ -428,20 +428,20 @@ def _tampered(
 ) -> Solution:
     """Return the solution after one byte of one of its arrays was changed on disk."""
     write_solution(path, solution)
-    header, arrays = read_archive(path, "finecast-solution", 1)
+    header, arrays = read_archive(path, "finecast-solution", 2)
     changed = arrays[name].copy()
     changed.reshape(-1).view(np.uint8)[index * changed.itemsize + byte] ^= mask
-    write_archive(path, "finecast-solution", 1, header, arrays | {name: changed})
+    write_archive(path, "finecast-solution", 2, header, arrays | {name: changed})
     return read_solution(path)
 
 
 @pytest.mark.parametrize(
     ("name", "index", "byte", "mask", "rule"),
     [
-        ("cache", 0, 0, 1, "cooperation"),  # node 0 drops block 0, which it sends
-        ("cache", 5, 0, 1, "cooperation"),  # node 1 drops block 2, which it sends
-        ("cache", 2, 0, 1, "storage"),  # node 0 caches block 2 as well
-        ("cache", 4, 0, 1, "storage"),  # node 1 caches block 1 as well
+        ("cache", 0, 0, 0x80, "cooperation"),  # node 0 drops block 0, which it sends
+        ("cache", 1, 0, 0x20, "cooperation"),  # node 1 drops block 2, which it sends
+        ("cache", 0, 0, 0x20, "storage"),  # node 0 caches block 2 as well
+        ("cache", 1, 0, 0x40, "storage"),  # node 1 caches block 1 as well
         ("rate", 0, 4, 1, "rate"),  # 4 Mbit/s and one in a million more
         ("rate", 1, 7, 0x40, "bits"),  # the exponent: practically no rate
         ("duration", 2, 6, 0x20, "bits"),  # a quarter of the time
@@ -450,7 +450,7 @@ def _tampered(
         ("users", 1, 0, 1, "coverage"),  # user 1 does not hear the shared message
         ("users", 3, 0, 1, "group"),  # user 1 also hears block 1
         ("nodes", 1, 0, 1, "beam"),  # node 1 is no longer in the set that sends the shared block
-        ("blocks", 2, 0, 1, "group"),  # the shared message carries block 2 for both
+        ("block", 0, 0, 2, "group"),  # the shared message carries block 2, in place of block 0
     ],
 )  # fmt: skip
 def test_one_changed_byte_in_a_solution_is_found(
@@ -469,7 +469,7 @@ def test_one_changed_byte_in_a_source_is_found(tmp_path: Path) -> None:
         SOLUTION.broadcasts[0], cache=[[(0, 1), (2,)]], migrations=[(0, 1, 0, 0)]
     )
     assert evaluate(INSTANCE, solution).feasible
-    changed = _tampered(tmp_path / "s.npz", "source", 3, 0, 1, solution)
+    changed = _tampered(tmp_path / "s.npz", "sender", 0, 0, 1, solution)
     assert rules(evaluate(INSTANCE, changed)) == ["migration-source"]
 
 

@@ -10,16 +10,23 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from finecast.problem.areas import WIDE
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, Kind, checked
 from finecast.problem.files import read_archive, reading, write_archive
+from finecast.problem.sparse import (
+    MOST_BYTES,
+    beam_places,
+    places,
+    refuse_large,
+    unpacked_bits,
+    whole,
+)
 from finecast.problem.wording import html_table
 
 FORMAT = "finecast-solution"
 VERSION = 2
-"""Version 1 had caches, sources and the blocks of messages as they are."""
-
-MOST_BYTES = 8 * 2**30
-"""Most bytes that the caches, sources and message blocks of a file may take in memory."""
+SINCE = {"received": 2, "area": 2}
+"""The version that an entry of the file came with. Version 1 had all arrays as they are."""
 
 MANY_NODES = 2**15 - 1
 """From so many nodes on sources take more than two bytes each."""
@@ -76,9 +83,11 @@ class Broadcast:
     """The messages of one slot and the modes that carry them.
 
     A *message* is a set of blocks for a set of users, sent jointly by a set of nodes. A *mode*
-    lasts some seconds and has one or more messages on the air at once; the modes follow one
-    another in the order given. Entry x of the last four arrays says that message `message[x]` is
-    on the air in mode `mode[x]`, with beamformer `beam[x]` at planned rate `rate[x]`.
+    lasts some seconds and has one or more messages on the air at once. The modes follow one another
+    in the order given: first those of wide messages, then those of each area, all areas at once.
+    How modes of one area stand among those of another means nothing. Entry x of `mode`, `message`,
+    `beam` and `rate` says that message `message[x]` is on the air in mode `mode[x]`, with
+    beamformer `beam[x]` at planned rate `rate[x]`.
 
     Parameters
     ----------
@@ -97,11 +106,15 @@ class Broadcast:
         (X, N, A) complex, stacked beamformer, square root of watt.
     rate
         (X,) planned rate, bit/s.
+    area
+        (I,) the area that message i stays within, -1 for a wide one; empty if all are wide. The
+        messages of a mode have the same.
 
     Raises
     ------
     ValueError
-        Shapes disagree, a number is out of range, a message or a mode is empty.
+        Shapes disagree, a number is out of range, a message or a mode is empty, or messages of two
+        areas share a mode.
     """
 
     users: BoolArray
@@ -112,6 +125,7 @@ class Broadcast:
     message: IntArray
     beam: ComplexArray
     rate: FloatArray
+    area: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     sets: BlockSets = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -142,6 +156,8 @@ class Broadcast:
         )
         arrays["beam"] = checked("beam", self.beam, "complex", (on_air, nodes, self.beam.shape[2]))
         arrays["rate"] = checked("rate", self.rate, "float", (on_air,), low=0)
+        area = np.full(messages, WIDE) if np.shape(self.area) == (0,) else self.area
+        arrays["area"] = checked("area", area, "int", (messages,), low=WIDE, high=nodes - 1)
         some = {name: arrays[name].any(axis=1) for name in shapes}
         some["blocks"] = np.bincount(given.message, minlength=messages) > 0
         for name, any_ in some.items():
@@ -156,6 +172,12 @@ class Broadcast:
         pairs = arrays["mode"] * max(messages, 1) + arrays["message"]
         if len(np.unique(pairs)) != on_air:
             raise ValueError("message: a message is on the air twice in one mode")
+        area_of_mode = np.full(modes, WIDE)
+        area_of_mode[arrays["mode"]] = arrays["area"][arrays["message"]]
+        other = arrays["area"][arrays["message"]] != area_of_mode[arrays["mode"]]
+        if other.any():
+            m = arrays["mode"][other][0]
+            raise ValueError(f"area: messages of two areas share mode {m}, expected one area")
         for name, array in arrays.items():
             object.__setattr__(self, name, array)
         object.__setattr__(self, "sets", given)
@@ -176,6 +198,14 @@ class Broadcast:
     def modes(self) -> int:
         """D, the number of modes."""
         return len(self.duration)
+
+    @cached_property
+    def mode_area(self) -> IntArray:
+        """(D,) the area of each mode, -1 for a wide one."""
+        area = np.full(self.modes, WIDE)
+        area[self.mode] = self.area[self.message]
+        area.setflags(write=False)
+        return area
 
     @property
     def carried(self) -> tuple[IntArray, IntArray]:
@@ -324,9 +354,16 @@ class Solution:
         )
 
 
-_PER_MESSAGE = ("users", "nodes")
-_PER_MODE = ("duration",)
-_PER_TRANSMISSION = ("mode", "message", "beam", "rate")
+_COUNTED = {
+    "messages": ("users", "nodes"),
+    "modes": ("duration",),
+    "transmissions": ("mode", "message", "beam", "rate"),
+}
+"""What has an entry for each message, mode and transmission."""
+
+_PLACES = ("users", "nodes")
+_SPARSE = (*_PLACES, "beam")
+"""Of these a file holds the places of what is true, or not zero."""
 
 
 def write_solution(path: str | os.PathLike[str], solution: Solution) -> str:
@@ -337,11 +374,14 @@ def write_solution(path: str | os.PathLike[str], solution: Solution) -> str:
     FormatError
         The file cannot be written.
     """
-    header = {
+    first = solution.broadcasts[0]
+    header: dict[str, Any] = {
         "planned": solution.planned,
         "instance_hash": solution.instance_hash,
         "method": solution.method,
         "blocks": solution.cache.shape[2],
+        "users": first.users.shape[1],
+        "antennas": first.beam.shape[2],
     }
     if solution.restrict:
         header["restrict"] = solution.restrict
@@ -352,17 +392,20 @@ def write_solution(path: str | os.PathLike[str], solution: Solution) -> str:
         "received": np.packbits(received, axis=-1),
         "sender": solution.source[received],
     }
-    for counter, names in (
-        ("messages", _PER_MESSAGE),
-        ("modes", _PER_MODE),
-        ("transmissions", _PER_TRANSMISSION),
-    ):
+    # Messages by places: each has few users, nodes and blocks.
+    for counter, names in _COUNTED.items():
         arrays[counter] = np.array([len(getattr(b, names[0])) for b in solution.broadcasts])
         for name in names:
-            arrays[name] = np.concatenate([getattr(b, name) for b in solution.broadcasts])
+            if name not in _SPARSE:
+                arrays[name] = np.concatenate([getattr(b, name) for b in solution.broadcasts])
+    for name in _PLACES:
+        arrays[name] = places([getattr(b, name) for b in solution.broadcasts])
+    arrays["beam_place"], arrays["beam"] = beam_places([b.beam for b in solution.broadcasts])
     sets = [b.sets for b in solution.broadcasts]
     arrays["carries"] = np.concatenate([np.bincount(s.message, minlength=s.shape[0]) for s in sets])
     arrays["block"] = np.concatenate([s.block for s in sets]).astype(np.int32)
+    if any((b.area != WIDE).any() for b in solution.broadcasts):
+        arrays["area"] = np.concatenate([b.area for b in solution.broadcasts])
     return write_archive(path, FORMAT, VERSION, header, arrays)
 
 
@@ -375,25 +418,30 @@ def read_solution(path: str | os.PathLike[str]) -> Solution:
         The file is missing, damaged, foreign, of a newer version, or its data break a rule.
     """
     with reading(path):
-        header, arrays = read_archive(path, FORMAT, VERSION)
-        slots = len(arrays["cache"])
-        packed = "blocks" in header
-        if packed:
+        header, arrays = read_archive(path, FORMAT, VERSION, SINCE)
+        newer = "received" in arrays
+        if newer:
             arrays = _unpacked_caches(header["blocks"], arrays)
-        parts: dict[str, list[NDArray[Any]]] = {}
-        for counter, names in (
-            ("messages", _PER_MESSAGE),
-            ("modes", _PER_MODE),
-            ("transmissions", _PER_TRANSMISSION),
-        ):
-            ends = np.cumsum(checked(counter, arrays[counter], "int", (slots,), low=0))
-            for name in names:
-                if len(arrays[name]) != ends[-1]:
-                    raise ValueError(f"{name}: has {len(arrays[name])} rows, expected {ends[-1]}")
-                parts[name] = np.split(arrays.pop(name), ends[:-1])
+        slots = len(arrays["cache"])
+        ends = {
+            counter: np.cumsum(checked(counter, arrays[counter], "int", (slots,), low=0))
+            for counter in _COUNTED
+        }
+        parts: dict[str, list[Any]] = {}
+        for counter, names in _COUNTED.items():
+            own = [name for name in names if name not in _SPARSE or not newer]
             if counter == "messages":
-                blocks = header["blocks"] if packed else None
-                parts["blocks"] = _blocks_of(blocks, ends, arrays)
+                own += ["area"] if "area" in arrays else []
+                own += [] if newer else ["blocks"]
+            for name in own:
+                if len(arrays[name]) != ends[counter][-1]:
+                    raise ValueError(
+                        f"{name}: has {len(arrays[name])} rows, expected {ends[counter][-1]}"
+                    )
+                parts[name] = np.split(arrays.pop(name), ends[counter][:-1])
+        if newer:
+            parts |= _whole_rows(header, arrays, ends)
+            parts["blocks"] = _blocks_of(header["blocks"], ends["messages"], arrays)
         return Solution(
             cache=arrays["cache"],
             source=arrays["source"],
@@ -415,8 +463,8 @@ def _unpacked_caches(blocks: object, arrays: dict[str, NDArray[Any]]) -> dict[st
     needed = blocks * (rows[0] + 3 * rows[1])
     if needed > MOST_BYTES:
         raise ValueError(f"cache: takes {needed} bytes with sources, at most {MOST_BYTES} are read")
-    cache = _bits("cache", arrays["cache"], blocks, 3)
-    received = _bits("received", arrays["received"], blocks, 3)
+    cache = unpacked_bits("cache", arrays["cache"], blocks, 3)
+    received = unpacked_bits("received", arrays["received"], blocks, 3)
     if received.shape != cache.shape:
         raise ValueError(f"received: is for {received.shape}, expected {cache.shape}")
     count = (int(received.sum()),)
@@ -429,14 +477,9 @@ def _unpacked_caches(blocks: object, arrays: dict[str, NDArray[Any]]) -> dict[st
     return {**rest, "cache": cache, "source": source}
 
 
-def _blocks_of(blocks: int | None, ends: IntArray, arrays: dict[str, NDArray[Any]]) -> list[Any]:
+def _blocks_of(blocks: int, ends: IntArray, arrays: dict[str, NDArray[Any]]) -> list[BlockSets]:
     """Return the blocks of the messages of every slot, of which `ends` (T,) are the last ones."""
-    messages = int(ends[-1])
-    if blocks is None:  # version 1
-        if len(arrays["blocks"]) != messages:
-            raise ValueError(f"blocks: has {len(arrays['blocks'])} rows, expected {messages}")
-        return np.split(arrays.pop("blocks"), ends[:-1])
-    carries = checked("carries", arrays["carries"], "int", (messages,), low=0, high=blocks)
+    carries = checked("carries", arrays["carries"], "int", (int(ends[-1]),), low=0, high=blocks)
     block = checked("block", arrays["block"], "int", (int(carries.sum()),))
     until = np.concatenate([[0], np.cumsum(carries)])
     parts = []
@@ -448,13 +491,26 @@ def _blocks_of(blocks: int | None, ends: IntArray, arrays: dict[str, NDArray[Any
     return parts
 
 
-def _bits(name: str, array: NDArray[Any], count: int, axes: int) -> BoolArray:
-    """Return bools with `count` in a row, read-only, of bits that are packed in bytes."""
-    if array.dtype != np.uint8 or array.ndim != axes or array.shape[-1] != -(-count // 8):
-        raise ValueError(
-            f"{name}: is {array.dtype} of shape {array.shape}, expected bytes, "
-            f"{-(-count // 8)} in a row"
-        )
-    bits = np.unpackbits(array, axis=-1, count=count)
-    bits.setflags(write=False)
-    return bits.view(np.bool_)
+def _whole_rows(
+    header: dict[str, Any], arrays: dict[str, NDArray[Any]], ends: dict[str, IntArray]
+) -> dict[str, list[NDArray[Any]]]:
+    """Return users, nodes and beams of each slot from their places."""
+    nodes = arrays["cache"].shape[1]
+    for name in ("users", "antennas"):
+        if type(header[name]) is not int or header[name] < 1:
+            raise ValueError(f"{name}: {header[name]!r} is not allowed, must be a number >= 1")
+    columns = {"users": header["users"], "nodes": nodes}
+    messages, transmissions = int(ends["messages"][-1]), int(ends["transmissions"][-1])
+    refuse_large(
+        {name: messages * count for name, count in columns.items()}
+        | {"beam": 16 * transmissions * nodes * header["antennas"]}
+    )
+    rows = {
+        name: whole(name, arrays[name], None, ends["messages"], (count,))
+        for name, count in columns.items()
+    }
+    place, beam = arrays["beam_place"], arrays["beam"]
+    beam = checked("beam", beam, "complex", (len(place), header["antennas"]))
+    shape = (nodes, header["antennas"])
+    rows["beam"] = whole("beam_place", place, beam, ends["transmissions"], shape)
+    return rows

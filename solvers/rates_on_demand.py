@@ -324,7 +324,7 @@ def _free_nodes(tables: Classes) -> IntArray:
     """Return (C,) the nodes that a relaxation takes to hold everything, as bit masks."""
     if tables.unit is None:
         return np.zeros(len(tables.size), dtype=np.int64)  # at most 10 nodes
-    free = ~tables.unit.any(axis=1)
+    free = np.asarray(~tables.unit.any(axis=1))
     return sets_of(free)
 
 

@@ -196,6 +196,35 @@ def test_a_newer_version(kind: str, tmp_path: Path) -> None:
     )
 
 
+@both_kinds
+def test_a_file_of_version_1(kind: str, tmp_path: Path) -> None:
+    """A file written before there were areas is read, an instance written again with its hash.
+
+    The file was made by the program of that time, of the same hand-made instance and solution.
+    """
+    write, read, content = KINDS[kind]
+    old = Path(__file__).parent / "files" / f"{kind}-1.npz"
+    assert write(tmp_path / "again.npz", read(old)) == write(tmp_path / "now.npz", content)
+    header = json.loads(str(read_arrays(tmp_path / "again.npz")["header"]))
+    assert header["version"] == {"instance": 1, "solution": 2}[kind]
+    if kind == "instance":
+        before = json.loads(str(read_arrays(old)["header"]))
+        assert header["content_hash"] == before["content_hash"]
+
+
+@both_kinds
+def test_areas_in_a_file_of_version_1(kind: str, tmp_path: Path) -> None:
+    """Areas came with version 2: a file that has them and says version 1 is none of ours."""
+    _, read, _ = KINDS[kind]
+    entry, area = {"instance": ("areas", [0, 1]), "solution": ("area", [-1, 0, 1])}[kind]
+    old = Path(__file__).parent / "files" / f"{kind}-1.npz"
+    header, arrays = read_archive(old, f"finecast-{kind}", 1)
+    arrays[entry] = np.array(area)
+    path = tmp_path / "areas.npz"
+    write_archive(path, f"finecast-{kind}", 1, header, arrays)
+    assert_refused(read, path, f"entry '{entry}' came with version 2 of 'finecast-{kind}', .* 1")
+
+
 class _Mischief:
     """Unpickling it leaves a trace."""
 
@@ -447,8 +476,8 @@ def _tampered(
         ("duration", 2, 6, 0x20, "bits"),  # a quarter of the time
         ("beam", 0, 7, 0x7F, "power"),  # the exponent of node 0's amplitude
         ("beam", 1, 7, 0x80, "rate"),  # the sign of node 1's: the nodes cancel each other out
-        ("users", 1, 0, 1, "coverage"),  # user 1 does not hear the shared message
-        ("users", 3, 0, 1, "group"),  # user 1 also hears block 1
+        ("users", 1, 0, 1, "coverage"),  # user 0 does not hear the shared message
+        ("users", 5, 0, 1, "group"),  # user 1 hears block 1, and user 0 does not
         ("nodes", 1, 0, 1, "beam"),  # node 1 is no longer in the set that sends the shared block
         ("block", 0, 0, 2, "group"),  # the shared message carries block 2, in place of block 0
     ],

@@ -1,0 +1,96 @@
+"""What an area sees of an instance: its nodes, its users in every slot, what they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.demand import Demand
+from finecast.problem.instance import Instance
+
+
+@dataclass(frozen=True, eq=False)
+class Area:
+    """One area as a problem of its own.
+
+    Attributes
+    ----------
+    nodes
+        (N_a,) its nodes, by their index in the whole instance.
+    users
+        (K_a,) the users that request something in it in some slot, likewise; at least one.
+    weight
+        (T,) share of the requesting users of every slot that are in it.
+    instance
+        Its nodes and users alone: a user who requests nothing in it in a slot requests nothing
+        there in that slot. The library is the whole one.
+    """
+
+    nodes: IntArray
+    users: IntArray
+    weight: FloatArray
+    instance: Instance
+
+
+def split(instance: Instance, node_area: IntArray, user_area: IntArray) -> tuple[Area, ...]:
+    """Return the areas that have users, in the order of their numbers.
+
+    Parameters
+    ----------
+    instance
+        The whole problem.
+    node_area
+        (N,) area of every node.
+    user_area
+        (T, K) area of every user in every slot; -1 where it requests nothing.
+    """
+    requesting = np.maximum((user_area >= 0).sum(axis=1), 1)
+    areas = []
+    for a in np.unique(node_area):
+        within = user_area == a
+        users = np.flatnonzero(within.any(axis=0))
+        if len(users):
+            nodes = np.flatnonzero(node_area == a)
+            weight = within.sum(axis=1) / requesting
+            areas.append(Area(nodes, users, weight, _alone(instance, nodes, users, within)))
+    return tuple(areas)
+
+
+def _alone(instance: Instance, nodes: IntArray, users: IntArray, within: BoolArray) -> Instance:
+    """Return the instance of some nodes and users; who is not `within` (T, K) requests nothing."""
+    network, demand = instance.network, instance.demand
+    position, user_position = network.node_position, instance.user_position
+    among = np.ix_(np.arange(instance.slots), users, nodes)
+    return replace(
+        instance,
+        network=replace(
+            network,
+            storage=network.storage[nodes],
+            power=network.power[nodes],
+            backhaul_rate=network.backhaul_rate[np.ix_(nodes, nodes)],
+            cloud_rate=network.cloud_rate[nodes],
+            node_position=None if position is None else position[nodes],
+        ),
+        demand=Demand(demand.preference[:, users], demand.persistence, demand.activity[users]),
+        requests=np.where(within, instance.requests, -1)[:, users],
+        channel_estimate=instance.channel_estimate[among],
+        channel_error=instance.channel_error[among],
+        channel_true=instance.channel_true[among],
+        user_position=None if user_position is None else user_position[users],
+    )
+
+
+def inflow(link: FloatArray, nodes: IntArray) -> FloatArray:
+    """Return (N_a,) s/byte to each node of an area from the fastest source outside it.
+
+    Parameters
+    ----------
+    link
+        (N + 1, N) seconds per byte, the last row from the cloud.
+    nodes
+        (N_a,) the nodes of the area.
+    """
+    outside = np.delete(link, nodes, axis=0)
+    return np.asarray(outside[:, nodes].min(axis=0))

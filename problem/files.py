@@ -391,15 +391,28 @@ def write_archive(
 
 
 def read_archive(
-    path: str | os.PathLike[str], file_format: str, version: int
+    path: str | os.PathLike[str],
+    file_format: str,
+    version: int,
+    since: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return header content and arrays of an `.npz` archive of ours.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    file_format, version
+        What it must be, and the newest version that is read.
+    since
+        The version that an array came with, by its name; for those of the first version, none.
 
     Raises
     ------
     FormatError
         The file is missing, truncated, foreign, holds pickles, is of another format or a newer
-        version, or its content does not match its hash.
+        version, has an array that its version does not know, or its content does not match its
+        hash.
     """
     arrays = read_arrays(path)
     header = _header(path, arrays)
@@ -411,6 +424,13 @@ def read_archive(
             f"has version {header['version']} of {file_format!r}, written by finecast "
             f"{header.get('finecast_version')}; this finecast reads up to version {version}",
         )
+    for name, first in (since or {}).items():
+        if name in arrays and header["version"] < first:
+            raise FormatError(
+                path,
+                f"entry {name!r} came with version {first} of {file_format!r}, the file says "
+                f"version {header['version']}",
+            )
     if content_hash(header["content"], arrays) != header["content_hash"]:
         raise FormatError(path, "content does not match its hash, the file is damaged")
     return header["content"], arrays

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finecast.problem.areas import area_of_users, area_weights, checked_areas, needed_by_area
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
 from finecast.problem.demand import Demand, popularity
 from finecast.problem.files import content_hash, read_archive, reading, write_archive
@@ -20,7 +21,9 @@ Delivery = Literal["sequential", "spatial"]
 Schedule = Literal["sequential", "pipelined"]
 
 FORMAT = "finecast-instance"
-VERSION = 1
+VERSION = 2
+SINCE = {"areas": 2}
+"""The version that an entry of the file came with. A file without any of them is of version 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,8 @@ class Instance:
         Where the instance comes from, for people.
     seed
         The seed it was drawn with, for people.
+    areas
+        (N,), the area that each node belongs to, numbered from 0 without a gap; empty for one area.
 
     Raises
     ------
@@ -72,6 +77,7 @@ class Instance:
     user_position: FloatArray | None = None
     name: str = ""
     seed: int | None = None
+    areas: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         estimate = np.asarray(self.channel_estimate)
@@ -112,13 +118,14 @@ class Instance:
             "channel_estimate": checked("channel_estimate", estimate, "complex", full),
             "channel_error": checked("channel_error", self.channel_error, "float", full[:3], low=0),
             "channel_true": checked("channel_true", self.channel_true, "complex", full),
+            "areas": checked_areas(self.areas, nodes),
         }
         if self.user_position is not None:
             arrays["user_position"] = checked(
                 "user_position", self.user_position, "float", (users, 2)
             )
-        for field, array in arrays.items():
-            object.__setattr__(self, field, array)
+        for name, array in arrays.items():
+            object.__setattr__(self, name, array)
         deviation = np.linalg.norm(self.channel_true - self.channel_estimate, axis=3)
         # Rounding of the difference scales with the channel, not with a possibly zero radius.
         slack = 1e-9 * (self.channel_error + np.linalg.norm(self.channel_estimate, axis=3))
@@ -159,6 +166,32 @@ class Instance:
     def blocks(self) -> int:
         """J, the number of parameter blocks."""
         return self.library.blocks
+
+    @property
+    def area_count(self) -> int:
+        """The number of areas; 1 is the problem of the formulation."""
+        return int(self.areas.max()) + 1
+
+    @cached_property
+    def user_area(self) -> IntArray:
+        """(T, K), the area of user k's strongest node in slot t, -1 where it requests nothing."""
+        area = area_of_users(self.channel_estimate, self.requests, self.areas)
+        area.setflags(write=False)
+        return area
+
+    @cached_property
+    def area_weight(self) -> FloatArray:
+        """(T, areas), w_a: share of the requesting users of slot t that belong to the area."""
+        weight = area_weights(self.user_area, self.area_count)
+        weight.setflags(write=False)
+        return weight
+
+    @cached_property
+    def area_needs(self) -> BoolArray:
+        """(T, areas, J): a user of the area needs block j in slot t."""
+        table = needed_by_area(self.wanted, self.user_area, self.area_count)
+        table.setflags(write=False)
+        return table
 
     @cached_property
     def popularity(self) -> FloatArray:
@@ -247,7 +280,9 @@ def write_instance(path: str | os.PathLike[str], instance: Instance) -> str:
     FormatError
         The file cannot be written.
     """
-    return write_archive(path, FORMAT, VERSION, *_pack(instance))
+    header, arrays = _pack(instance)
+    version = max((since for entry, since in SINCE.items() if entry in arrays), default=1)
+    return write_archive(path, FORMAT, version, header, arrays)
 
 
 def read_instance(path: str | os.PathLike[str]) -> Instance:
@@ -259,7 +294,7 @@ def read_instance(path: str | os.PathLike[str]) -> Instance:
         The file is missing, damaged, foreign, of a newer version, or its data break a rule.
     """
     with reading(path):
-        return _unpack(*read_archive(path, FORMAT, VERSION))
+        return _unpack(*read_archive(path, FORMAT, VERSION, SINCE))
 
 
 def _pack(instance: Instance) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -296,6 +331,8 @@ def _pack(instance: Instance) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         arrays["node_position"] = network.node_position
     if instance.user_position is not None:
         arrays["user_position"] = instance.user_position
+    if instance.area_count > 1:
+        arrays["areas"] = instance.areas
     return header, arrays
 
 
@@ -333,4 +370,5 @@ def _unpack(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Instance
         user_position=arrays.get("user_position"),
         name=header["name"],
         seed=header["seed"],
+        areas=arrays.get("areas", np.zeros(0, dtype=np.int64)),
     )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finecast.problem.areas import WIDE
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
 from finecast.problem.files import read_archive, reading, write_archive
 
 FORMAT = "finecast-solution"
-VERSION = 1
+VERSION = 2
+SINCE = {"area": 2}
+"""The version that an entry of the file came with. A file without any of them is of version 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +25,11 @@ class Broadcast:
     """The messages of one slot and the modes that carry them.
 
     A *message* is a set of blocks for a set of users, sent jointly by a set of nodes. A *mode*
-    lasts some seconds and has one or more messages on the air at once; the modes follow one
-    another in the order given. Entry x of the last four arrays says that message `message[x]` is
-    on the air in mode `mode[x]`, with beamformer `beam[x]` at planned rate `rate[x]`.
+    lasts some seconds and has one or more messages on the air at once. The modes follow one another
+    in the order given: first those of wide messages, then those of each area, all areas at once.
+    How modes of one area stand among those of another means nothing. Entry x of `mode`, `message`,
+    `beam` and `rate` says that message `message[x]` is on the air in mode `mode[x]`, with
+    beamformer `beam[x]` at planned rate `rate[x]`.
 
     Parameters
     ----------
@@ -42,11 +47,15 @@ class Broadcast:
         (X, N, A) complex, stacked beamformer, square root of watt.
     rate
         (X,) planned rate, bit/s.
+    area
+        (I,) the area that message i stays within, -1 for a wide one; empty if all are wide. The
+        messages of a mode have the same.
 
     Raises
     ------
     ValueError
-        Shapes disagree, a number is out of range, a message or a mode is empty.
+        Shapes disagree, a number is out of range, a message or a mode is empty, or messages of two
+        areas share a mode.
     """
 
     users: BoolArray
@@ -57,6 +66,7 @@ class Broadcast:
     message: IntArray
     beam: ComplexArray
     rate: FloatArray
+    area: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         for name, axes in (("users", 2), ("nodes", 2), ("blocks", 2), ("duration", 1), ("beam", 3)):
@@ -79,6 +89,8 @@ class Broadcast:
         )
         arrays["beam"] = checked("beam", self.beam, "complex", (on_air, nodes, self.beam.shape[2]))
         arrays["rate"] = checked("rate", self.rate, "float", (on_air,), low=0)
+        area = np.full(messages, WIDE) if np.shape(self.area) == (0,) else self.area
+        arrays["area"] = checked("area", area, "int", (messages,), low=WIDE, high=nodes - 1)
         for name in shapes:
             empty = np.flatnonzero(~arrays[name].any(axis=1))
             if len(empty):
@@ -91,6 +103,12 @@ class Broadcast:
         pairs = arrays["mode"] * max(messages, 1) + arrays["message"]
         if len(np.unique(pairs)) != on_air:
             raise ValueError("message: a message is on the air twice in one mode")
+        area_of_mode = np.full(modes, WIDE)
+        area_of_mode[arrays["mode"]] = arrays["area"][arrays["message"]]
+        other = arrays["area"][arrays["message"]] != area_of_mode[arrays["mode"]]
+        if other.any():
+            m = arrays["mode"][other][0]
+            raise ValueError(f"area: messages of two areas share mode {m}, expected one area")
         for name, array in arrays.items():
             object.__setattr__(self, name, array)
 
@@ -103,6 +121,14 @@ class Broadcast:
     def modes(self) -> int:
         """D, the number of modes."""
         return len(self.duration)
+
+    @cached_property
+    def mode_area(self) -> IntArray:
+        """(D,) the area of each mode, -1 for a wide one."""
+        area = np.full(self.modes, WIDE)
+        area[self.mode] = self.area[self.message]
+        area.setflags(write=False)
+        return area
 
     @cached_property
     def carried(self) -> tuple[IntArray, IntArray]:
@@ -225,6 +251,7 @@ class Solution:
 
 
 _PER_MESSAGE = ("users", "nodes", "blocks")
+_PER_MESSAGE_OF_AREAS = (*_PER_MESSAGE, "area")
 _PER_MODE = ("duration",)
 _PER_TRANSMISSION = ("mode", "message", "beam", "rate")
 
@@ -245,15 +272,17 @@ def write_solution(path: str | os.PathLike[str], solution: Solution) -> str:
     if solution.restrict:
         header["restrict"] = solution.restrict
     arrays: dict[str, NDArray[Any]] = {"cache": solution.cache, "source": solution.source}
+    local = any((b.area != WIDE).any() for b in solution.broadcasts)
     for counter, names in (
-        ("messages", _PER_MESSAGE),
+        ("messages", _PER_MESSAGE_OF_AREAS if local else _PER_MESSAGE),
         ("modes", _PER_MODE),
         ("transmissions", _PER_TRANSMISSION),
     ):
         arrays[counter] = np.array([len(getattr(b, names[0])) for b in solution.broadcasts])
         for name in names:
             arrays[name] = np.concatenate([getattr(b, name) for b in solution.broadcasts])
-    return write_archive(path, FORMAT, VERSION, header, arrays)
+    version = max((since for entry, since in SINCE.items() if entry in arrays), default=1)
+    return write_archive(path, FORMAT, version, header, arrays)
 
 
 def read_solution(path: str | os.PathLike[str]) -> Solution:
@@ -265,11 +294,11 @@ def read_solution(path: str | os.PathLike[str]) -> Solution:
         The file is missing, damaged, foreign, of a newer version, or its data break a rule.
     """
     with reading(path):
-        header, arrays = read_archive(path, FORMAT, VERSION)
+        header, arrays = read_archive(path, FORMAT, VERSION, SINCE)
         slots = len(arrays["cache"])
         parts: dict[str, list[NDArray[Any]]] = {}
         for counter, names in (
-            ("messages", _PER_MESSAGE),
+            ("messages", _PER_MESSAGE_OF_AREAS if "area" in arrays else _PER_MESSAGE),
             ("modes", _PER_MODE),
             ("transmissions", _PER_TRANSMISSION),
         ):

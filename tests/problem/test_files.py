@@ -186,14 +186,43 @@ def test_another_format(tmp_path: Path) -> None:
 
 @both_kinds
 def test_a_newer_version(kind: str, tmp_path: Path) -> None:
-    """A file of version 2 names its version, who wrote it, and what this finecast reads."""
+    """A file of version 3 names its version, who wrote it, and what this finecast reads."""
     _, read, _ = KINDS[kind]
     bytes_of(kind, tmp_path)
     header, arrays = read_archive(tmp_path / "whole.npz", f"finecast-{kind}", 1)
-    write_archive(tmp_path / "new.npz", f"finecast-{kind}", 2, header, arrays)
+    write_archive(tmp_path / "new.npz", f"finecast-{kind}", 3, header, arrays)
     assert_refused(
-        read, tmp_path / "new.npz", r"has version 2 of .* written by finecast .* up to version 1"
+        read, tmp_path / "new.npz", r"has version 3 of .* written by finecast .* up to version 2"
     )
+
+
+@both_kinds
+def test_a_file_of_version_1(kind: str, tmp_path: Path) -> None:
+    """A file written before there were areas is read, and written again with the same hash.
+
+    The file was made by the program of that time, of the same hand-made instance and solution.
+    """
+    write, read, content = KINDS[kind]
+    old = Path(__file__).parent / "files" / f"{kind}-1.npz"
+    assert write(tmp_path / "again.npz", read(old)) == write(tmp_path / "now.npz", content)
+    header = json.loads(str(read_arrays(tmp_path / "again.npz")["header"]))
+    assert header["version"] == 1
+    assert header["content_hash"] == json.loads(str(read_arrays(old)["header"]))["content_hash"]
+
+
+@both_kinds
+def test_areas_in_a_file_of_version_1(kind: str, tmp_path: Path) -> None:
+    """Areas came with version 2: a file that has them and says version 1 is none of ours."""
+    _, read, _ = KINDS[kind]
+    bytes_of(kind, tmp_path)
+    entry, area = {"instance": ("areas", [0, 1]), "solution": ("area", [-1, 0, 1])}[kind]
+    header, arrays = read_archive(tmp_path / "whole.npz", f"finecast-{kind}", 1)
+    arrays[entry] = np.array(area)
+    path = tmp_path / "areas.npz"
+    write_archive(path, f"finecast-{kind}", 1, header, arrays)
+    assert_refused(read, path, f"entry '{entry}' came with version 2 of 'finecast-{kind}', .* 1")
+    write_archive(path, f"finecast-{kind}", 2, header, arrays)
+    assert isinstance(read(path), type(KINDS[kind][2]))
 
 
 class _Mischief:

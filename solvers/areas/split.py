@@ -17,6 +17,8 @@ class Area:
 
     Attributes
     ----------
+    number
+        Its number in the whole instance.
     nodes
         (N_a,) its nodes, by their index in the whole instance.
     users
@@ -28,33 +30,29 @@ class Area:
         there in that slot. The library is the whole one.
     """
 
+    number: int
     nodes: IntArray
     users: IntArray
     weight: FloatArray
     instance: Instance
 
 
-def split(instance: Instance, node_area: IntArray, user_area: IntArray) -> tuple[Area, ...]:
+def split(instance: Instance) -> tuple[Area, ...]:
     """Return the areas that have users, in the order of their numbers.
 
     Parameters
     ----------
     instance
         The whole problem.
-    node_area
-        (N,) area of every node.
-    user_area
-        (T, K) area of every user in every slot; -1 where it requests nothing.
     """
-    requesting = np.maximum((user_area >= 0).sum(axis=1), 1)
     areas = []
-    for a in np.unique(node_area):
-        within = user_area == a
+    for a in range(instance.area_count):
+        within = instance.user_area == a
         users = np.flatnonzero(within.any(axis=0))
         if len(users):
-            nodes = np.flatnonzero(node_area == a)
-            weight = within.sum(axis=1) / requesting
-            areas.append(Area(nodes, users, weight, _alone(instance, nodes, users, within)))
+            nodes = np.flatnonzero(instance.areas == a)
+            alone = _alone(instance, nodes, users, within)
+            areas.append(Area(a, nodes, users, instance.area_weight[:, a], alone))
     return tuple(areas)
 
 
@@ -79,6 +77,7 @@ def _alone(instance: Instance, nodes: IntArray, users: IntArray, within: BoolArr
         channel_error=instance.channel_error[among],
         channel_true=instance.channel_true[among],
         user_position=None if user_position is None else user_position[users],
+        areas=np.zeros(len(nodes), dtype=np.int64),
     )
 
 

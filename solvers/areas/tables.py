@@ -49,13 +49,13 @@ class Whole:
     area_of: IntArray
 
 
-def whole(instance: Instance, areas: tuple[Area, ...], user_area: IntArray, robust: bool) -> Whole:
+def whole(instance: Instance, areas: tuple[Area, ...], robust: bool) -> Whole:
     """Return what the areas have in common.
 
     Parameters
     ----------
-    instance, user_area
-        The whole problem, and (T, K) the area of every user, -1 without a request.
+    instance
+        The whole problem.
     areas
         Those with users.
     robust

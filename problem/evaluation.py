@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.areas import WIDE
+from finecast.problem.arrays import FloatArray
 from finecast.problem.instance import Instance
 from finecast.problem.library import coarse_grained
-from finecast.problem.schedule import (
-    johnson_order,
-    migration_by_message,
-    pipelined_ends,
-    sequential_ends,
-    summed,
-)
-from finecast.problem.sinr import rate, worst_case_sinr
-from finecast.problem.solution import Broadcast, Solution
-from finecast.problem.tolerances import LOWEST_SNR, RATE_RELATIVE
-from finecast.problem.violations import Violation, broadcast_violations, cache_violations
+from finecast.problem.slot_verdict import SCHEDULES, judge_slot
+from finecast.problem.solution import Solution
+from finecast.problem.violations import Violation, cache_violations
 
 METRICS = (
     "mean_slot_delay",
@@ -38,6 +32,10 @@ METRICS = (
     "broadcast_gain",
     "transmit_energy",
     "outages",
+    "longest_area_delay",
+    "p95_area_delay",
+    "interference_over_noise_db",
+    "wide_share",
 )
 """The figures of an `Evaluation` that are one number each, but for `delay` and `guaranteed`."""
 
@@ -66,9 +64,9 @@ class Evaluation:
     slot_delay, slot_migration, slot_broadcast, slot_realised_delay
         (T,) per slot, s; delays under the instance's schedule.
     block_migration
-        (T, J) tau_j, s.
+        (T, J) tau_j, s; of a local block the mean over the users that wait for it.
     block_air_time
-        (T, J) each block's share, by size, of its messages' time on the air, s.
+        (T, J) each block's share, by size, of its messages' time on the air, s; likewise.
     user_completion
         (T, K) end of the last message for the user, from the start of the slot, planned, s;
         infinite when a block of its model is never sent to it, NaN without a request.
@@ -88,6 +86,20 @@ class Evaluation:
         J.
     outages
         Users whose true rate is below even that of their repeat, the lowest; summed over repeats.
+    area_delay
+        (T, areas) end of all that an area waits for, from the start of the slot, under the
+        instance's schedule, s; NaN for an area without a requesting user. `slot_delay` is its mean
+        over the requesting users.
+    longest_area_delay, p95_area_delay
+        The delay of the slowest area, summed over slots, and the 95th percentile over all requests
+        of the delay of their area, s; 0 and NaN without any request.
+    interference
+        (T, K) the most that other areas add to the noise of a user with a message of its own area,
+        over the noise; NaN for the others.
+    interference_over_noise_db
+        The mean of `interference` over users, in dB; NaN without a local message.
+    wide_share
+        Share of the bytes sent that went in wide messages; NaN if nothing is sent.
     """
 
     violations: tuple[Violation, ...]
@@ -115,6 +127,12 @@ class Evaluation:
     broadcast_gain: float
     transmit_energy: float
     outages: int
+    area_delay: FloatArray
+    longest_area_delay: float
+    p95_area_delay: float
+    interference: FloatArray
+    interference_over_noise_db: float
+    wide_share: float
 
     @property
     def feasible(self) -> bool:
@@ -147,24 +165,24 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
     if "coarse" in solution.restrict.split(","):
         instance = replace(instance, library=coarse_grained(instance.library))
     _check_shape(instance, solution)
-    migration = migration_delay(instance, solution)
-    slots = [_evaluate_slot(instance, solution, t, migration[t]) for t in range(instance.slots)]
+    slots = [judge_slot(instance, solution, t) for t in range(instance.slots)]
     violations = [
         *cache_violations(instance, solution),
         *(violation for slot in slots for violation in slot.violations),
     ]
     # Delays and completion under the instance's own schedule.
-    pipelined = instance.schedule == "pipelined"
-    slot_delay = np.array([slot.pipelined if pipelined else slot.sequential for slot in slots])
-    slot_realised = np.array(
-        [slot.realised_pipelined if pipelined else slot.realised_sequential for slot in slots]
-    )
+    own = SCHEDULES.index(instance.schedule)
+    slot_delay = np.array([slot.length[own] for slot in slots])
+    slot_realised = np.array([slot.realised[own] for slot in slots])
     guaranteed = all(slot.guaranteed for slot in slots)
     planned = float(slot_delay.sum())
-    completion = np.stack(
-        [slot.completion_pipelined if pipelined else slot.completion_sequential for slot in slots]
-    )
+    completion = np.stack([slot.completion[own] for slot in slots])
     requested = completion[~np.isnan(completion)]
+    # What each area waits for, and what it hears of the others.
+    area_delay = np.stack([slot.area_delay[own] for slot in slots])
+    waits = np.take_along_axis(area_delay, instance.user_area, axis=1)[instance.requests >= 0]
+    interference = np.stack([slot.interference for slot in slots])
+    disturbed = interference[~np.isnan(interference)]
     # What was there when the slot began, and what was sent.
     size = instance.library.block_size
     cached = np.asarray(solution.cache.any(axis=1))
@@ -174,20 +192,22 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
         float(b.message_size(size) @ b.users.sum(axis=1)) for b in solution.broadcasts
     )
     sent_bytes = sum(float(b.message_size(size).sum()) for b in solution.broadcasts)
+    wide_bytes = sum(slot.wide_bytes for slot in slots)
+    migration = np.stack([slot.migration for slot in slots])
     return Evaluation(
         violations=tuple(violations),
         guaranteed=guaranteed,
         delay=planned if guaranteed and not violations else np.inf,
         realised_delay=float(slot_realised.sum()) if not violations else np.inf,
         planned_delay=planned,
-        sequential_delay=float(sum(slot.sequential for slot in slots)),
-        pipelined_delay=float(sum(slot.pipelined for slot in slots)),
+        sequential_delay=float(sum(slot.length[0] for slot in slots)),
+        pipelined_delay=float(sum(slot.length[1] for slot in slots)),
         slot_delay=slot_delay,
         slot_migration=migration.sum(axis=1),
-        slot_broadcast=np.array([b.duration.sum() for b in solution.broadcasts]),
+        slot_broadcast=np.array([slot.on_air for slot in slots]),
         slot_realised_delay=slot_realised,
         block_migration=migration,
-        block_air_time=np.stack([_block_air_time(b, size) for b in solution.broadcasts]),
+        block_air_time=np.stack([slot.air_time for slot in slots]),
         user_completion=completion,
         mean_completion=float(requested.mean()) if len(requested) else np.nan,
         p95_completion=_p95(requested),
@@ -206,173 +226,13 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
             float(b.duration[b.mode] @ b.node_power.sum(axis=1)) for b in solution.broadcasts
         ),
         outages=sum(slot.outages for slot in slots),
+        area_delay=area_delay,
+        longest_area_delay=float(np.where(np.isnan(area_delay), 0.0, area_delay).max(axis=1).sum()),
+        p95_area_delay=_p95(waits),
+        interference=interference,
+        interference_over_noise_db=_decibel(disturbed),
+        wide_share=_ratio(wide_bytes, sent_bytes),
     )
-
-
-def migration_delay(instance: Instance, solution: Solution) -> FloatArray:
-    """Return tau_j of every slot: the slowest of a block's migrations.
-
-    tau_j = max over nodes n that receive j of 8 s_j / C_{source(n) n}, for the needed blocks; 0
-    for the others, whose migration is a violation.
-
-    Returns
-    -------
-    (T, J) array, s; infinite over a link of rate 0.
-    """
-    with np.errstate(divide="ignore"):
-        seconds_per_bit = 1.0 / instance.network.link_rate
-    receiver = np.arange(instance.nodes)[None, :, None]
-    per_bit = np.where(solution.received, seconds_per_bit[solution.source, receiver], 0.0)
-    per_bit = np.where(instance.needed, per_bit.max(axis=1), 0.0)
-    return np.asarray(8.0 * instance.library.block_size * per_bit)
-
-
-@dataclass(frozen=True, eq=False)
-class _Slot:
-    violations: list[Violation]
-    guaranteed: bool
-    sequential: float
-    pipelined: float
-    realised_sequential: float
-    realised_pipelined: float
-    completion_sequential: FloatArray
-    completion_pipelined: FloatArray
-    outages: int
-
-
-def _evaluate_slot(
-    instance: Instance, solution: Solution, slot: int, migration: FloatArray
-) -> _Slot:
-    broadcast = solution.broadcasts[slot]
-    guaranteed_rate = _message_rates(instance, broadcast, slot, robust=True)
-    allowed = guaranteed_rate
-    if solution.planned == "nominal":
-        allowed = _message_rates(instance, broadcast, slot, robust=False)
-    repeat, outages = _repeats(instance, broadcast, slot)
-    sequential, pipelined = _mode_ends(broadcast, migration, broadcast.duration)
-    realised_pipelined = pipelined
-    if repeat.any():
-        _, realised_pipelined = _mode_ends(broadcast, migration, broadcast.duration + repeat)
-    total_migration, total_broadcast = float(migration.sum()), float(broadcast.duration.sum())
-    violations = list(broadcast_violations(instance, solution, slot, allowed))
-    requested = instance.requests[slot] >= 0
-    deprived = np.zeros(instance.users, dtype=bool)
-    for violation in violations:
-        if violation.rule == "coverage":
-            deprived[violation.user] = True
-    return _Slot(
-        violations=violations,
-        guaranteed=bool(np.all(broadcast.rate <= guaranteed_rate * (1 + RATE_RELATIVE))),
-        sequential=total_migration + total_broadcast,
-        pipelined=float(pipelined.max(initial=0.0)),
-        realised_sequential=total_migration + total_broadcast + float(repeat.sum()),
-        realised_pipelined=float(realised_pipelined.max(initial=0.0)),
-        completion_sequential=_completion(broadcast, sequential, requested, deprived),
-        completion_pipelined=_completion(broadcast, pipelined, requested, deprived),
-        outages=outages,
-    )
-
-
-def _message_rates(
-    instance: Instance, broadcast: Broadcast, slot: int, *, robust: bool
-) -> FloatArray:
-    """Return (X,) bit/s: W min(eta, log2(1 + min over the message's users of the SINR))."""
-    sinr = worst_case_sinr(
-        instance.normalised_channel[slot],
-        instance.error_of(slot, robust),
-        broadcast.beam,
-        _together(broadcast),
-    )
-    listening = broadcast.users[broadcast.message].T
-    worst = np.where(listening, sinr, np.inf).min(axis=0)
-    return rate(worst, instance.network.bandwidth, instance.network.max_spectral_efficiency)
-
-
-def _together(broadcast: Broadcast) -> BoolArray:
-    """Return (X, X), which transmissions are on the air at the same time."""
-    if broadcast.modes == len(broadcast.mode):  # every mode has one, so all are alone
-        return np.eye(broadcast.modes, dtype=bool)
-    return np.asarray(broadcast.mode[:, None] == broadcast.mode)
-
-
-def _repeats(instance: Instance, broadcast: Broadcast, slot: int) -> tuple[FloatArray, int]:
-    """Return (D,) seconds that repeats add to each mode, and the number of outages.
-
-    A user decodes its part iff its true rate reaches the planned one. Those that fail get that
-    part once more, alone on the air, with the same beams, at the smallest of their true rates, but
-    not below the lowest modulation-and-coding rate.
-    """
-    network = instance.network
-    channel = instance.channel_true[slot] / np.sqrt(network.noise_power)
-    no_error = np.zeros(channel.shape[:2])
-    listening = broadcast.users[broadcast.message].T
-
-    def true_rate(on_air: BoolArray) -> FloatArray:
-        sinr = worst_case_sinr(channel, no_error, broadcast.beam, on_air)
-        return rate(sinr, network.bandwidth, network.max_spectral_efficiency)
-
-    failed = listening & (true_rate(_together(broadcast)) < broadcast.rate * (1 - RATE_RELATIVE))
-    if not failed.any():
-        return np.zeros(broadcast.modes), 0
-    alone = true_rate(np.eye(len(broadcast.beam), dtype=bool))
-    lowest = float(rate(LOWEST_SNR, network.bandwidth, network.max_spectral_efficiency))
-    repeat_rate = np.maximum(np.where(failed, alone, np.inf).min(axis=0), lowest)
-    bits = broadcast.duration[broadcast.mode] * broadcast.rate
-    repeat = np.where(failed.any(axis=0), bits / repeat_rate, 0.0)
-    return (
-        summed(broadcast.mode, repeat, broadcast.modes),
-        int((failed & (alone < lowest)).sum()),
-    )
-
-
-def _mode_ends(
-    broadcast: Broadcast, migration: FloatArray, duration: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return (D,) ends of the modes, sequential in the stated order and pipelined.
-
-    `duration` may exceed the planned one by repeats; the order is that of the plan.
-    """
-    message, block = broadcast.carried
-    added = migration_by_message(message, block, broadcast.messages, migration)
-    # In the sequential schedule a mode waits for the blocks that no earlier mode has waited for.
-    first_mode = np.full(broadcast.messages, broadcast.modes, dtype=np.int64)
-    np.minimum.at(first_mode, broadcast.message, broadcast.mode)
-    waited = migration_by_message(first_mode[message], block, broadcast.modes + 1, migration)
-    sequential = sequential_ends(waited[:-1], duration)
-    if _is_flow_shop(broadcast):
-        fetch = added[broadcast.message[np.argsort(broadcast.mode)]]  # (D,) for each mode
-        order = johnson_order(fetch, broadcast.duration)
-        pipelined = np.empty(broadcast.modes)
-        pipelined[order] = pipelined_ends(np.cumsum(fetch[order]), duration[order])
-        return sequential, pipelined
-    ready = np.zeros(broadcast.modes)
-    np.maximum.at(ready, broadcast.mode, np.cumsum(added)[broadcast.message])
-    return sequential, pipelined_ends(ready, duration)
-
-
-def _is_flow_shop(broadcast: Broadcast) -> bool:
-    """One message per mode, one mode per message, and no block in two messages."""
-    return (
-        broadcast.messages == broadcast.modes == len(broadcast.mode)
-        and len(np.unique(broadcast.message)) == broadcast.messages
-        and len(np.unique(broadcast.carried[1])) == len(broadcast.carried[1])
-    )
-
-
-def _completion(
-    broadcast: Broadcast, ends: FloatArray, requested: BoolArray, deprived: BoolArray
-) -> FloatArray:
-    """Return (K,) s: the end of the last mode that carries a message of the user."""
-    listening = broadcast.users[broadcast.message]
-    when = np.where(listening, ends[broadcast.mode][:, None], 0.0).max(axis=0, initial=0.0)
-    return np.where(deprived, np.inf, np.where(requested, when, np.nan))
-
-
-def _block_air_time(broadcast: Broadcast, size: IntArray) -> FloatArray:
-    """Return (J,) s: every message's time on the air, shared among its blocks by size."""
-    time = summed(broadcast.message, broadcast.duration[broadcast.mode], broadcast.messages)
-    message, block = broadcast.carried
-    return summed(block, (time / broadcast.message_size(size))[message], len(size)) * size
 
 
 def _storage_saved(instance: Instance, solution: Solution) -> float:
@@ -392,6 +252,14 @@ def _p95(completion: FloatArray) -> float:
     return float(np.percentile(completion, 95)) if np.isfinite(completion).all() else float("inf")
 
 
+def _decibel(ratio: FloatArray) -> float:
+    """Return the mean in dB; NaN of nothing."""
+    if not len(ratio):
+        return float("nan")
+    mean = float(ratio.mean())
+    return 10.0 * math.log10(mean) if mean > 0.0 else -math.inf
+
+
 def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else float("nan")
 
@@ -409,4 +277,9 @@ def _check_shape(instance: Instance, solution: Solution) -> None:
             raise ValueError(
                 f"the solution's broadcast of slot {t} is for (users, antennas) = {shape}, the "
                 f"instance has {(instance.users, instance.antennas)}"
+            )
+        if broadcast.area.max(initial=WIDE) >= instance.area_count:
+            raise ValueError(
+                f"the solution's broadcast of slot {t} has a message in area "
+                f"{broadcast.area.max()}, the instance has areas 0 to {instance.area_count - 1}"
             )

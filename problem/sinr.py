@@ -3,7 +3,9 @@
 For message x with stacked beamformer w_x, user k with normalised channel g_k = h_k / sigma and
 error radii eps_k = e_k / sigma, amplitude y = sum_n g_kn^H w_xn and spread s = sum_n eps_kn |w_xn|,
 
-    sinr_kx = max(0, |y_kx| - s_kx)^2 / (1 + sum_{l != x on the air} (|y_kl| + s_kl)^2).
+    sinr_kx = max(0, |y_kx| - s_kx)^2 / (1 + I_k + sum_{l != x on the air} (|y_kl| + s_kl)^2),
+
+where I_k is what comes from other areas at the same time, 0 with one area.
 """
 
 from __future__ import annotations
@@ -11,11 +13,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
 
 
 def worst_case_sinr(
-    channel: ComplexArray, error: FloatArray, beam: ComplexArray, together: BoolArray
+    channel: ComplexArray,
+    error: FloatArray,
+    beam: ComplexArray,
+    together: BoolArray,
+    outside: FloatArray | None = None,
 ) -> FloatArray:
     """Return every user's guaranteed SINR for every message.
 
@@ -29,23 +35,60 @@ def worst_case_sinr(
         (X, N, A), stacked beamformers, square root of watt.
     together
         (X, X), together[x, l]: messages x and l are on the air at the same time.
+    outside
+        (K,) I_k, interference of other areas over the noise power; None for none.
 
     Returns
     -------
     (K, X) array, linear.
     """
-    users, nodes, antennas = channel.shape
-    amplitude = np.abs(
-        channel.conj().reshape(users, nodes * antennas) @ beam.reshape(-1, nodes * antennas).T
-    )
-    spread = error @ np.linalg.norm(beam, axis=2).T
+    amplitude, spread = _amplitudes(channel, error, beam)
     signal = np.maximum(amplitude - spread, 0.0) ** 2
     # Own power is left out of the sum, not subtracted from it: no cancellation at high SNR.
     interference: FloatArray | float = 0.0
     if np.count_nonzero(together) > np.count_nonzero(together.diagonal()):
         others = together & ~np.eye(len(beam), dtype=bool)
         interference = (amplitude + spread) ** 2 @ others.T
-    return np.asarray(signal / (1.0 + interference), dtype=np.float64)
+    noise = 1.0 if outside is None else 1.0 + outside[:, None]
+    return np.asarray(signal / (noise + interference), dtype=np.float64)
+
+
+def peak_power(
+    channel: ComplexArray, error: FloatArray, beam: ComplexArray, mode: IntArray, modes: int
+) -> FloatArray:
+    """Return the most that any mode of an area brings to each user.
+
+    max over modes of sum over its messages x of (|y_kx| + s_kx)^2
+
+    Parameters
+    ----------
+    channel, error, beam
+        As in `worst_case_sinr`.
+    mode
+        (X,) the mode in which each beam is on the air.
+    modes
+        Number of modes.
+
+    Returns
+    -------
+    (K,) array, in units of the noise power; zeros without a mode.
+    """
+    amplitude, spread = _amplitudes(channel, error, beam)
+    of_mode = np.zeros((modes, len(channel)))
+    np.add.at(of_mode, mode, ((amplitude + spread) ** 2).T)
+    return np.asarray(of_mode.max(axis=0, initial=0.0))
+
+
+def _amplitudes(
+    channel: ComplexArray, error: FloatArray, beam: ComplexArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return (K, X) amplitudes y and spreads s."""
+    users, nodes, antennas = channel.shape
+    amplitude = np.abs(
+        channel.conj().reshape(users, nodes * antennas)
+        @ beam.reshape(len(beam), nodes * antennas).T
+    )
+    return amplitude, error @ np.linalg.norm(beam, axis=2).T
 
 
 def rate(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finecast.problem.areas import WIDE
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Broadcast, Solution
@@ -21,7 +22,8 @@ class Violation:
     ----------
     rule
         `storage`, `keep`, `migration-needless`, `migration-source`, `migration-link`, `group`,
-        `coverage`, `cooperation`, `beam`, `power`, `bits`, `rate` or `delivery`.
+        `coverage`, `cooperation`, `beam`, `power`, `bits`, `rate` or `delivery`; with more than one
+        area also `area`, `mixed` or `area-needless`.
     slot
         The slot it happens in.
     amount, unit
@@ -65,6 +67,9 @@ _MEANING = {
     "bits": "the message does not get all its bits",
     "rate": "planned rate above what the channel allows",
     "delivery": "sequential delivery has one message per mode and one mode per message",
+    "area": "a message of an area has a user or a node of another",
+    "mixed": "a block goes both wide and within areas in one slot",
+    "area-needless": "a node sends or receives a block that no user of its area needs",
 }
 
 
@@ -90,6 +95,13 @@ def cache_violations(instance: Instance, solution: Solution) -> Iterator[Violati
         yield Violation(
             "migration-needless", int(t), float(size[j]), "byte", node=int(n), block=int(j)
         )
+    if instance.area_count > 1:
+        own_area_needs = instance.area_needs[:, instance.areas]
+        stray = solution.received & instance.needed[:, None, :] & ~own_area_needs
+        for t, n, j in np.argwhere(stray):
+            yield Violation(
+                "area-needless", int(t), float(size[j]), "byte", node=int(n), block=int(j)
+            )
     slot, node, block = np.nonzero(solution.received & (solution.source < instance.nodes))
     origin = solution.source[slot, node, block]
     absent = ~solution.cache[slot, origin, block] | (origin == node)
@@ -121,6 +133,8 @@ def broadcast_violations(
     yield from _content_violations(
         broadcast, slot, instance.wanted[slot], holds, instance.library.block_size
     )
+    if instance.area_count > 1:
+        yield from _area_violations(broadcast, slot, instance)
     yield from _air_violations(broadcast, slot, instance, allowed_rate)
 
 
@@ -128,8 +142,17 @@ def _content_violations(
     broadcast: Broadcast, slot: int, wanted: BoolArray, holds: BoolArray, size: IntArray
 ) -> Iterator[Violation]:
     message, block = broadcast.carried
-    addressed = broadcast.users[message]
-    for p, k in np.argwhere(addressed & ~wanted[:, block].T):
+    # Triples (message, block, user): a message has few users, of all there are.
+    of_message, user = np.nonzero(broadcast.users)
+    listeners = np.bincount(of_message, minlength=broadcast.messages)
+    first = np.cumsum(listeners) - listeners
+    pair = np.repeat(np.arange(len(message)), listeners[message])
+    within = np.arange(len(pair)) - np.repeat(
+        np.cumsum(listeners[message]) - listeners[message], listeners[message]
+    )
+    to = user[first[message[pair]] + within]
+    for i in np.flatnonzero(~wanted[to, block[pair]]):
+        p = pair[i]
         yield Violation(
             "group",
             slot,
@@ -137,11 +160,11 @@ def _content_violations(
             "byte",
             message=int(message[p]),
             block=int(block[p]),
-            user=int(k),
+            user=int(to[i]),
         )
-    reached = np.zeros(wanted.T.shape, dtype=bool)
-    np.logical_or.at(reached, block, addressed)
-    for k, j in np.argwhere(wanted & ~reached.T):
+    reached = np.zeros(wanted.shape, dtype=bool)
+    reached[to, block[pair]] = True
+    for k, j in np.argwhere(wanted & ~reached):
         yield Violation("coverage", slot, float(size[j]), "byte", block=int(j), user=int(k))
     for p, n in np.argwhere(broadcast.nodes[message] & ~holds[:, block].T):
         yield Violation(
@@ -152,6 +175,34 @@ def _content_violations(
             message=int(message[p]),
             node=int(n),
             block=int(block[p]),
+        )
+
+
+def _area_violations(broadcast: Broadcast, slot: int, instance: Instance) -> Iterator[Violation]:
+    """Yield what leaves its area, what goes both ways, and what an area sends without need."""
+    size = instance.library.block_size
+    total = broadcast.message_size(size)
+    area, local = broadcast.area, broadcast.area != WIDE
+    for part, of_one, areas in (
+        ("user", broadcast.users, instance.user_area[slot]),
+        ("node", broadcast.nodes, instance.areas),
+    ):
+        message, one = np.nonzero(of_one)
+        outside = local[message] & (areas[one] != area[message])
+        for i, k in zip(message[outside].tolist(), one[outside].tolist(), strict=True):
+            yield Violation("area", slot, float(total[i]), "byte", message=i, **{part: k})
+    message, block = broadcast.carried
+    ways = np.zeros((2, instance.blocks), dtype=bool)
+    ways[local[message].astype(int), block] = True
+    for j in np.flatnonzero(ways.all(axis=0)):
+        yield Violation("mixed", slot, float(size[j]), "byte", block=int(j))
+    needs = instance.area_needs[slot]
+    stray = broadcast.nodes[message] & ~needs[:, block][instance.areas].T
+    stray &= instance.needed[slot, block][:, None]
+    for p, n in np.argwhere(stray):
+        i, j = int(message[p]), int(block[p])
+        yield Violation(
+            "area-needless", slot, float(size[j]), "byte", message=i, node=int(n), block=j
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from finecast.problem.instance import Instance
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import whole_set
+from finecast.solvers.one_area import refuse_areas
 from finecast.solvers.placement.search.lagrangian import dual_bound
 from finecast.solvers.prepared import Prepared, prepare
 from finecast.solvers.result import Callback
@@ -51,8 +52,9 @@ def certified_lower_bound(
     Raises
     ------
     ValueError
-        Unknown restriction.
+        Unknown restriction, or an instance of several areas.
     """
+    refuse_areas(instance, "this bound")
     prepared = prepare(instance, restrict=restrict, callback=callback)
     return price_bound(prepared, Deadline.after(time_limit))
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
-from finecast.problem.evaluation import migration_delay
 from finecast.problem.instance import Instance
 from finecast.problem.schedule import johnson_order
 from finecast.problem.sinr import rate, worst_case_sinr
+from finecast.problem.slot_verdict import migration_delay
 from finecast.problem.solution import Broadcast, Solution, silence
 from finecast.solvers.placement.problem import Placement
 from finecast.solvers.rates import SlotRates

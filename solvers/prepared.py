@@ -13,6 +13,7 @@ from finecast.problem.instance import Instance
 from finecast.problem.reception import unserved
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import Table, whole_set
+from finecast.solvers.one_area import refuse_areas
 from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.rate_table import node_sets_to_solve, rate_table, same_for_all
 from finecast.solvers.rates import SlotRates
@@ -120,8 +121,9 @@ def prepare(
     Raises
     ------
     ValueError
-        Unknown method or restriction.
+        Unknown method or restriction, or an instance of several areas.
     """
+    refuse_areas(instance, "this computation of rates")
     restrictions = check_restrictions(restrict)
     instance = restricted_instance(instance, restrictions)
     plans = tuple(messages(instance, t, restrictions) for t in range(instance.slots))

@@ -68,6 +68,8 @@ class Method:
         solved once more at bounded rates.
     gives_bound, warm_starts, needs_training, uses_gpu
         Capabilities.
+    areas
+        It solves instances of several areas; without it they are refused.
     counts_work
         A limit of work ends it; nobody counts that of a foreign solver.
     extra
@@ -87,6 +89,7 @@ class Method:
     warm_starts: bool = False
     needs_training: bool = False
     uses_gpu: bool = False
+    areas: bool = False
     extra: str = ""
     reference: str = ""
 

@@ -20,6 +20,7 @@ from finecast.problem.solution import Solution
 from finecast.problem.tolerances import JUDGE_TOLERANCES
 from finecast.problem.version import FINECAST_VERSION
 from finecast.solvers.deadline import GRAIN, Deadline, grains_done
+from finecast.solvers.one_area import refuse_areas
 from finecast.solvers.registry import PATH_OPTIONS, Method, method_of
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import Answer, BoundKind, Callback, Result, Termination
@@ -96,7 +97,8 @@ def solve(
         Ctrl-C, as everywhere; within `finecast.solvers.signals.ctrl_c_keeps_the_best` the best
         answer so far is returned instead.
     ValueError
-        Unknown method or option, or a value out of range.
+        Unknown method or option, a value out of range, or an instance of several areas for a method
+        of one.
     """
     chosen = method_of(method)
     _check_ranges(
@@ -114,6 +116,8 @@ def solve(
     }
     _check_options(method, options, known)
     instance = with_system(instance, delivery, schedule)
+    if not chosen.areas:
+        refuse_areas(instance, f"method {method!r}")
 
     wall, cpu, done = time.monotonic(), time.process_time(), grains_done()
     deadline = Deadline.after(time_limit, work)

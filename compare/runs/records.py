@@ -20,9 +20,12 @@ from typing import Any
 
 from finecast.problem.files import is_number, parse_json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
-ADDED = {2: ("path", "hindsight_bound", "online_bound", "controlled_gap")}
+ADDED = {
+    2: ("path", "hindsight_bound", "online_bound", "controlled_gap"),
+    3: ("longest_area_delay", "p95_area_delay", "interference_over_noise_db", "wide_share"),
+}
 """Fields by the version that brought them: older records stand for their defaults."""
 
 
@@ -104,7 +107,7 @@ class Record:
     controlled_gap
         D less the penalties along the caches of the run less `online_bound`, s: what the policy
         lost, >= 0 on every path. Null for methods that are not online.
-    mean_slot_delay to outages
+    mean_slot_delay to wide_share
         The judge's metrics, as in `finecast.problem.evaluation.Evaluation`.
     slot_delay
         (T,) s.
@@ -189,6 +192,10 @@ class Record:
     broadcast_gain: float | None = None
     transmit_energy: float | None = None
     outages: int | None = None
+    longest_area_delay: float | None = None
+    p95_area_delay: float | None = None
+    interference_over_noise_db: float | None = None
+    wide_share: float | None = None
     slot_delay: tuple[float | None, ...] = ()
     termination: str = ""
     wall_s: float = 0.0

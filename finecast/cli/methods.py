@@ -32,6 +32,7 @@ def command(as_json: bool) -> None:
             "warm start": method.warm_starts,
             "training": method.needs_training,
             "GPU": method.uses_gpu,
+            "areas": method.areas,
             f"extra {method.extra}": bool(method.extra),
         }
         rows.add_row(

@@ -50,6 +50,7 @@ from finecast.solvers.heuristics.expected import (
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
 from finecast.solvers.heuristics.programme_values import Values
 from finecast.solvers.information import Information
+from finecast.solvers.one_area import refuse_areas
 from finecast.solvers.online import (
     Observation,
     Prior,
@@ -274,8 +275,9 @@ def check_instance(instance: Instance, name: str) -> None:
     Raises
     ------
     ValueError
-        More than 8 nodes, a pipelined schedule, or spatial delivery.
+        More than 8 nodes, several areas, a pipelined schedule, or spatial delivery.
     """
+    refuse_areas(instance, f"what a learner plays ({name})")
     _check_nodes(instance.nodes, name)
     for what, value in (("schedule", instance.schedule), ("delivery", instance.delivery)):
         if value != "sequential":

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
-from finecast.problem.evaluation import evaluate, migration_delay
+from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance
+from finecast.problem.slot_verdict import migration_delay
 from finecast.problem.solution import Broadcast, Solution
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.result import Callback, Progress, Termination

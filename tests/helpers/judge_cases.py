@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from slow_judge import shannon
+from slow_judge import from_other_areas, shannon
 
 from finecast.problem.demand import Demand
 from finecast.problem.evaluation import Evaluation, evaluate
@@ -174,8 +174,12 @@ def random_instance(
     schedule: Any = "sequential",
     relative_error: float = 0.1,
     max_spectral_efficiency: float = np.inf,
+    areas: int = 1,
 ) -> Instance:
-    """Return a small random instance in which everything varies: idle users, dead links."""
+    """Return a small random instance in which everything varies: idle users, dead links.
+
+    It has at most `areas` areas.
+    """
     model_blocks = rng.random((models, blocks)) < 0.5
     model_blocks[np.arange(models), rng.integers(blocks, size=models)] = True
     orphan = ~model_blocks.any(axis=0)
@@ -188,6 +192,9 @@ def random_instance(
     direction /= np.linalg.norm(direction, axis=3, keepdims=True)
     backhaul = rng.uniform(1e5, 1e7, size=(nodes, nodes)) * (rng.random((nodes, nodes)) < 0.8)
     preference = rng.random((slots, users, models)) + 0.01
+    _, area = np.unique(
+        rng.integers(areas, size=nodes) if areas > 1 else np.zeros(nodes), return_inverse=True
+    )
     return Instance(
         library=ModelLibrary(block_size=block_size, model_blocks=model_blocks),
         network=Network(
@@ -210,6 +217,7 @@ def random_instance(
         user_position=rng.normal(size=(users, 2)),
         name="random",
         seed=7,
+        areas=area.ravel(),
     )
 
 
@@ -219,7 +227,8 @@ def random_solution(
     """Return a random feasible solution: any cache, sources, messages, nodes, beams and modes.
 
     Rates are up to what the slow judge allows, so that feasibility does not rest on the fast one;
-    those of a nominal plan are up to what the estimated channels allow.
+    those of a nominal plan are up to what the estimated channels allow. With several areas, each
+    block goes wide or within areas at random.
     """
     T, N, J = instance.slots, instance.nodes, instance.blocks
     size, network = instance.library.block_size, instance.network
@@ -241,26 +250,51 @@ def random_solution(
             ]
             source[t, n, j] = rng.choice([*origins, N])
 
-        for n, j in np.argwhere(instance.needed[t] & (rng.random((N, J)) < 0.15)):
+        needs = instance.area_needs[t][instance.areas]  # (N, J), by the users of a node's area
+        for n, j in np.argwhere(needs & (rng.random((N, J)) < 0.15)):
             receive(n, j)
-        users, nodes, blocks = [], [], []
-        for group, carried in _random_messages(rng, instance.wanted[t]):
-            cooperating = rng.random(N) < 0.6
-            cooperating[rng.integers(N)] = True
+        users, nodes, blocks, areas = [], [], [], []
+        for group, carried, area in _random_messages_of_areas(rng, instance, t):
+            may_send = needs[:, carried].all(axis=1) if area < 0 else instance.areas == area
+            cooperating = (rng.random(N) < 0.6) & may_send
+            cooperating[rng.choice(np.flatnonzero(may_send))] = True
             for n, j in np.argwhere(cooperating[:, None] & carried):
                 if not cache[t, n, j] and source[t, n, j] < 0:
                     receive(n, j)
             users.append(group)
             nodes.append(cooperating)
             blocks.append(carried)
+            areas.append(area)
         broadcasts.append(
             _random_air(
-                rng, instance, t, np.array(users), np.array(nodes), np.array(blocks), planned
+                rng,
+                instance,
+                t,
+                np.array(users),
+                np.array(nodes),
+                np.array(blocks),
+                np.array(areas),
+                planned,
             )
             if users
             else silence(instance.users, N, J, instance.antennas)
         )
     return Solution(cache, source, tuple(broadcasts), planned=planned, method="random")
+
+
+def _random_messages_of_areas(
+    rng: np.random.Generator, instance: Instance, t: int
+) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """Return (users, blocks, area) of messages; area -1 for wide ones, all with one area."""
+    wanted = instance.wanted[t]
+    if instance.area_count == 1:
+        return [(*message, -1) for message in _random_messages(rng, wanted)]
+    wide = rng.random(instance.blocks) < 0.4
+    messages = [(*message, -1) for message in _random_messages(rng, wanted & wide)]
+    for area in range(instance.area_count):
+        own = wanted & ~wide & (instance.user_area[t] == area)[:, None]
+        messages += [(*message, area) for message in _random_messages(rng, own)]
+    return [messages[i] for i in rng.permutation(len(messages))]
 
 
 def _random_messages(
@@ -290,6 +324,7 @@ def _random_air(
     users: np.ndarray,
     nodes: np.ndarray,
     blocks: np.ndarray,
+    areas: np.ndarray,
     planned: str,
 ) -> Broadcast:
     """Return random modes, beams within the power limits, rates that hold, durations that do."""
@@ -300,8 +335,8 @@ def _random_air(
         modes = int(rng.integers(1, 4))
         pairs = [(m, i) for m in range(modes) for i in range(messages) if rng.random() < 0.5]
         pairs += [(0, i) for i in range(messages) if all(i != i2 for _, i2 in pairs)]
-        used = sorted({m for m, _ in pairs})
-        pairs = [(used.index(m), i) for m, i in pairs]
+        used = sorted({(m, areas[i]) for m, i in pairs})  # a mode has messages of one area
+        pairs = [(used.index((m, areas[i])), i) for m, i in pairs]
     mode, message = np.array(pairs).T
     shape = (len(pairs), instance.nodes, instance.antennas)
     # Mostly towards one of the users, so that guaranteed rates are rarely 0.
@@ -324,6 +359,14 @@ def _random_air(
                     error[k].tolist(),
                     beam[x].tolist(),
                     [beam[y].tolist() for y in np.flatnonzero(mode == mode[x]) if y != x],
+                    from_other_areas(
+                        int(areas[message[x]]),
+                        areas[message].tolist(),
+                        mode.tolist(),
+                        beam.tolist(),
+                        instance.channel_estimate[t, k].tolist(),
+                        error[k].tolist(),
+                    ),
                 )
                 for k in np.flatnonzero(users[message[x]])
             )
@@ -338,7 +381,7 @@ def _random_air(
         duration *= (bits / np.maximum(sent, 1e-3))[message]
     else:
         duration *= (bits / np.maximum(sent, 1e-3)).max()
-    return Broadcast(users, nodes, blocks, duration, mode, message, beam, rate)
+    return Broadcast(users, nodes, blocks, duration, mode, message, beam, rate, areas)
 
 
 def random_mutation(
@@ -352,6 +395,8 @@ def random_mutation(
             ["cache", "source", "planned", "users", "nodes", "blocks", "duration", "rate", "beam"]
         )
     )
+    if instance.area_count > 1 and rng.random() < 0.2:
+        return _another_area(rng, instance, solution, t)
     if field == "planned":
         return replace(solution, planned="nominal")
     if field == "cache":
@@ -377,4 +422,21 @@ def random_mutation(
         array[place] *= rng.choice([0.5, 1.3])
     changed = list(solution.broadcasts)
     changed[t] = replace(broadcast, **{field: array})
+    return replace(solution, broadcasts=tuple(changed))
+
+
+def _another_area(
+    rng: np.random.Generator, instance: Instance, solution: Solution, t: int
+) -> Solution | None:
+    """Return the solution with one message of a slot in another area, or wide."""
+    broadcast = solution.broadcasts[t]
+    if not broadcast.messages:
+        return None
+    area = broadcast.area.copy()
+    area[rng.integers(broadcast.messages)] = rng.integers(-1, instance.area_count)
+    changed = list(solution.broadcasts)
+    try:
+        changed[t] = replace(broadcast, area=area)
+    except ValueError:  # it shares a mode with others
+        return None
     return replace(solution, broadcasts=tuple(changed))

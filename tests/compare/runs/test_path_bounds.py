@@ -204,7 +204,7 @@ def test_folders_of_the_first_version_are_read(ran: SuiteRuns, tmp_path: Path):
         record_from_json(json.dumps(data))
     old = record_from_json(json.dumps({**data, "schema_version": 1}))
     assert (old.path, old.online_bound, old.controlled_gap) == (None, None, None)
-    assert old.schema_version == 2
+    assert old.schema_version == 3
     folder = open_folder(tmp_path / "old")
     (folder / "online").rmdir()
     (folder / "records" / f"{old.key}.json").write_text(json.dumps({**data, "schema_version": 1}))

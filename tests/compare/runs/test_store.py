@@ -78,7 +78,7 @@ def test_records_hold_every_number_of_the_judge() -> None:
     """A metric added to the judge must be added here, or said not to be a number of a run."""
     arrays = {
         "slot_migration", "slot_broadcast", "slot_realised_delay", "block_migration",
-        "block_air_time", "user_completion",
+        "block_air_time", "user_completion", "area_delay", "interference",
     }  # fmt: skip
     held = {field.name for field in fields(Record)}
     assert set(METRICS) <= held

@@ -13,6 +13,9 @@ from finecast.solvers.areas.state import City, State
 from finecast.solvers.node_set_tables import members
 from finecast.solvers.rates import SlotRates
 
+Rates = tuple[tuple[SlotRates, ...], ...]
+"""Per area and slot, the rates of its user groups."""
+
 
 def local_seconds(
     city: City, t: int, a: int, rates: SlotRates, interference: FloatArray
@@ -68,17 +71,27 @@ class SlotMessages:
     ----------
     messages
         As the joint beams take them; areas by their number in the instance.
+    blocks
+        (X, J) bool, what each carries.
     index, group, sender
         (X,) index of the area, its user group, and set of its nodes as bit mask.
     """
 
     messages: LocalMessages
+    blocks: BoolArray
     index: IntArray
     group: IntArray
     sender: IntArray
 
+    @property
+    def keys(self) -> list[tuple[int, int, int]]:
+        """(X,) area, group and senders: messages of two plans with the same key are the same."""
+        return list(
+            zip(self.index.tolist(), self.group.tolist(), self.sender.tolist(), strict=True)
+        )
 
-def local_messages(city: City, state: State, rates: list[tuple[SlotRates, ...]], t: int) -> SlotMessages:
+
+def local_messages(city: City, state: State, rates: Rates, t: int) -> SlotMessages:
     """Return the local messages of a slot: one for each user group and set of senders.
 
     Parameters
@@ -92,33 +105,33 @@ def local_messages(city: City, state: State, rates: list[tuple[SlotRates, ...]],
     """
     instance = city.instance
     size = instance.library.block_size
-    index, groups, senders, sends, users, weight = [], [], [], [], [], []
+    keys, number, sends, users, carried, weight = [], [], [], [], [], []
     for a, area in enumerate(city.areas):
         group = city.group[a][t]
         block = np.flatnonzero((group >= 0) & ~state.wide[t])
         if not len(block):
             continue
-        held = state.sends[t][np.ix_(area.nodes, block)]
-        mask = (1 << np.arange(len(area.nodes))) @ held
-        keys, which = np.unique(np.stack([group[block], mask]), axis=1, return_inverse=True)
-        for x in range(keys.shape[1]):
-            g, q = int(keys[0, x]), int(keys[1, x])
-            index.append(a)
-            groups.append(g)
-            senders.append(q)
-            sends.append(_among(instance.nodes, area.nodes, members(np.array(q), len(area.nodes))))
+        mask = (1 << np.arange(len(area.nodes))) @ state.sends[t][np.ix_(area.nodes, block)]
+        pairs, which = np.unique(np.stack([group[block], mask]), axis=1, return_inverse=True)
+        which = which.reshape(-1)
+        bits = 8.0 * np.bincount(which, size[block], pairs.shape[1])
+        for x, (g, q) in enumerate(pairs.T.tolist()):
+            keys.append((a, g, q))
+            number.append(area.number)
+            senders = members(np.array(q), len(area.nodes))
+            sends.append(_among(instance.nodes, area.nodes, senders))
             users.append(_among(instance.users, area.users, rates[a][t].users[g]))
-            bits = 8.0 * size[block[which.reshape(-1) == x]].sum()
-            weight.append(area.weight[t] * bits)
-    area_number = np.array([city.areas[a].number for a in index], dtype=np.int64)
-    messages = LocalMessages(
-        area_number,
-        np.array(sends, dtype=bool).reshape(-1, instance.nodes),
-        np.array(users, dtype=bool).reshape(-1, instance.users),
-        np.array(weight),
-    )
+            carried.append(_among(instance.blocks, block[which == x], np.array(True)))
+            weight.append(area.weight[t] * bits[x])
     return SlotMessages(
-        messages, *(np.array(x, dtype=np.int64) for x in (index, groups, senders))
+        LocalMessages(
+            np.array(number, dtype=np.int64),
+            np.array(sends, dtype=bool).reshape(-1, instance.nodes),
+            np.array(users, dtype=bool).reshape(-1, instance.users),
+            np.array(weight),
+        ),
+        np.array(carried, dtype=bool).reshape(-1, instance.blocks),
+        *np.array(keys, dtype=np.int64).reshape(-1, 3).T,
     )
 
 
@@ -128,9 +141,7 @@ def _among(count: int, index: IntArray, values: BoolArray) -> BoolArray:
     return result
 
 
-def first_beams(
-    city: City, slot: SlotMessages, rates: list[tuple[SlotRates, ...]], t: int
-) -> ComplexArray:
+def first_beams(city: City, slot: SlotMessages, rates: Rates, t: int) -> ComplexArray:
     """Return (X, N, M) the beams of every message alone on the air.
 
     Parameters

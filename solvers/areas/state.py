@@ -185,7 +185,7 @@ def _local(
     return choices[row, pick], times[row, pick], seconds[row, pick]
 
 
-def _participants(city: City, t: int, kind: IntArray) -> BoolArray:
+def participants(city: City, t: int, kind: IntArray) -> BoolArray:
     """Return (B, N) the nodes that may send classes wide."""
     whole = city.whole
     return np.asarray(whole.takes_part[t][:, kind].T[:, whole.area_of] & (whole.area_of >= 0))
@@ -195,7 +195,7 @@ def _least_wide(city: City, air: Air, t: int, block: IntArray) -> FloatArray:
     """Return (B,) s/byte of wide messages where all nodes that may send hold the block."""
     whole = city.whole
     kinds, which = np.unique(whole.kind[block], return_inverse=True)
-    amplitude = _participants(city, t, kinds) @ whole.reach[t].T
+    amplitude = participants(city, t, kinds) @ whole.reach[t].T
     least = np.where(whole.users[t, kinds], amplitude, np.inf).min(axis=1)
     return wide_seconds(city.instance, air, least)[which.reshape(-1)]
 
@@ -214,7 +214,7 @@ def _wide(
     """Return (B, N) senders of wide messages, and (B,) migration and broadcast in s/byte."""
     whole, instance = city.whole, city.instance
     nodes = np.arange(instance.nodes)
-    may = _participants(city, t, whole.kind[block])
+    may = participants(city, t, whole.kind[block])
     reach = np.where(cache[:, block].T, 0.0, reach_of(city, cache, nodes, block))
     reach[~may] = np.inf
     senders = np.zeros((len(block), instance.nodes), dtype=bool)

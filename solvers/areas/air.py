@@ -192,4 +192,4 @@ def efficiency_of(
     """Return (X,) bit/s/Hz of messages from their amplitudes (K, X) and users (X, K)."""
     sinr = np.maximum(signal, 0.0) ** 2 / (1.0 + interference)[:, None]
     least = np.where(users.T, sinr, np.inf).min(axis=0)
-    return np.minimum(cap, np.log1p(least) / np.log(2.0))
+    return np.asarray(np.minimum(cap, np.log1p(least) / np.log(2.0)))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finecast.problem.arrays import FloatArray, IntArray
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.solvers.areas.tables import AreaTables, Whole
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.placement.dynamic_programme import (
@@ -89,7 +89,7 @@ class AreaPoint:
     value: float
     size: float
     paths: Paths
-    wide: FloatArray
+    wide: BoolArray
     cost: FloatArray
     excess: FloatArray
 
@@ -178,7 +178,7 @@ def whole_point(
 
 def _roundings(area: AreaTables) -> int:
     slots, classes = area.classes.needed.shape
-    return slots * (2 * len(area.storage) + 6) + classes + 4
+    return int(slots * (2 * len(area.storage) + 6) + classes + 4)
 
 
 def first_shares(whole: Whole, tables: Sequence[AreaTables]) -> Shares:
@@ -277,6 +277,11 @@ def _wide_seconds(tables: Sequence[AreaTables], point: WholePoint) -> tuple[Floa
 def _over_largest(seconds: FloatArray) -> FloatArray:
     top = seconds.max(axis=1, keepdims=True)
     return np.asarray(seconds / np.where(top > 0, top, 1.0))
+
+
+def _slope(area: AreaTables, part: AreaPoint) -> FloatArray:
+    """Return (T, N_a) what is cached beyond the storage, in mean storages."""
+    return np.asarray(part.excess / max(float(area.storage.mean()), 1.0))
 
 
 def no_prices(tables: Sequence[AreaTables]) -> tuple[FloatArray, ...]:

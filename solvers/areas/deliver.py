@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from finecast.problem.areas import WIDE
-from finecast.problem.arrays import FloatArray, IntArray
+from finecast.problem.arrays import ComplexArray, FloatArray, IntArray
 from finecast.problem.phases import allowed_rates, interference_from_outside, phases_of
 from finecast.problem.solution import Broadcast, Solution
 from finecast.solvers.areas.plan import Plan, SlotBeams
@@ -83,7 +83,7 @@ def _broadcast(city: City, slot: SlotBeams) -> Broadcast:
     )
 
 
-def _within_power(city: City, beam: FloatArray) -> FloatArray:
+def _within_power(city: City, beam: ComplexArray) -> ComplexArray:
     """Return the beams with every node within its power, which single precision may exceed."""
     norm = np.linalg.norm(beam, axis=2)
     limit = np.sqrt(city.instance.network.power) * (1.0 - 1e-12)

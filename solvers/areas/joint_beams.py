@@ -173,7 +173,8 @@ def _objective(problem: _Problem, beam: Tensor, cap: float, antennas: int) -> Te
     least = torch.full((areas * count,), 1e9, dtype=sinr.dtype)
     least = least.scatter_reduce(0, problem.row, sinr, "amin")
     efficiency = torch.log1p(least) / np.log(2.0)
-    return (problem.weight / efficiency.clamp(max=cap)).sum()
+    total: Tensor = (problem.weight / efficiency.clamp(max=cap)).sum()
+    return total
 
 
 def _projected(problem: _Problem, beam: Tensor, antennas: int) -> Tensor:

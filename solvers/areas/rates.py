@@ -194,7 +194,9 @@ def _tables(city: City, prepared: list[Prepared]) -> tuple[AreaTables, ...]:
     return tuple(tables)
 
 
-def _wanted(group: IntArray, tables: AreaTables, part: object) -> list[tuple[IntArray, IntArray]]:
+def _wanted(
+    group: IntArray, tables: AreaTables, part: AreaPoint
+) -> list[tuple[IntArray, IntArray]]:
     """Return per slot the user groups and node sets of what the bound's paths send locally."""
     slot, kind, sender = local_senders(tables, part)
     example = np.unique(tables.classes.of_block, return_index=True)[1]

@@ -189,7 +189,7 @@ def wide_reach(whole: Whole, t: int, a: int, area: Area, kind: IntArray) -> Floa
     for b in range(len(kind)):
         k = np.flatnonzero(listens[b])
         weakest[b] = (outside[b, k] + inside[:, k]).min(axis=1)
-    return np.minimum(weakest, least[:, None])
+    return np.asarray(np.minimum(weakest, least[:, None]))
 
 
 def _in_area(whole: Whole, t: int, a: int, area: Area, user: IntArray) -> BoolArray:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from finecast.problem.areas import areas_of_lists, partition
 from finecast.problem.arrays import FloatArray, IntArray
 from finecast.problem.channel import draw_channels, draw_true_channel
 from finecast.problem.demand import draw_demand, sample
@@ -30,6 +31,7 @@ from finecast.problem.library import LARGEST_INCIDENCE, ModelLibrary, combine, r
 from finecast.problem.measured import read_channels
 from finecast.problem.network import (
     Network,
+    db_to_linear,
     dbm_to_w,
     drop_users,
     hexagonal_positions,
@@ -118,7 +120,7 @@ class LibrarySection(_Section):
 
 
 class NodesSection(_Section):
-    """Edge nodes: where they stand, what they store, how strongly they send."""
+    """Edge nodes: where they stand, what they store, how strongly they send, who cooperates."""
 
     count: Annotated[Count, Field(le=MOST_NODES)] = 4
     antennas: Annotated[Count, Field(le=MOST_ANTENNAS)] = 4
@@ -128,6 +130,22 @@ class NodesSection(_Section):
     power_dbm: Decibel = 30.0
     storage_gb: NonNegative | list[NonNegative] | None = None
     storage_share: NonNegative | None = None
+    areas: Literal["none"] | int | list[list[int]] = "none"
+
+    @field_validator("areas", mode="before")
+    @classmethod
+    def _areas(cls, given: Any) -> Any:
+        number = isinstance(given, int) and not isinstance(given, bool) and given >= 1
+        lists = isinstance(given, list | tuple) and all(
+            isinstance(nodes, list | tuple) and all(type(n) is int for n in nodes)
+            for nodes in given
+        )
+        if given != "none" and not number and not (lists and given):
+            raise ValueError(
+                "areas must be 'none', the most nodes of an area (a whole number >= 1), or a list "
+                "of the nodes of each area"
+            )
+        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> NodesSection:
@@ -141,6 +159,11 @@ class NodesSection(_Section):
             )
         if self.storage_gb is not None and self.storage_share is not None:
             raise ValueError("give either 'storage_gb' or 'storage_share'")
+        if isinstance(self.areas, list):
+            try:
+                areas_of_lists(self.areas, self.count)
+            except ValueError as error:
+                raise ValueError(f"areas: {error}") from None
         return self
 
 
@@ -290,7 +313,11 @@ class Scenario(_Section):
             activity=self.demand.activity,
             area=nearest if self.demand.taste_areas == "node" else None,
         )
-        estimate, error, true = self._channels(seed, path, places, node_position, user_position)
+        channels = self._channels(seed, path, places, node_position, user_position)
+        estimate, error, true, gain = channels
+        if places is not None and isinstance(self.nodes.areas, int):  # areas stay where they are
+            home = self._user_position(seed, None, node_position)
+            gain = self._channels(seed, None, None, node_position, home)[3]
         return Instance(
             library=library,
             network=self._network(seed, library, node_position),
@@ -308,6 +335,7 @@ class Scenario(_Section):
             user_position=user_position,
             name=self.name,
             seed=seed,
+            areas=self._areas_of_nodes(gain, node_position),
         )
 
     def _refuse_too_large(self, library: ModelLibrary) -> None:
@@ -392,6 +420,15 @@ class Scenario(_Section):
             node_position=node_position,
         )
 
+    def _areas_of_nodes(self, gain: FloatArray, node_position: FloatArray) -> IntArray:
+        """Return (N,) the area of every node; gain is (K, N), the power gain of each link."""
+        areas = self.nodes.areas
+        if isinstance(areas, list):
+            return areas_of_lists(areas, self.nodes.count)
+        if isinstance(areas, int):
+            return partition(gain, node_position, areas)
+        return np.zeros(self.nodes.count, dtype=np.int64)
+
     def _channels(
         self,
         seed: int,
@@ -399,13 +436,15 @@ class Scenario(_Section):
         places: int | None,
         node_position: FloatArray,
         user_position: FloatArray,
-    ) -> tuple[Any, FloatArray, Any]:
+    ) -> tuple[Any, FloatArray, Any, FloatArray]:
+        """Return estimates, error radii, true channels, and (K, N) mean power gains of links."""
         shape = (self.slots, self.users.count, self.nodes.count, self.nodes.antennas)
         if self.channel.file is not None:
             estimate = read_channels(self._path.parent / self.channel.file, shape)
             error = self.channel.error * np.linalg.norm(estimate, axis=3)
             rng = _rng(seed, "csi error", path)
-            return estimate, error, draw_true_channel(rng, estimate, error)
+            gain = np.mean(np.linalg.norm(estimate, axis=3) ** 2, axis=0)
+            return estimate, error, draw_true_channel(rng, estimate, error), gain
         channels = draw_channels(
             node_position,
             user_position,
@@ -420,7 +459,8 @@ class Scenario(_Section):
             correlation=self.channel.correlation,
             error=self.channel.error,
         )
-        return channels.estimate, channels.error, channels.true
+        gain = db_to_linear(channels.gain_db)
+        return channels.estimate, channels.error, channels.true, gain
 
     def _trace(self, library: ModelLibrary) -> IntArray:
         return read_trace(

@@ -194,8 +194,8 @@ def _area_violations(broadcast: Broadcast, slot: int, instance: Instance) -> Ite
     message, block = broadcast.carried
     ways = np.zeros((2, instance.blocks), dtype=bool)
     ways[local[message].astype(int), block] = True
-    for j in np.flatnonzero(ways.all(axis=0)):
-        yield Violation("mixed", slot, float(size[j]), "byte", block=int(j))
+    for both in np.flatnonzero(ways.all(axis=0)).tolist():
+        yield Violation("mixed", slot, float(size[both]), "byte", block=both)
     needs = instance.area_needs[slot]
     stray = broadcast.nodes[message] & ~needs[:, block][instance.areas].T
     stray &= instance.needed[slot, block][:, None]

@@ -401,7 +401,7 @@ def instance_hash(instance: Instance) -> str:
     without AVX-512, for instance), so that `Instance.content_hash`, which is of every bit, differs
     between machines. Here real numbers enter to five significant digits, complex ones relative to
     their modulus; whole numbers, truth values and names enter exactly. The name and the seed of an
-    instance are not content.
+    instance are not content, and neither is that it has one area.
 
     Parameters
     ----------
@@ -409,8 +409,9 @@ def instance_hash(instance: Instance) -> str:
         The instance.
     """
     digest = hashlib.sha256()
+    left_out = {".name", ".seed"} | ({".areas"} if instance.area_count == 1 else set())
     for name, value in _content("", instance):
-        if name in (".name", ".seed") or value is None:
+        if name in left_out or value is None:
             continue
         digest.update(name.encode() + b"=")
         array = np.asarray(value)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from finecast.problem.wording import gigabytes, percent
+from finecast.problem.wording import counted, gigabytes, percent
+
+AREAS_LISTED = 12
+"""Most areas whose nodes a table lists."""
 
 LISTED = 12
 """Most models that a table lists."""
@@ -45,6 +48,55 @@ def library_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
             f"saves {percent(described['saved_share'], 1)}",
         ),
     ]
+
+
+def describe_areas(instance: Any) -> dict[str, Any]:
+    """Return the nodes of each area and its share of the users; nothing for one area."""
+    import numpy as np
+
+    if instance.area_count == 1:
+        return {}
+    return {
+        "areas": [np.flatnonzero(instance.areas == a) for a in range(instance.area_count)],
+        "area_users": np.stack(
+            [
+                np.bincount(row[row >= 0], minlength=instance.area_count)
+                for row in instance.user_area
+            ]
+        ),
+    }
+
+
+def area_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of an instance's areas: how many, of which nodes, with how many users."""
+    if "areas" not in described:
+        return []
+    areas, users = described["areas"], described["area_users"]
+    rows = [
+        ("areas", areas_in_words(areas)),
+        ("users of an area", f"{span(users)} that request something in a slot"),
+    ]
+    if len(areas) <= AREAS_LISTED:
+        rows += [(f"area {a}", f"nodes {_listed(nodes)}") for a, nodes in enumerate(areas)]
+    return rows
+
+
+def areas_in_words(areas: Any) -> str:
+    """Write how many areas there are, and of how many nodes."""
+    sizes = [len(nodes) for nodes in areas]
+    return f"{counted(len(areas), 'area')} of {span(sizes)} node{'' if max(sizes) == 1 else 's'}"
+
+
+def span(values: Any) -> str:
+    """Write the least and the largest of some numbers, or the one that all are."""
+    import numpy as np
+
+    low, high = float(np.min(values)), float(np.max(values))
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def _listed(nodes: Any) -> str:
+    return ", ".join(str(n) for n in nodes)
 
 
 def model_rows(described: dict[str, Any]) -> list[tuple[str, str]]:

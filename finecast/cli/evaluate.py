@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from typing import Any
 
 import click
 
@@ -46,7 +48,8 @@ def command(
                 **{
                     name: value
                     for name, value in vars(evaluation).items()
-                    if name not in ("violations", "block_migration", "block_air_time")
+                    if name
+                    not in ("violations", "block_migration", "block_air_time", "interference")
                 },
                 "violations": [str(violation) for violation in evaluation.violations],
                 "instance_hash": problem.content_hash,
@@ -64,6 +67,7 @@ def command(
                 ("planned, sequential", seconds(evaluation.sequential_delay)),
                 ("planned, pipelined", seconds(evaluation.pipelined_delay)),
                 ("95th percentile of users", seconds(evaluation.p95_completion)),
+                *_area_rows(evaluation),
                 ("hits, requests", percent(evaluation.request_hit_ratio, 1)),
                 ("hits, bytes", percent(evaluation.byte_hit_ratio, 1)),
                 ("energy", f"{evaluation.transmit_energy:.4g} J"),
@@ -75,3 +79,16 @@ def command(
         for violation in evaluation.violations:
             say(f"violation: {violation}")
     sys.exit(0 if evaluation.feasible else 1)
+
+
+def _area_rows(evaluation: Any) -> list[tuple[str, str]]:
+    """Return the figures of several areas; nothing for one."""
+    if evaluation.area_delay.shape[1] == 1:
+        return []
+    disturbed = evaluation.interference_over_noise_db
+    return [
+        ("longest area", seconds(evaluation.longest_area_delay)),
+        ("95th percentile of areas", seconds(evaluation.p95_area_delay)),
+        ("interference over noise", "-" if math.isnan(disturbed) else f"{disturbed:.1f} dB"),
+        ("bytes sent wide", percent(evaluation.wide_share, 1)),
+    ]

@@ -36,6 +36,8 @@ def command(
 
     The same seed and path give the same instance.
     """
+    from finecast.cli.describe import areas_in_words, describe_areas
+    from finecast.problem.areas import area_notes
     from finecast.problem.files import FormatError
     from finecast.problem.instance import write_instance
 
@@ -58,9 +60,14 @@ def command(
     for numbers, file in zip(draws, files, strict=True):
         instance = load_instance(scenario, numbers["seed"], numbers.get("path"))
         digest = write_instance(file, instance)
-        written.append({"file": str(file), **numbers, "instance_hash": digest})
+        apart = describe_areas(instance)
+        areas = {"areas": len(apart["areas"])} if apart else {}
+        written.append({"file": str(file), **numbers, **areas, "instance_hash": digest})
         if not as_json:
-            said = "  ".join(f"{name} {number}" for name, number in numbers.items())
-            say(f"{file}  {said}  {digest}")
+            said = [f"{name} {number}" for name, number in numbers.items()]
+            said += [areas_in_words(apart["areas"])] if apart else []
+            say("  ".join([str(file), *said, digest]))
+            for note in area_notes(instance.areas):
+                say(f"note: {note}")
     if as_json:
         print_json({"instances": written})

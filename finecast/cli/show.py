@@ -16,7 +16,15 @@ from finecast.cli.common import (
     print_table,
     set_option,
 )
-from finecast.cli.describe import describe_library, library_rows, model_rows
+from finecast.cli.describe import (
+    area_rows,
+    describe_areas,
+    describe_library,
+    library_rows,
+    model_rows,
+    span,
+)
+from finecast.problem.areas import area_notes
 from finecast.problem.files import FormatError, size_of
 from finecast.problem.reception import gain_notes, places, without_channel
 from finecast.problem.shipped import find
@@ -111,8 +119,21 @@ def _describe_solution(path: Any) -> dict[str, Any]:
         "migrations": int(solution.received.sum()),
         "messages": sum(broadcast.messages for broadcast in solution.broadcasts),
         "modes": sum(broadcast.modes for broadcast in solution.broadcasts),
+        **_describe_ways(solution),
         "planned_rates": solution.planned,
         "instance_hash": solution.instance_hash,
+    }
+
+
+def _describe_ways(solution: Any) -> dict[str, Any]:
+    """Return how many messages go wide, and how many stay in how many areas; else nothing."""
+    area = np.concatenate([broadcast.area for broadcast in solution.broadcasts])
+    if not (area >= 0).any():
+        return {}
+    return {
+        "wide_messages": int((area < 0).sum()),
+        "local_messages": int((area >= 0).sum()),
+        "areas_that_send": len(np.unique(area[area >= 0])),
     }
 
 
@@ -136,7 +157,8 @@ def _describe_instance(instance: Any) -> dict[str, Any]:
         "max_spectral_efficiency": network.max_spectral_efficiency,
         "spectral_efficiency_alone": np.percentile(alone, [10, 50, 90]),
         "without_channel": without_channel(instance),
-        "notes": list(gain_notes(instance)),
+        **describe_areas(instance),
+        "notes": [*gain_notes(instance), *area_notes(instance.areas)],
         "requests": int((instance.requests >= 0).sum()),
         "distinct_models_per_slot": float(
             np.mean([len(np.unique(r[r >= 0])) for r in instance.requests])
@@ -150,7 +172,7 @@ def _describe_instance(instance: Any) -> dict[str, Any]:
 def _instance_rows(instance: Any, described: dict[str, Any]) -> list[tuple[str, str]]:
     network = instance.network
     off_diagonal = network.backhaul_rate[~np.eye(instance.nodes, dtype=bool)]
-    links = f"{_span(off_diagonal / 1e9)} Gbit/s, " if len(off_diagonal) else ""
+    links = f"{span(off_diagonal / 1e9)} Gbit/s, " if len(off_diagonal) else ""
     unreached = described["without_channel"]
     low, middle, high = described["spectral_efficiency_alone"]
     return [
@@ -159,13 +181,14 @@ def _instance_rows(instance: Any, described: dict[str, Any]) -> list[tuple[str, 
             f"{counted(instance.slots, 'slot')}, {counted(instance.users, 'user')}, "
             f"{counted(instance.nodes, 'node')} x {counted(instance.antennas, 'antenna')}",
         ),
+        *area_rows(described),
         *library_rows(described["library"]),
-        ("storage per node", f"{_span(network.storage / 1e9)} GB"),
+        ("storage per node", f"{span(network.storage / 1e9)} GB"),
         *([("fit into no node", _too_large(instance))] if described["blocks_too_large"] else []),
-        ("links between nodes", f"{links}cloud {_span(network.cloud_rate / 1e9)} Gbit/s"),
+        ("links between nodes", f"{links}cloud {span(network.cloud_rate / 1e9)} Gbit/s"),
         (
             "carrier",
-            f"{network.bandwidth / 1e6:g} MHz, {_span(network.power)} W per node, "
+            f"{network.bandwidth / 1e6:g} MHz, {span(network.power)} W per node, "
             f"noise {network.noise_power:.3g} W",
         ),
         (
@@ -199,11 +222,6 @@ def _too_large(instance: Any) -> str:
     above = _above_storage(instance)
     largest = gigabytes(float(instance.library.block_size.max()))
     return f"{counted(int(above.sum()), 'block')}, the largest of {largest}: never cached"
-
-
-def _span(values: Any) -> str:
-    low, high = float(np.min(values)), float(np.max(values))
-    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
 
 
 def _draw(instance: Any, solution: str | None, slot: int, plot: str) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from repository import ROOT
 
+from finecast.problem.areas import area_notes, partition
 from finecast.problem.files import FormatError
 from finecast.problem.instance import read_instance, write_instance
 from finecast.problem.scenario import Scenario, read_scenario
@@ -40,8 +41,11 @@ def test_shipped_scenarios_draw(path, tmp_path):
 
 
 def test_shipped_scenarios_are_those_named():
-    """The seven scenarios that the documentation names are there, with their stated sizes."""
+    """The scenarios that the documentation names are there, with their stated sizes."""
     assert [path.stem for path in SHIPPED] == [
+        "city-19",
+        "city-199",
+        "city-61",
         "llm",
         "paper-regime",
         "periodic",
@@ -57,6 +61,10 @@ def test_shipped_scenarios_are_those_named():
     tiny = read_scenario(ROOT / "data/scenarios/tiny.toml").generate(0)
     assert (tiny.nodes, tiny.blocks) == (2, 6)
     assert read_scenario(ROOT / "data/scenarios/persist.toml").slots == 20
+    for nodes, most, areas in ((19, 6, 4), (61, 4, 16), (199, 4, 50)):
+        city = read_scenario(f"city-{nodes}").generate(0)
+        assert (city.nodes, city.users, city.area_count) == (nodes, 4 * nodes, areas)
+        assert np.bincount(city.areas).max() <= most
 
 
 def test_same_draw_in_another_process():
@@ -253,3 +261,77 @@ def test_path_out_of_range(path):
     """A path number must be a seed's number."""
     with pytest.raises(ValueError, match=r"^path: "):
         scenario().generate(0, path)
+
+
+def test_areas_of_a_size():
+    """At most so many nodes, as equal as can be, each number used; the same on every path.
+
+    Other places of the users leave the areas alone too: they belong to the network.
+    """
+    for nodes, size in ((7, 3), (19, 6), (12, 4), (5, 1), (5, 5), (5, 9)):
+        made = scenario(
+            nodes={"count": nodes, "areas": size}, users={"count": 20}, channel={"error": 0.05}
+        )
+        instance = made.generate(3)
+        sizes = np.bincount(instance.areas)
+        assert len(sizes) == -(-nodes // size)
+        assert sizes.max() <= size
+        assert sizes.max() - sizes.min() <= 1
+        for other in (made.generate(3, 0), made.generate(3, 1, 2)):
+            assert other.areas.tolist() == instance.areas.tolist()
+        if size >= nodes:
+            whole = made.with_({"nodes.areas": "none"}).generate(3)
+            assert instance.content_hash == whole.content_hash
+
+
+def test_areas_are_near_and_coupled():
+    """Two clusters of nodes 2 km apart are two areas, whatever the order of the nodes.
+
+    Four nodes on a square are cut from left to right, if nothing else is known. Users between the
+    lower two and between the upper two make an area of each.
+    """
+    positions = [[0, 0], [2000, 0], [100, 0], [2100, 0], [0, 100], [2000, 100]]
+    made = scenario(nodes={"count": 6, "positions_m": positions, "areas": 3}, users={"count": 9})
+    assert made.generate(0).areas.tolist() == [0, 1, 0, 1, 0, 1]
+    square = np.array([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0], [100.0, 100.0]])
+    assert partition(np.eye(4), square, 2).tolist() == [0, 1, 0, 1]
+    gain = np.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
+    assert partition(gain, square, 2).tolist() == [0, 0, 1, 1]
+
+
+def test_areas_of_lists():
+    """Lists of nodes, in any order; the number of an area is its place in the list."""
+    made = scenario(nodes={"count": 5, "areas": [[4, 0], [1], [3, 2]]}).generate(0)
+    assert made.areas.tolist() == [0, 1, 2, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("areas", "message"),
+    [
+        ([[0, 1], [2]], "nodes: areas: node 3 is in no area, each node must be in one"),
+        ([[0, 1], [1, 2, 3]], "nodes: areas: node 1 is in areas 0 and 1, each node must be in one"),
+        ([[0, 1], [2, 3, 2]], "nodes: areas: node 2 is twice in area 1, each node must be in one"),
+        ([[0, 1], [2, 3, 4]], "nodes: areas: area 1 has node 4, nodes are 0 to 3"),
+        ([[0, 1, 2, 3], []], "nodes: areas: area 1 has no node, must have at least 1"),
+        ("rings", "nodes.areas: 'rings': areas must be 'none', the most nodes of an area"),
+        (0, "nodes.areas: 0: areas must be 'none', the most nodes of an area"),
+        (2.5, "nodes.areas: 2.5: areas must be 'none'"),
+        (True, "nodes.areas: True: areas must be 'none'"),
+        ([], "nodes.areas: []: areas must be 'none'"),
+        ([0, 1, 2, 3], "nodes.areas: [0, 1, 2, 3]: areas must be 'none'"),
+        ([["0"]], "nodes.areas: [['0']]: areas must be 'none'"),
+    ],
+)
+def test_areas_that_are_no_partition(areas, message):
+    """One line with the key, what is wrong, and what is allowed."""
+    with pytest.raises(ValueError, match="^" + re.escape(message)) as caught:
+        read_scenario("tiny").with_({"nodes.count": 4, "nodes.areas": areas})
+    assert "\n" not in str(caught.value)
+
+
+def test_large_areas_are_noted():
+    """Above 8 nodes not every set is kept; one area is the problem of the formulation."""
+    assert area_notes(np.zeros(20, int)) == ()
+    assert area_notes(np.repeat([0, 1], 8)) == ()
+    (note,) = area_notes(np.repeat([0, 1, 1], 6))
+    assert note.startswith("area 1 has 12 nodes, more than the 8 of which every set is kept")

@@ -125,6 +125,7 @@ def plan_areas(
     solve: Callable[[State, Rates], Rates] | None = None,
     report: Callable[[Plan], None] = lambda plan: None,
     sweeps: bool = True,
+    keep_ways: bool = False,
 ) -> Plan:
     """Return the best plan found.
 
@@ -150,6 +151,8 @@ def plan_areas(
         Called with every better plan.
     sweeps
         Whether caches change. Where the time is up, the first ones still get two seconds.
+    keep_ways
+        Blocks go the ways given at first, to the end.
     """
     instance = city.instance
     slots = instance.slots
@@ -170,9 +173,8 @@ def plan_areas(
             if limit.over():
                 break
             state = _swept(city, air, state, prices, rng, limit)
-            state = best_state(
-                city, air, state.cache, state.wide if limit is not deadline else None
-            )
+            as_given = keep_ways or (first and sweep == 0)
+            state = best_state(city, air, state.cache, state.wide if as_given else None)
         if solve is not None:
             rates = solve(state, rates)
 
@@ -187,7 +189,7 @@ def plan_areas(
         if stale >= 2 or deadline.over() or best.delay <= goal:
             break
         air = learned(city, rates, beams)
-        state = best_state(city, air, state.cache)
+        state = best_state(city, air, state.cache, wide if keep_ways else None)
     assert best is not None
     return best
 

@@ -85,7 +85,8 @@ def responses(city: City, air: Air, state: State, a: int) -> Responses:
         np.maximum(reach, np.where(needed[t][:, None], of_slot, 0.0), out=reach)
     inner = np.full((len(sets), len(nodes)), np.inf)
     for n in range(len(nodes)):
-        np.minimum(inner, np.where(member[:, n, None], city.link[nodes[n], nodes], np.inf), inner)
+        mine = np.where(member[:, n, None], city.link[nodes[n], nodes], np.inf)
+        np.minimum(inner, mine, out=inner)
     times = np.minimum(inner[:, None], reach)  # (2^N_a, B, N_a)
     sender, time = nested(np.broadcast_to(sets[:, None], times.shape[:2]), times)
     chains = chains_of(member, np.moveaxis(sender, 1, 2), np.moveaxis(time, 1, 2))

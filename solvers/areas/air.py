@@ -154,7 +154,8 @@ def first_beams(city: City, slot: SlotMessages, rates: Rates, t: int) -> Complex
     for x, (a, g, q) in enumerate(zip(slot.index, slot.group, slot.sender, strict=True)):
         of_area = rates[a][t]
         best = int(of_area.best[np.array([g]), np.array([q])][0])
-        beam[x, city.areas[a].nodes] = of_area.beam[g, best]
+        if best >= 0:  # else nobody of these reaches all users
+            beam[x, city.areas[a].nodes] = of_area.beam[g, best]
     return beam
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
 from finecast.solvers.beamforming.by_name import one_thread
-from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.deadline import NEVER, Deadline, count_work
 
 STEPS = 150
 """Steps of Adam."""
@@ -32,6 +32,12 @@ FIRST_STEP = 0.05
 NEGLECTED = 0.02
 """Interference over noise that all areas which are no neighbours of a user cause together, at
 most, if their nodes all send it their full power in phase."""
+
+STEP_WORK = 2e-3
+"""Work of a step, however small."""
+
+PRODUCT_WORK = 8e-9
+"""Work of a step for every product of a channel and a beam."""
 
 TINY = 1e-12
 
@@ -135,6 +141,10 @@ def joint_beams(
         antennas = channel.shape[2]
         beam = torch.view_as_real(_by_area(problem, start, antennas))
         scale = float(np.sqrt(power.max()))
+        products = (
+            problem.channel.shape[0] * problem.channel.shape[1] * beam.shape[1] * beam.shape[2]
+        )
+        products += problem.own_channel.numel()
         moment, square = torch.zeros_like(beam), torch.zeros_like(beam)
         best, best_value = beam, np.inf
         for step in range(steps + 1):
@@ -144,6 +154,7 @@ def joint_beams(
                 best, best_value = beam.detach(), value.item()
             if step == steps or deadline.over():
                 break
+            count_work(STEP_WORK + PRODUCT_WORK * products)
             (slope,) = torch.autograd.grad(value, beam)
             moment = 0.9 * moment + 0.1 * slope
             square = 0.99 * square + 0.01 * slope**2

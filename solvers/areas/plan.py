@@ -28,11 +28,12 @@ from finecast.solvers.areas.air import (
     local_seconds,
     subsets_serve,
 )
-from finecast.solvers.areas.joint_beams import STEPS, joint_beams
+from finecast.solvers.areas.joint_beams import STEPS, LocalMessages, joint_beams
 from finecast.solvers.areas.state import Air, City, State, best_state
 from finecast.solvers.areas.sweeps import sweep_area
 from finecast.solvers.areas.wide import WideMessages, wide_beams, wide_messages
 from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.signals import SearchInterrupt
 
 ROUNDS = 6
 """Most rounds of caches and beams."""
@@ -45,6 +46,9 @@ FIRST_WIDE_SHARE = 0.97
 
 WIDE_STARTS = 1
 """Starts of the search for the beams of a wide message."""
+
+POLISH_STEPS = 300
+"""Steps of the joint beams, and of every wide message's, in the last plan."""
 
 LEAST_S = 2.0
 """Seconds that the first caches may take although the time is up: no plan is no answer."""
@@ -97,11 +101,14 @@ class Plan:
         Per slot.
     delay
         s, as the judge will count.
+    interrupted
+        The user ended the search.
     """
 
     state: State
     beams: tuple[SlotBeams, ...]
     delay: float
+    interrupted: bool = False
 
 
 @dataclass(eq=False)
@@ -165,31 +172,41 @@ def plan_areas(
     memory = Memory([{} for _ in range(slots)], [{} for _ in range(slots)])
     best: Plan | None = None
     stale = 0
-    for round_ in range(ROUNDS):
-        # Caches and ways at the rates known so far; the first sweep keeps to the given ways.
-        first = round_ == 0
-        for sweep in range(SWEEPS + first if sweeps else 0):
-            limit = deadline.later(LEAST_S) if first and sweep == 0 else deadline
-            if limit.over():
-                break
-            state = _swept(city, air, state, prices, rng, limit)
-            as_given = keep_ways or (first and sweep == 0)
-            state = best_state(city, air, state.cache, state.wide if as_given else None)
-        if solve is not None:
-            rates = solve(state, rates)
+    try:
+        for round_ in range(ROUNDS):
+            # Caches and ways at the rates known so far; the first sweep keeps to the given ways.
+            first = round_ == 0
+            for sweep in range(SWEEPS + first if sweeps else 0):
+                limit = deadline.later(LEAST_S) if first and sweep == 0 else deadline
+                if limit.over():
+                    break
+                state = _swept(city, air, state, prices, rng, limit)
+                as_given = keep_ways or (first and sweep == 0)
+                state = best_state(city, air, state.cache, state.wide if as_given else None)
+            if solve is not None:
+                rates = solve(state, rates)
 
-        # Their beams, and what these are worth.
-        beams = beams_of(city, state, rates, memory, seed=seed, deadline=deadline)
-        plan = Plan(state, beams, plan_delay(city, state, beams))
-        before = np.inf if best is None else best.delay
-        if best is None or plan.delay < best.delay:
-            best = plan
-            report(best)
-        stale = 0 if best.delay < before * (1.0 - WORTH_A_ROUND) else stale + 1
-        if stale >= 2 or deadline.over() or best.delay <= goal:
-            break
-        air = learned(city, rates, beams)
-        state = best_state(city, air, state.cache, wide if keep_ways else None)
+            # Their beams, and what these are worth.
+            beams = beams_of(city, state, rates, memory, seed=seed, deadline=deadline)
+            plan = Plan(state, beams, plan_delay(city, state, beams))
+            before = np.inf if best is None else best.delay
+            if best is None or plan.delay < best.delay:
+                best = plan
+                report(best)
+            stale = 0 if best.delay < before * (1.0 - WORTH_A_ROUND) else stale + 1
+            if stale >= 2 or deadline.over() or best.delay <= goal:
+                break
+            air = learned(city, rates, beams)
+            state = best_state(city, air, state.cache, wide if keep_ways else None)
+        if not (deadline.over() or best is None or best.delay <= goal):
+            better = polished(city, best, deadline)
+            if better.delay < best.delay:
+                best = better
+                report(best)
+    except SearchInterrupt:
+        if best is None:
+            raise
+        best = replace(best, interrupted=True)
     assert best is not None
     return best
 
@@ -251,10 +268,7 @@ def beams_of(
             local.messages, start, cap=cap, steps=steps, deadline=deadline,
         )  # fmt: skip
         memory.local[t].update(zip(local.keys, beam, strict=True))
-        interference, signal = interference_of(
-            channel, error, beam, local.messages.area, instance.user_area[t]
-        )
-        efficiency = efficiency_of(signal, interference, local.messages.users, cap)
+        local_rate, interference = _local_rate(city, t, local.messages, beam)
 
         # Wide messages that are new.
         wide = wide_messages(city, state, t)
@@ -271,12 +285,78 @@ def beams_of(
                 wide,
                 beam,
                 wide_beam.reshape(-1, instance.nodes, instance.antennas),
-                network.bandwidth * efficiency,
+                local_rate,
                 rate(snr, network.bandwidth, cap),
                 interference,
             )
         )
     return tuple(result)
+
+
+def polished(city: City, plan: Plan, deadline: Deadline) -> Plan:
+    """Return the plan after more steps for all its beams; wide ones are joint beams of one area.
+
+    Parameters
+    ----------
+    city, plan
+        The problem and the plan.
+    deadline
+        When to be done.
+    """
+    instance, network = city.instance, city.instance.network
+    cap = network.max_spectral_efficiency
+    nobody = np.zeros(instance.users, dtype=np.int64)
+    result = []
+    for t, slot in enumerate(plan.beams):
+        channel, error = instance.normalised_channel[t], instance.normalised_error[t]
+        messages = slot.local.messages
+        beam = joint_beams(
+            channel, error, network.power, instance.areas, instance.user_area[t],
+            messages, slot.local_beam, cap=cap, steps=POLISH_STEPS, deadline=deadline,
+        )  # fmt: skip
+        local_rate, interference = _local_rate(city, t, messages, beam)
+        bits = slot.wide.blocks @ instance.library.block_size.astype(np.float64)
+        together = LocalMessages(
+            np.zeros(len(bits), dtype=np.int64), slot.wide.sends, slot.wide.users, bits
+        )
+        wide_beam = joint_beams(
+            channel, error, network.power, np.zeros(instance.nodes, dtype=np.int64), nobody,
+            together, slot.wide_beam, cap=cap, steps=POLISH_STEPS, deadline=deadline,
+        )  # fmt: skip
+        _, signal = interference_of(channel, error, wide_beam, together.area, nobody)
+        quiet = np.zeros(instance.users)
+        wide_rate = network.bandwidth * efficiency_of(signal, quiet, slot.wide.users, cap)
+        better = wide_rate > slot.wide_rate
+        result.append(
+            replace(
+                slot,
+                local_beam=beam,
+                local_rate=local_rate,
+                interference=interference,
+                wide_beam=np.where(better[:, None, None], wide_beam, slot.wide_beam),
+                wide_rate=np.maximum(wide_rate, slot.wide_rate),
+            )
+        )
+    beams = tuple(result)
+    return Plan(plan.state, beams, plan_delay(city, plan.state, beams))
+
+
+def _local_rate(
+    city: City, t: int, messages: LocalMessages, beam: ComplexArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return (X,) bit/s that local messages guarantee, and (K,) the interference over noise."""
+    instance = city.instance
+    interference, signal = interference_of(
+        instance.normalised_channel[t],
+        instance.normalised_error[t],
+        beam,
+        messages.area,
+        instance.user_area[t],
+    )
+    network = instance.network
+    cap = network.max_spectral_efficiency
+    efficiency = efficiency_of(signal, interference, messages.users, cap)
+    return network.bandwidth * efficiency, interference
 
 
 def plan_delay(city: City, state: State, beams: tuple[SlotBeams, ...]) -> float:
@@ -318,7 +398,8 @@ def learned(city: City, rates: Rates, beams: tuple[SlotBeams, ...]) -> Air:
             table = tables[a][t]
             alone = float(weight @ table[group, sender])
             together = float(weight @ seconds[x])
-            table = table * max(together / alone, 1.0)
+            if np.isfinite(together) and np.isfinite(alone):
+                table = table * max(together / alone, 1.0)
             table[group, sender] = seconds[x]
             tables[a][t] = subsets_serve(table)
     # What wide messages reach of what their weakest users could have alone.

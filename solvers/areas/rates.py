@@ -24,6 +24,7 @@ from finecast.solvers.areas.state import City, State
 from finecast.solvers.areas.tables import AreaTables, area_tables, whole
 from finecast.solvers.beamforming.by_name import KERNEL
 from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.node_set_tables import MOST_NODES
 from finecast.solvers.prepared import Prepared, UnservableError, with_problems
 from finecast.solvers.rates_on_demand import first_rates, solve_wanted
 from finecast.solvers.restrictions import messages, restricted_instance, restricted_links
@@ -82,6 +83,9 @@ def check_served(
             f"{several}: delivery {instance.delivery!r} and schedule {instance.schedule!r} are not "
             "allowed together, both must be 'sequential'"
         )
+    largest = int(np.bincount(instance.areas).max())
+    if largest > MOST_NODES:
+        raise ValueError(f"{several}: one of {largest} nodes is not allowed, at most {MOST_NODES}")
     unknown = sorted(restrictions - SERVES)
     if unknown:
         raise ValueError(

@@ -113,7 +113,9 @@ def solve_areas(
     )
     solution = deliver(ready.city, plan, method)
     termination = Termination.COMPLETED
-    if search.gap is not None and relative_gap(plan.delay, bound) <= search.gap:
+    if plan.interrupted:
+        termination = Termination.INTERRUPTED
+    elif search.gap is not None and relative_gap(plan.delay, bound) <= search.gap:
         termination = Termination.GAP_REACHED
     elif search.deadline.over():
         termination = Termination.TIME_LIMIT

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from finecast.problem.demand import Demand
-from finecast.problem.instance import Instance, user_groups
+from finecast.problem.instance import Instance
 from finecast.problem.library import ModelLibrary
 from finecast.problem.network import Network
 from finecast.problem.sinr import rate

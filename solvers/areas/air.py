@@ -178,7 +178,8 @@ def interference_of(
         (K,).
     """
     users = len(channel)
-    received = np.abs(channel.conj().reshape(users, -1) @ beam.reshape(len(beam), -1).T)
+    width = channel.shape[1] * channel.shape[2]
+    received = np.abs(channel.conj().reshape(users, width) @ beam.reshape(-1, width).T)
     spread = error @ np.linalg.norm(beam, axis=2).T
     total = np.zeros(users)
     for a in np.unique(area):

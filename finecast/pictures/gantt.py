@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from finecast.pictures.slot_view import SlotView, slowest_area, view_of
 from finecast.pictures.style import (
     FAINT,
     HEADER_IN,
@@ -34,7 +35,7 @@ from finecast.pictures.style import (
     text_size,
     title,
 )
-from finecast.pictures.timeline import Timeline, timeline
+from finecast.pictures.timeline import Timeline
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.evaluation import Evaluation, evaluate
 from finecast.problem.instance import Instance
@@ -59,11 +60,14 @@ AIR_IN = 2.6
 """Height of the bars on the air, inches."""
 
 
-def slot_gantt(instance: Instance, solution: Solution, slot: int = 0) -> Figure:
+def slot_gantt(
+    instance: Instance, solution: Solution, slot: int = 0, area: int | None = None
+) -> Figure:
     """Draw a slot: migrations by receiving node, messages on the air, and who sends them.
 
     A message is as high as its spectral efficiency, so that its area is its bits over the
-    bandwidth; messages on the air at once are stacked.
+    bandwidth; messages on the air at once are stacked. With several areas the chart shows what one
+    of them waits for: the wide phase, and then its own.
 
     Parameters
     ----------
@@ -71,22 +75,33 @@ def slot_gantt(instance: Instance, solution: Solution, slot: int = 0) -> Figure:
         The problem and the decisions, of the same shape.
     slot
         Which slot.
+    area
+        Which area; None for the one that waits longest.
 
     Raises
     ------
     ValueError
-        There is no such slot, or the shapes differ.
+        There is no such slot or area, or the shapes differ.
     """
-    figure = new_figure(gantt_height_in(instance, solution, slot))
-    draw_gantt(figure, instance, solution, slot)
+    slot_of(instance, slot)
+    check_fits(instance, solution)
+    if area is not None and not 0 <= area < instance.area_count:
+        raise ValueError(f"area: {area} is not allowed, must be 0 to {instance.area_count - 1}")
+    figure = new_figure(gantt_height_in(instance, solution, slot, area))
+    draw_gantt(figure, instance, solution, slot, area)
     return figure
 
 
-def gantt_height_in(instance: Instance, solution: Solution, slot: int) -> float:
+def gantt_height_in(
+    instance: Instance, solution: Solution, slot: int, area: int | None = None
+) -> float:
     """Return a height that shows the slot well, inches."""
     slot_of(instance, slot)
     check_fits(instance, solution)
-    receiver_in, sender_in = _rows_in(instance.nodes, solution.received[slot])
+    if area is None:
+        area = slowest_area(instance, evaluate(instance, solution), slot)
+    own = np.arange(instance.nodes) if area is None else np.flatnonzero(instance.areas == area)
+    receiver_in, sender_in = _rows_in(len(own), solution.received[slot][own])
     return HEADER_IN + 0.6 + receiver_in + AIR_IN + sender_in + 2 * GAP_IN + BOTTOM_IN
 
 
@@ -96,24 +111,34 @@ def _rows_in(nodes: int, received: BoolArray) -> tuple[float, float]:
     return min(receivers * RECEIVER_ROW_IN, ROWS_IN), min(nodes * SENDER_ROW_IN, ROWS_IN)
 
 
-def draw_gantt(container: Container, instance: Instance, solution: Solution, slot: int) -> None:
+def draw_gantt(
+    container: Container,
+    instance: Instance,
+    solution: Solution,
+    slot: int,
+    area: int | None = None,
+) -> None:
     """Draw as `slot_gantt` into a figure or a part of one."""
     when = slot_of(instance, slot)
     evaluation = evaluate(instance, solution)
-    broadcast = solution.broadcasts[slot]
-    migration = evaluation.block_migration[slot]
-    never = ~np.isfinite(migration)
-    shown = migration.copy()
-    total = float(migration[~never].sum() + broadcast.duration.sum())
-    shown[never] = 0.05 * total or 1.0
-    times = timeline(broadcast, shown, instance.schedule)
-    receivers = np.flatnonzero(solution.received[slot].any(axis=1))
+    if area is None:
+        area = slowest_area(instance, evaluation, slot)
+    view = view_of(instance, solution, slot, area)
+    broadcast, times = view.broadcast, view.times
+    received = solution.received[slot][view.nodes]
+    receivers = view.nodes[received.any(axis=1)]
 
-    title(container, f"Migrations and broadcasts of {when}", _summary(instance, evaluation, slot))
+    heading, summary = f"Migrations and broadcasts of {when}", _summary(instance, evaluation, slot)
+    if area is not None:
+        heading = f"Area {area} in {when}: the wide phase, then its own"
+        summary = _area_summary(instance, evaluation, slot, area, view)
+    title(container, heading, summary)
     families = message_families(instance, broadcast)
-    handles = _legend(instance, families, bool(never.any()))
+    handles = _legend(instance, families, bool(view.never.any()))
+    if view.wide_end:
+        handles.append(Line2D([], [], color=INK, linewidth=1.6, label="end of the wide phase"))
     above = HEADER_IN + legend_above(container, handles, HEADER_IN)
-    receiver_in, sender_in = _rows_in(instance.nodes, solution.received[slot])
+    receiver_in, sender_in = _rows_in(len(view.nodes), received)
     height = container.bbox.height / container.dpi
     below_air = BOTTOM_IN + sender_in + GAP_IN
     air_top = above + receiver_in + GAP_IN
@@ -125,8 +150,10 @@ def draw_gantt(container: Container, instance: Instance, solution: Solution, slo
     )
     _draw_migrations(lanes, instance, solution, slot, times, receivers)
     _draw_air(air, instance, broadcast, times)
-    _draw_senders(senders, instance, broadcast, times)
+    _draw_senders(senders, instance, view)
     for axes in (lanes, air, senders):
+        if view.wide_end:
+            axes.axvline(view.wide_end, color=INK, linewidth=1.6, gid="end of wide phase")
         axes.axvline(times.end, color=INK, linewidth=1.0, linestyle="--", gid="end of slot")
         axes.grid(axis="x", color=FAINT, alpha=0.3, linewidth=0.6)
         axes.set_axisbelow(True)
@@ -145,6 +172,23 @@ def _summary(instance: Instance, evaluation: Evaluation, slot: int) -> str:
     broken = sum(violation.slot == slot for violation in evaluation.violations)
     if broken:
         parts.append(f"NOT feasible: {counted(broken, 'broken rule')} in this slot")
+    return "; ".join(parts)
+
+
+def _area_summary(
+    instance: Instance, evaluation: Evaluation, slot: int, area: int, view: SlotView
+) -> str:
+    wait = float(evaluation.area_delay[slot, area])
+    users = instance.user_area[slot]
+    wide = view.wide_end or 0.0
+    parts = [
+        f"{counted(len(view.nodes), 'node')}, {int((users == area).sum())} of "
+        f"{counted(int((users >= 0).sum()), 'user')}",
+        "nobody of it requests anything"
+        if np.isnan(wait)
+        else f"waits {number(wait)} s, {number(wide)} s of it for the wide phase",
+        f"all users on average {number(evaluation.slot_delay[slot])} s",
+    ]
     return "; ".join(parts)
 
 
@@ -270,14 +314,15 @@ def _draw_air(axes: Axes, instance: Instance, broadcast: Broadcast, times: Timel
         )
 
 
-def _draw_senders(axes: Axes, instance: Instance, broadcast: Broadcast, times: Timeline) -> None:
+def _draw_senders(axes: Axes, instance: Instance, view: SlotView) -> None:
     """One row per node, filled while it sends; split between messages on the air at once."""
-    axes.set_ylim(instance.nodes - 0.5, -0.5)
-    _name_rows(axes, np.arange(instance.nodes), "sends")
+    broadcast, times = view.broadcast, view.times
+    axes.set_ylim(len(view.nodes) - 0.5, -0.5)
+    _name_rows(axes, view.nodes, "sends")
     colours = family_colours(instance.library)
     families = message_families(instance, broadcast)
     sends = broadcast.nodes[broadcast.message]
-    for n in range(instance.nodes):
+    for row, n in enumerate(view.nodes):
         on = np.flatnonzero(sends[:, n])
         if not len(on):
             continue
@@ -289,7 +334,7 @@ def _draw_senders(axes: Axes, instance: Instance, broadcast: Broadcast, times: T
             times.mode_start[mode],
             height,
             broadcast.duration[mode],
-            n - 0.38 + place * height,
+            row - 0.38 + place * height,
             align="edge",
             color=[colours[families[i]] for i in broadcast.message[on]],
             linewidth=0.0,

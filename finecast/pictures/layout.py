@@ -69,7 +69,8 @@ def voronoi_cells(node: FloatArray, radius: float) -> tuple[FloatArray, ...]:
     cells = []
     for own in node:
         cell = own + disc
-        for neighbour in node:
+        apart = np.linalg.norm(node - own, axis=1)
+        for neighbour in node[apart <= 2.0 * radius]:  # others cut nothing off the disc
             if (neighbour != own).any():
                 cell = _nearer(cell, own, neighbour)
         cells.append(cell)

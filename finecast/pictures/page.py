@@ -5,6 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from finecast.pictures.caches import draw_caches
+from finecast.pictures.city import city_picture
 from finecast.pictures.gantt import draw_gantt, gantt_height_in
 from finecast.pictures.network import draw_network, network_picture
 from finecast.pictures.style import new_figure
@@ -20,6 +21,8 @@ DPI = 100
 def overview(instance: Instance, solution: Solution | None = None, slot: int = 0) -> Figure:
     """Draw the network and, with a solution, caches and Gantt chart of a slot, on one page.
 
+    With several areas it is `finecast.pictures.city.city_picture`.
+
     Parameters
     ----------
     instance
@@ -34,6 +37,8 @@ def overview(instance: Instance, solution: Solution | None = None, slot: int = 0
     ValueError
         There is no such slot, or the shapes differ.
     """
+    if instance.area_count > 1:
+        return city_picture(instance, solution, slot)
     if solution is None:
         return network_picture(instance, slot)
     upper = max(5.6, 1.9 + 0.3 * instance.nodes)

@@ -41,6 +41,15 @@ ROUNDS = 6
 SWEEPS = 2
 """Sweeps over all areas in a round; the first round has one more."""
 
+RUINS = 60
+"""Most ruins of a round, where blocks and areas are few."""
+
+RECREATE_PRICES = (0.5, 0.0)
+"""Shares of the storage prices at which blocks come back."""
+
+RUIN_SIZE = 4000
+"""Fewer where there are many: so many over blocks and areas."""
+
 FIRST_WIDE_SHARE = 0.97
 """Of the rate of the weakest user alone, what wide messages are thought to reach at first."""
 
@@ -183,6 +192,8 @@ def plan_areas(
                 state = _swept(city, air, state, prices, rng, limit)
                 as_given = keep_ways or (first and sweep == 0)
                 state = best_state(city, air, state.cache, state.wide if as_given else None)
+            if sweeps and not keep_ways:
+                state = _ruined(city, air, state, prices, rng, deadline)
             if solve is not None:
                 rates = solve(state, rates)
 
@@ -227,6 +238,38 @@ def _swept(
         now = replace(state, cache=cache)
         cache[:, area.nodes] = sweep_area(city, air, now, a, prices[a], rng, deadline)
     return replace(state, cache=cache)
+
+
+def _ruined(
+    city: City,
+    air: Air,
+    state: State,
+    prices: tuple[FloatArray, ...],
+    rng: np.random.Generator,
+    deadline: Deadline,
+) -> State:
+    """Return a plan that is no worse, by taking half of the blocks out of an area at a time.
+
+    A best response takes every copy that pays, and leaves no room for another: with few large
+    blocks sweeps alone do not get out of that.
+    """
+    blocks = city.instance.blocks
+    delay = state.delay(city)
+    for _ in range(min(RUINS, RUIN_SIZE // (blocks * len(city.areas)))):
+        if deadline.over():
+            break
+        a = int(rng.integers(len(city.areas)))
+        nodes = city.areas[a].nodes
+        cache = state.cache.copy()
+        cache[:, nodes] &= rng.random(blocks) < 0.5
+        emptied = replace(state, cache=cache)
+        cache[:, nodes] = sweep_area(
+            city, air, emptied, a, prices[a], rng, deadline, shares=RECREATE_PRICES
+        )
+        changed = best_state(city, air, cache)
+        if changed.delay(city) < delay:
+            state, delay = changed, changed.delay(city)
+    return state
 
 
 def beams_of(

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from finecast.problem.instance import Instance
+from finecast.solvers.areas.solve import areas_bound
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import whole_set
-from finecast.solvers.one_area import refuse_areas
 from finecast.solvers.placement.search.lagrangian import dual_bound
 from finecast.solvers.prepared import Prepared, prepare
 from finecast.solvers.result import Callback
@@ -52,9 +52,10 @@ def certified_lower_bound(
     Raises
     ------
     ValueError
-        Unknown restriction, or an instance of several areas.
+        Unknown restriction, or one that is not for several areas.
     """
-    refuse_areas(instance, "this bound")
+    if instance.area_count > 1:
+        return areas_bound(instance, restrict=restrict, time_limit=time_limit, callback=callback)
     prepared = prepare(instance, restrict=restrict, callback=callback)
     return price_bound(prepared, Deadline.after(time_limit))
 

@@ -163,6 +163,7 @@ BUILT_IN = (
         "storage prices, path columns and priced best responses; proves small ones; the default",
         "search",
         warm_starts=True,
+        areas=True,
         reference="Lagrangian relaxation and Dantzig-Wolfe columns over paths of cached sets",
     ),
     Method(
@@ -210,6 +211,7 @@ BUILT_IN = (
         "offline",
         "caches where delay saved per byte is largest; knows all requests",
         "placement",
+        areas=True,
         reference="greedy for a sum of monotone savings under knapsack constraints",
     ),
     Method(

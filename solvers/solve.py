@@ -23,7 +23,7 @@ from finecast.problem.version import FINECAST_VERSION
 from finecast.solvers.deadline import GRAIN, Deadline, grains_done
 from finecast.solvers.one_area import refuse_areas
 from finecast.solvers.own_methods import any_method
-from finecast.solvers.registry import PATH_OPTIONS, Method
+from finecast.solvers.registry import BUILT_IN, PATH_OPTIONS, RATE_OPTIONS, Method
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import Answer, BoundKind, Callback, Result, Termination
 from finecast.solvers.search import Search
@@ -245,6 +245,19 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
     from finecast.solvers.online import solve_by_policy
     from finecast.solvers.prepared import UnservableError
 
+    if instance.area_count > 1 and method in BUILT_IN:
+        from finecast.solvers.areas.solve import solve_areas
+
+        given = {name: value for name, value in options.items() if name in RATE_OPTIONS}
+        try:
+            return solve_areas(
+                method.name, instance, search, greedy=method.name == "greedy", **given
+            )
+        except UnservableError as reason:
+            return Answer(
+                None, 0.0, BoundKind.CERTIFIED, Termination.NO_SOLUTION,
+                notes=(f"within an area, {reason}",), instance=instance,
+            )  # fmt: skip
     entry, own = method.load(), method.own_options()
     own = {name: value for name, value in options.items() if name in own}
     rest = {name: value for name, value in options.items() if name not in own}

@@ -170,6 +170,26 @@ def source_times(link: FloatArray, member: BoolArray) -> FloatArray:
 
 
 @dataclass(frozen=True)
+class SecondWay:
+    """Another way for a block through a slot.
+
+    It takes weight * max(0, tau - floor) + broadcast(Q), seconds per byte.
+
+    Attributes
+    ----------
+    weight, floor
+        (T, C) weight of a migration, and seconds per byte of it that cost nothing.
+    broadcast
+        (T, 2^U, C) seconds per byte when the units of a set send; infinite where there is no such
+        way.
+    """
+
+    weight: FloatArray
+    floor: FloatArray
+    broadcast: FloatArray
+
+
+@dataclass(frozen=True)
 class Classes:
     """Blocks grouped by what they cost per byte, and the broadcast times of the groups.
 
@@ -192,6 +212,10 @@ class Classes:
     charge
         (T, 2^U, C) seconds per byte that a cached set costs besides its storage prices, of either
         sign, such as the penalties of `finecast.solvers.online_bound`; None for none.
+    second
+        A second way through every slot in which the class is needed, of which the cheaper counts,
+        such as by messages of all areas in `finecast.solvers.areas`; None for none. Not for the
+        pipelined schedule.
     """
 
     chains: Chains
@@ -202,6 +226,7 @@ class Classes:
     broadcast: FloatArray
     unit: BoolArray | None = None
     charge: FloatArray | None = None
+    second: SecondWay | None = None
 
     def holds(self, class_of: IntArray, cached: IntArray) -> IntArray:
         """Return (T, N, B) zeros and ones: the nodes of the sets of units (T, B), classes (B,)."""

@@ -6,9 +6,10 @@ With prices lambda on the bytes of every cache, the cheapest path of one block i
     A_t(Q) = min over X within Q of W_{t+1}(X),      A_{T-1} = 0
 
 per byte; where nobody needs the block W_t(X) = lambda_t . X + A_t(X). Where cached sets have a
-charge of their own (`Classes.charge`), it is added to lambda_t . X. The weights alpha, beta
-are 1 for the sequential schedule. Minima over subsets take U passes, one for each of the U units
-(up to 10 nodes the nodes themselves, N = U; see `finecast.solvers.placement.units`).
+charge of their own (`Classes.charge`), it is added to lambda_t . X. Where there is a second way
+through a slot (`Classes.second`), the cheaper of the two stands in the brackets. The weights
+alpha, beta are 1 for the sequential schedule. Minima over subsets take U passes, one for each of
+the U units (up to 10 nodes the nodes themselves, N = U; see `finecast.solvers.placement.units`).
 
 In the pipelined schedule a slot lasts (to a lower bound) as long as the larger of its two sums.
 With all other blocks as they are, m_t and o_t seconds per byte of this block, its own part is
@@ -23,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from finecast.problem.arrays import FloatArray, IntArray
+from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.solvers.deadline import STAGE_WORK, STATE_WORK, count_work
-from finecast.solvers.placement.chains import Classes
+from finecast.solvers.placement.chains import Classes, SecondWay
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,10 @@ def cost_to_go(
             sends = sent + broadcast - longer
             moves = moved - longer
             best = np.maximum(moves, sends)[chains.order] + after[chains.order]
+        second = None
+        if classes.second is not None:
+            second = _second_way(classes.second, t, class_of[needed], kept[t][:, needed])
+            np.minimum(best, second.after[chains.order], out=best)
 
         # The other levels, each for the sets that have it.
         for level in range(1, len(chains.count)):
@@ -243,6 +248,8 @@ def cost_to_go(
             else:
                 row += np.maximum(moves + tau, sent_by)
             np.minimum(best[:count], row, out=best[:count])
+            if second is not None:
+                np.minimum(best[:count], second.level(sender, tau, shared), out=best[:count])
 
         # Back to rows by X; a column that is not needed keeps what it has.
         if whole:
@@ -292,6 +299,10 @@ def cheapest_paths(
         else:
             moved, sent = others[:, t, needed, None]
             total = np.maximum(moved + times, sent + sends) - np.maximum(moved, sent)
+        if classes.second is not None:
+            total = np.minimum(
+                total, second_seconds(classes.second, t, class_of[needed], choices, times)
+            )
         total = total + values.kept[t][choices, needed[:, None]]
         pick = total.argmin(axis=1)
         row = np.arange(len(needed))
@@ -301,6 +312,80 @@ def cheapest_paths(
         # What the next slot keeps of it.
         held = _smallest(sender[t], values.kept[t], column)
     return Paths(cached, sender, migration, broadcast)
+
+
+@dataclass(frozen=True)
+class _SecondWay:
+    """The second way of a slot for B columns.
+
+    Attributes
+    ----------
+    weight, floor
+        (B,) as in `SecondWay`.
+    after
+        (2^U, B) broadcast by a set, and what comes after.
+    """
+
+    weight: FloatArray
+    floor: FloatArray
+    after: FloatArray
+
+    def level(self, sender: IntArray, tau: FloatArray, shared: bool) -> FloatArray:
+        """Return the cost of a level; senders and times are (S,) and (S, 1) or (S, B)."""
+        row = self.after[sender] if shared else np.take_along_axis(self.after, sender, axis=0)
+        return np.asarray(row + self.weight * np.maximum(tau - self.floor, 0.0))
+
+
+def _second_way(second: SecondWay, t: int, class_of: IntArray, kept: FloatArray) -> _SecondWay:
+    """Return the second way of slot t for columns (B,) of classes, with A_t(Q) (2^U, B) added."""
+    after = second.broadcast[t][:, class_of] + kept
+    return _SecondWay(second.weight[t, class_of], second.floor[t, class_of], after)
+
+
+def second_seconds(
+    second: SecondWay, t: int, class_of: IntArray, sender: IntArray, time: FloatArray
+) -> FloatArray:
+    """Return (B, L) seconds per byte of the second way through slot t.
+
+    Parameters
+    ----------
+    second, t
+        The second way, and the slot.
+    class_of
+        (B,) classes.
+    sender, time
+        (B, L) sender sets Q and migration times tau of a byte.
+    """
+    charged = np.maximum(time - second.floor[t, class_of, None], 0.0)
+    sends = second.broadcast[t][sender, class_of[:, None]]
+    return np.asarray(second.weight[t, class_of, None] * charged + sends)
+
+
+def by_second_way(
+    classes: Classes, class_of: IntArray, paths: Paths, weights: Weights
+) -> BoolArray:
+    """Return (T, B) whether paths take the second way, which is where it is the cheaper one.
+
+    Parameters
+    ----------
+    classes, class_of, weights
+        As given to `cost_to_go`; the classes have a second way.
+    paths
+        Paths of these classes.
+    """
+    taken = np.zeros(paths.sender.shape, dtype=bool)
+    assert classes.second is not None
+    for t in range(len(taken)):
+        needed = np.flatnonzero(classes.needed[t, class_of])
+        tau = paths.migration[t, needed]
+        first = weights.migration[t] * tau + weighted(
+            weights.broadcast[t], paths.broadcast[t, needed]
+        )
+        other = second_seconds(
+            classes.second, t, class_of[needed], paths.sender[t, needed, None], tau[:, None]
+        )
+        taken[t, needed] = other[:, 0] < first
+    return taken
 
 
 def _smallest(held: IntArray, least: FloatArray, column: IntArray) -> IntArray:

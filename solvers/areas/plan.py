@@ -1,0 +1,471 @@
+"""The plan of an instance with areas: caches and ways, then beams, in turns.
+
+    caches and ways   best responses area by area at the storage prices of the bound (`sweeps`), and
+                      the better way for every block (`state`), at the rates known so far;
+    beams             all local messages of a slot together (`joint_beams`), each wide one alone;
+    rates             what these beams reach; for other messages what their own beams would under
+                      this interference, times what joint beams reach of that in the same area.
+
+The delay on which a round is judged is that of the beams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
+from finecast.problem.sinr import rate
+from finecast.solvers.areas.air import (
+    Rates,
+    SlotMessages,
+    efficiency_of,
+    first_beams,
+    interference_of,
+    local_messages,
+    local_seconds,
+    subsets_serve,
+)
+from finecast.solvers.areas.joint_beams import STEPS, LocalMessages, joint_beams
+from finecast.solvers.areas.state import Air, City, State, best_state
+from finecast.solvers.areas.sweeps import sweep_area
+from finecast.solvers.areas.wide import WideMessages, wide_beams, wide_messages
+from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.signals import SearchInterrupt
+
+ROUNDS = 6
+"""Most rounds of caches and beams."""
+
+SWEEPS = 2
+"""Sweeps over all areas in a round; the first round has one more."""
+
+RUINS = 60
+"""Most ruins of a round, where blocks and areas are few."""
+
+RECREATE_PRICES = (0.5, 0.0)
+"""Shares of the storage prices at which blocks come back."""
+
+RUIN_SIZE = 4000
+"""Fewer where there are many: so many over blocks and areas."""
+
+FIRST_WIDE_SHARE = 0.97
+"""Of the rate of the weakest user alone, what wide messages are thought to reach at first."""
+
+WIDE_STARTS = 1
+"""Starts of the search for the beams of a wide message."""
+
+POLISH_STEPS = 300
+"""Steps of the joint beams, and of every wide message's, in the last plan."""
+
+LEAST_S = 2.0
+"""Seconds that the first caches may take although the time is up: no plan is no answer."""
+
+WORTH_A_ROUND = 1e-3
+"""The rounds end when two of them gained no more than this share."""
+
+
+@dataclass(frozen=True, eq=False)
+class SlotBeams:
+    """Everything on the air in a slot.
+
+    Attributes
+    ----------
+    local, wide
+        The messages.
+    local_beam, wide_beam
+        (X, N, M) and (Y, N, M).
+    local_rate, wide_rate
+        (X,) and (Y,) bit/s that they guarantee.
+    interference
+        (K,) over the noise, for local messages.
+    """
+
+    local: SlotMessages
+    wide: WideMessages
+    local_beam: ComplexArray
+    wide_beam: ComplexArray
+    local_rate: FloatArray
+    wide_rate: FloatArray
+    interference: FloatArray
+
+    def seconds(self, block_size: FloatArray) -> tuple[float, float]:
+        """Return the time on the air of wide messages, and the mean one of local messages, s."""
+        with np.errstate(divide="ignore"):
+            wide = 8.0 * (self.wide.blocks @ block_size) / self.wide_rate
+            local = self.local.messages.weight / self.local_rate
+        return float(wide.sum()), float(local.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A plan with its beams.
+
+    Attributes
+    ----------
+    state
+        Caches, senders, ways.
+    beams
+        Per slot.
+    delay
+        s, as the judge will count.
+    interrupted
+        The user ended the search.
+    """
+
+    state: State
+    beams: tuple[SlotBeams, ...]
+    delay: float
+    interrupted: bool = False
+
+
+@dataclass(eq=False)
+class Memory:
+    """Beams of earlier rounds by message, per slot: where the next search starts."""
+
+    local: list[dict[tuple[int, int, int], ComplexArray]] = field(default_factory=list)
+    wide: list[dict[bytes, tuple[ComplexArray, float]]] = field(default_factory=list)
+
+
+def plan_areas(
+    city: City,
+    rates: Rates,
+    prices: tuple[FloatArray, ...],
+    wide: BoolArray | None,
+    *,
+    seed: int = 0,
+    deadline: Deadline = NEVER,
+    goal: float = 0.0,
+    cache: BoolArray | None = None,
+    solve: Callable[[State, Rates], Rates] | None = None,
+    report: Callable[[Plan], None] = lambda plan: None,
+    sweeps: bool = True,
+    keep_ways: bool = False,
+) -> Plan:
+    """Return the best plan found.
+
+    Parameters
+    ----------
+    city, rates
+        The problem, and the rates of every area alone.
+    prices
+        Per area (T, N_a) storage prices, s/byte.
+    wide
+        (T, J) which blocks go wide at first; None for the better way with nothing cached.
+    seed
+        Of the order of blocks, and of random starts.
+    deadline
+        When to stop. The first plan takes what it takes.
+    goal
+        Delay, s, at which to stop.
+    cache
+        (T, N, J) caches to start from; None for none.
+    solve
+        Returns the rates with beams of their own for the messages of a plan; None for as they are.
+    report
+        Called with every better plan.
+    sweeps
+        Whether caches change. Where the time is up, the first ones still get two seconds.
+    keep_ways
+        Blocks go the ways given at first, to the end.
+    """
+    instance = city.instance
+    slots = instance.slots
+    rng = np.random.default_rng(seed)
+    quiet = np.zeros((slots, instance.users))
+    air = Air(_all_seconds(city, rates, quiet), FIRST_WIDE_SHARE)
+    shape = (slots, instance.nodes, instance.blocks)
+    start = np.zeros(shape, dtype=bool) if cache is None else cache
+    state = best_state(city, air, start, wide)
+    memory = Memory([{} for _ in range(slots)], [{} for _ in range(slots)])
+    best: Plan | None = None
+    stale = 0
+    try:
+        for round_ in range(ROUNDS):
+            # Caches and ways at the rates known so far; the first sweep keeps to the given ways.
+            first = round_ == 0
+            for sweep in range(SWEEPS + first if sweeps else 0):
+                limit = deadline.later(LEAST_S) if first and sweep == 0 else deadline
+                if limit.over():
+                    break
+                state = _swept(city, air, state, prices, rng, limit)
+                as_given = keep_ways or (first and sweep == 0)
+                state = best_state(city, air, state.cache, state.wide if as_given else None)
+            if sweeps and not keep_ways:
+                state = _ruined(city, air, state, prices, rng, deadline)
+            if solve is not None:
+                rates = solve(state, rates)
+
+            # Their beams, and what these are worth.
+            beams = beams_of(city, state, rates, memory, seed=seed, deadline=deadline)
+            plan = Plan(state, beams, plan_delay(city, state, beams))
+            before = np.inf if best is None else best.delay
+            if best is None or plan.delay < best.delay:
+                best = plan
+                report(best)
+            stale = 0 if best.delay < before * (1.0 - WORTH_A_ROUND) else stale + 1
+            if stale >= 2 or deadline.over() or best.delay <= goal:
+                break
+            air = learned(city, rates, beams)
+            state = best_state(city, air, state.cache, wide if keep_ways else None)
+        if not (deadline.over() or best is None or best.delay <= goal):
+            better = polished(city, best, deadline)
+            if better.delay < best.delay:
+                best = better
+                report(best)
+    except SearchInterrupt:
+        if best is None:
+            raise
+        best = replace(best, interrupted=True)
+    assert best is not None
+    return best
+
+
+def _swept(
+    city: City,
+    air: Air,
+    state: State,
+    prices: tuple[FloatArray, ...],
+    rng: np.random.Generator,
+    deadline: Deadline,
+) -> State:
+    """Return the plan with the caches of all areas swept, one area after another."""
+    cache = state.cache.copy()
+    for a, area in enumerate(city.areas):
+        if deadline.over():
+            break
+        now = replace(state, cache=cache)
+        cache[:, area.nodes] = sweep_area(city, air, now, a, prices[a], rng, deadline)
+    return replace(state, cache=cache)
+
+
+def _ruined(
+    city: City,
+    air: Air,
+    state: State,
+    prices: tuple[FloatArray, ...],
+    rng: np.random.Generator,
+    deadline: Deadline,
+) -> State:
+    """Return a plan that is no worse, by taking half of the blocks out of an area at a time.
+
+    A best response takes every copy that pays, and leaves no room for another: with few large
+    blocks sweeps alone do not get out of that.
+    """
+    blocks = city.instance.blocks
+    delay = state.delay(city)
+    for _ in range(min(RUINS, RUIN_SIZE // (blocks * len(city.areas)))):
+        if deadline.over():
+            break
+        a = int(rng.integers(len(city.areas)))
+        nodes = city.areas[a].nodes
+        cache = state.cache.copy()
+        cache[:, nodes] &= rng.random(blocks) < 0.5
+        emptied = replace(state, cache=cache)
+        cache[:, nodes] = sweep_area(
+            city, air, emptied, a, prices[a], rng, deadline, shares=RECREATE_PRICES
+        )
+        changed = best_state(city, air, cache)
+        if changed.delay(city) < delay:
+            state, delay = changed, changed.delay(city)
+    return state
+
+
+def beams_of(
+    city: City,
+    state: State,
+    rates: Rates,
+    memory: Memory,
+    *,
+    seed: int,
+    steps: int = STEPS,
+    deadline: Deadline = NEVER,
+) -> tuple[SlotBeams, ...]:
+    """Return the beams of a plan.
+
+    Parameters
+    ----------
+    city, state, rates
+        The problem, the plan, and the rates of every area alone.
+    memory
+        Beams of earlier rounds; those of this one are added.
+    seed
+        Of random starts.
+    steps
+        Of the joint beams.
+    deadline
+        When to be done.
+    """
+    instance, network = city.instance, city.instance.network
+    cap = network.max_spectral_efficiency
+    result = []
+    for t in range(instance.slots):
+        channel, error = instance.normalised_channel[t], instance.normalised_error[t]
+        local = local_messages(city, state, rates, t)
+        start = first_beams(city, local, rates, t)
+        for x, key in enumerate(local.keys):
+            start[x] = memory.local[t].get(key, start[x])
+        beam = joint_beams(
+            channel, error, network.power, instance.areas, instance.user_area[t],
+            local.messages, start, cap=cap, steps=steps, deadline=deadline,
+        )  # fmt: skip
+        memory.local[t].update(zip(local.keys, beam, strict=True))
+        local_rate, interference = _local_rate(city, t, local.messages, beam)
+
+        # Wide messages that are new.
+        wide = wide_messages(city, state, t)
+        known = memory.wide[t]
+        new = np.array([y for y, key in enumerate(wide.keys) if key not in known], dtype=np.int64)
+        fresh = WideMessages(wide.users[new], wide.sends[new], wide.blocks[new])
+        found = wide_beams(city, t, fresh, starts=WIDE_STARTS, seed=seed, deadline=deadline)
+        known.update(zip(fresh.keys, zip(*found, strict=True), strict=True))
+        wide_beam = np.array([known[key][0] for key in wide.keys], dtype=np.complex128)
+        snr = np.array([known[key][1] for key in wide.keys])
+        result.append(
+            SlotBeams(
+                local,
+                wide,
+                beam,
+                wide_beam.reshape(-1, instance.nodes, instance.antennas),
+                local_rate,
+                rate(snr, network.bandwidth, cap),
+                interference,
+            )
+        )
+    return tuple(result)
+
+
+def polished(city: City, plan: Plan, deadline: Deadline) -> Plan:
+    """Return the plan after more steps for all its beams; wide ones are joint beams of one area.
+
+    Parameters
+    ----------
+    city, plan
+        The problem and the plan.
+    deadline
+        When to be done.
+    """
+    instance, network = city.instance, city.instance.network
+    cap = network.max_spectral_efficiency
+    nobody = np.zeros(instance.users, dtype=np.int64)
+    result = []
+    for t, slot in enumerate(plan.beams):
+        channel, error = instance.normalised_channel[t], instance.normalised_error[t]
+        messages = slot.local.messages
+        beam = joint_beams(
+            channel, error, network.power, instance.areas, instance.user_area[t],
+            messages, slot.local_beam, cap=cap, steps=POLISH_STEPS, deadline=deadline,
+        )  # fmt: skip
+        local_rate, interference = _local_rate(city, t, messages, beam)
+        bits = slot.wide.blocks @ instance.library.block_size.astype(np.float64)
+        together = LocalMessages(
+            np.zeros(len(bits), dtype=np.int64), slot.wide.sends, slot.wide.users, bits
+        )
+        wide_beam = joint_beams(
+            channel, error, network.power, np.zeros(instance.nodes, dtype=np.int64), nobody,
+            together, slot.wide_beam, cap=cap, steps=POLISH_STEPS, deadline=deadline,
+        )  # fmt: skip
+        _, signal = interference_of(channel, error, wide_beam, together.area, nobody)
+        quiet = np.zeros(instance.users)
+        wide_rate = network.bandwidth * efficiency_of(signal, quiet, slot.wide.users, cap)
+        better = wide_rate > slot.wide_rate
+        result.append(
+            replace(
+                slot,
+                local_beam=beam,
+                local_rate=local_rate,
+                interference=interference,
+                wide_beam=np.where(better[:, None, None], wide_beam, slot.wide_beam),
+                wide_rate=np.maximum(wide_rate, slot.wide_rate),
+            )
+        )
+    beams = tuple(result)
+    return Plan(plan.state, beams, plan_delay(city, plan.state, beams))
+
+
+def _local_rate(
+    city: City, t: int, messages: LocalMessages, beam: ComplexArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return (X,) bit/s that local messages guarantee, and (K,) the interference over noise."""
+    instance = city.instance
+    interference, signal = interference_of(
+        instance.normalised_channel[t],
+        instance.normalised_error[t],
+        beam,
+        messages.area,
+        instance.user_area[t],
+    )
+    network = instance.network
+    cap = network.max_spectral_efficiency
+    efficiency = efficiency_of(signal, interference, messages.users, cap)
+    return network.bandwidth * efficiency, interference
+
+
+def plan_delay(city: City, state: State, beams: tuple[SlotBeams, ...]) -> float:
+    """Return the delay of a plan with its beams, s."""
+    size = city.instance.library.block_size.astype(np.float64)
+    return sum(migration_seconds(city, state)) + sum(sum(slot.seconds(size)) for slot in beams)
+
+
+def migration_seconds(city: City, state: State) -> tuple[float, float]:
+    """Return what migrations add to the delay, wide and local, s."""
+    weight = np.stack([area.weight for area in city.areas], axis=1)
+    local = (weight * state.local_migration.sum(axis=2)).sum()
+    return float(state.migration.sum()), float(local)
+
+
+def learned(city: City, rates: Rates, beams: tuple[SlotBeams, ...]) -> Air:
+    """Return the rates that beams teach.
+
+    Parameters
+    ----------
+    city, rates
+        The problem, and the rates of every area alone.
+    beams
+        Of the last plan.
+    """
+    network = city.instance.network
+    tables = [list(of_area) for of_area in _all_seconds(
+        city, rates, np.stack([slot.interference for slot in beams])
+    )]  # fmt: skip
+    for t, slot in enumerate(beams):
+        with np.errstate(divide="ignore"):
+            seconds = 8.0 / slot.local_rate
+        for a in np.unique(slot.local.index):
+            x = np.flatnonzero(slot.local.index == a)
+            group, sender, weight = (
+                array[x]
+                for array in (slot.local.group, slot.local.sender, slot.local.messages.weight)
+            )
+            table = tables[a][t]
+            alone = float(weight @ table[group, sender])
+            together = float(weight @ seconds[x])
+            if np.isfinite(together) and np.isfinite(alone):
+                table = table * max(together / alone, 1.0)
+            table[group, sender] = seconds[x]
+            tables[a][t] = subsets_serve(table)
+    # What wide messages reach of what their weakest users could have alone.
+    reached, possible = 0.0, 0.0
+    for t, slot in enumerate(beams):
+        amplitude = slot.wide.sends @ city.whole.reach[t].T
+        least = np.where(slot.wide.users, amplitude, np.inf).min(axis=1)
+        alone_rate = rate(least**2, network.bandwidth, network.max_spectral_efficiency)
+        bits = slot.wide.blocks @ city.instance.library.block_size
+        possible += float((bits / np.maximum(alone_rate, 1e-300)).sum())
+        reached += float((bits / np.maximum(slot.wide_rate, 1e-300)).sum())
+    share = min(1.0, possible / reached) if reached > 0 else FIRST_WIDE_SHARE
+    return Air(tuple(tuple(of_area) for of_area in tables), share)
+
+
+def _all_seconds(
+    city: City, rates: Rates, interference: FloatArray
+) -> tuple[tuple[FloatArray, ...], ...]:
+    """Return per area and slot the tables of `local_seconds`, at interference (T, K)."""
+    return tuple(
+        tuple(
+            local_seconds(city, t, a, of_slot, interference[t])
+            for t, of_slot in enumerate(rates[a])
+        )
+        for a in range(len(city.areas))
+    )

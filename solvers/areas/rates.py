@@ -1,0 +1,241 @@
+"""Rates of every area alone on demand, together with the bound that rests on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from finecast.problem.arrays import IntArray
+from finecast.problem.instance import Instance
+from finecast.solvers.areas.air import Rates, local_messages
+from finecast.solvers.areas.bound import (
+    STEPS,
+    AreaPoint,
+    WholePoint,
+    first_shares,
+    local_senders,
+    no_prices,
+    raise_bound,
+)
+from finecast.solvers.areas.split import Area, inflow, split
+from finecast.solvers.areas.state import City, State
+from finecast.solvers.areas.tables import AreaTables, area_tables, whole
+from finecast.solvers.beamforming.by_name import KERNEL
+from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.node_set_tables import MOST_NODES
+from finecast.solvers.prepared import Prepared, UnservableError, with_problems
+from finecast.solvers.rates_on_demand import first_rates, solve_wanted
+from finecast.solvers.restrictions import messages, restricted_instance, restricted_links
+from finecast.solvers.result import Callback, Progress
+
+ROUNDS = 4
+"""Most rounds of prices and rates."""
+
+EARLY_STEPS = 40
+"""Steps of the bound in a round before the last."""
+
+SERVES = frozenset({"coarse", "no-migration", "one-message"})
+"""Restrictions that areas know."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """An instance of areas with rates, tables and the bound.
+
+    Attributes
+    ----------
+    city
+        The problem.
+    prepared
+        Per area, its rates alone on the air.
+    tables
+        Per area, at certified upper bounds of the rates.
+    point
+        The bound.
+    """
+
+    city: City
+    prepared: tuple[Prepared, ...]
+    tables: tuple[AreaTables, ...]
+    point: WholePoint
+
+    @property
+    def rates(self) -> Rates:
+        """Per area and slot."""
+        return tuple(area.rates for area in self.prepared)
+
+
+def check_served(
+    instance: Instance, restrictions: frozenset[str], beamforming: str, rate_cache: object
+) -> None:
+    """Refuse what is not for instances of several areas.
+
+    Raises
+    ------
+    ValueError
+        Names what is asked for, and what is allowed.
+    """
+    several = f"the instance has {instance.area_count} areas"
+    if instance.delivery != "sequential" or instance.schedule != "sequential":
+        raise ValueError(
+            f"{several}: delivery {instance.delivery!r} and schedule {instance.schedule!r} are not "
+            "allowed together, both must be 'sequential'"
+        )
+    largest = int(np.bincount(instance.areas).max())
+    if largest > MOST_NODES:
+        raise ValueError(f"{several}: one of {largest} nodes is not allowed, at most {MOST_NODES}")
+    unknown = sorted(restrictions - SERVES)
+    if unknown:
+        raise ValueError(
+            f"{several}: restrict: {unknown[0]!r} is not allowed, only {', '.join(sorted(SERVES))}"
+        )
+    if beamforming != KERNEL:
+        raise ValueError(f"{several}: beamforming: {beamforming!r} is not allowed, only {KERNEL!r}")
+    if rate_cache is not None:
+        raise ValueError(f"{several}: rate_cache is not allowed, their rates are not kept")
+
+
+def prepare_areas(
+    instance: Instance,
+    *,
+    restrict: frozenset[str] = frozenset(),
+    seed: int = 0,
+    callback: Callback | None = None,
+    deadline: Deadline = NEVER,
+) -> Ready:
+    """Return the rates of every area alone, and the bound.
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    restrict, seed, callback
+        As in `finecast.solvers.prepared.prepare`.
+    deadline
+        When to be done; whatever there is by then holds.
+
+    Raises
+    ------
+    UnservableError
+        A user group cannot be served by its area at any rate.
+    """
+    instance = restricted_instance(instance, restrict)
+    areas = split(instance)
+    with np.errstate(divide="ignore"):
+        link = restricted_links(8.0 / instance.network.link_rate, restrict)
+    np.fill_diagonal(link[:-1], np.inf)
+    prepared = []
+    for a, area in enumerate(areas):
+        prepared.append(_first(area, restrict, seed, quick=not deadline.endless))
+        if callback is not None:
+            callback(Progress("rates of areas", a + 1, len(areas)))
+    city = City(
+        instance,
+        areas,
+        whole(instance, areas, robust=True),
+        link,
+        tuple(np.stack([plan.group for plan in area.plans]) for area in prepared),
+    )
+    tables = _tables(city, prepared)
+    point = raise_bound(
+        tables,
+        (no_prices(tables), first_shares(city.whole, tables)),
+        steps=EARLY_STEPS,
+        deadline=deadline,
+    )
+    taken = EARLY_STEPS
+    for round_ in range(ROUNDS):
+        if deadline.over():
+            break
+        solved = [
+            solve_wanted(area, _wanted(part, table, point_part), seed=seed, deadline=deadline)
+            for area, part, table, point_part in zip(
+                prepared, city.group, tables, point.parts, strict=True
+            )
+        ]
+        if all(new is old for new, old in zip(solved, prepared, strict=True)):
+            break
+        prepared = solved
+        tables = _tables(city, prepared)
+        point = raise_bound(
+            tables,
+            (point.prices, point.shares),
+            steps=EARLY_STEPS,
+            taken=taken,
+            deadline=deadline,
+        )
+        taken += EARLY_STEPS
+        if callback is not None:
+            callback(Progress("bound of areas", round_ + 1, ROUNDS, f"{point.bound:.6g} s"))
+    point = raise_bound(
+        tables, (point.prices, point.shares), steps=STEPS, taken=taken, deadline=deadline
+    )
+    return Ready(city, tuple(prepared), tables, point)
+
+
+def _first(area: Area, restrict: frozenset[str], seed: int, *, quick: bool) -> Prepared:
+    """Return the first rates of an area, those of messages from all its nodes."""
+    instance = area.instance
+    plans = tuple(messages(instance, t, frozenset()) for t in range(instance.slots))
+    rates = first_rates(instance, plans, robust=True, splits=True, seed=seed, quick=quick)
+    with np.errstate(divide="ignore"):
+        link = restricted_links(8.0 / instance.network.link_rate, restrict)
+    ready = with_problems(Prepared(instance, plans, rates, link, True, KERNEL))
+    if ready.at_achieved is None or ready.bounded is None:
+        raise UnservableError(ready)
+    return ready
+
+
+def _tables(city: City, prepared: list[Prepared]) -> tuple[AreaTables, ...]:
+    tables = []
+    for a, (area, ready) in enumerate(zip(city.areas, prepared, strict=True)):
+        assert ready.bounded is not None
+        tables.append(
+            area_tables(city.whole, a, area, ready.bounded, inflow(city.link, area.nodes))
+        )
+    return tuple(tables)
+
+
+def _wanted(
+    group: IntArray, tables: AreaTables, part: AreaPoint
+) -> list[tuple[IntArray, IntArray]]:
+    """Return per slot the user groups and node sets of what the bound's paths send locally."""
+    slot, kind, sender = local_senders(tables, part)
+    example = np.unique(tables.classes.of_block, return_index=True)[1]
+    return [
+        _distinct(group[t, example[kind[slot == t]]], sender[slot == t]) for t in range(len(group))
+    ]
+
+
+def _distinct(group: IntArray, sender: IntArray) -> tuple[IntArray, IntArray]:
+    pairs = np.unique(np.stack([group, sender])[:, sender > 0], axis=1)
+    return pairs[0], pairs[1]
+
+
+def solver_of_plans(
+    ready: Ready, *, seed: int, deadline: Deadline
+) -> Callable[[State, Rates], Rates]:
+    """Return the function that solves the local messages of a plan that are not solved yet.
+
+    Parameters
+    ----------
+    ready
+        The problem with its rates.
+    seed, deadline
+        As in `finecast.solvers.rates_on_demand.solve_wanted`.
+    """
+    city, prepared = ready.city, list(ready.prepared)
+
+    def solve(state: State, rates: Rates) -> Rates:
+        slots = [local_messages(city, state, rates, t) for t in range(city.instance.slots)]
+        for a in range(len(city.areas)):
+            wanted = [
+                _distinct(slot.group[slot.index == a], slot.sender[slot.index == a])
+                for slot in slots
+            ]
+            prepared[a] = solve_wanted(prepared[a], wanted, seed=seed, deadline=deadline)
+        return tuple(area.rates for area in prepared)
+
+    return solve

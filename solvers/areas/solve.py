@@ -1,0 +1,187 @@
+"""Methods and bound for an instance of several areas."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import numpy as np
+
+from finecast.problem.arrays import BoolArray
+from finecast.problem.instance import Instance
+from finecast.problem.wording import percent
+from finecast.solvers.areas.deliver import deliver
+from finecast.solvers.areas.gap import gap_parts
+from finecast.solvers.areas.plan import Plan, plan_areas
+from finecast.solvers.areas.rates import (
+    Ready,
+    check_served,
+    prepare_areas,
+    solver_of_plans,
+)
+from finecast.solvers.beamforming.by_name import KERNEL
+from finecast.solvers.deadline import Deadline
+from finecast.solvers.placement.greedy import greedy_placement
+from finecast.solvers.prepared import UnservableError
+from finecast.solvers.restrictions import check_restrictions
+from finecast.solvers.result import (
+    Answer,
+    BoundKind,
+    Callback,
+    Progress,
+    Termination,
+    TracePoint,
+    relative_gap,
+)
+from finecast.solvers.search import Search
+
+BOUND_SHARE = 0.35
+"""Share of the time for the rates of the areas and the bound."""
+
+GREEDY_ROUNDS = 2
+"""Rounds of `greedy`: the second knows the interference of the first."""
+
+
+def solve_areas(
+    method: str,
+    instance: Instance,
+    search: Search,
+    *,
+    greedy: bool = False,
+    beamforming: str = KERNEL,
+    restrict: str | Iterable[str] = (),
+    rate_cache: str | None = None,
+) -> Answer:
+    """Plan an instance of several areas, with a certified bound.
+
+    Parameters
+    ----------
+    method
+        Name to leave in the solution.
+    instance
+        The problem.
+    search
+        When to end, where to begin, whom to tell.
+    greedy
+        Caches of every area by its greedy placement, which stay.
+    beamforming, restrict, rate_cache
+        As in `finecast.solvers.prepared.prepare`; only what `check_served` lets through.
+
+    Raises
+    ------
+    ValueError
+        Something is asked for that is not for instances of several areas.
+    UnservableError
+        A user group cannot be served by its area at any rate.
+    """
+    began = time.monotonic()
+    restrictions = check_restrictions(restrict)
+    check_served(instance, restrictions, beamforming, rate_cache)
+    ready = prepare_areas(
+        instance,
+        restrict=restrictions,
+        seed=search.seed,
+        callback=search.callback,
+        deadline=search.deadline.share(BOUND_SHARE),
+    )
+    bound = ready.point.bound
+    trace: list[TracePoint] = []
+
+    def report(plan: Plan) -> None:
+        trace.append(TracePoint(time.monotonic() - began, plan.delay, min(bound, plan.delay)))
+        if search.callback is not None:
+            note = f"{plan.delay:.6g} s, bound {bound:.6g} s"
+            search.callback(Progress("plan of areas", len(trace), 0, note))
+
+    cache, wide = None, None if greedy else first_ways(ready)
+    if greedy:
+        cache = greedy_caches(ready)
+    elif search.start is not None:
+        cache, wide = search.start.cache, None
+    plan = plan_areas(
+        ready.city,
+        ready.rates,
+        ready.point.prices,
+        wide,
+        seed=search.seed,
+        deadline=search.deadline,
+        goal=0.0 if search.gap is None else bound * (1.0 + search.gap),
+        cache=cache,
+        solve=solver_of_plans(ready, seed=search.seed, deadline=search.deadline),
+        report=report,
+        sweeps=not greedy,
+    )
+    solution = deliver(ready.city, plan, method)
+    termination = Termination.COMPLETED
+    if plan.interrupted:
+        termination = Termination.INTERRUPTED
+    elif search.gap is not None and relative_gap(plan.delay, bound) <= search.gap:
+        termination = Termination.GAP_REACHED
+    elif search.deadline.over():
+        termination = Termination.TIME_LIMIT
+    parts = gap_parts(ready, plan)
+    gap = (plan.delay - bound) / bound if bound > 0 else float("inf")
+    note = f"gap {percent(gap)} of the bound: " + ", ".join(
+        f"{name} {percent(part / bound) if bound > 0 else part}" for name, part in parts.items()
+    )
+    return Answer(
+        solution,
+        bound,
+        BoundKind.CERTIFIED,
+        termination,
+        trace=tuple(trace),
+        notes=(note,),
+        instance=ready.city.instance,
+    )
+
+
+def areas_bound(
+    instance: Instance,
+    *,
+    restrict: str | Iterable[str] = (),
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+) -> float:
+    """Return the certified lower bound of an instance of several areas, s.
+
+    Parameters
+    ----------
+    instance, restrict, callback
+        As in `solve_areas`.
+    time_limit
+        Seconds; None for the end of its own.
+
+    Raises
+    ------
+    ValueError
+        Something is asked for that is not for instances of several areas.
+    """
+    restrictions = check_restrictions(restrict)
+    check_served(instance, restrictions, KERNEL, None)
+    try:
+        ready = prepare_areas(
+            instance, restrict=restrictions, callback=callback, deadline=Deadline.after(time_limit)
+        )
+    except UnservableError:
+        return 0.0
+    return ready.point.bound
+
+
+def first_ways(ready: Ready) -> BoolArray:
+    """Return (T, J) which blocks go wide where the bound's areas, by weight, say so."""
+    whole = ready.city.whole
+    votes = np.zeros(whole.users.shape[:2])
+    for table, part in zip(ready.tables, ready.point.parts, strict=True):
+        mine = np.flatnonzero(table.of_whole >= 0)
+        vote = np.where(part.wide, 1.0, -1.0) * table.weights.broadcast[:, None]
+        votes[:, table.of_whole[mine]] += np.where(table.classes.needed, vote, 0.0)[:, mine]
+    return np.asarray((votes > 0)[:, whole.kind])
+
+
+def greedy_caches(ready: Ready) -> BoolArray:
+    """Return (T, N, J) the caches of every area's greedy placement, from its own links alone."""
+    instance = ready.city.instance
+    cache = np.zeros((instance.slots, instance.nodes, instance.blocks), dtype=bool)
+    for area, prepared in zip(ready.city.areas, ready.prepared, strict=True):
+        cache[:, area.nodes] = greedy_placement(prepared.achieved).cache
+    return cache

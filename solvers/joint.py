@@ -220,7 +220,7 @@ def solve_by_placement(
     )
     library = prepared.instance.library
     notes = out_of_time(prepared, deadline)
-    in_time = {}
+    in_time: dict[str, Deadline] = {}
     if "deadline" in signature(place).parameters:
         in_time["deadline"] = deadline.of("placement")
     try:

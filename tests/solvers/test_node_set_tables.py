@@ -58,8 +58,8 @@ def test_words_of_different_numbers():
 
 @pytest.mark.parametrize("method", ["greedy", "lagrangian", "lru", "own-savings", "whole-model"])
 def test_wide_sets_give_the_same_answers(method, monkeypatch):
-    """With Python's integers at eleven nodes already, every number stays: units stay words."""
-    instance = wide(11, users=3, slots=1, antennas=1)
+    """With Python's integers at thirteen nodes already, every number stays: units stay words."""
+    instance = wide(13, users=3, slots=1, antennas=1)
     narrow = solve(instance, method, work=0.5)
     monkeypatch.setattr(node_set_tables, "WORD_NODES", 10)
     broad = solve(instance, method, work=0.5)

@@ -23,6 +23,7 @@ METRICS = (
     "pipelined_delay",
     "mean_completion",
     "p95_completion",
+    "in_time_ratio",
     "request_hit_ratio",
     "block_hit_ratio",
     "byte_hit_ratio",
@@ -72,6 +73,9 @@ class Evaluation:
         infinite when a block of its model is never sent to it, NaN without a request.
     mean_completion, p95_completion
         Over all requests, s; NaN without any, infinite when one is never completed.
+    in_time_ratio
+        Share of the requests for models with a deadline that are completed within it, planned; NaN
+        without any.
     request_hit_ratio, block_hit_ratio, byte_hit_ratio
         Share of requests whose blocks are all cached somewhere when the slot begins; of needed
         blocks (per slot) that are; of their bytes. NaN without any.
@@ -118,6 +122,7 @@ class Evaluation:
     user_completion: FloatArray
     mean_completion: float
     p95_completion: float
+    in_time_ratio: float
     request_hit_ratio: float
     block_hit_ratio: float
     byte_hit_ratio: float
@@ -213,6 +218,7 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
         user_completion=completion,
         mean_completion=float(requested.mean()) if len(requested) else np.nan,
         p95_completion=_p95(requested),
+        in_time_ratio=_in_time(instance, completion),
         request_hit_ratio=_ratio(
             ((instance.requests >= 0) & ~wanted_and_absent).sum(), (instance.requests >= 0).sum()
         ),
@@ -235,6 +241,15 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
         interference_over_noise_db=_decibel(disturbed),
         wide_share=_ratio(wide_bytes, sent_bytes),
     )
+
+
+def _in_time(instance: Instance, completion: FloatArray) -> float:
+    """Return the share of requests with a deadline that are completed (T, K) s within it."""
+    if not len(instance.deadline):
+        return np.nan
+    deadline = np.where(instance.requests >= 0, instance.deadline[instance.requests], np.inf)
+    due = np.isfinite(deadline)
+    return _ratio((due & (completion <= deadline)).sum(), due.sum())
 
 
 def _received_copies(instance: Instance, solution: Solution) -> tuple[IntArray, IntArray]:

@@ -44,6 +44,7 @@ from finecast.problem.shipped import find
 from finecast.problem.synthetic import synthetic_library
 from finecast.problem.toml import merged, read_model, validated
 from finecast.problem.trace import read_trace
+from finecast.problem.wording import hint
 
 LARGEST_NUMBER = 1e9
 """No quantity of a scenario is larger, in its own unit (GB, Gbit/s, MHz, m); none is smaller than
@@ -204,7 +205,10 @@ class UsersSection(_Section):
 
 
 class DemandSection(_Section):
-    """Who asks for what; `trace` is a CSV (slot, user, model) in place of drawn requests."""
+    """Who asks for what; `trace` is a CSV (slot, user, model) in place of drawn requests.
+
+    `deadline_s` is one number for all models, or one for each of some families.
+    """
 
     zipf: NonNegative = 0.8
     tastes: Share = 0.0
@@ -214,6 +218,7 @@ class DemandSection(_Section):
     persistence: Share = 0.0
     activity: Share = 1.0
     trace: str | None = None
+    deadline_s: Positive | dict[str, Positive] | None = None
 
 
 class Scenario(_Section):
@@ -351,10 +356,27 @@ class Scenario(_Section):
             delivery=self.delivery,
             schedule=self.schedule,
             user_position=user_position,
+            deadline=self._deadline(library),
             name=self.name,
             seed=seed,
             areas=self._areas_of_nodes(gain, node_position),
         )
+
+    def _deadline(self, library: ModelLibrary) -> FloatArray:
+        """Return (M,) seconds, infinite for models without a deadline; empty where none has one."""
+        given = self.demand.deadline_s
+        if given is None:
+            return np.zeros(0)
+        if not isinstance(given, dict):
+            return np.full(library.models, given)
+        for family in given:
+            if family not in library.model_family:
+                known = sorted(set(filter(None, library.model_family)))
+                raise ValueError(
+                    f"demand.deadline_s: family {family!r} is not in the library; "
+                    f"{hint(family, known) if known else 'it has no families'}"
+                )
+        return np.array([given.get(family, np.inf) for family in library.model_family])
 
     def _refuse_too_large(self, library: ModelLibrary) -> None:
         """Refuse an instance that takes too much memory, before any of its arrays is made."""

@@ -351,6 +351,7 @@ def _judged_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
             f"mean {seconds(evaluation.mean_completion)}, "
             f"95th percentile {seconds(evaluation.p95_completion)}",
         ),
+        *_deadline_row(evaluation),
         (
             "hits",
             f"{percent(evaluation.request_hit_ratio, 1)} of requests, "
@@ -365,6 +366,13 @@ def _judged_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("broadcast gain", f"{evaluation.broadcast_gain:.2f} users reached per bit sent"),
         ("feasible", "yes" if evaluation.feasible else "NO"),
     ]
+
+
+def _deadline_row(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Return the line on deadlines, where there are any."""
+    if math.isnan(evaluation.in_time_ratio):
+        return []
+    return [("in time", f"{percent(evaluation.in_time_ratio, 1)} of downloads with a deadline")]
 
 
 def relative_gap(delay: float, lower_bound: float) -> float:

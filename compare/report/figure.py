@@ -36,6 +36,7 @@ UNITS = {
     "gap": "gap to own bound, %",
     GAP: "gap to best bound, %",
     "lower_bound": "lower bound, s",
+    "in_time_ratio": "downloads within their deadline, %",
     "request_hit_ratio": "requests served from caches, %",
     "block_hit_ratio": "blocks served from caches, %",
     "byte_hit_ratio": "bytes served from caches, %",

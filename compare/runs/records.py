@@ -30,6 +30,7 @@ ADDED = {
         "p95_area_delay",
         "interference_over_noise_db",
         "wide_share",
+        "in_time_ratio",
     ),
 }
 """Fields by the version that brought them: older records stand for their defaults."""
@@ -193,6 +194,7 @@ class Record:
     pipelined_delay: float | None = None
     mean_completion: float | None = None
     p95_completion: float | None = None
+    in_time_ratio: float | None = None
     request_hit_ratio: float | None = None
     block_hit_ratio: float | None = None
     byte_hit_ratio: float | None = None

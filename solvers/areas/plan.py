@@ -162,7 +162,7 @@ def plan_areas(
     cache
         (T, N, J) caches to start from; None for none.
     solve
-        Returns the rates with beams of their own for the messages of a plan; None for as they are.
+        Returns the rates with beams of their own for the messages of the first plan; None for none.
     report
         Called with every better plan.
     sweeps
@@ -194,7 +194,7 @@ def plan_areas(
                 state = best_state(city, air, state.cache, state.wide if as_given else None)
             if sweeps and not keep_ways:
                 state = _ruined(city, air, state, prices, rng, deadline)
-            if solve is not None:
+            if solve is not None and first:
                 rates = solve(state, rates)
 
             # Their beams, and what these are worth.
@@ -248,7 +248,7 @@ def _ruined(
     rng: np.random.Generator,
     deadline: Deadline,
 ) -> State:
-    """Return a plan that is no worse, by taking half of the blocks out of an area at a time.
+    """Return a plan that is no worse, by taking half of the blocks out of two areas at a time.
 
     A best response takes every copy that pays, and leaves no room for another: with few large
     blocks sweeps alone do not get out of that.
@@ -258,14 +258,16 @@ def _ruined(
     for _ in range(min(RUINS, RUIN_SIZE // (blocks * len(city.areas)))):
         if deadline.over():
             break
-        a = int(rng.integers(len(city.areas)))
-        nodes = city.areas[a].nodes
+        # Two areas, which may swap what they cache.
+        chosen = rng.permutation(len(city.areas))[:2]
         cache = state.cache.copy()
-        cache[:, nodes] &= rng.random(blocks) < 0.5
-        emptied = replace(state, cache=cache)
-        cache[:, nodes] = sweep_area(
-            city, air, emptied, a, prices[a], rng, deadline, shares=RECREATE_PRICES
-        )
+        for a in chosen:
+            cache[:, city.areas[a].nodes] &= rng.random(blocks) < 0.5
+        for a in chosen:
+            cache[:, city.areas[a].nodes] = sweep_area(
+                city, air, replace(state, cache=cache), int(a), prices[a], rng, deadline,
+                shares=RECREATE_PRICES,
+            )  # fmt: skip
         changed = best_state(city, air, cache)
         if changed.delay(city) < delay:
             state, delay = changed, changed.delay(city)

@@ -14,10 +14,10 @@ from finecast.solvers.areas.deliver import deliver
 from finecast.solvers.areas.gap import gap_parts
 from finecast.solvers.areas.plan import Plan, plan_areas
 from finecast.solvers.areas.rates import (
+    PlanSolver,
     Ready,
     check_served,
     prepare_areas,
-    solver_of_plans,
 )
 from finecast.solvers.beamforming.by_name import KERNEL
 from finecast.solvers.deadline import Deadline
@@ -98,6 +98,7 @@ def solve_areas(
         cache = greedy_caches(ready)
     elif search.start is not None:
         cache, wide = search.start.cache, None
+    solver = PlanSolver(ready, seed=search.seed, deadline=search.deadline)
     plan = plan_areas(
         ready.city,
         ready.rates,
@@ -107,10 +108,12 @@ def solve_areas(
         deadline=search.deadline,
         goal=0.0 if search.gap is None else bound * (1.0 + search.gap),
         cache=cache,
-        solve=solver_of_plans(ready, seed=search.seed, deadline=search.deadline),
+        solve=solver,
         report=report,
         sweeps=not greedy,
     )
+    ready = solver.ready if plan.interrupted else solver.bounded(plan.state)
+    bound = ready.point.bound
     solution = deliver(ready.city, plan, method)
     termination = Termination.COMPLETED
     if plan.interrupted:

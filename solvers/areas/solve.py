@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable
 
@@ -85,13 +86,12 @@ def solve_areas(
         deadline=search.deadline.share(BOUND_SHARE),
     )
     bound = ready.point.bound
-    trace: list[TracePoint] = []
+    rounds = itertools.count(1)
 
     def report(plan: Plan) -> None:
-        trace.append(TracePoint(time.monotonic() - began, plan.delay, min(bound, plan.delay)))
         if search.callback is not None:
-            note = f"{plan.delay:.6g} s, bound {bound:.6g} s"
-            search.callback(Progress("plan of areas", len(trace), 0, note))
+            note = f"about {plan.delay:.6g} s, bound {bound:.6g} s"
+            search.callback(Progress("plan of areas", next(rounds), 0, note))
 
     cache, wide = None, None if greedy else first_ways(ready)
     if greedy:
@@ -132,7 +132,7 @@ def solve_areas(
         bound,
         BoundKind.CERTIFIED,
         termination,
-        trace=tuple(trace),
+        trace=(TracePoint(time.monotonic() - began, plan.delay, bound),),
         notes=(note,),
         instance=ready.city.instance,
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from finecast.problem.arrays import BoolArray
+from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance
 from finecast.problem.wording import percent
 from finecast.solvers.areas.deliver import deliver
@@ -78,6 +80,9 @@ def solve_areas(
     began = time.monotonic()
     restrictions = check_restrictions(restrict)
     check_served(instance, restrictions, beamforming, rate_cache)
+    # A start that the judge accepts gives the first caches, and is the answer if nothing is better.
+    start = None if greedy else search.start
+    start_delay = np.inf if start is None else evaluate(instance, start).delay
     ready = prepare_areas(
         instance,
         restrict=restrictions,
@@ -96,8 +101,8 @@ def solve_areas(
     cache, wide = None, None if greedy else first_ways(ready)
     if greedy:
         cache = greedy_caches(ready)
-    elif search.start is not None:
-        cache, wide = search.start.cache, None
+    elif start is not None and np.isfinite(start_delay):
+        cache, wide = start.cache, None
     solver = PlanSolver(ready, seed=search.seed, deadline=search.deadline)
     plan = plan_areas(
         ready.city,
@@ -115,6 +120,8 @@ def solve_areas(
     ready = solver.ready if plan.interrupted else solver.bounded(plan.state)
     bound = ready.point.bound
     solution = deliver(ready.city, plan, method)
+    if start is not None and start_delay < plan.delay:
+        solution = replace(start, method=method)
     termination = Termination.COMPLETED
     if plan.interrupted:
         termination = Termination.INTERRUPTED

@@ -19,7 +19,7 @@ import numpy as np
 
 from finecast.problem.scenario import read_scenario
 from finecast.solvers.areas.plan import plan_areas
-from finecast.solvers.areas.rates import prepare_areas, solver_of_plans
+from finecast.solvers.areas.rates import PlanSolver, prepare_areas
 from finecast.solvers.deadline import NEVER
 from finecast.solvers.solve import solve, versions
 
@@ -61,7 +61,7 @@ def forced(instance: Any, wide: bool) -> float:
     ready = prepare_areas(instance)
     plan = plan_areas(
         ready.city, ready.rates, ready.point.prices, np.full(instance.needed.shape, wide),
-        solve=solver_of_plans(ready, seed=0, deadline=NEVER), keep_ways=True,
+        solve=PlanSolver(ready, seed=0, deadline=NEVER), keep_ways=True,
     )  # fmt: skip
     return plan.delay
 

@@ -12,7 +12,7 @@ The delay on which a round is judged is that of the beams.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,8 +28,8 @@ from finecast.solvers.areas.air import (
     local_seconds,
     subsets_serve,
 )
-from finecast.solvers.areas.joint_beams import STEPS, LocalMessages, joint_beams
-from finecast.solvers.areas.state import Air, City, State, best_state
+from finecast.solvers.areas.joint_beams import LocalMessages, joint_beams
+from finecast.solvers.areas.state import Air, City, State, best_state, wide_seconds
 from finecast.solvers.areas.sweeps import sweep_area
 from finecast.solvers.areas.wide import WideMessages, wide_beams, wide_messages
 from finecast.solvers.deadline import NEVER, Deadline
@@ -50,8 +50,11 @@ RECREATE_PRICES = (0.5, 0.0)
 RUIN_SIZE = 4000
 """Fewer where there are many: so many over blocks and areas."""
 
-FIRST_WIDE_SHARE = 0.97
-"""Of the rate of the weakest user alone, what wide messages are thought to reach at first."""
+WIDE_SHARE = 0.97
+"""Of the rate of the weakest user alone, what wide messages are thought to reach."""
+
+SEARCH_SHARE = 0.6
+"""Share of the time for the rounds; the rest is for wide beams and the last steps of all."""
 
 WIDE_STARTS = 1
 """Starts of the search for the beams of a wide message."""
@@ -120,12 +123,8 @@ class Plan:
     interrupted: bool = False
 
 
-@dataclass(eq=False)
-class Memory:
-    """Beams of earlier rounds by message, per slot: where the next search starts."""
-
-    local: list[dict[tuple[int, int, int], ComplexArray]] = field(default_factory=list)
-    wide: list[dict[bytes, tuple[ComplexArray, float]]] = field(default_factory=list)
+Memory = list[dict[tuple[int, int, int], ComplexArray]]
+"""Per slot, the last beams of local messages: where the next search starts."""
 
 
 def plan_areas(
@@ -162,9 +161,9 @@ def plan_areas(
     cache
         (T, N, J) caches to start from; None for none.
     solve
-        Returns the rates with beams of their own for the messages of a plan; None for as they are.
+        Returns the rates with beams of their own for the messages of the first plan; None for none.
     report
-        Called with every better plan.
+        Called with every better plan, whose wide messages have no beams yet.
     sweeps
         Whether caches change. Where the time is up, the first ones still get two seconds.
     keep_ways
@@ -174,52 +173,74 @@ def plan_areas(
     slots = instance.slots
     rng = np.random.default_rng(seed)
     quiet = np.zeros((slots, instance.users))
-    air = Air(_all_seconds(city, rates, quiet), FIRST_WIDE_SHARE)
+    air = Air(_all_seconds(city, rates, quiet), WIDE_SHARE)
     shape = (slots, instance.nodes, instance.blocks)
     start = np.zeros(shape, dtype=bool) if cache is None else cache
     state = best_state(city, air, start, wide)
-    memory = Memory([{} for _ in range(slots)], [{} for _ in range(slots)])
+    memory: Memory = [{} for _ in range(slots)]
     best: Plan | None = None
     stale = 0
+    searching = deadline.share(SEARCH_SHARE)
     try:
         for round_ in range(ROUNDS):
             # Caches and ways at the rates known so far; the first sweep keeps to the given ways.
             first = round_ == 0
             for sweep in range(SWEEPS + first if sweeps else 0):
-                limit = deadline.later(LEAST_S) if first and sweep == 0 else deadline
+                limit = searching.later(LEAST_S) if first and sweep == 0 else searching
                 if limit.over():
                     break
                 state = _swept(city, air, state, prices, rng, limit)
                 as_given = keep_ways or (first and sweep == 0)
                 state = best_state(city, air, state.cache, state.wide if as_given else None)
             if sweeps and not keep_ways:
-                state = _ruined(city, air, state, prices, rng, deadline)
-            if solve is not None:
+                state = _ruined(city, air, state, prices, rng, searching)
+            if solve is not None and first:
                 rates = solve(state, rates)
 
             # Their beams, and what these are worth.
-            beams = beams_of(city, state, rates, memory, seed=seed, deadline=deadline)
+            beams = beams_of(city, state, rates, memory, air, deadline=searching)
             plan = Plan(state, beams, plan_delay(city, state, beams))
             before = np.inf if best is None else best.delay
             if best is None or plan.delay < best.delay:
                 best = plan
                 report(best)
             stale = 0 if best.delay < before * (1.0 - WORTH_A_ROUND) else stale + 1
-            if stale >= 2 or deadline.over() or best.delay <= goal:
+            if stale >= 2 or searching.over() or best.delay <= goal:
                 break
-            air = learned(city, rates, beams)
+            air = learned(city, rates, beams, air)
             state = best_state(city, air, state.cache, wide if keep_ways else None)
-        if not (deadline.over() or best is None or best.delay <= goal):
-            better = polished(city, best, deadline)
-            if better.delay < best.delay:
-                best = better
-                report(best)
     except SearchInterrupt:
         if best is None:
             raise
         best = replace(best, interrupted=True)
     assert best is not None
+    # Wide messages were counted at what they are thought to reach: now their beams.
+    best = with_wide_beams(city, best, seed=seed, deadline=deadline)
+    if not (deadline.over() or best.interrupted or best.delay <= goal):
+        better = polished(city, best, deadline)
+        if better.delay < best.delay:
+            best = better
     return best
+
+
+def with_wide_beams(city: City, plan: Plan, *, seed: int, deadline: Deadline) -> Plan:
+    """Return the plan with beams of its wide messages, and the delay with them.
+
+    Parameters
+    ----------
+    city, plan
+        The problem and the plan.
+    seed, deadline
+        As in `plan_areas`.
+    """
+    network = city.instance.network
+    result = []
+    for t, slot in enumerate(plan.beams):
+        beam, snr = wide_beams(city, t, slot.wide, starts=WIDE_STARTS, seed=seed, deadline=deadline)
+        bits = rate(snr, network.bandwidth, network.max_spectral_efficiency)
+        result.append(replace(slot, wide_beam=beam, wide_rate=bits))
+    beams = tuple(result)
+    return replace(plan, beams=beams, delay=plan_delay(city, plan.state, beams))
 
 
 def _swept(
@@ -248,7 +269,7 @@ def _ruined(
     rng: np.random.Generator,
     deadline: Deadline,
 ) -> State:
-    """Return a plan that is no worse, by taking half of the blocks out of an area at a time.
+    """Return a plan that is no worse, by taking half of the blocks out of two areas at a time.
 
     A best response takes every copy that pays, and leaves no room for another: with few large
     blocks sweeps alone do not get out of that.
@@ -258,14 +279,16 @@ def _ruined(
     for _ in range(min(RUINS, RUIN_SIZE // (blocks * len(city.areas)))):
         if deadline.over():
             break
-        a = int(rng.integers(len(city.areas)))
-        nodes = city.areas[a].nodes
+        # Two areas, which may swap what they cache.
+        chosen = rng.permutation(len(city.areas))[:2]
         cache = state.cache.copy()
-        cache[:, nodes] &= rng.random(blocks) < 0.5
-        emptied = replace(state, cache=cache)
-        cache[:, nodes] = sweep_area(
-            city, air, emptied, a, prices[a], rng, deadline, shares=RECREATE_PRICES
-        )
+        for a in chosen:
+            cache[:, city.areas[a].nodes] &= rng.random(blocks) < 0.5
+        for a in chosen:
+            cache[:, city.areas[a].nodes] = sweep_area(
+                city, air, replace(state, cache=cache), int(a), prices[a], rng, deadline,
+                shares=RECREATE_PRICES,
+            )  # fmt: skip
         changed = best_state(city, air, cache)
         if changed.delay(city) < delay:
             state, delay = changed, changed.delay(city)
@@ -277,12 +300,11 @@ def beams_of(
     state: State,
     rates: Rates,
     memory: Memory,
+    air: Air,
     *,
-    seed: int,
-    steps: int = STEPS,
     deadline: Deadline = NEVER,
 ) -> tuple[SlotBeams, ...]:
-    """Return the beams of a plan.
+    """Return the beams of the local messages of a plan; wide ones at the rates they are thought of.
 
     Parameters
     ----------
@@ -290,10 +312,8 @@ def beams_of(
         The problem, the plan, and the rates of every area alone.
     memory
         Beams of earlier rounds; those of this one are added.
-    seed
-        Of random starts.
-    steps
-        Of the joint beams.
+    air
+        The rates known so far.
     deadline
         When to be done.
     """
@@ -305,34 +325,21 @@ def beams_of(
         local = local_messages(city, state, rates, t)
         start = first_beams(city, local, rates, t)
         for x, key in enumerate(local.keys):
-            start[x] = memory.local[t].get(key, start[x])
+            start[x] = memory[t].get(key, start[x])
         beam = joint_beams(
             channel, error, network.power, instance.areas, instance.user_area[t],
-            local.messages, start, cap=cap, steps=steps, deadline=deadline,
+            local.messages, start, cap=cap, deadline=deadline,
         )  # fmt: skip
-        memory.local[t].update(zip(local.keys, beam, strict=True))
+        memory[t].update(zip(local.keys, beam, strict=True))
         local_rate, interference = _local_rate(city, t, local.messages, beam)
 
-        # Wide messages that are new.
         wide = wide_messages(city, state, t)
-        known = memory.wide[t]
-        new = np.array([y for y, key in enumerate(wide.keys) if key not in known], dtype=np.int64)
-        fresh = WideMessages(wide.users[new], wide.sends[new], wide.blocks[new])
-        found = wide_beams(city, t, fresh, starts=WIDE_STARTS, seed=seed, deadline=deadline)
-        known.update(zip(fresh.keys, zip(*found, strict=True), strict=True))
-        wide_beam = np.array([known[key][0] for key in wide.keys], dtype=np.complex128)
-        snr = np.array([known[key][1] for key in wide.keys])
-        result.append(
-            SlotBeams(
-                local,
-                wide,
-                beam,
-                wide_beam.reshape(-1, instance.nodes, instance.antennas),
-                local_rate,
-                rate(snr, network.bandwidth, cap),
-                interference,
-            )
-        )
+        amplitude = wide.sends @ city.whole.reach[t].T
+        least = np.where(wide.users, amplitude, np.inf).min(axis=1)
+        silent = np.zeros((len(least), instance.nodes, instance.antennas), dtype=np.complex128)
+        with np.errstate(divide="ignore"):
+            wide_rate = 8.0 / wide_seconds(instance, air, least)
+        result.append(SlotBeams(local, wide, beam, silent, local_rate, wide_rate, interference))
     return tuple(result)
 
 
@@ -416,7 +423,7 @@ def migration_seconds(city: City, state: State) -> tuple[float, float]:
     return float(state.migration.sum()), float(local)
 
 
-def learned(city: City, rates: Rates, beams: tuple[SlotBeams, ...]) -> Air:
+def learned(city: City, rates: Rates, beams: tuple[SlotBeams, ...], air: Air) -> Air:
     """Return the rates that beams teach.
 
     Parameters
@@ -425,8 +432,9 @@ def learned(city: City, rates: Rates, beams: tuple[SlotBeams, ...]) -> Air:
         The problem, and the rates of every area alone.
     beams
         Of the last plan.
+    air
+        The rates before.
     """
-    network = city.instance.network
     tables = [list(of_area) for of_area in _all_seconds(
         city, rates, np.stack([slot.interference for slot in beams])
     )]  # fmt: skip
@@ -446,17 +454,7 @@ def learned(city: City, rates: Rates, beams: tuple[SlotBeams, ...]) -> Air:
                 table = table * max(together / alone, 1.0)
             table[group, sender] = seconds[x]
             tables[a][t] = subsets_serve(table)
-    # What wide messages reach of what their weakest users could have alone.
-    reached, possible = 0.0, 0.0
-    for t, slot in enumerate(beams):
-        amplitude = slot.wide.sends @ city.whole.reach[t].T
-        least = np.where(slot.wide.users, amplitude, np.inf).min(axis=1)
-        alone_rate = rate(least**2, network.bandwidth, network.max_spectral_efficiency)
-        bits = slot.wide.blocks @ city.instance.library.block_size
-        possible += float((bits / np.maximum(alone_rate, 1e-300)).sum())
-        reached += float((bits / np.maximum(slot.wide_rate, 1e-300)).sum())
-    share = min(1.0, possible / reached) if reached > 0 else FIRST_WIDE_SHARE
-    return Air(tuple(tuple(of_area) for of_area in tables), share)
+    return replace(air, local=tuple(tuple(of_area) for of_area in tables))
 
 
 def _all_seconds(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -214,10 +213,8 @@ def _distinct(group: IntArray, sender: IntArray) -> tuple[IntArray, IntArray]:
     return pairs[0], pairs[1]
 
 
-def solver_of_plans(
-    ready: Ready, *, seed: int, deadline: Deadline
-) -> Callable[[State, Rates], Rates]:
-    """Return the function that solves the local messages of a plan that are not solved yet.
+class PlanSolver:
+    """Solves the local messages of plans that are not solved yet, and keeps what it found.
 
     Parameters
     ----------
@@ -226,16 +223,32 @@ def solver_of_plans(
     seed, deadline
         As in `finecast.solvers.rates_on_demand.solve_wanted`.
     """
-    city, prepared = ready.city, list(ready.prepared)
 
-    def solve(state: State, rates: Rates) -> Rates:
+    def __init__(self, ready: Ready, *, seed: int, deadline: Deadline) -> None:
+        self.ready = ready
+        self.seed = seed
+        self.deadline = deadline
+
+    def __call__(self, state: State, rates: Rates) -> Rates:
+        """Return the rates with beams of their own for the messages of a plan."""
+        city, prepared = self.ready.city, list(self.ready.prepared)
         slots = [local_messages(city, state, rates, t) for t in range(city.instance.slots)]
         for a in range(len(city.areas)):
             wanted = [
                 _distinct(slot.group[slot.index == a], slot.sender[slot.index == a])
                 for slot in slots
             ]
-            prepared[a] = solve_wanted(prepared[a], wanted, seed=seed, deadline=deadline)
-        return tuple(area.rates for area in prepared)
+            prepared[a] = solve_wanted(prepared[a], wanted, seed=self.seed, deadline=self.deadline)
+        self.ready = replace(self.ready, prepared=tuple(prepared))
+        return self.ready.rates
 
-    return solve
+    def bounded(self, state: State) -> Ready:
+        """Return the rates with those of the last plan, and the bound at their better bounds."""
+        self(state, self.ready.rates)
+        tables = _tables(self.ready.city, list(self.ready.prepared))
+        old = self.ready.point
+        point = raise_bound(
+            tables, (old.prices, old.shares), steps=EARLY_STEPS, taken=STEPS, deadline=self.deadline
+        )
+        best = point if point.bound > old.bound else old
+        return replace(self.ready, tables=tables, point=best)

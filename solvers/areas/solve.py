@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from finecast.problem.arrays import BoolArray
+from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance
 from finecast.problem.wording import percent
 from finecast.solvers.areas.deliver import deliver
 from finecast.solvers.areas.gap import gap_parts
 from finecast.solvers.areas.plan import Plan, plan_areas
 from finecast.solvers.areas.rates import (
+    PlanSolver,
     Ready,
     check_served,
     prepare_areas,
-    solver_of_plans,
 )
 from finecast.solvers.beamforming.by_name import KERNEL
 from finecast.solvers.deadline import Deadline
@@ -77,6 +80,9 @@ def solve_areas(
     began = time.monotonic()
     restrictions = check_restrictions(restrict)
     check_served(instance, restrictions, beamforming, rate_cache)
+    # A start that the judge accepts gives the first caches, and is the answer if nothing is better.
+    start = None if greedy else search.start
+    start_delay = np.inf if start is None else evaluate(instance, start).delay
     ready = prepare_areas(
         instance,
         restrict=restrictions,
@@ -85,19 +91,19 @@ def solve_areas(
         deadline=search.deadline.share(BOUND_SHARE),
     )
     bound = ready.point.bound
-    trace: list[TracePoint] = []
+    rounds = itertools.count(1)
 
     def report(plan: Plan) -> None:
-        trace.append(TracePoint(time.monotonic() - began, plan.delay, min(bound, plan.delay)))
         if search.callback is not None:
-            note = f"{plan.delay:.6g} s, bound {bound:.6g} s"
-            search.callback(Progress("plan of areas", len(trace), 0, note))
+            note = f"about {plan.delay:.6g} s, bound {bound:.6g} s"
+            search.callback(Progress("plan of areas", next(rounds), 0, note))
 
     cache, wide = None, None if greedy else first_ways(ready)
     if greedy:
         cache = greedy_caches(ready)
-    elif search.start is not None:
-        cache, wide = search.start.cache, None
+    elif start is not None and np.isfinite(start_delay):
+        cache, wide = start.cache, None
+    solver = PlanSolver(ready, seed=search.seed, deadline=search.deadline)
     plan = plan_areas(
         ready.city,
         ready.rates,
@@ -107,11 +113,15 @@ def solve_areas(
         deadline=search.deadline,
         goal=0.0 if search.gap is None else bound * (1.0 + search.gap),
         cache=cache,
-        solve=solver_of_plans(ready, seed=search.seed, deadline=search.deadline),
+        solve=solver,
         report=report,
         sweeps=not greedy,
     )
+    ready = solver.ready if plan.interrupted else solver.bounded(plan.state)
+    bound = ready.point.bound
     solution = deliver(ready.city, plan, method)
+    if start is not None and start_delay < plan.delay:
+        solution = replace(start, method=method)
     termination = Termination.COMPLETED
     if plan.interrupted:
         termination = Termination.INTERRUPTED
@@ -129,7 +139,7 @@ def solve_areas(
         bound,
         BoundKind.CERTIFIED,
         termination,
-        trace=tuple(trace),
+        trace=(TracePoint(time.monotonic() - began, plan.delay, bound),),
         notes=(note,),
         instance=ready.city.instance,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from two_areas import best_without_interference, two_areas, without_coupling
@@ -116,5 +118,65 @@ def test_judge_counts_what_the_plan_counts() -> None:
     result = finecast.solve(instance)
     assert result.solution is not None
     assert evaluate(instance, result.solution).delay == pytest.approx(
-        min(point.delay for point in result.trace), rel=1e-6
+        result.trace[-1].delay, rel=1e-6
+    )
+
+
+def test_start_is_never_made_worse() -> None:
+    """From a plan of its own the method ends at a plan that is no slower."""
+    instance = two_areas(3)
+    first = finecast.solve(instance, seed=1)
+    again = finecast.solve(instance, seed=2, start=first.solution)
+    assert again.delay <= first.delay * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"restrict": "no-comp"}, "restrict: 'no-comp' is not allowed"),
+        ({"beamforming": "sdr"}, "beamforming: 'sdr' is not allowed"),
+        ({"schedule": "pipelined"}, "schedule 'pipelined'"),
+        ({"delivery": "spatial"}, "delivery 'spatial'"),
+    ],
+)
+def test_what_areas_do_not_know_is_refused(options: dict[str, str], what: str) -> None:
+    """One line says what is not for several areas."""
+    with pytest.raises(ValueError, match=what):
+        finecast.solve(two_areas(0), **options)
+
+
+@pytest.mark.parametrize("method", ["lagrangian", "greedy"])
+def test_no_time_is_enough_for_a_plan(method: str) -> None:
+    """With no time at all there is a feasible plan, and a bound."""
+    result = finecast.solve(two_areas(0), method, time_limit=0.0)
+    assert result.evaluation is not None
+    assert result.evaluation.feasible
+    assert 0.0 < result.lower_bound <= result.delay
+
+
+def test_work_decides_the_same_everywhere() -> None:
+    """A limit of counted work gives one answer, whenever it is asked for."""
+    instance = two_areas(1)
+    delays = {finecast.solve(instance, work=0.3, seed=0).delay for _ in range(2)}
+    assert len(delays) == 1
+
+
+def test_area_without_users_and_a_node_alone() -> None:
+    """An area nobody is in only lends its caches; an area may be one node."""
+    instance = two_areas(2)
+    requests = np.where(instance.user_area == 0, instance.requests, -1)
+    empty = finecast.solve(replace(instance, requests=requests))
+    alone = finecast.solve(replace(instance, areas=np.array([0, 1, 2, 2])))
+    for result in (empty, alone):
+        assert result.evaluation is not None
+        assert result.evaluation.feasible
+        assert result.lower_bound <= result.delay
+
+
+def test_order_of_areas_does_not_matter_to_the_bound() -> None:
+    """Areas numbered the other way give the same bound, up to the last steps of the ascent."""
+    instance = two_areas(0)
+    swapped = replace(instance, areas=1 - instance.areas)
+    assert certified_lower_bound(swapped) == pytest.approx(
+        certified_lower_bound(instance), rel=1e-9
     )

@@ -364,6 +364,7 @@ def _judged_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
             f"{gigabytes(evaluation.cloud_bytes)} from the cloud",
         ),
         ("broadcast gain", f"{evaluation.broadcast_gain:.2f} users reached per bit sent"),
+        *area_rows(evaluation),
         ("feasible", "yes" if evaluation.feasible else "NO"),
     ]
 
@@ -373,6 +374,22 @@ def _deadline_row(evaluation: Evaluation) -> list[tuple[str, str]]:
     if math.isnan(evaluation.in_time_ratio):
         return []
     return [("in time", f"{percent(evaluation.in_time_ratio, 1)} of downloads with a deadline")]
+
+
+def area_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Return what several areas wait for and how they disturb each other; nothing for one area."""
+    if evaluation.area_delay.shape[1] == 1:
+        return []
+    disturbed = evaluation.interference_over_noise_db
+    return [
+        (
+            "areas",
+            f"the longest {seconds(evaluation.longest_area_delay)}, "
+            f"95th percentile {seconds(evaluation.p95_area_delay)}",
+        ),
+        ("interference", "-" if math.isnan(disturbed) else f"{disturbed:.1f} dB over the noise"),
+        ("sent wide", f"{percent(evaluation.wide_share, 1)} of bytes"),
+    ]
 
 
 def relative_gap(delay: float, lower_bound: float) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from finecast.problem.areas import WIDE
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
 from finecast.problem.files import read_archive, reading, write_archive
+from finecast.problem.sparse import beam_places, places, refuse_large, whole
 
 FORMAT = "finecast-solution"
 VERSION = 2
@@ -250,10 +251,16 @@ class Solution:
         return np.asarray(self.cache | (self.source >= 0))
 
 
-_PER_MESSAGE = ("users", "nodes", "blocks")
-_PER_MESSAGE_OF_AREAS = (*_PER_MESSAGE, "area")
-_PER_MODE = ("duration",)
-_PER_TRANSMISSION = ("mode", "message", "beam", "rate")
+_COUNTED = {
+    "messages": ("users", "nodes", "blocks"),
+    "modes": ("duration",),
+    "transmissions": ("mode", "message", "beam", "rate"),
+}
+"""What has an entry for each message, mode and transmission."""
+
+_PLACES = ("users", "nodes", "blocks")
+_SPARSE = (*_PLACES, "beam")
+"""Of a solution with areas a file holds the places of what is true, or not zero."""
 
 
 def write_solution(path: str | os.PathLike[str], solution: Solution) -> str:
@@ -264,23 +271,27 @@ def write_solution(path: str | os.PathLike[str], solution: Solution) -> str:
     FormatError
         The file cannot be written.
     """
-    header = {
+    header: dict[str, Any] = {
         "planned": solution.planned,
         "instance_hash": solution.instance_hash,
         "method": solution.method,
     }
     if solution.restrict:
         header["restrict"] = solution.restrict
-    arrays: dict[str, NDArray[Any]] = {"cache": solution.cache, "source": solution.source}
     local = any((b.area != WIDE).any() for b in solution.broadcasts)
-    for counter, names in (
-        ("messages", _PER_MESSAGE_OF_AREAS if local else _PER_MESSAGE),
-        ("modes", _PER_MODE),
-        ("transmissions", _PER_TRANSMISSION),
-    ):
+    arrays: dict[str, NDArray[Any]] = {"cache": solution.cache, "source": solution.source}
+    for counter, names in _COUNTED.items():
         arrays[counter] = np.array([len(getattr(b, names[0])) for b in solution.broadcasts])
         for name in names:
-            arrays[name] = np.concatenate([getattr(b, name) for b in solution.broadcasts])
+            if name not in _SPARSE or not local:
+                arrays[name] = np.concatenate([getattr(b, name) for b in solution.broadcasts])
+    if local:
+        for name in _PLACES:
+            arrays[name] = places([getattr(b, name) for b in solution.broadcasts])
+        arrays["beam_place"], arrays["beam"] = beam_places([b.beam for b in solution.broadcasts])
+        arrays["area"] = np.concatenate([b.area for b in solution.broadcasts])
+        first = solution.broadcasts[0]
+        header |= {"users": first.users.shape[1], "antennas": first.beam.shape[2]}
     version = max((since for entry, since in SINCE.items() if entry in arrays), default=1)
     return write_archive(path, FORMAT, version, header, arrays)
 
@@ -296,17 +307,22 @@ def read_solution(path: str | os.PathLike[str]) -> Solution:
     with reading(path):
         header, arrays = read_archive(path, FORMAT, VERSION, SINCE)
         slots = len(arrays["cache"])
+        local = "area" in arrays
+        ends = {
+            counter: np.cumsum(checked(counter, arrays[counter], "int", (slots,), low=0))
+            for counter in _COUNTED
+        }
         parts: dict[str, list[NDArray[Any]]] = {}
-        for counter, names in (
-            ("messages", _PER_MESSAGE_OF_AREAS if "area" in arrays else _PER_MESSAGE),
-            ("modes", _PER_MODE),
-            ("transmissions", _PER_TRANSMISSION),
-        ):
-            ends = np.cumsum(checked(counter, arrays[counter], "int", (slots,), low=0))
-            for name in names:
-                if len(arrays[name]) != ends[-1]:
-                    raise ValueError(f"{name}: has {len(arrays[name])} rows, expected {ends[-1]}")
-                parts[name] = np.split(arrays[name], ends[:-1])
+        for counter, names in _COUNTED.items():
+            own = [name for name in names if name not in _SPARSE or not local]
+            for name in own + (["area"] if local and counter == "messages" else []):
+                if len(arrays[name]) != ends[counter][-1]:
+                    raise ValueError(
+                        f"{name}: has {len(arrays[name])} rows, expected {ends[counter][-1]}"
+                    )
+                parts[name] = np.split(arrays[name], ends[counter][:-1])
+        if local:
+            parts |= _whole_rows(header, arrays, ends)
         return Solution(
             cache=arrays["cache"],
             source=arrays["source"],
@@ -318,3 +334,28 @@ def read_solution(path: str | os.PathLike[str]) -> Solution:
             method=header["method"],
             restrict=header.get("restrict", ""),
         )
+
+
+def _whole_rows(
+    header: dict[str, Any], arrays: dict[str, NDArray[Any]], ends: dict[str, IntArray]
+) -> dict[str, list[NDArray[Any]]]:
+    """Return users, nodes, blocks and beams of each slot from a file of areas."""
+    _, nodes, blocks = arrays["cache"].shape
+    for name in ("users", "antennas"):
+        if type(header[name]) is not int or header[name] < 1:
+            raise ValueError(f"{name}: {header[name]!r} is not allowed, must be a number >= 1")
+    columns = {"users": header["users"], "nodes": nodes, "blocks": blocks}
+    messages, transmissions = int(ends["messages"][-1]), int(ends["transmissions"][-1])
+    refuse_large(
+        {name: messages * count for name, count in columns.items()}
+        | {"beam": 16 * transmissions * nodes * header["antennas"]}
+    )
+    rows = {
+        name: whole(name, arrays[name], None, ends["messages"], (count,))
+        for name, count in columns.items()
+    }
+    place, beam = arrays["beam_place"], arrays["beam"]
+    beam = checked("beam", beam, "complex", (len(place), header["antennas"]))
+    shape = (nodes, header["antennas"])
+    rows["beam"] = whole("beam_place", place, beam, ends["transmissions"], shape)
+    return rows

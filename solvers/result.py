@@ -350,7 +350,24 @@ def _judged_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
             f"{gigabytes(evaluation.cloud_bytes)} from the cloud",
         ),
         ("broadcast gain", f"{evaluation.broadcast_gain:.2f} users reached per bit sent"),
+        *area_rows(evaluation),
         ("feasible", "yes" if evaluation.feasible else "NO"),
+    ]
+
+
+def area_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Return what several areas wait for and how they disturb each other; nothing for one area."""
+    if evaluation.area_delay.shape[1] == 1:
+        return []
+    disturbed = evaluation.interference_over_noise_db
+    return [
+        (
+            "areas",
+            f"the longest {seconds(evaluation.longest_area_delay)}, "
+            f"95th percentile {seconds(evaluation.p95_area_delay)}",
+        ),
+        ("interference", "-" if math.isnan(disturbed) else f"{disturbed:.1f} dB over the noise"),
+        ("sent wide", f"{percent(evaluation.wide_share, 1)} of bytes"),
     ]
 
 

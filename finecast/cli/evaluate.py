@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from typing import Any
 
 import click
 
@@ -32,6 +30,7 @@ def command(
     from finecast.problem.evaluation import evaluate
     from finecast.problem.files import FormatError
     from finecast.problem.solution import read_solution
+    from finecast.solvers.result import area_rows
 
     problem = instance_for(instance, seed, settings)
     decisions = read_solution(solution)
@@ -67,7 +66,7 @@ def command(
                 ("planned, sequential", seconds(evaluation.sequential_delay)),
                 ("planned, pipelined", seconds(evaluation.pipelined_delay)),
                 ("95th percentile of users", seconds(evaluation.p95_completion)),
-                *_area_rows(evaluation),
+                *area_rows(evaluation),
                 ("hits, requests", percent(evaluation.request_hit_ratio, 1)),
                 ("hits, bytes", percent(evaluation.byte_hit_ratio, 1)),
                 ("energy", f"{evaluation.transmit_energy:.4g} J"),
@@ -79,16 +78,3 @@ def command(
         for violation in evaluation.violations:
             say(f"violation: {violation}")
     sys.exit(0 if evaluation.feasible else 1)
-
-
-def _area_rows(evaluation: Any) -> list[tuple[str, str]]:
-    """Return the figures of several areas; nothing for one."""
-    if evaluation.area_delay.shape[1] == 1:
-        return []
-    disturbed = evaluation.interference_over_noise_db
-    return [
-        ("longest area", seconds(evaluation.longest_area_delay)),
-        ("95th percentile of areas", seconds(evaluation.p95_area_delay)),
-        ("interference over noise", "-" if math.isnan(disturbed) else f"{disturbed:.1f} dB"),
-        ("bytes sent wide", percent(evaluation.wide_share, 1)),
-    ]

@@ -53,7 +53,8 @@ def command(
     FILE may be the name of a shipped scenario or library, such as tiny or vision.
 
     With --plot an instance or scenario is drawn: cells, users, links; with --solution also the
-    caches and the slot as a Gantt chart.
+    caches and the slot as a Gantt chart. Of several areas: load and wait, what each waits for, and
+    the slowest as a Gantt chart.
     """
     path = find(file, "scenario", "library")
     if plot is not None:

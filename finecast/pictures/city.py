@@ -9,6 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Polygon
+from matplotlib.patheffects import withStroke
 
 from finecast.pictures.gantt import draw_gantt, gantt_height_in
 from finecast.pictures.layout import Layout, layout_of
@@ -177,7 +178,7 @@ def _draw_map(
 
 
 def _number_areas(axes: Axes, instance: Instance, layout: Layout, faces: list[str]) -> None:
-    """Write each area's number at the place of its cells that is farthest from its nodes."""
+    """Write each area's number above its node that is nearest to its middle."""
     for a in range(instance.area_count):
         own = np.flatnonzero(instance.areas == a)
         centre = layout.node[own].mean(axis=0)
@@ -192,6 +193,7 @@ def _number_areas(axes: Axes, instance: Instance, layout: Layout, faces: list[st
             fontsize=TEXT_PT,
             fontweight="bold",
             color=text_colour(faces[nearest]),
+            path_effects=[withStroke(linewidth=2.5, foreground=faces[nearest])],
             zorder=6,
             gid=f"area {a}",
         )

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from judge_cases import FIRST, SECOND, SHARED, hand_broadcast, hand_instance, hand_solution
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from judge_cases import (
+    FIRST,
+    SECOND,
+    SHARED,
+    hand_broadcast,
+    hand_instance,
+    hand_solution,
+    random_instance,
+    random_solution,
+)
 
-from finecast.problem.files import read_arrays
+from finecast.problem.files import FormatError, read_archive, read_arrays, write_archive
 from finecast.problem.instance import read_instance, write_instance
 from finecast.problem.scenario import read_scenario
-from finecast.problem.solution import read_solution, write_solution
+from finecast.problem.solution import (
+    FORMAT,
+    VERSION,
+    Broadcast,
+    read_solution,
+    write_solution,
+)
 
 PLAN = hand_broadcast(SHARED, FIRST, SECOND)
 
@@ -124,3 +141,66 @@ def test_files_say_areas_where_there_are_any(tmp_path: Path) -> None:
         write_solution(path, hand_solution(replace(PLAN, area=np.array(area))))
         assert version_of(path) == version
         assert read_solution(path).broadcasts[0].area.tolist() == area
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(["sequential", "spatial"]))
+def test_solutions_of_areas_survive_a_file(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, delivery: str
+) -> None:
+    """Random solutions come back bit for bit, from places of what is true or not zero."""
+    rng = np.random.default_rng(seed)
+    instance = random_instance(
+        rng, slots=2, users=4, nodes=4, antennas=2, blocks=5, models=3, areas=3, delivery=delivery
+    )
+    solution = random_solution(rng, instance)
+    path = tmp_path_factory.mktemp("areas") / "s.npz"
+    write_solution(path, solution)
+    again = read_solution(path)
+    for one, other in zip(solution.broadcasts, again.broadcasts, strict=True):
+        for field in fields(Broadcast):
+            a, b = getattr(one, field.name), getattr(other, field.name)
+            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), field.name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"users": np.array([[3, 0]])},
+            r"users\[0\]: \[3, 0\] is not allowed, must be below \[3, 2",
+        ),
+        (
+            {"nodes": np.array([[0, 2]])},
+            r"nodes\[0\]: \[0, 2\] is not allowed, must be below \[3, 2",
+        ),
+        ({"blocks": np.array([[0, -1]])}, r"blocks\[0, 1\]: -1 is not allowed, must be >= 0"),
+        ({"beam_place": np.zeros((9, 2), int)}, r"beam: shape is \(4, 1\), expected \(9, 1\)"),
+        ({"messages": np.array([2])}, r"area: has 3 rows, expected 2"),
+        ({"users": np.zeros((0, 2), int)}, r"users\[0\]: message 0 has no users"),
+    ],
+)
+def test_files_of_areas_that_are_damaged(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """Each entry of a file is checked: one line with the entry and what is allowed."""
+    path = tmp_path / "s.npz"
+    write_solution(path, hand_solution(replace(PLAN, area=np.array([-1, 0, 1]))))
+    header, arrays = read_archive(path, FORMAT, VERSION)
+    write_archive(path, FORMAT, VERSION, header, arrays | change)
+    with pytest.raises(FormatError, match=message):
+        read_solution(path)
+
+
+def test_a_file_that_would_not_fit_is_refused(tmp_path: Path) -> None:
+    """A small file may name a million users: their rows are refused before they are made."""
+    path = tmp_path / "s.npz"
+    write_solution(path, hand_solution(replace(PLAN, area=np.array([-1, 0, 1]))))
+    header, arrays = read_archive(path, FORMAT, VERSION)
+    for users, message in (
+        (2**40, "users: would take 3298534883328 bytes"),
+        (0, "users: 0 is not"),
+    ):
+        write_archive(path, FORMAT, VERSION, header | {"users": users}, arrays)
+        with pytest.raises(FormatError, match=message):
+            read_solution(path)

@@ -365,7 +365,7 @@ def polished(city: City, plan: Plan, deadline: Deadline) -> Plan:
             messages, slot.local_beam, cap=cap, steps=POLISH_STEPS, deadline=deadline,
         )  # fmt: skip
         local_rate, interference = _local_rate(city, t, messages, beam)
-        bits = slot.wide.blocks @ instance.library.block_size.astype(np.float64)
+        bits = np.asarray(slot.wide.blocks @ instance.library.block_size, dtype=np.float64)
         together = LocalMessages(
             np.zeros(len(bits), dtype=np.int64), slot.wide.sends, slot.wide.users, bits
         )

@@ -13,7 +13,6 @@ from finecast.cli.main import cli
 from finecast.learners.world.draws import check_instance
 from finecast.problem.instance import write_instance
 from finecast.problem.scenario import read_scenario
-from finecast.solvers.bounds import certified_lower_bound
 from finecast.solvers.prepared import prepare
 from finecast.solvers.registry import methods
 from finecast.solvers.solve import solve
@@ -29,20 +28,25 @@ def test_methods_of_one_area(name: str) -> None:
 
 
 def test_rates_bounds_and_learners_of_one_area() -> None:
-    """The doors beside `solve`: rate tables, the certified bound, what learners play."""
+    """The doors beside `solve`: rate tables, what learners play."""
     for refuse, what in (
         (lambda: prepare(APART), "this computation of rates"),
-        (lambda: certified_lower_bound(APART), "this bound"),
         (lambda: check_instance(APART, "instance"), r"what a learner plays \(instance\)"),
     ):
         with pytest.raises(ValueError, match=f"^areas: the instance has 2, {what} is for one area"):
             refuse()
 
 
-@pytest.mark.parametrize("command", ["solve", "bound"])
-def test_the_command_line_says_it_in_one_line(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "asked"),
+    [("solve", ["--method", "lru"]), ("solve", ["--restrict", "no-comp"]),
+     ("bound", ["--restrict", "no-comp"])],
+)  # fmt: skip
+def test_the_command_line_says_it_in_one_line(
+    command: str, asked: list[str], tmp_path: Path
+) -> None:
     """Bad input: the message goes up to `main`, which makes one line and exit code 2 of it."""
     write_instance(tmp_path / "i.npz", APART)
-    result = CliRunner().invoke(cli, [command, str(tmp_path / "i.npz")])
+    result = CliRunner().invoke(cli, [command, str(tmp_path / "i.npz"), *asked])
     assert isinstance(result.exception, ValueError)
     assert "areas: the instance has 2" in str(result.exception)

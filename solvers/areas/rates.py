@@ -32,7 +32,7 @@ from finecast.solvers.result import Callback, Progress
 ROUNDS = 4
 """Most rounds of prices and rates."""
 
-EARLY_STEPS = 40
+EARLY_STEPS = 25
 """Steps of the bound in a round before the last."""
 
 SERVES = frozenset({"coarse", "no-migration", "one-message"})

@@ -12,9 +12,11 @@ from finecast.problem.memory import refuse_little_memory
 from finecast.problem.version import FINECAST_VERSION
 
 if TYPE_CHECKING:
+    from finecast.compare.report.figure_file import write_figure
     from finecast.compare.report.write import write_report
     from finecast.compare.runs.runner import run_suite
     from finecast.compare.runs.suite import Suite, read_suite
+    from finecast.compare.runs.sweep import run_sweep
     from finecast.learners.train import train
     from finecast.problem.evaluation import Evaluation, evaluate
     from finecast.problem.instance import Instance, read_instance, write_instance
@@ -50,8 +52,10 @@ _HOME = {
     "read_solution": "finecast.problem.solution",
     "read_suite": "finecast.compare.runs.suite",
     "run_suite": "finecast.compare.runs.runner",
+    "run_sweep": "finecast.compare.runs.sweep",
     "solve": "finecast.solvers.solve",
     "train": "finecast.learners.train",
+    "write_figure": "finecast.compare.report.figure_file",
     "write_instance": "finecast.problem.instance",
     "write_library": "finecast.problem.library",
     "write_report": "finecast.compare.report.write",
@@ -80,8 +84,10 @@ __all__ = [
     "read_solution",
     "read_suite",
     "run_suite",
+    "run_sweep",
     "solve",
     "train",
+    "write_figure",
     "write_instance",
     "write_library",
     "write_report",

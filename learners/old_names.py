@@ -26,6 +26,12 @@ NEW_NAMES: Mapping[str, Mapping[str, str]] = {
 }
 """By learner: old name of an option, and its new name."""
 
+WITHOUT: Mapping[str, Mapping[str, Any]] = {
+    "maasn-da": {"keep": "in-turn"},
+    "hindsight": {"keep": "in-turn"},
+}
+"""By learner: options that older checkpoints lack, and what was done then."""
+
 
 def with_new_names(learner: str, options: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Return the options of a learner under their new names.

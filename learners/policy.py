@@ -176,11 +176,12 @@ def solve_policy(
         )
     horizon = int(trained.run.get("source", {}).get("horizon", 3))
     learned = Learned(policy, horizon, keep)
+    deadline = Deadline.after(time_limit)
     answer = solve_by_policy(
         learned,
         "policy",
         instance,
-        deadline=Deadline.after(time_limit),
+        deadline=deadline,
         seed=seed,
         callback=callback,
         beamforming=beamforming,
@@ -192,7 +193,12 @@ def solve_policy(
     note = (
         f"{trained.learner}, {trained.step} steps, information {seen}, keeps {kept}: {time_taken}"
     )
-    return replace(answer, notes=(*answer.notes, note), train_s=float(trained.train_s))
+    return replace(
+        answer,
+        notes=(*answer.notes, note),
+        train_s=float(trained.train_s),
+        cut=tuple(deadline.cut),
+    )
 
 
 def _decision_time(seconds: list[tuple[float, float]]) -> str:

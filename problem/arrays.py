@@ -12,15 +12,18 @@ ComplexArray = NDArray[np.complex128]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-Kind = Literal["float", "complex", "int", "bool"]
+Kind = Literal["float", "complex", "int", "short", "bool"]
 
 _DTYPE: dict[str, Any] = {
     "float": np.float64,
     "complex": np.complex128,
     "int": np.int64,
+    "short": np.int16,
     "bool": np.bool_,
 }
-_CASTABLE_FROM: dict[str, str] = {"float": "fiu", "complex": "cfiu", "int": "iu", "bool": "b"}
+_CASTABLE_FROM: dict[str, str] = {
+    "float": "fiu", "complex": "cfiu", "int": "iu", "short": "iu", "bool": "b"
+}  # fmt: skip
 
 
 def checked(
@@ -35,6 +38,8 @@ def checked(
 ) -> NDArray[Any]:
     """Return `value` as a read-only array of the wanted kind, shape and range.
 
+    It is a copy, unless nobody can write to `value` any more.
+
     Parameters
     ----------
     name
@@ -42,7 +47,7 @@ def checked(
     value
         Array-like; integers pass for floats, floats never for integers, nothing but bool for bool.
     kind
-        Element kind; the result is float64, complex128, int64 or bool.
+        Element kind; the result is float64, complex128, int64, int16 or bool.
     shape
         Required shape.
     low, high
@@ -60,15 +65,14 @@ def checked(
         raise ValueError(f"{name}: elements are {array.dtype}, expected {kind}")
     if array.shape != shape:
         raise ValueError(f"{name}: shape is {array.shape}, expected {shape}")
-    array = array.astype(_DTYPE[kind], order="C", copy=True)
+    if kind == "short":  # before the numbers are cut to 16 bits
+        _refuse_outside(name, array, -(2**15), 2**15 - 1)
+    array = array.astype(_DTYPE[kind], order="C", copy=not _frozen(array))
     if kind in ("float", "complex") and finite:
         _refuse(name, array, ~np.isfinite(array), "a finite number")
     if kind == "float" and not finite:
         _refuse(name, array, np.isnan(array), "a number, not NaN")
-    if low is not None:
-        _refuse(name, array, array < low, f">= {low:g}")
-    if high is not None:
-        _refuse(name, array, array > high, f"<= {high:g}")
+    _refuse_outside(name, array, low, high)
     array.setflags(write=False)
     return array
 
@@ -125,6 +129,22 @@ def checked_choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
         names = " or ".join(repr(text) for text in allowed)
         raise ValueError(f"{name}: {repr(value)[:40]} is not allowed, must be {names}")
     return value
+
+
+def _frozen(array: NDArray[Any]) -> bool:
+    """Return whether neither the array nor what it is a view of can be written to."""
+    while array.base is not None and not array.flags.writeable:
+        if not isinstance(array.base, np.ndarray):
+            return False
+        array = array.base
+    return not array.flags.writeable
+
+
+def _refuse_outside(name: str, array: NDArray[Any], low: float | None, high: float | None) -> None:
+    if low is not None and array.size and array.min() < low:
+        _refuse(name, array, array < low, f">= {low:g}")
+    if high is not None and array.size and array.max() > high:
+        _refuse(name, array, array > high, f"<= {high:g}")
 
 
 def _refuse(name: str, array: NDArray[Any], bad: NDArray[np.bool_], allowed: str) -> None:

@@ -201,6 +201,7 @@ def draw_demand(
     persistence: float = 0.0,
     activity: float | ArrayLike = 1.0,
     area: ArrayLike | None = None,
+    areas: int | None = None,
 ) -> Demand:
     """Draw a demand model: Zipf popularity over rankings that differ by area and drift over slots.
 
@@ -238,6 +239,9 @@ def draw_demand(
     area
         (K,), label >= 0 of each user's area, such as its strongest node; default: every user its
         own.
+    areas
+        Draw scores of so many areas, whether they have users or not, so that users who come do not
+        change those of others; None for areas with users alone.
 
     Raises
     ------
@@ -258,9 +262,11 @@ def draw_demand(
     if period and drift == 0:
         raise ValueError(f"drift: {drift} is not allowed, must be > 0 when period is {period}")
     labels = checked("area", np.arange(users) if area is None else area, "int", (users,), low=0)
-    areas, area_of_user = np.unique(labels, return_inverse=True)
-
-    common_and_own = rng.standard_normal((slots, 1 + len(areas), models))
+    present, area_of_user = np.unique(labels, return_inverse=True)
+    if areas is not None:
+        area_of_user = labels
+    drawn = len(present) if areas is None else areas
+    common_and_own = rng.standard_normal((slots, 1 + drawn, models))
     common, own = common_and_own[:, :1], common_and_own[:, 1:]
     field = np.sqrt(1 - tastes) * common + np.sqrt(tastes) * own
     score = field.copy()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from finecast.problem.areas import WIDE
-from finecast.problem.arrays import FloatArray
+from finecast.problem.arrays import FloatArray, IntArray
 from finecast.problem.instance import Instance
 from finecast.problem.library import coarse_grained
 from finecast.problem.slot_verdict import SCHEDULES, judge_slot
@@ -23,6 +23,7 @@ METRICS = (
     "pipelined_delay",
     "mean_completion",
     "p95_completion",
+    "in_time_ratio",
     "request_hit_ratio",
     "block_hit_ratio",
     "byte_hit_ratio",
@@ -72,6 +73,9 @@ class Evaluation:
         infinite when a block of its model is never sent to it, NaN without a request.
     mean_completion, p95_completion
         Over all requests, s; NaN without any, infinite when one is never completed.
+    in_time_ratio
+        Share of the requests for models with a deadline that are completed within it, planned; NaN
+        without any.
     request_hit_ratio, block_hit_ratio, byte_hit_ratio
         Share of requests whose blocks are all cached somewhere when the slot begins; of needed
         blocks (per slot) that are; of their bytes. NaN without any.
@@ -118,6 +122,7 @@ class Evaluation:
     user_completion: FloatArray
     mean_completion: float
     p95_completion: float
+    in_time_ratio: float
     request_hit_ratio: float
     block_hit_ratio: float
     byte_hit_ratio: float
@@ -186,8 +191,10 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
     # What was there when the slot began, and what was sent.
     size = instance.library.block_size
     cached = np.asarray(solution.cache.any(axis=1))
-    wanted_and_absent = (instance.wanted & ~cached[:, None, :]).any(axis=2)
-    from_cloud = solution.source == instance.nodes
+    wanted_and_absent = np.stack(
+        [(wanted & ~here).any(axis=1) for wanted, here in zip(instance.wanted, cached, strict=True)]
+    )
+    copies = _received_copies(instance, solution)
     received_bytes = sum(
         float(b.message_size(size) @ b.users.sum(axis=1)) for b in solution.broadcasts
     )
@@ -211,6 +218,7 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
         user_completion=completion,
         mean_completion=float(requested.mean()) if len(requested) else np.nan,
         p95_completion=_p95(requested),
+        in_time_ratio=_in_time(instance, completion),
         request_hit_ratio=_ratio(
             ((instance.requests >= 0) & ~wanted_and_absent).sum(), (instance.requests >= 0).sum()
         ),
@@ -218,8 +226,8 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
         byte_hit_ratio=_ratio(
             ((instance.needed & cached) @ size).sum(), (instance.needed @ size).sum()
         ),
-        migrated_bytes=int(((solution.received & ~from_cloud) @ size).sum()),
-        cloud_bytes=int((from_cloud @ size).sum()),
+        migrated_bytes=int((copies[0] @ size).sum()),
+        cloud_bytes=int((copies[1] @ size).sum()),
         storage_saved_bytes=_storage_saved(instance, solution),
         broadcast_gain=_ratio(received_bytes, sent_bytes),
         transmit_energy=sum(
@@ -235,14 +243,34 @@ def evaluate(instance: Instance, solution: Solution) -> Evaluation:
     )
 
 
+def _in_time(instance: Instance, completion: FloatArray) -> float:
+    """Return the share of requests with a deadline that are completed (T, K) s within it."""
+    if not len(instance.deadline):
+        return np.nan
+    deadline = np.where(instance.requests >= 0, instance.deadline[instance.requests], np.inf)
+    due = np.isfinite(deadline)
+    return _ratio((due & (completion <= deadline)).sum(), due.sum())
+
+
+def _received_copies(instance: Instance, solution: Solution) -> tuple[IntArray, IntArray]:
+    """Return (T, J) how many nodes receive a block from another one, and from the cloud."""
+    all_copies = np.stack([np.sum(source >= 0, axis=0) for source in solution.source])
+    of_cloud = np.stack([np.sum(source == instance.nodes, axis=0) for source in solution.source])
+    return all_copies - of_cloud, of_cloud
+
+
 def _storage_saved(instance: Instance, solution: Solution) -> float:
     blocks_of = instance.library.model_blocks
     size = instance.library.block_size
-    missing = (~solution.cache).astype(np.float32) @ blocks_of.T.astype(np.float32)
-    whole = missing == 0  # (T, N, M): the node caches every block of the model
-    separate = whole @ instance.library.model_size
-    distinct = ((whole.astype(np.float32) @ blocks_of.astype(np.float32)) > 0) @ size
-    return float((separate - distinct).sum() / instance.slots)
+    of_model = blocks_of.astype(np.float32)
+    saved = 0
+    for cache in solution.cache:
+        missing = (~cache).astype(np.float32) @ of_model.T
+        whole = missing == 0  # (N, M): the node caches every block of the model
+        separate = whole @ instance.library.model_size
+        distinct = ((whole.astype(np.float32) @ of_model) > 0) @ size
+        saved += int((separate - distinct).sum())
+    return float(saved / instance.slots)
 
 
 def _p95(completion: FloatArray) -> float:

@@ -16,13 +16,14 @@ from finecast.problem.demand import Demand, popularity
 from finecast.problem.files import content_hash, read_archive, reading, write_archive
 from finecast.problem.library import ModelLibrary
 from finecast.problem.network import Network
+from finecast.problem.wording import gigabytes, html_table
 
 Delivery = Literal["sequential", "spatial"]
 Schedule = Literal["sequential", "pipelined"]
 
 FORMAT = "finecast-instance"
 VERSION = 2
-SINCE = {"areas": 2}
+SINCE = {"areas": 2, "deadline": 2}
 """The version that an entry of the file came with. A file without any of them is of version 1."""
 
 
@@ -58,6 +59,9 @@ class Instance:
         The seed it was drawn with, for people.
     areas
         (N,), the area that each node belongs to, numbered from 0 without a gap; empty for one area.
+    deadline
+        (M,), seconds within which a download of each model should end, infinite for none; empty if
+        none has any. It is reported, and no method aims at it.
 
     Raises
     ------
@@ -78,6 +82,7 @@ class Instance:
     name: str = ""
     seed: int | None = None
     areas: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    deadline: FloatArray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         estimate = np.asarray(self.channel_estimate)
@@ -119,6 +124,7 @@ class Instance:
             "channel_error": checked("channel_error", self.channel_error, "float", full[:3], low=0),
             "channel_true": checked("channel_true", self.channel_true, "complex", full),
             "areas": checked_areas(self.areas, nodes),
+            "deadline": _checked_deadline(self.deadline, self.library.models),
         }
         if self.user_position is not None:
             arrays["user_position"] = checked(
@@ -136,6 +142,21 @@ class Instance:
                 f"channel_true[{t}, {k}, {n}]: is {deviation[t, k, n]:.3g} from the estimate, must "
                 f"be within channel_error = {self.channel_error[t, k, n]:.3g}"
             )
+
+    def _repr_html_(self) -> str:
+        """Return the sizes as a table, for notebooks."""
+        library = self.library
+        return html_table(
+            [
+                ("instance", f"{self.name or 'without a name'}, seed {self.seed}"),
+                ("slots, users", f"{self.slots}, {self.users}"),
+                ("nodes x antennas", f"{self.nodes} x {self.antennas}"),
+                ("library", f"{library.models} models, {library.blocks} parameter blocks"),
+                ("each block once", gigabytes(float(library.block_size.sum()))),
+                ("storage of all nodes", gigabytes(float(self.network.storage.sum()))),
+                ("delivery, schedule", f"{self.delivery}, {self.schedule}"),
+            ]
+        )
 
     @property
     def slots(self) -> int:
@@ -272,6 +293,29 @@ def user_groups(wanted: BoolArray) -> tuple[BoolArray, IntArray]:
     return wanted[:, needed[block_of_group[order]]].T.copy(), group
 
 
+def _checked_deadline(deadline: FloatArray, models: int) -> FloatArray:
+    """Return (M,) deadlines, or an empty array where none is finite.
+
+    Raises
+    ------
+    ValueError
+        The shape is another, or a deadline is no number > 0.
+    """
+    given = np.asarray(deadline, dtype=np.float64)
+    shape = (0,) if given.shape == (0,) else (models,)
+    if given.shape != shape:
+        raise ValueError(f"deadline: shape is {given.shape}, expected {shape}")
+    wrong = np.flatnonzero(~(given > 0))
+    if len(wrong):
+        m = int(wrong[0])
+        raise ValueError(f"deadline[{m}]: {given[m]} is not allowed, must be > 0 s")
+    if not np.isfinite(given).any():
+        given = np.zeros(0)
+    given = given.copy()
+    given.setflags(write=False)
+    return given
+
+
 def write_instance(path: str | os.PathLike[str], instance: Instance) -> str:
     """Write an instance to an `.npz` file and return its content hash.
 
@@ -333,6 +377,8 @@ def _pack(instance: Instance) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         arrays["user_position"] = instance.user_position
     if instance.area_count > 1:
         arrays["areas"] = instance.areas
+    if len(instance.deadline):
+        arrays["deadline"] = instance.deadline
     return header, arrays
 
 
@@ -371,4 +417,5 @@ def _unpack(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Instance
         name=header["name"],
         seed=header["seed"],
         areas=arrays.get("areas", np.zeros(0, dtype=np.int64)),
+        deadline=arrays.get("deadline", np.zeros(0)),
     )

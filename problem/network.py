@@ -180,6 +180,10 @@ def square_positions(nodes: int, inter_site_distance_m: float) -> FloatArray:
     return _centred(column + 1j * row, distance)
 
 
+_MOST_TRIES = 2000
+"""Candidates for the position of a user."""
+
+
 def drop_users(
     rng: np.random.Generator,
     node_position: ArrayLike,
@@ -230,6 +234,57 @@ def drop_users(
         position = np.concatenate([position, point[accepted]])
         if len(position) >= users:
             return position[:users]
+    raise ValueError(
+        f"min_distance_m: {nearest:g} leaves (almost) no room for users within "
+        f"cell_radius_m = {radius:g} of a node, must be smaller"
+    )
+
+
+def drop_users_nested(
+    rng: np.random.Generator,
+    node_position: ArrayLike,
+    users: int,
+    *,
+    cell_radius_m: float,
+    min_distance_m: float = 0.0,
+) -> FloatArray:
+    """Return (users, 2) positions in m, as `drop_users`, each user with candidates of her own.
+
+    More users leave the others where they are. With another node those move who draw its cell, or
+    who would stand too near to it. A user's cell is the node with the largest of N uniform numbers
+    of hers, so that a new node takes one draw in N + 1.
+
+    Parameters
+    ----------
+    rng
+        A `finecast.problem.nested.NestedGenerator`.
+    node_position, users, cell_radius_m, min_distance_m
+        As in `drop_users`.
+
+    Raises
+    ------
+    ValueError
+        As in `drop_users`.
+    """
+    _at_least_one("users", users)
+    node = checked_positions("node_position", node_position)
+    nearest = checked_number("min_distance_m", min_distance_m, low=0.0)
+    radius = checked_number("cell_radius_m", cell_radius_m, above=nearest)
+    position = np.empty((users, 2))
+    left = np.arange(users)
+    for _ in range(_MOST_TRIES):
+        cell = rng.random((users, len(node)))[left].argmax(axis=1)
+        area, angle = rng.random((users, 2))[left].T
+        arm, angle = radius * np.sqrt(area), 2.0 * np.pi * angle
+        point = node[cell] + np.stack([arm * np.cos(angle), arm * np.sin(angle)], axis=1)
+        distance = np.linalg.norm(point[:, None] - node, axis=2)
+        # Where cells overlap the first of them counts, which a later node does not change.
+        first = (distance <= radius).argmax(axis=1)
+        accepted = (distance.min(axis=1) >= nearest) & (first == cell)
+        position[left[accepted]] = point[accepted]
+        left = left[~accepted]
+        if not len(left):
+            return position
     raise ValueError(
         f"min_distance_m: {nearest:g} leaves (almost) no room for users within "
         f"cell_radius_m = {radius:g} of a node, must be smaller"

@@ -16,7 +16,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -29,11 +29,13 @@ from finecast.problem.families import MOST_VARIANTS, FamilySpec, build_family
 from finecast.problem.instance import Instance
 from finecast.problem.library import LARGEST_INCIDENCE, ModelLibrary, combine, read_library
 from finecast.problem.measured import read_channels
+from finecast.problem.nested import NestedGenerator
 from finecast.problem.network import (
     Network,
     db_to_linear,
     dbm_to_w,
     drop_users,
+    drop_users_nested,
     hexagonal_positions,
     square_positions,
     thermal_noise_w,
@@ -42,6 +44,7 @@ from finecast.problem.shipped import find
 from finecast.problem.synthetic import synthetic_library
 from finecast.problem.toml import merged, read_model, validated
 from finecast.problem.trace import read_trace
+from finecast.problem.wording import hint
 
 LARGEST_NUMBER = 1e9
 """No quantity of a scenario is larger, in its own unit (GB, Gbit/s, MHz, m); none is smaller than
@@ -202,7 +205,10 @@ class UsersSection(_Section):
 
 
 class DemandSection(_Section):
-    """Who asks for what; `trace` is a CSV (slot, user, model) in place of drawn requests."""
+    """Who asks for what; `trace` is a CSV (slot, user, model) in place of drawn requests.
+
+    `deadline_s` is one number for all models, or one for each of some families.
+    """
 
     zipf: NonNegative = 0.8
     tastes: Share = 0.0
@@ -212,14 +218,21 @@ class DemandSection(_Section):
     persistence: Share = 0.0
     activity: Share = 1.0
     trace: str | None = None
+    deadline_s: Positive | dict[str, Positive] | None = None
 
 
 class Scenario(_Section):
-    """A class of instances in the words of a person; defaults for everything but the library."""
+    """A class of instances in the words of a person; defaults for everything but the library.
+
+    With `nested` an instance with more users, nodes, antennas or slots keeps what was there:
+    positions, links, tastes, requests and channels (`finecast.problem.nested`). More nodes move
+    those users to whom a new cell falls.
+    """
 
     name: str = "scenario"
     description: str = ""
     slots: Annotated[Count, Field(le=MOST_SLOTS)] = 1
+    nested: bool = False
     delivery: Literal["sequential", "spatial"] = "sequential"
     schedule: Literal["sequential", "pipelined"] = "sequential"
     library: LibrarySection
@@ -234,7 +247,8 @@ class Scenario(_Section):
     def with_(self, changes: Mapping[str, Any] | None = None, /, **sections: Any) -> Scenario:
         """Return the scenario with other values, checked as those of a file are.
 
-        What is not named stays, within a section too; `library` is replaced as a whole.
+        What is not named stays, within a section too; `library` is replaced as a whole, unless one
+        of its values is named by a dotted key.
 
         Parameters
         ----------
@@ -256,14 +270,22 @@ class Scenario(_Section):
         (6, 2)
         """
         table = self.model_dump(exclude_unset=True)
-        for key, value in {**(changes or {}), **sections}.items():
+        changes = {**(changes or {}), **sections}
+        for pair in EITHER:
+            if all(changes.get(key) is not None for key in pair):
+                one, other = (key.rpartition(".")[2] for key in pair)
+                raise ValueError(f"{pair[0]}: give either {one!r} or {other!r}")
+        for key, value in changes.items():
             over = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
-            for part in reversed(key.split(".")):
-                over = {part: over}
-            table = merged(table, over)
+            table = placed(table, key, over) if "." in key else merged(table, {key: over})
         changed = validated(Scenario, table)
         changed._path = self._path
         return changed
+
+    @property
+    def file(self) -> Path:
+        """The file that it was read from."""
+        return self._path
 
     def generate(
         self, seed: int = 0, path: int | None = None, places: int | None = None
@@ -301,7 +323,7 @@ class Scenario(_Section):
         user_position = self._user_position(seed, places, node_position)
         nearest = _nearest(user_position, node_position)
         demand = draw_demand(
-            _rng(seed, "tastes"),
+            self._rng(seed, "tastes"),
             slots=self.slots,
             users=self.users.count,
             models=library.models,
@@ -312,6 +334,7 @@ class Scenario(_Section):
             persistence=self.demand.persistence,
             activity=self.demand.activity,
             area=nearest if self.demand.taste_areas == "node" else None,
+            areas=self.nodes.count if self.nested and self.demand.taste_areas == "node" else None,
         )
         channels = self._channels(seed, path, places, node_position, user_position)
         estimate, error, true, gain = channels
@@ -323,7 +346,7 @@ class Scenario(_Section):
             network=self._network(seed, library, node_position),
             demand=demand,
             requests=(
-                sample(demand, _rng(seed, "requests", path))
+                sample(demand, self._rng(seed, "requests", path))
                 if self.demand.trace is None
                 else self._trace(library)
             ),
@@ -333,10 +356,27 @@ class Scenario(_Section):
             delivery=self.delivery,
             schedule=self.schedule,
             user_position=user_position,
+            deadline=self._deadline(library),
             name=self.name,
             seed=seed,
             areas=self._areas_of_nodes(gain, node_position),
         )
+
+    def _deadline(self, library: ModelLibrary) -> FloatArray:
+        """Return (M,) seconds, infinite for models without a deadline; empty where none has one."""
+        given = self.demand.deadline_s
+        if given is None:
+            return np.zeros(0)
+        if not isinstance(given, dict):
+            return np.full(library.models, given)
+        for family in given:
+            if family not in library.model_family:
+                known = sorted(set(filter(None, library.model_family)))
+                raise ValueError(
+                    f"demand.deadline_s: family {family!r} is not in the library; "
+                    f"{hint(family, known) if known else 'it has no families'}"
+                )
+        return np.array([given.get(family, np.inf) for family in library.model_family])
 
     def _refuse_too_large(self, library: ModelLibrary) -> None:
         """Refuse an instance that takes too much memory, before any of its arrays is made."""
@@ -358,6 +398,12 @@ class Scenario(_Section):
                 f"{LARGEST_INSTANCE_BYTES}"
             )
 
+    def _rng(self, seed: int, part: str, number: int | None = None) -> np.random.Generator:
+        """Return what draws a part: `random`, `standard_normal` and `uniform` by shape."""
+        if self.nested:
+            return cast(np.random.Generator, NestedGenerator(seed, part, number))
+        return _rng(seed, part, number)
+
     def _library(self, seed: int) -> ModelLibrary:
         if self.library.synthetic:
             return synthetic_library(_rng(seed, "library"), **self.library.synthetic.model_dump())
@@ -369,7 +415,12 @@ class Scenario(_Section):
         if self.nodes.positions_m is not None:
             return np.array(self.nodes.positions_m, dtype=np.float64)
         lay_out = hexagonal_positions if self.nodes.layout == "hexagonal" else square_positions
-        return lay_out(self.nodes.count, self.nodes.inter_site_distance_m)
+        position = lay_out(self.nodes.count, self.nodes.inter_site_distance_m)
+        if not self.nested:
+            return position
+        # A layout is centred: with the first node in the middle, to the micrometre, nodes that come
+        # move no other.
+        return np.asarray(np.round(position - position[0], 6))
 
     def _user_position(
         self, seed: int, places: int | None, node_position: FloatArray
@@ -377,7 +428,7 @@ class Scenario(_Section):
         radius = self.users.cell_radius_m or self.nodes.inter_site_distance_m / np.sqrt(3.0)
 
         def drop(rng: np.random.Generator) -> FloatArray:
-            return drop_users(
+            return (drop_users_nested if self.nested else drop_users)(
                 rng,
                 node_position,
                 self.users.count,
@@ -385,10 +436,10 @@ class Scenario(_Section):
                 min_distance_m=self.users.min_distance_m,
             )
 
-        position = drop(_rng(seed, "users"))
+        position = drop(self._rng(seed, "users"))
         if places is None:
             return position
-        rng = _rng(seed, "users", places)
+        rng = self._rng(seed, "users", places)
         if self.demand.taste_areas == "user":
             return drop(rng)
         # Given every user's node, by rejection: users are independent of one another.
@@ -402,7 +453,7 @@ class Scenario(_Section):
 
     def _network(self, seed: int, library: ModelLibrary, node_position: FloatArray) -> Network:
         nodes = self.nodes.count
-        rng = _rng(seed, "links")
+        rng = self._rng(seed, "links")
         bandwidth = self.radio.bandwidth_mhz * 1e6
         if self.nodes.storage_share is not None:
             storage = np.full(nodes, self.nodes.storage_share * float(library.block_size.sum()))
@@ -442,15 +493,15 @@ class Scenario(_Section):
         if self.channel.file is not None:
             estimate = read_channels(self._path.parent / self.channel.file, shape)
             error = self.channel.error * np.linalg.norm(estimate, axis=3)
-            rng = _rng(seed, "csi error", path)
+            rng = self._rng(seed, "csi error", path)
             gain = np.mean(np.linalg.norm(estimate, axis=3) ** 2, axis=0)
             return estimate, error, draw_true_channel(rng, estimate, error), gain
         channels = draw_channels(
             node_position,
             user_position,
-            large_scale_rng=_rng(seed, "large scale", places),
-            fading_rng=_rng(seed, "fading", path),
-            error_rng=_rng(seed, "csi error", path),
+            large_scale_rng=self._rng(seed, "large scale", places),
+            fading_rng=self._rng(seed, "fading", path),
+            error_rng=self._rng(seed, "csi error", path),
             slots=self.slots,
             antennas=self.nodes.antennas,
             carrier_ghz=self.radio.carrier_ghz,
@@ -470,6 +521,61 @@ class Scenario(_Section):
             library.models,
             model_names=library.model_names,
         )
+
+
+EITHER = (("nodes.storage_gb", "nodes.storage_share"),)
+"""Keys of which a scenario has one: a value put in the place of one drops the other."""
+
+
+def placed(table: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return a scenario's table with a value at a dotted key; all others stay.
+
+    Parameters
+    ----------
+    table
+        As in a file.
+    key
+        As in `nodes.storage_gb`.
+    value
+        What stands there. It is checked with the table, not here.
+
+    Raises
+    ------
+    ValueError
+        A part of the key on the way is no table.
+    """
+    for pair in EITHER:
+        if key in pair and value is not None:
+            section, other = next(name for name in pair if name != key).split(".")
+            if isinstance(table.get(section), Mapping):
+                kept = {name: v for name, v in table[section].items() if name != other}
+                table = {**table, section: kept}
+    first, _, rest = key.partition(".")
+    if not rest:
+        return {**table, first: value}
+    inner = table.get(first, {})
+    if not isinstance(inner, Mapping):
+        raise ValueError(f"{key}: {first!r} has no values of its own")
+    return {**table, first: placed(inner, rest, value)}
+
+
+def scenario_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings that change a scenario, and all others.
+
+    Those of a scenario are `slots`, `nested` and dotted keys that begin with one of its sections,
+    as in `users.count`.
+    """
+    sections = {
+        name
+        for name, field in Scenario.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+    of_scenario = {
+        key: value
+        for key, value in settings.items()
+        if key in ("slots", "nested") or ("." in key and key.partition(".")[0] in sections)
+    }
+    return of_scenario, {key: v for key, v in settings.items() if key not in of_scenario}
 
 
 def read_scenario(path: str | os.PathLike[str]) -> Scenario:

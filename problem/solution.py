@@ -11,14 +11,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finecast.problem.areas import WIDE
-from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, Kind, checked
 from finecast.problem.files import read_archive, reading, write_archive
-from finecast.problem.sparse import beam_places, places, refuse_large, whole
+from finecast.problem.sparse import (
+    MOST_BYTES,
+    beam_places,
+    places,
+    refuse_large,
+    unpacked_bits,
+    whole,
+)
+from finecast.problem.wording import html_table
 
 FORMAT = "finecast-solution"
 VERSION = 2
-SINCE = {"area": 2}
-"""The version that an entry of the file came with. A file without any of them is of version 1."""
+SINCE = {"received": 2, "area": 2}
+"""The version that an entry of the file came with. Version 1 had all arrays as they are."""
+
+MANY_NODES = 2**15 - 1
+"""From so many nodes on sources take more than two bytes each."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlockSets:
+    """The blocks of I messages, as pairs: (I, J) bools would be next to nothing but zeros.
+
+    Parameters
+    ----------
+    message, block
+        (P,) and (P,), message i carries block j; by message, then by block, and no pair twice.
+    shape
+        (I, J).
+
+    Raises
+    ------
+    ValueError
+        A pair is out of range, or stands at the wrong place.
+    """
+
+    message: IntArray
+    block: IntArray
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        pairs, (messages, blocks) = np.shape(self.message), self.shape
+        for name, high in (("message", messages - 1), ("block", blocks - 1)):
+            array = checked(name, getattr(self, name), "int", pairs, low=0, high=high)
+            object.__setattr__(self, name, array)
+        if (np.diff(self.message * blocks + self.block) <= 0).any():
+            raise ValueError(
+                "block: the blocks of a message must rise, and messages follow in turn"
+            )
+
+    @classmethod
+    def of(cls, blocks: BoolArray) -> BlockSets:
+        """Return the pairs of (I, J) bool."""
+        message, block = np.divmod(np.flatnonzero(blocks), blocks.shape[1])
+        return cls(message, block, (blocks.shape[0], blocks.shape[1]))
+
+    @property
+    def dense(self) -> BoolArray:
+        """(I, J) bool, read-only."""
+        table = np.zeros(self.shape, dtype=bool)
+        table[self.message, self.block] = True
+        table.setflags(write=False)
+        return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +96,8 @@ class Broadcast:
     nodes
         (I, N) bool, the cooperating nodes Q_i, at least one.
     blocks
-        (I, J) bool, the blocks that message i carries, at least one.
+        (I, J) bool, the blocks that message i carries, at least one; taken as `BlockSets` too. Only
+        `sets` is kept: the bools are made anew each time.
     duration
         (D,) seconds that each mode lasts.
     mode, message
@@ -68,9 +126,14 @@ class Broadcast:
     beam: ComplexArray
     rate: FloatArray
     area: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    sets: BlockSets = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name, axes in (("users", 2), ("nodes", 2), ("blocks", 2), ("duration", 1), ("beam", 3)):
+        given: Any = self.blocks
+        shape = given.shape if isinstance(given, BlockSets) else np.shape(given)
+        if len(shape) != 2:
+            raise ValueError(f"blocks: has {len(shape)} axes, expected 2")
+        for name, axes in (("users", 2), ("nodes", 2), ("duration", 1), ("beam", 3)):
             if np.ndim(getattr(self, name)) != axes:
                 raise ValueError(
                     f"{name}: has {np.ndim(getattr(self, name))} axes, expected {axes}"
@@ -80,8 +143,11 @@ class Broadcast:
         shapes = {
             "users": (messages, self.users.shape[1]),
             "nodes": (messages, nodes),
-            "blocks": (messages, self.blocks.shape[1]),
         }
+        if not isinstance(given, BlockSets):
+            given = BlockSets.of(checked("blocks", given, "bool", (messages, shape[1])))
+        elif shape[0] != messages:
+            raise ValueError(f"blocks: are of {shape[0]} messages, expected {messages}")
         arrays = {name: checked(name, getattr(self, name), "bool", shapes[name]) for name in shapes}
         arrays["duration"] = checked("duration", self.duration, "float", (modes,), low=0)
         arrays["mode"] = checked("mode", self.mode, "int", (on_air,), low=0, high=modes - 1)
@@ -92,8 +158,10 @@ class Broadcast:
         arrays["rate"] = checked("rate", self.rate, "float", (on_air,), low=0)
         area = np.full(messages, WIDE) if np.shape(self.area) == (0,) else self.area
         arrays["area"] = checked("area", area, "int", (messages,), low=WIDE, high=nodes - 1)
-        for name in shapes:
-            empty = np.flatnonzero(~arrays[name].any(axis=1))
+        some = {name: arrays[name].any(axis=1) for name in shapes}
+        some["blocks"] = np.bincount(given.message, minlength=messages) > 0
+        for name, any_ in some.items():
+            empty = np.flatnonzero(~any_)
             if len(empty):
                 raise ValueError(f"{name}[{empty[0]}]: message {empty[0]} has no {name}")
         idle = np.setdiff1d(np.arange(modes), arrays["mode"])
@@ -112,6 +180,14 @@ class Broadcast:
             raise ValueError(f"area: messages of two areas share mode {m}, expected one area")
         for name, array in arrays.items():
             object.__setattr__(self, name, array)
+        object.__setattr__(self, "sets", given)
+        object.__delattr__(self, "blocks")
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the blocks as bools."""
+        if name == "blocks":
+            return self.sets.dense
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def messages(self) -> int:
@@ -131,11 +207,10 @@ class Broadcast:
         area.setflags(write=False)
         return area
 
-    @cached_property
+    @property
     def carried(self) -> tuple[IntArray, IntArray]:
         """(P,) messages and (P,) blocks, the pairs (i, j) such that message i carries block j."""
-        message, block = np.divmod(np.flatnonzero(self.blocks), self.blocks.shape[1])
-        return message, block
+        return self.sets.message, self.sets.block
 
     @cached_property
     def node_power(self) -> FloatArray:
@@ -171,8 +246,8 @@ class Solution:
     cache
         (T, N, J) bool, node n holds block j when slot t begins.
     source
-        (T, N, J), where node n receives block j from in slot t: -1 not at all, 0 to N - 1 the
-        node, N the cloud.
+        (T, N, J) int16, where node n receives block j from in slot t: -1 not at all, 0 to N - 1
+        the node, N the cloud.
     broadcasts
         The messages and modes of each slot, T of them.
     planned
@@ -193,7 +268,7 @@ class Solution:
     """
 
     cache: BoolArray
-    source: IntArray
+    source: NDArray[Any]
     broadcasts: tuple[Broadcast, ...]
     planned: Literal["guaranteed", "nominal"] = "guaranteed"
     instance_hash: str = ""
@@ -210,11 +285,9 @@ class Solution:
         object.__setattr__(
             self, "cache", checked("cache", self.cache, "bool", (slots, nodes, blocks))
         )
-        object.__setattr__(
-            self,
-            "source",
-            checked("source", self.source, "int", (slots, nodes, blocks), low=-1, high=nodes),
-        )
+        kind: Kind = "short" if nodes < MANY_NODES else "int"
+        source = checked("source", self.source, kind, self.cache.shape, low=-1, high=nodes)
+        object.__setattr__(self, "source", source)
         if self.planned not in ("guaranteed", "nominal"):
             raise ValueError(f"planned: {self.planned!r}, expected 'guaranteed' or 'nominal'")
         for name in ("instance_hash", "method"):
@@ -226,10 +299,10 @@ class Solution:
         if len(self.broadcasts) != slots:
             raise ValueError(f"broadcasts: {len(self.broadcasts)} of them, expected {slots}")
         for t, broadcast in enumerate(self.broadcasts):
-            if (broadcast.nodes.shape[1], broadcast.blocks.shape[1]) != (nodes, blocks):
+            if (broadcast.nodes.shape[1], broadcast.sets.shape[1]) != (nodes, blocks):
                 raise ValueError(
                     f"broadcasts[{t}]: is for {broadcast.nodes.shape[1]} nodes and "
-                    f"{broadcast.blocks.shape[1]} blocks, the caches have {nodes} and {blocks}"
+                    f"{broadcast.sets.shape[1]} blocks, the caches have {nodes} and {blocks}"
                 )
             radio, radio_of_slot_0 = (
                 (b.users.shape[1], b.beam.shape[2]) for b in (broadcast, self.broadcasts[0])
@@ -250,17 +323,47 @@ class Solution:
         """(T, N, J): node n can send block j in slot t, since it cached or received it."""
         return np.asarray(self.cache | (self.source >= 0))
 
+    def to_frame(self, what: str = "messages") -> Any:
+        """Return the messages, "cache" or "migrations" as a data frame of pandas or polars.
+
+        See `finecast.problem.decisions`, which also gives plain rows.
+
+        Raises
+        ------
+        ImportError
+            Neither pandas nor polars is installed.
+        ValueError
+            `what` is something else.
+        """
+        from finecast.problem.decisions import frame
+
+        return frame(self, what)  # type: ignore[arg-type]
+
+    def _repr_html_(self) -> str:
+        """Return the sizes of the decisions as a table, for notebooks."""
+        slots, nodes, blocks = self.cache.shape
+        messages = sum(broadcast.messages for broadcast in self.broadcasts)
+        return html_table(
+            [
+                ("solution", self.method or "of unknown method"),
+                ("slots, nodes, blocks", f"{slots}, {nodes}, {blocks}"),
+                ("cached copies", f"{int(self.cache.sum())} over all slots"),
+                ("migrations", str(int(self.received.sum()))),
+                ("messages", str(messages)),
+            ]
+        )
+
 
 _COUNTED = {
-    "messages": ("users", "nodes", "blocks"),
+    "messages": ("users", "nodes"),
     "modes": ("duration",),
     "transmissions": ("mode", "message", "beam", "rate"),
 }
 """What has an entry for each message, mode and transmission."""
 
-_PLACES = ("users", "nodes", "blocks")
+_PLACES = ("users", "nodes")
 _SPARSE = (*_PLACES, "beam")
-"""Of a solution with areas a file holds the places of what is true, or not zero."""
+"""Of these a file holds the places of what is true, or not zero."""
 
 
 def write_solution(path: str | os.PathLike[str], solution: Solution) -> str:
@@ -271,29 +374,39 @@ def write_solution(path: str | os.PathLike[str], solution: Solution) -> str:
     FormatError
         The file cannot be written.
     """
+    first = solution.broadcasts[0]
     header: dict[str, Any] = {
         "planned": solution.planned,
         "instance_hash": solution.instance_hash,
         "method": solution.method,
+        "blocks": solution.cache.shape[2],
+        "users": first.users.shape[1],
+        "antennas": first.beam.shape[2],
     }
     if solution.restrict:
         header["restrict"] = solution.restrict
-    local = any((b.area != WIDE).any() for b in solution.broadcasts)
-    arrays: dict[str, NDArray[Any]] = {"cache": solution.cache, "source": solution.source}
+    # Bits, and the senders of what is received: most nodes receive next to nothing in a slot.
+    received = solution.source >= 0
+    arrays: dict[str, NDArray[Any]] = {
+        "cache": np.packbits(solution.cache, axis=-1),
+        "received": np.packbits(received, axis=-1),
+        "sender": solution.source[received],
+    }
+    # Messages by places: each has few users, nodes and blocks.
     for counter, names in _COUNTED.items():
         arrays[counter] = np.array([len(getattr(b, names[0])) for b in solution.broadcasts])
         for name in names:
-            if name not in _SPARSE or not local:
+            if name not in _SPARSE:
                 arrays[name] = np.concatenate([getattr(b, name) for b in solution.broadcasts])
-    if local:
-        for name in _PLACES:
-            arrays[name] = places([getattr(b, name) for b in solution.broadcasts])
-        arrays["beam_place"], arrays["beam"] = beam_places([b.beam for b in solution.broadcasts])
+    for name in _PLACES:
+        arrays[name] = places([getattr(b, name) for b in solution.broadcasts])
+    arrays["beam_place"], arrays["beam"] = beam_places([b.beam for b in solution.broadcasts])
+    sets = [b.sets for b in solution.broadcasts]
+    arrays["carries"] = np.concatenate([np.bincount(s.message, minlength=s.shape[0]) for s in sets])
+    arrays["block"] = np.concatenate([s.block for s in sets]).astype(np.int32)
+    if any((b.area != WIDE).any() for b in solution.broadcasts):
         arrays["area"] = np.concatenate([b.area for b in solution.broadcasts])
-        first = solution.broadcasts[0]
-        header |= {"users": first.users.shape[1], "antennas": first.beam.shape[2]}
-    version = max((since for entry, since in SINCE.items() if entry in arrays), default=1)
-    return write_archive(path, FORMAT, version, header, arrays)
+    return write_archive(path, FORMAT, VERSION, header, arrays)
 
 
 def read_solution(path: str | os.PathLike[str]) -> Solution:
@@ -306,23 +419,29 @@ def read_solution(path: str | os.PathLike[str]) -> Solution:
     """
     with reading(path):
         header, arrays = read_archive(path, FORMAT, VERSION, SINCE)
+        newer = "received" in arrays
+        if newer:
+            arrays = _unpacked_caches(header["blocks"], arrays)
         slots = len(arrays["cache"])
-        local = "area" in arrays
         ends = {
             counter: np.cumsum(checked(counter, arrays[counter], "int", (slots,), low=0))
             for counter in _COUNTED
         }
-        parts: dict[str, list[NDArray[Any]]] = {}
+        parts: dict[str, list[Any]] = {}
         for counter, names in _COUNTED.items():
-            own = [name for name in names if name not in _SPARSE or not local]
-            for name in own + (["area"] if local and counter == "messages" else []):
+            own = [name for name in names if name not in _SPARSE or not newer]
+            if counter == "messages":
+                own += ["area"] if "area" in arrays else []
+                own += [] if newer else ["blocks"]
+            for name in own:
                 if len(arrays[name]) != ends[counter][-1]:
                     raise ValueError(
                         f"{name}: has {len(arrays[name])} rows, expected {ends[counter][-1]}"
                     )
-                parts[name] = np.split(arrays[name], ends[counter][:-1])
-        if local:
+                parts[name] = np.split(arrays.pop(name), ends[counter][:-1])
+        if newer:
             parts |= _whole_rows(header, arrays, ends)
+            parts["blocks"] = _blocks_of(header["blocks"], ends["messages"], arrays)
         return Solution(
             cache=arrays["cache"],
             source=arrays["source"],
@@ -336,15 +455,51 @@ def read_solution(path: str | os.PathLike[str]) -> Solution:
         )
 
 
+def _unpacked_caches(blocks: object, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file with caches (T, N, J) bool and sources (T, N, J)."""
+    if type(blocks) is not int or blocks < 1:
+        raise ValueError(f"blocks: {blocks!r} is not allowed, must be a whole number >= 1")
+    rows = [np.size(arrays[name]) // -(-blocks // 8) for name in ("cache", "received")]
+    needed = blocks * (rows[0] + 3 * rows[1])
+    if needed > MOST_BYTES:
+        raise ValueError(f"cache: takes {needed} bytes with sources, at most {MOST_BYTES} are read")
+    cache = unpacked_bits("cache", arrays["cache"], blocks, 3)
+    received = unpacked_bits("received", arrays["received"], blocks, 3)
+    if received.shape != cache.shape:
+        raise ValueError(f"received: is for {received.shape}, expected {cache.shape}")
+    count = (int(received.sum()),)
+    nodes = cache.shape[1]
+    sender = checked("sender", arrays["sender"], "int", count, low=0, high=nodes)
+    source = np.full(cache.shape, -1, np.int16 if nodes < MANY_NODES else np.int64)
+    source[received] = sender
+    source.setflags(write=False)
+    rest = {name: array for name, array in arrays.items() if name not in ("received", "sender")}
+    return {**rest, "cache": cache, "source": source}
+
+
+def _blocks_of(blocks: int, ends: IntArray, arrays: dict[str, NDArray[Any]]) -> list[BlockSets]:
+    """Return the blocks of the messages of every slot, of which `ends` (T,) are the last ones."""
+    carries = checked("carries", arrays["carries"], "int", (int(ends[-1]),), low=0, high=blocks)
+    block = checked("block", arrays["block"], "int", (int(carries.sum()),))
+    until = np.concatenate([[0], np.cumsum(carries)])
+    parts = []
+    for own, of_slot in zip(
+        np.split(carries, ends[:-1]), np.split(block, until[ends[:-1]]), strict=True
+    ):
+        message = np.repeat(np.arange(len(own)), own)
+        parts.append(BlockSets(message, of_slot, (len(own), blocks)))
+    return parts
+
+
 def _whole_rows(
     header: dict[str, Any], arrays: dict[str, NDArray[Any]], ends: dict[str, IntArray]
 ) -> dict[str, list[NDArray[Any]]]:
-    """Return users, nodes, blocks and beams of each slot from a file of areas."""
-    _, nodes, blocks = arrays["cache"].shape
+    """Return users, nodes and beams of each slot from their places."""
+    nodes = arrays["cache"].shape[1]
     for name in ("users", "antennas"):
         if type(header[name]) is not int or header[name] < 1:
             raise ValueError(f"{name}: {header[name]!r} is not allowed, must be a number >= 1")
-    columns = {"users": header["users"], "nodes": nodes, "blocks": blocks}
+    columns = {"users": header["users"], "nodes": nodes}
     messages, transmissions = int(ends["messages"][-1]), int(ends["transmissions"][-1])
     refuse_large(
         {name: messages * count for name, count in columns.items()}

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from finecast.problem.arrays import BoolArray, ComplexArray, IntArray, checked
 
-LARGEST_DENSE_BYTES = 2**33
-"""What the rows of a file may take once they are whole: more is refused before any is made."""
+MOST_BYTES = 2**33
+"""What the caches, or the rows, of a file may take once they are whole: more is refused before any
+is made."""
 
 
 def places(rows: Sequence[BoolArray]) -> IntArray:
@@ -45,11 +46,10 @@ def refuse_large(what: dict[str, int]) -> None:
     ValueError
         Says which take most, and how much is allowed.
     """
-    if sum(what.values()) > LARGEST_DENSE_BYTES:
+    if sum(what.values()) > MOST_BYTES:
         most = max(what, key=lambda name: what[name])
         raise ValueError(
-            f"{most}: would take {what[most]} bytes, all rows may take at most "
-            f"{LARGEST_DENSE_BYTES}"
+            f"{most}: would take {what[most]} bytes, all rows may take at most {MOST_BYTES}"
         )
 
 
@@ -97,3 +97,15 @@ def whole(
         part[row - first, column] = True if value is None else value[own]
         found.append(part)
     return found
+
+
+def unpacked_bits(name: str, array: NDArray[Any], count: int, axes: int) -> BoolArray:
+    """Return bools with `count` in a row, read-only, of bits that are packed in bytes."""
+    if array.dtype != np.uint8 or array.ndim != axes or array.shape[-1] != -(-count // 8):
+        raise ValueError(
+            f"{name}: is {array.dtype} of shape {array.shape}, expected bytes, "
+            f"{-(-count // 8)} in a row"
+        )
+    bits = np.unpackbits(array, axis=-1, count=count)
+    bits.setflags(write=False)
+    return bits.view(np.bool_)

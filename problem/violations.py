@@ -82,36 +82,40 @@ def cache_violations(instance: Instance, solution: Solution) -> Iterator[Violati
         The problem and the decisions, of the same shape.
     """
     size, network = instance.library.block_size, instance.network
-    used = solution.cache @ size
+    # Slot by slot: the products and indices of all slots would be several times the caches.
+    used = np.stack([cache @ size for cache in solution.cache])
     for t, n in np.argwhere(used > network.storage):
         yield Violation(
             "storage", int(t), float(used[t, n] - network.storage[n]), "byte", node=int(n)
         )
-    kept = solution.cache[:-1] | solution.received[:-1]
-    for t, n, j in np.argwhere(solution.cache[1:] & ~kept):
-        yield Violation("keep", int(t) + 1, float(size[j]), "byte", node=int(n), block=int(j))
-    needless = solution.received & ~instance.needed[:, None, :]
-    for t, n, j in np.argwhere(needless):
-        yield Violation(
-            "migration-needless", int(t), float(size[j]), "byte", node=int(n), block=int(j)
-        )
-    if instance.area_count > 1:
-        own_area_needs = instance.area_needs[:, instance.areas]
-        stray = solution.received & instance.needed[:, None, :] & ~own_area_needs
-        for t, n, j in np.argwhere(stray):
+    for t in range(1, instance.slots):
+        kept = solution.cache[t - 1] | (solution.source[t - 1] >= 0)
+        for n, j in np.argwhere(solution.cache[t] & ~kept):
+            yield Violation("keep", t, float(size[j]), "byte", node=int(n), block=int(j))
+    for t, source in enumerate(solution.source):
+        for n, j in np.argwhere((source >= 0) & ~instance.needed[t]):
             yield Violation(
-                "area-needless", int(t), float(size[j]), "byte", node=int(n), block=int(j)
+                "migration-needless", t, float(size[j]), "byte", node=int(n), block=int(j)
             )
-    slot, node, block = np.nonzero(solution.received & (solution.source < instance.nodes))
-    origin = solution.source[slot, node, block]
-    absent = ~solution.cache[slot, origin, block] | (origin == node)
-    for t, n, j in zip(slot[absent], node[absent], block[absent], strict=True):
-        yield Violation(
-            "migration-source", int(t), float(size[j]), "byte", node=int(n), block=int(j)
-        )
-    dead = (network.link_rate[origin, node] == 0) & (origin != node)
-    for t, n, j in zip(slot[dead], node[dead], block[dead], strict=True):
-        yield Violation("migration-link", int(t), float(size[j]), "byte", node=int(n), block=int(j))
+    if instance.area_count > 1:
+        for t, source in enumerate(solution.source):
+            own_area_needs = instance.area_needs[t, instance.areas]
+            stray = (source >= 0) & instance.needed[t] & ~own_area_needs
+            for n, j in np.argwhere(stray):
+                yield Violation(
+                    "area-needless", t, float(size[j]), "byte", node=int(n), block=int(j)
+                )
+    for t, source in enumerate(solution.source):
+        node, block = np.nonzero((source >= 0) & (source < instance.nodes))
+        origin = source[node, block]
+        absent = ~solution.cache[t, origin, block] | (origin == node)
+        for n, j in zip(node[absent], block[absent], strict=True):
+            yield Violation(
+                "migration-source", t, float(size[j]), "byte", node=int(n), block=int(j)
+            )
+        dead = (network.link_rate[origin, node] == 0) & (origin != node)
+        for n, j in zip(node[dead], block[dead], strict=True):
+            yield Violation("migration-link", t, float(size[j]), "byte", node=int(n), block=int(j))
 
 
 def broadcast_violations(

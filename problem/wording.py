@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
+from html import escape
 
 
 def seconds(value: float) -> str:
@@ -42,6 +43,16 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def html_table(rows: Iterable[tuple[str, str]], remarks: Iterable[str] = ()) -> str:
+    """Return rows of names and values, and lines under them, as HTML in which nothing is markup."""
+    cells = "".join(
+        f"<tr><th style='text-align:left'>{escape(name)}</th>"
+        f"<td style='text-align:left'>{escape(value)}</td></tr>"
+        for name, value in rows
+    )
+    return f"<table>{cells}</table>" + "".join(f"<div>{escape(line)}</div>" for line in remarks)
 
 
 def hint(name: str, known: Iterable[str]) -> str:

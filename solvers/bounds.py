@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from finecast.problem.instance import Instance
-from finecast.solvers.areas.solve import areas_bound
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import whole_set
 from finecast.solvers.placement.search.lagrangian import dual_bound
@@ -55,6 +54,8 @@ def certified_lower_bound(
         Unknown restriction, or one that is not for several areas.
     """
     if instance.area_count > 1:
+        from finecast.solvers.areas.solve import areas_bound
+
         return areas_bound(instance, restrict=restrict, time_limit=time_limit, callback=callback)
     prepared = prepare(instance, restrict=restrict, callback=callback)
     return price_bound(prepared, Deadline.after(time_limit))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 BATCH_WORK = 0.03
 """Of a batch of messages, however small."""
@@ -54,10 +54,16 @@ class Deadline:
         As `time.monotonic` counts, which all processes of a machine share, s; infinite for never.
     grains
         As `grains_done` counts; infinite for never.
+    phase
+        What is being done, for people.
+    cut
+        The phases that this deadline, or one derived from it, ended: the first one first.
     """
 
     at: float = math.inf
     grains: float = math.inf
+    phase: str = "search"
+    cut: dict[str, None] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def after(cls, seconds: float | None, work: float | None = None) -> Deadline:
@@ -81,23 +87,52 @@ class Deadline:
         return max(0.0, (self.grains - _grains) * GRAIN)
 
     def over(self) -> bool:
-        """Return whether the time is up or the work is done."""
-        return _grains >= self.grains or time.monotonic() >= self.at
+        """Return whether the time is up or the work is done; if so, the phase counts as cut.
+
+        It is asked where there is more to do, not where all is done.
+        """
+        ended = _grains >= self.grains or time.monotonic() >= self.at
+        if ended:
+            self.note()
+        return ended
+
+    def note(self) -> None:
+        """Count the phase as cut."""
+        self.cut[self.phase] = None
+
+    def of(self, phase: str) -> Deadline:
+        """Return the same deadline for a phase.
+
+        Examples
+        --------
+        >>> limit = Deadline.after(0.0)
+        >>> limit.of("rates").over(), limit.share(0.5).of("bound").over(), [*limit.cut]
+        (True, True, ['rates', 'bound'])
+        """
+        return replace(self, phase=phase)
 
     def share(self, part: float) -> Deadline:
         """Return the deadline after this part of what is left."""
         if self.endless:
             return self
-        return Deadline.after(part * self.left(), part * self.work_left())
+        return self._moved(Deadline.after(part * self.left(), part * self.work_left()))
+
+    def within(self, seconds: float) -> Deadline:
+        """Return the deadline in so many seconds, whatever is left of this one."""
+        return self._moved(Deadline.after(seconds))
 
     def sooner(self, seconds: float | None) -> Deadline:
         """Return this deadline or the one in so many seconds, whichever is sooner."""
-        return Deadline(min(self.at, Deadline.after(seconds).at), self.grains)
+        return replace(self, at=min(self.at, Deadline.after(seconds).at))
 
     def later(self, seconds: float) -> Deadline:
         """Return this deadline, but no sooner than in so many seconds and units of work."""
         least = Deadline.after(seconds, seconds)
-        return Deadline(max(self.at, least.at), max(self.grains, least.grains))
+        return replace(self, at=max(self.at, least.at), grains=max(self.grains, least.grains))
+
+    def _moved(self, other: Deadline) -> Deadline:
+        """Return another time for the same phase."""
+        return replace(self, at=other.at, grains=other.grains)
 
     def limit(self) -> float | None:
         """Return the seconds left for those that take None for no limit."""

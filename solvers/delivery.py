@@ -13,6 +13,7 @@ from finecast.problem.schedule import johnson_order
 from finecast.problem.sinr import rate, worst_case_sinr
 from finecast.problem.slot_verdict import migration_delay
 from finecast.problem.solution import Broadcast, Solution, silence
+from finecast.solvers.node_set_tables import distinct, members, node_sets
 from finecast.solvers.placement.problem import Placement
 from finecast.solvers.rates import SlotRates
 from finecast.solvers.restrictions import Messages
@@ -79,8 +80,8 @@ def sent_messages(
         As in `deliver`, for one slot.
     """
     _, part, sender = _block_rows(instance, placement, plan, rates, slot)
-    pairs = np.unique(np.stack([part, sender]), axis=1)
-    return pairs[0], pairs[1]
+    (part, sender), _ = distinct(part, sender)
+    return part, sender
 
 
 def unsplit_messages(
@@ -94,8 +95,8 @@ def unsplit_messages(
         As in `deliver`, for one slot.
     """
     _, message, sender = _unsplit_rows(instance, placement, plan, slot)
-    pairs = np.unique(np.stack([message, sender]), axis=1)
-    return pairs[0], pairs[1]
+    (message, sender), _ = distinct(message, sender)
+    return message, sender
 
 
 def _unsplit_rows(
@@ -103,9 +104,7 @@ def _unsplit_rows(
 ) -> tuple[IntArray, IntArray, IntArray]:
     """Return block, message, senders: a block goes once in each of its group's messages."""
     needed = np.flatnonzero(plan.group >= 0)
-    holders = (1 << np.arange(instance.nodes)) @ (
-        placement.cache[slot] | (placement.source[slot] >= 0)
-    )
+    holders = node_sets(placement.cache[slot] | (placement.source[slot] >= 0))
     row, message = np.nonzero(plan.of_group[plan.group[needed]])
     block = needed[row]
     return block, message, holders[block] & plan.allowed[message]
@@ -134,12 +133,10 @@ def _deliver_slot(
     needed = np.flatnonzero(plan.group >= 0)
     if not len(needed):
         return silence(instance.users, instance.nodes, instance.blocks, instance.antennas)
-    bits = 1 << np.arange(instance.nodes)
     moves = (placement.source[slot] >= 0).any(axis=0)
     row_block, row_part, sender = _block_rows(instance, placement, plan, rates, slot)
     own = np.where(moves[row_block], row_block, -1)
-    keys, message_of = np.unique(np.stack([row_part, sender, own]), axis=1, return_inverse=True)
-    part, sender, _ = keys
+    (part, sender, _), message_of = distinct(row_part, sender, own)
     count = len(part)
     blocks = np.zeros((count, instance.blocks), dtype=bool)
     blocks[message_of.ravel(), row_block] = True
@@ -154,7 +151,7 @@ def _deliver_slot(
     planned_rate = rate(worst, instance.network.bandwidth, instance.network.max_spectral_efficiency)
     return Broadcast(
         users=rates.users[part],
-        nodes=(sender[:, None] & bits) > 0,
+        nodes=members(sender, instance.nodes),
         blocks=blocks,
         duration=8.0 * (blocks @ instance.library.block_size) / planned_rate,
         mode=np.arange(count),

@@ -19,6 +19,13 @@ PIVOTS_A_NODE = 20
 """Simplex steps of a node of branch and bound, about."""
 
 
+_LIMITS = (
+    highspy.HighsModelStatus.kTimeLimit,
+    highspy.HighsModelStatus.kIterationLimit,
+    highspy.HighsModelStatus.kSolutionLimit,
+)
+
+
 class QuietHighs(highspy.Highs):  # type: ignore[misc]
     """HiGHS, silent from its first call on.
 
@@ -53,3 +60,5 @@ def run_within(highs: QuietHighs, deadline: Deadline, *, integer: bool = False) 
     highs.setOptionValue("mip_max_nodes", int(min(nodes, MOST_STEPS)))
     highs.run()
     count_work(pivot * max(highs.getInfo().simplex_iteration_count, 0))
+    if highs.getModelStatus() in _LIMITS:
+        deadline.over()  # counts the phase as cut, unless another limit was met

@@ -98,7 +98,7 @@ def heuristic_answer(
     """
     termination = Termination.COMPLETED
     try:
-        bound = price_bound(prepared, deadline)
+        bound = price_bound(prepared, deadline.of("bound"))
     except SearchInterrupt:  # the plan is there
         bound = everywhere_bound(prepared, Deadline.after(0.0))
         termination = Termination.INTERRUPTED
@@ -216,11 +216,13 @@ def solve_by_placement(
         seed=seed,
         callback=callback,
         rate_cache=rate_cache,
-        deadline=deadline.share(RATES_SHARE),
+        deadline=deadline.share(RATES_SHARE).of("rates"),
     )
     library = prepared.instance.library
     notes = out_of_time(prepared, deadline)
-    in_time = {"deadline": deadline} if "deadline" in signature(place).parameters else {}
+    in_time: dict[str, Deadline] = {}
+    if "deadline" in signature(place).parameters:
+        in_time["deadline"] = deadline.of("placement")
     try:
         placement = place(prepared.achieved, library, seed, **in_time)
     except SearchInterrupt:

@@ -12,10 +12,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache as cache_once
+from importlib.metadata import version as package_version
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
 from finecast.problem.files import FormatError, content_hash, read_archive, write_archive
@@ -79,7 +79,7 @@ def table_key(
         "version": VERSION,
         "finecast": FINECAST_VERSION,
         "kernel": _code_hash(),
-        "libraries": [np.__version__, torch.__version__],
+        "libraries": [np.__version__, package_version("torch")],
     }
     return hashlib.sha256(
         content_hash(

@@ -126,6 +126,7 @@ def solve_by_search(
 
         check_suffix(write)
     began, seconds = time.monotonic(), search.deadline.left()
+    bounding = search.deadline.of("bound")
     prepared, dual = _prepared(instance, search, **rates)
     share = FIRST_PLACEMENT_SHARE if twice else PLACING_SHARE
     placing = replace(search, deadline=search.deadline.share(share))
@@ -137,16 +138,16 @@ def solve_by_search(
         try:
             prepared = with_proven_beams(
                 prepared, found.placement, prices,
-                nodes=beam_nodes, seed=search.seed, deadline=search.deadline,
+                nodes=beam_nodes, seed=search.seed, deadline=search.deadline.of("beam proofs"),
             )  # fmt: skip
         except SearchInterrupt:
             found = replace(found, termination=Termination.INTERRUPTED)
     if write is not None:
         write_model(prepared.achieved, path=write)
     try:
-        bound = _price_bound(prepared, prices, Deadline.after(BOUND_SHARE * seconds))
+        bound = _price_bound(prepared, prices, bounding.within(BOUND_SHARE * seconds))
         if dual is not None:  # at the bounded rates themselves, and those are better now
-            bound = max(bound, dual_again(prepared, dual, search.deadline))
+            bound = max(bound, dual_again(prepared, dual, bounding))
     except SearchInterrupt:  # under spatial delivery the bound is a search
         bound = everywhere_bound(prepared, Deadline.after(0.0))
         found = replace(found, termination=Termination.INTERRUPTED)
@@ -162,7 +163,7 @@ def solve_by_search(
                 found.placement,
                 prices[-1],
                 gap=search.gap,
-                deadline=search.deadline,
+                deadline=search.deadline.of("proof"),
             )
             bound = max(bound, proven)
         except SearchInterrupt:
@@ -171,7 +172,7 @@ def solve_by_search(
         at_bounds = place(
             prepared.bounded,
             gap=search.gap,
-            deadline=search.deadline,
+            deadline=bounding,
             seed=search.seed,
             start=found.placement,
         )
@@ -213,7 +214,7 @@ def _prepared(
     A table that is kept is whole: other methods, which need all of it, read it, too.
     """
     restrictions = check_restrictions(restrict)
-    deadline = search.deadline.share(RATES_SHARE)
+    deadline = search.deadline.share(RATES_SHARE).of("rates")
     given: dict[str, Any] = {
         "restrict": restrictions,
         "seed": search.seed,
@@ -231,7 +232,7 @@ def _with_sent(prepared: Prepared, placement: Placement, search: Search) -> Prep
     """Return the rates with beams of their own for what a placement sends."""
     if prepared.beamforming != KERNEL:
         return prepared  # a comparison of beamforming methods must not be helped out
-    deadline = search.deadline.share(POLISH_SHARE)
+    deadline = search.deadline.share(POLISH_SHARE).of("rates")
     return with_sent(prepared, placement, seed=search.seed, deadline=deadline)
 
 
@@ -264,7 +265,7 @@ def _place(
         return found
 
     # Greedy's plan is there first, and whatever comes after may only be better.
-    start = greedy_in_time(prepared.achieved, search.deadline)
+    start = greedy_in_time(prepared.achieved, search.deadline.of("greedy plan"))
     if search.start is not None:
         given = Placement(search.start.cache, search.start.source)
         start = min(start, given, key=lambda plan: placement_delay(prepared.achieved, plan))
@@ -273,6 +274,8 @@ def _place(
 
     prepared = _with_sent(prepared, start, search)
     if search.deadline.over():
+        for left_out in ("polish", "bound"):
+            search.deadline.of(left_out).note()
         delay = placement_delay(prepared.achieved, start)
         return prepared, PlacementResult(start, delay, 0.0, (), Termination.TIME_LIMIT), prices
 
@@ -287,7 +290,7 @@ def _place(
                 prepared,
                 found.placement,
                 seed=search.seed,
-                deadline=search.deadline.share(POLISH_SHARE),
+                deadline=search.deadline.share(POLISH_SHARE).of("polish"),
             )
         except SearchInterrupt:
             return prepared, replace(found, termination=Termination.INTERRUPTED), prices

@@ -362,7 +362,7 @@ def solve_by_policy(
         seed=seed,
         callback=callback,
         rate_cache=rate_cache,
-        deadline=deadline.share(RATES_SHARE),
+        deadline=deadline.share(RATES_SHARE).of("rates"),
     )
     instance = restricted_instance(instance, restrictions)
     prepared = joined(instance, slots)

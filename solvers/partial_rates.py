@@ -14,7 +14,7 @@ import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.instance import Instance
-from finecast.solvers.node_set_tables import members
+from finecast.solvers.node_set_tables import mask_type, members
 from finecast.solvers.rate_search import Find, by_search, solve_user_sets
 from finecast.solvers.rates import Solved
 from finecast.solvers.result import Callback
@@ -42,7 +42,7 @@ def from_all_nodes(
         As in `finecast.solvers.rate_search.solve_user_sets`. Only the set of all nodes is solved,
         where it is among the node sets.
     """
-    everywhere = np.full((len(listening), 1), (1 << instance.nodes) - 1)
+    everywhere = np.full((len(listening), 1), (1 << instance.nodes) - 1, mask_type(instance.nodes))
     whole = solve_user_sets(
         instance, slot, listening, everywhere, find,
         robust=robust, splits=splits, callback=callback,

@@ -12,7 +12,7 @@ from finecast.problem.arrays import FloatArray
 from finecast.problem.instance import Instance
 from finecast.problem.reception import unserved
 from finecast.solvers.deadline import NEVER, Deadline
-from finecast.solvers.node_set_tables import Table, whole_set
+from finecast.solvers.node_set_tables import Table, bits, whole_set
 from finecast.solvers.one_area import refuse_areas
 from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.rate_table import node_sets_to_solve, rate_table, same_for_all
@@ -130,7 +130,7 @@ def prepare(
     robust = "non-robust" not in restrictions
     users = [plan.users for plan in plans]
     if "no-comp" in restrictions:
-        node_sets = same_for_all(1 << np.arange(instance.nodes), users)
+        node_sets = same_for_all(bits(instance.nodes), users)
     else:
         node_sets = node_sets_to_solve(instance, users, robust)
     rates = rate_table(

@@ -12,15 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
-from finecast.solvers.beamforming.arguments.messages import (
-    KnownBeams,
-    TreeOptions,
-    prove_beams,
-)
 from finecast.solvers.beamforming.by_name import KERNEL, solve_messages
 from finecast.solvers.covers import efficiency, proven_cover_efficiency
 from finecast.solvers.deadline import NEVER, Deadline
@@ -32,6 +28,9 @@ from finecast.solvers.placement.problem import Placement, placement_delay
 from finecast.solvers.placement.units import relaxed_classes
 from finecast.solvers.prepared import Prepared, with_problems
 from finecast.solvers.rates import SlotRates, Solved, improved
+
+if TYPE_CHECKING:
+    from finecast.solvers.beamforming.arguments.messages import TreeOptions
 
 BEAM_NODES = 400
 """Boxes of arguments that may be bounded per message."""
@@ -84,6 +83,8 @@ def with_proven_beams(
         return prepared
     if not _beams_are_most(prepared, placement, _best_point(prepared, prices)[0]):
         return prepared
+    from finecast.solvers.beamforming.arguments.messages import TreeOptions  # comes with torch
+
     options, tried = TreeOptions(nodes, TOLERANCE), set[Message]()
     sent = _sent(prepared, placement)
     for _ in range(ROUNDS):
@@ -176,6 +177,8 @@ def _proven(
     options, seed, deadline
         As in `with_proven_beams`.
     """
+    from finecast.solvers.beamforming.arguments.messages import KnownBeams, prove_beams
+
     instance, slot = prepared.instance, prepared.rates[t]
     # Who is solved for may be more than who sends: the set around it that bounds it best.
     around = (node_set[:, None] & ~slot.node_sets[row]) == 0

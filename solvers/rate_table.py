@@ -14,7 +14,7 @@ from finecast.problem.instance import Instance
 from finecast.solvers.beamforming.by_name import Beams, Proof, check_name, prove_again
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.kept_rates import Kept, keep, read_kept, table_key
-from finecast.solvers.node_set_tables import FULL_TABLES, members
+from finecast.solvers.node_set_tables import FULL_TABLES, bits, members
 from finecast.solvers.partial_rates import better_of, quick_rates
 from finecast.solvers.rate_search import Batch, Find, by_search, solve_user_sets
 from finecast.solvers.rates import SlotRates, closed_slots, user_reach
@@ -74,9 +74,10 @@ def group_family(reach: FloatArray, users: BoolArray) -> IntArray:
     nodes = reach.shape[1]
     share = reach / np.maximum(reach.sum(axis=1, keepdims=True), np.finfo(float).tiny)
     order = np.argsort(-(users @ share), axis=1, kind="stable")
-    bit = 1 << order  # (G, N) the nodes of each user set, those that matter most first
+    bit = bits(nodes)[order]  # (G, N) the nodes of each user set, those that matter most first
     everywhere = (1 << nodes) - 1
-    subsets = bit[:, :GROUP_NODES] @ members(np.arange(1 << GROUP_NODES), GROUP_NODES).T
+    chosen = members(np.arange(1 << GROUP_NODES), GROUP_NODES).astype(np.int64)
+    subsets = bit[:, :GROUP_NODES] @ chosen.T
     others = bit[:, GROUP_NODES:].sum(axis=1, keepdims=True)
     leading = np.cumsum(bit, axis=1)[:, GROUP_NODES : nodes - 1]
     all_but_one = everywhere & ~bit[:, GROUP_NODES:]

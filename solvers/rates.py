@@ -19,7 +19,7 @@ from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArra
 from finecast.problem.instance import Instance
 from finecast.problem.sinr import rate
 from finecast.solvers.covers import reach_bound
-from finecast.solvers.node_set_tables import Table, members, table_of
+from finecast.solvers.node_set_tables import Table, lies_within, members, table_of, words
 from finecast.solvers.rounding import CLOSED_FORM_ALLOWANCE
 
 
@@ -174,7 +174,7 @@ def with_columns(slot: SlotRates, message: IntArray, node_set: IntArray) -> Slot
     order = np.argsort(message, kind="stable")
     message, node_set = message[order], node_set[order]
     column = np.arange(len(message)) - np.searchsorted(message, message)
-    more = np.zeros((len(slot.users), int(column.max()) + 1), dtype=np.int64)
+    more = np.zeros((len(slot.users), int(column.max()) + 1), dtype=node_set.dtype)
     more[message, column] = node_set
     return with_node_sets(slot, more)
 
@@ -301,14 +301,15 @@ def closed(
 ) -> SlotRates:
     """Extend the solved sets to all 2^N by monotonicity, by parts, and by what users get alone."""
     nodes, network = instance.nodes, instance.network
+    of_set = words(node_sets)
 
     def bits(snr: FloatArray) -> FloatArray:
         return rate(snr, network.bandwidth, network.max_spectral_efficiency)
 
     def within(group: IntArray, sets: IntArray) -> FloatArray:
         """(B, F) SNR of the solved subsets, 0 for all other solved sets."""
-        of_group = node_sets[group]
-        return np.where((of_group & ~sets[:, None]) == 0, solved.snr[group], 0.0)
+        inside = lies_within(of_set[group], words(sets)[:, None])
+        return np.where(inside, solved.snr[group], 0.0)
 
     def best(group: IntArray, sets: IntArray) -> IntArray:
         reached = within(group, sets)
@@ -326,7 +327,7 @@ def closed(
         return reached
 
     def bounded(group: IntArray, sets: IntArray) -> FloatArray:
-        around = (sets[:, None] & ~node_sets[group]) == 0
+        around = lies_within(words(sets)[:, None], of_set[group])
         covered = np.where(around, solved.cover_bound[group], np.inf).min(axis=1, initial=np.inf)
         alone = (members(sets, nodes) @ reach.T) ** 2 * (1.0 + CLOSED_FORM_ALLOWANCE)
         slowest = np.where(users[group], alone, np.inf).min(axis=1, initial=np.inf)

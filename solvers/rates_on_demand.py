@@ -25,6 +25,7 @@ from finecast.problem.instance import Instance
 from finecast.solvers.beamforming.by_name import KERNEL
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.delivery import unsplit_messages
+from finecast.solvers.node_set_tables import distinct, sets_of
 from finecast.solvers.partial_rates import from_all_nodes, quick_rates
 from finecast.solvers.placement.bound import Prices, dual_point, no_prices
 from finecast.solvers.placement.chains import Classes, classes, grouped
@@ -322,10 +323,9 @@ def _nothing_cached(problem: PlacementProblem, tables: Classes) -> float:
 def _free_nodes(tables: Classes) -> IntArray:
     """Return (C,) the nodes that a relaxation takes to hold everything, as bit masks."""
     if tables.unit is None:
-        return np.zeros(len(tables.size), dtype=np.int64)
-    free = ~tables.unit.any(axis=1)
-    masks: IntArray = free @ (1 << np.arange(free.shape[1]))
-    return masks
+        return np.zeros(len(tables.size), dtype=np.int64)  # at most 10 nodes
+    free = np.asarray(~tables.unit.any(axis=1))
+    return sets_of(free)
 
 
 def _messages_of(plan: Messages, group: IntArray, sender: IntArray) -> tuple[IntArray, IntArray]:
@@ -341,8 +341,9 @@ def _messages_of(plan: Messages, group: IntArray, sender: IntArray) -> tuple[Int
     needed = np.flatnonzero(group >= 0)
     row, message = np.nonzero(plan.of_group[group[needed]])
     node_set = sender[needed[row]] & plan.allowed[message]
-    pairs = np.unique(np.stack([message, node_set])[:, node_set > 0], axis=1)
-    return pairs[0], pairs[1]
+    some = node_set != 0
+    (message, node_set), _ = distinct(message[some], node_set[some])
+    return message, node_set
 
 
 def with_sent(

@@ -77,6 +77,9 @@ class Method:
         in a plain installation.
     reference
         Where the method comes from.
+    given
+        The code itself, in place of what `entry` names: of a method that is not registered
+        (`finecast.solvers.own_methods`).
     """
 
     name: str
@@ -92,6 +95,7 @@ class Method:
     areas: bool = False
     extra: str = ""
     reference: str = ""
+    given: Any = None
 
     def load(self) -> Any:
         """Import what `entry` names.
@@ -103,6 +107,8 @@ class Method:
         ValueError
             It cannot be imported, as may be with that of a plug-in.
         """
+        if self.given is not None:
+            return self.given
         try:
             module, name = self.entry.split(":")
             return getattr(import_module(module), name)

@@ -14,7 +14,7 @@ import numpy as np
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.instance import Instance, user_groups
 from finecast.problem.library import coarse_grained
-from finecast.solvers.node_set_tables import OnDemand, Table
+from finecast.solvers.node_set_tables import OnDemand, Table, mask_type
 
 RESTRICTIONS = {
     "coarse": "a model is cached and sent whole, shared blocks once per model",
@@ -173,6 +173,6 @@ def messages(instance: Instance, slot: int, restrictions: frozenset[str]) -> Mes
         users=np.array(
             [np.frombuffer(part, dtype=bool) for part, _ in listeners], dtype=bool
         ).reshape(len(listeners), instance.users),
-        allowed=np.array([allowed for _, allowed in listeners], dtype=np.int64),
+        allowed=np.array([allowed for _, allowed in listeners], dtype=mask_type(instance.nodes)),
         of_group=of_group,
     )

@@ -12,7 +12,7 @@ from finecast.problem.arrays import FloatArray
 from finecast.problem.evaluation import METRICS, Evaluation
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Solution
-from finecast.problem.wording import counted, gigabytes, percent, seconds
+from finecast.problem.wording import counted, gigabytes, html_table, percent, seconds
 
 VIOLATIONS_SHOWN = 20
 """A summary names so many broken rules and no more."""
@@ -124,6 +124,8 @@ class Answer:
         cannot.
     train_s
         Seconds spent in training before, by a learned method.
+    cut
+        Phases that the time limit ended, where the method was not given the `Deadline` itself.
     """
 
     solution: Solution | None
@@ -136,6 +138,7 @@ class Answer:
     instance: Instance | None = None
     replan: Replan | None = None
     train_s: float = 0.0
+    cut: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -168,6 +171,10 @@ class Result:
         Of finecast, Python and the libraries at work.
     notes
         What a user should know, one line each.
+    cut
+        The phases that the limit of time or work ended before their own end, such as "rates",
+        "search", "polish", "proof" and "bound": the first one first. Without a limit there are
+        none.
     """
 
     method: str
@@ -187,6 +194,7 @@ class Result:
     trace: tuple[TracePoint, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
 
     @property
     def delay(self) -> float:
@@ -239,6 +247,7 @@ class Result:
                 for name in (*METRICS, "guaranteed", "slot_delay")
             },
             "termination": self.termination,
+            "cut": list(self.cut),
             "wall_s": self.wall_s,
             "cpu_s": self.cpu_s,
             "train_s": self.train_s,
@@ -317,6 +326,10 @@ class Result:
             f"ended: {self.termination.replace('_', ' ')}, after {self.wall_s:.2f} s"
         )
 
+    def _repr_html_(self) -> str:
+        """Return the summary as a table, for notebooks."""
+        return html_table(self.rows(), self.remarks())
+
     def __repr__(self) -> str:
         return (
             f"Result(method={self.method!r}, delay={self.delay:.6g}, "
@@ -338,6 +351,7 @@ def _judged_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
             f"mean {seconds(evaluation.mean_completion)}, "
             f"95th percentile {seconds(evaluation.p95_completion)}",
         ),
+        *_deadline_row(evaluation),
         (
             "hits",
             f"{percent(evaluation.request_hit_ratio, 1)} of requests, "
@@ -353,6 +367,13 @@ def _judged_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
         *area_rows(evaluation),
         ("feasible", "yes" if evaluation.feasible else "NO"),
     ]
+
+
+def _deadline_row(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Return the line on deadlines, where there are any."""
+    if math.isnan(evaluation.in_time_ratio):
+        return []
+    return [("in time", f"{percent(evaluation.in_time_ratio, 1)} of downloads with a deadline")]
 
 
 def area_rows(evaluation: Evaluation) -> list[tuple[str, str]]:

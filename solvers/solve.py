@@ -6,12 +6,13 @@ import math
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from inspect import signature
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from finecast.problem.evaluation import Evaluation, evaluate
 from finecast.problem.instance import Delivery, Instance, Schedule
@@ -21,10 +22,14 @@ from finecast.problem.tolerances import JUDGE_TOLERANCES
 from finecast.problem.version import FINECAST_VERSION
 from finecast.solvers.deadline import GRAIN, Deadline, grains_done
 from finecast.solvers.one_area import refuse_areas
-from finecast.solvers.registry import BUILT_IN, PATH_OPTIONS, RATE_OPTIONS, Method, method_of
+from finecast.solvers.own_methods import any_method
+from finecast.solvers.registry import BUILT_IN, PATH_OPTIONS, RATE_OPTIONS, Method
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import Answer, BoundKind, Callback, Result, Termination
 from finecast.solvers.search import Search
+
+if TYPE_CHECKING:
+    from finecast.solvers.online import Policy
 
 SPATIAL_PLACEMENT_SHARE = 0.5
 """Share of the time limit for the method; the rest is for the modes of spatial delivery."""
@@ -34,7 +39,7 @@ _LIBRARIES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "highspy", "pyomo"
 
 def solve(
     instance: Instance,
-    method: str = "lagrangian",
+    method: str | Callable[..., Any] | Policy = "lagrangian",
     *,
     time_limit: float | None = None,
     work: float | None = None,
@@ -55,7 +60,10 @@ def solve(
     instance
         The problem.
     method
-        Registered name; see `finecast.solvers.registry.methods`.
+        Registered name, see `finecast.solvers.registry.methods`; or your own: a function from a
+        placement problem to a placement, a class or object with the functions of
+        `finecast.solvers.online.Policy`, or `module:name` of one of them. See
+        docs/add-a-method.md.
     time_limit
         Seconds, >= 0, for everything: rates, search, beams, bound. None for the method's own end.
     work
@@ -100,7 +108,8 @@ def solve(
         Unknown method or option, a value out of range, or an instance of several areas for a method
         of one.
     """
-    chosen = method_of(method)
+    chosen = any_method(method)
+    method = chosen.name
     _check_ranges(
         time_limit=time_limit,
         work=work,
@@ -120,7 +129,7 @@ def solve(
         refuse_areas(instance, f"method {method!r}")
 
     wall, cpu, done = time.monotonic(), time.process_time(), grains_done()
-    deadline = Deadline.after(time_limit, work)
+    deadline = Deadline.after(time_limit, work)  # counts the phases that it cuts
     spatial = instance.delivery == "spatial"
     if work is not None:
         check_work(work, chosen, spatial)
@@ -145,7 +154,8 @@ def solve(
     evaluation = None if found.solution is None else evaluate(judged, found.solution)
     infeasible = evaluation is not None and not evaluation.feasible
     found, contradicted = _checked_bound(found, evaluation)
-    notes = (*found.notes, *gain_notes(judged), *_limit_notes(deadline, time_limit, work))
+    cut = _cut_phases(deadline, found)
+    notes = (*found.notes, *gain_notes(judged), *_limit_notes(deadline, time_limit, work, cut))
     if start is not None and not chosen.warm_starts:
         notes = (*notes, f"method {method!r} cannot start from a solution; start was not used")
     return Result(
@@ -166,6 +176,7 @@ def solve(
         trace=found.trace,
         versions=versions(),
         notes=notes,
+        cut=cut,
     )
 
 
@@ -303,15 +314,25 @@ def check_work(work: Any, method: Method, spatial: bool) -> None:
         raise ValueError("work: not counted for spatial delivery; use time_limit in its place")
 
 
+def _cut_phases(deadline: Deadline, found: Answer) -> tuple[str, ...]:
+    """Return the phases that the limit ended, the first one first."""
+    cut = dict.fromkeys((*deadline.cut, *found.cut))
+    if not cut and found.termination is Termination.TIME_LIMIT:
+        cut[deadline.phase] = None  # a method that keeps its own time says so by its ending
+    return tuple(cut)
+
+
 def _limit_notes(
-    deadline: Deadline, time_limit: float | None, work: float | None
+    deadline: Deadline, time_limit: float | None, work: float | None, cut: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return which of two limits ended the search."""
-    if time_limit is None or work is None or not deadline.over():
-        return ()
-    if deadline.work_left() == 0.0:
-        return (f"the limit of {work:g} units of work came first, before {time_limit:g} s",)
-    return (f"the limit of {time_limit:g} s came first, before {work:g} units of work",)
+    """Return what the limit cut short, and which of two limits came first."""
+    notes = [f"cut short by the limit: {', '.join(cut)}"] if cut else []
+    if time_limit is not None and work is not None:
+        if deadline.work_left() == 0.0:
+            notes.append(f"the limit of {work:g} units of work came first, before {time_limit:g} s")
+        elif deadline.left() == 0.0:
+            notes.append(f"the limit of {time_limit:g} s came first, before {work:g} units of work")
+    return tuple(notes)
 
 
 def with_system(

@@ -17,7 +17,7 @@ from finecast.problem.instance import Instance
 from finecast.solvers.beamforming.by_name import KERNEL, solve_messages
 from finecast.solvers.covers import efficiency, subsets
 from finecast.solvers.deadline import NEVER, Deadline
-from finecast.solvers.node_set_tables import members, whole_set
+from finecast.solvers.node_set_tables import mask_type, members, whole_set
 from finecast.solvers.rate_search import by_search, solve_user_sets
 from finecast.solvers.rates import SlotRates, Solved, with_parts
 
@@ -63,7 +63,10 @@ def with_splits(
     deadline
         Once it is over, only groups that cannot be served otherwise are split.
     """
-    row, everywhere = np.arange(rows), np.full(rows, (1 << instance.nodes) - 1)
+    row, everywhere = (
+        np.arange(rows),
+        np.full(rows, (1 << instance.nodes) - 1, mask_type(instance.nodes)),
+    )
     if beamforming != KERNEL or deadline.over():
         # A comparison of beamforming methods must not be helped out, but nobody stays unserved.
         unserved = whole_set(rates.achieved, instance.nodes)[:rows] <= 0
@@ -152,7 +155,9 @@ def split(
     for index, (_, rows) in enumerate(added):
         part[index, list(rows)] = True
     users = np.array(new_users, dtype=bool).reshape(-1, instance.users)
-    node_sets = np.array(new_sets, dtype=np.int64).reshape(-1, rates.node_sets.shape[1])
+    node_sets = np.array(new_sets, dtype=mask_type(instance.nodes)).reshape(
+        -1, rates.node_sets.shape[1]
+    )
     if len(users):
         solved = solve_user_sets(
             instance,
@@ -281,7 +286,14 @@ def _memory(
         missing = [users for users in sets if users.tobytes() not in known]
         if missing:
             users = np.unique(np.array(missing), axis=0)
-            time = _times(instance, slot, users, np.full(len(users), node_set), error, seed)
+            time = _times(
+                instance,
+                slot,
+                users,
+                np.full(len(users), node_set, mask_type(instance.nodes)),
+                error,
+                seed,
+            )
             known.update({row.tobytes(): float(t) for row, t in zip(users, time, strict=True)})
         return np.array([known[users.tobytes()] for users in sets])
 
@@ -304,7 +316,7 @@ def _small_times(
                 wanted[node_set, users.tobytes()] = users
     times: dict[int, dict[bytes, float]] = {}
     if wanted:
-        node_sets = np.array([node_set for node_set, _ in wanted])
+        node_sets = np.array([each for each, _ in wanted], dtype=mask_type(instance.nodes))
         users = np.array(list(wanted.values()))
         found = _times(instance, slot, users, node_sets, error, seed)
         for (node_set, key), time in zip(wanted, found, strict=True):

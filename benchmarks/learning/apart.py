@@ -19,15 +19,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from draws import FIRST_SEED, scenario_file
+from play import Planner
 
 from finecast.learners.algorithms.apart_actors import APART
 from finecast.learners.learner import play
 from finecast.learners.policy import load_policy
 from finecast.learners.runs.held_out import closed_form_bound
-from finecast.learners.world.baselines import Rolling, of_blocks
+from finecast.learners.world.baselines import Rolling
 from finecast.learners.world.beliefs import beliefs_of, network_values
 from finecast.learners.world.draws import surrogate_of
-from finecast.learners.world.environment import View, roll
+from finecast.learners.world.environment import roll
 from finecast.learners.world.episodes import Episodes
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import read_scenario
@@ -54,16 +55,6 @@ class KnownValues(Apart):
         """Return them."""
         assert self.known is not None
         return self.known
-
-
-@dataclass(frozen=True)
-class Planner(Rolling):
-    """The joint keep rule on the values of the programme, with everything known."""
-
-    def set_costs(self, view: View) -> torch.Tensor:
-        """Return the planner's costs."""
-        assert view.slot.beliefs is not None
-        return of_blocks(view.slot, view.slot.beliefs.expert)
 
 
 def main() -> None:

@@ -139,13 +139,13 @@ def rest(
 def measured(seed: int, scenario: str) -> dict[str, Any]:
     """Train with a seed; return what was measured."""
     clock = time.process_time()
-    run = Run("maasn-da", "", FASTER, {**ECHO, "draws": DRAWS}, (scenario,))
+    run = Run("maasn-da", "", {**FASTER, "keep": "in-turn"}, {**ECHO, "draws": DRAWS}, (scenario,))
     config = run.config(seed)
     scenarios = [read_scenario(ROOT / name) for name in config.scenarios]
     source = ScenarioSource(scenarios, config.source, seed, steps=EXPECTED_STEPS)
     learner = Learner(config.learner_options, source, seed=seed, device=torch.device("cpu"))
     first = copy.deepcopy(learner.actor)
-    real = source.at(0)
+    real = source.at(MARKS[-1])
     episodes = real.episodes.select(range(real.real))
     values = real.values.select(torch.arange(real.real))
     older = learner.config.play_every * (learner.config.lessons + episodes.slots)

@@ -66,10 +66,8 @@ CLASSES = {
     for kind in (
         DrawClass("persist-60", 64),
         DrawClass("slow-60", 64),
-        DrawClass("persist-200", 64),
-        DrawClass("slow-200", 64),
-        DrawClass("persist", 64),
-        DrawClass("periodic", 64),
+        DrawClass("slow-200", 16),
+        DrawClass("slow-six-60", 16),
     )
 }
 

@@ -6,19 +6,22 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from draws import CLASSES, FIRST_SEED, HORIZON, ROOT, prepared
+from draws import CLASSES, FIRST_SEED, ROOT, prepared
 from torch import Tensor
 
 from finecast.learners.algorithms.hindsight_labels import hindsight_of
 from finecast.learners.learner import TrainedPolicy, play
 from finecast.learners.registry import learner_kind
 from finecast.learners.runs.checkpoints import read_checkpoint
-from finecast.learners.world.baselines import Replacement, Rolling, Static
-from finecast.learners.world.environment import NodePolicy, roll, step
+from finecast.learners.world.baselines import Replacement, Rolling, Static, of_blocks
+from finecast.learners.world.beliefs import beliefs_of
+from finecast.learners.world.environment import JointRule, NodePolicy, View, roll, step
+from finecast.learners.world.episodes import Episodes
 from finecast.learners.world.lookahead import Planned, lookahead_of
 from finecast.problem.arrays import BoolArray
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
@@ -36,33 +39,48 @@ PLACEMENTS: dict[str, Callable[[Prior], BoolArray]] = {
 }
 """Static methods: the blocks that every node holds in all slots."""
 
-GAMES: dict[str, tuple[NodePolicy, bool, int]] = {
-    "lru": (Replacement("recency"), True, 1),
-    "lfu": (Replacement("frequency"), True, 1),
-    "rolling": (Rolling(), True, 3),
-    "rolling with one round": (Rolling(), True, 1),
-    "rolling all at once": (Rolling(), False, 1),
-}
-"""Policy, whether the nodes decide in turn, rounds."""
 
-HORIZONS = {"mpc-3": 3, "mpc to the end": HORIZON}
+@dataclass(frozen=True)
+class Game:
+    """A policy and how the nodes decide: in turn, in how many rounds, and by which joint rule."""
+
+    policy: NodePolicy
+    in_turn: bool = True
+    rounds: int = 1
+    joint: JointRule = ""
+
+
+GAMES = {
+    "lru": Game(Replacement("recency")),
+    "lfu": Game(Replacement("frequency")),
+    "rolling": Game(Rolling(), rounds=3, joint="exact"),
+    "rolling, keep in turn": Game(Rolling(), rounds=3),
+    "rolling all at once": Game(Rolling(), in_turn=False),
+}
+"""Classical online methods."""
+
+PROGRAMME = "programme"
+"""The joint keep rule on the values of every block's dynamic programme, which are no learner's."""
+
+HORIZONS = {"mpc-3": 3}
 """Coming slots of the variants of `mpc`."""
 
 HINDSIGHT = "values in hindsight"
 """No method but a reference: `rolling` on values that know all slots."""
 
-BASELINES = (*PLACEMENTS, *GAMES, *HORIZONS, HINDSIGHT)
+BASELINES = (*PLACEMENTS, *GAMES, *HORIZONS, PROGRAMME, HINDSIGHT)
 
 SHIPPED = {
     f"{header.parent.name}, shipped": header
     for header in sorted((ROOT / "data" / "checkpoints").glob("*/policy.json"))
+    if header.parent.name not in ("delayed", "local")
 }
-"""Checkpoints that ship with finecast."""
+"""Checkpoints that ship with finecast, but those for nodes that decide apart."""
 
 TIMED_DRAWS = 8
 """Draws on which decisions are timed."""
 
-CURVE_DRAWS = 32
+CURVE_DRAWS = 16
 """Draws on which the curves are measured."""
 
 
@@ -70,8 +88,16 @@ def baseline(name: str, kind: str, folder: Path, most: int) -> Tensor:
     """Return (E,) the total delays of a classical method, s."""
     draws = prepared(folder, kind, HORIZONS.get(name, 3), most)
     if name in GAMES:
-        policy, in_turn, rounds = GAMES[name]
-        return roll(draws, policy, in_turn=in_turn, rounds=rounds).total
+        game = GAMES[name]
+        rule = {"in_turn": game.in_turn, "rounds": game.rounds, "joint": game.joint}
+        return roll(draws, game.policy, **rule).total
+    if name == PROGRAMME:
+        return torch.cat(
+            [
+                roll(planned(draws.select([draw]), kind, draw), Planner(), joint="exact").total
+                for draw in range(draws.draws)
+            ]
+        )
     if name in HORIZONS:
         return lookahead_of(draws)[1].total
     if name == HINDSIGHT:
@@ -81,6 +107,21 @@ def baseline(name: str, kind: str, folder: Path, most: int) -> Tensor:
         cache = PLACEMENTS[name](prior_of(CLASSES[kind].instance(draw)))
         start[draw, :, : cache.shape[1]] = torch.from_numpy(cache)
     return roll(draws, Static(), start=start).total
+
+
+@dataclass(frozen=True)
+class Planner(Rolling):
+    """The joint keep rule on the values of the programme, with everything known."""
+
+    def set_costs(self, view: View) -> Tensor:
+        """Return the planner's costs."""
+        assert view.slot.beliefs is not None
+        return of_blocks(view.slot, view.slot.beliefs.expert)
+
+
+def planned(episode: Episodes, kind: str, draw: int) -> Episodes:
+    """Return an episode of one draw with the values that `Planner` needs."""
+    return replace(episode, beliefs=beliefs_of(CLASSES[kind].instance(draw), "full"))
 
 
 def policy_of(header: Path) -> TrainedPolicy:
@@ -168,26 +209,31 @@ def decision_times(folder: Path, kind: str, runs: list[str]) -> Iterator[dict[st
         for draw in (0, *range(draws.draws)):  # the first one twice: once to warm up
             episode = draws.select([draw])
             slots = [episode.slot(t) for t in range(episode.slots)]
-            policy, in_turn, rounds = (
-                (Rolling(), True, 3) if name in HORIZONS else _game(folder, name)
-            )
+            game = GAMES["rolling"] if name in HORIZONS else _game(folder, name)
             began, cache = time.process_time(), episode.start
             if name in HORIZONS:
                 lookahead_of(episode)
             else:
                 with torch.no_grad():
                     for slot in slots:
-                        _, cache = step(slot, cache, policy, in_turn=in_turn, rounds=rounds)
+                        _, cache = step(
+                            slot,
+                            cache,
+                            game.policy,
+                            in_turn=game.in_turn,
+                            rounds=game.rounds,
+                            joint=game.joint,
+                        )
             spent.append((time.process_time() - began) / len(slots))
         yield {"class": kind, "method": name, "ms": 1e3 * statistics.median(spent[1:])}
 
 
-def _game(folder: Path, name: str) -> tuple[NodePolicy, bool, int]:
-    """Return the policy of a method, whether nodes decide in turn, and the rounds."""
+def _game(folder: Path, name: str) -> Game:
+    """Return how a method is played."""
     if name in GAMES:
         return GAMES[name]
     policy = policy_of(SHIPPED.get(name, folder / "runs" / f"{name}-s0" / "policy.json"))
-    return policy, policy.in_turn, policy.rounds
+    return Game(policy, policy.in_turn, policy.rounds, getattr(policy, "joint", ""))
 
 
 def described(folder: Path) -> list[dict[str, Any]]:

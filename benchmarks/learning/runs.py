@@ -15,7 +15,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ EXPECTED_STEPS = 1200
 HELD_OUT = 32
 """Held-out draws of every scenario."""
 
-MIXTURE = ("slow-60", "persist-60", "persist")
-"""Scenarios of training: slow and fast links, and another library."""
+MIXTURE = ("slow-60", "persist-60")
+"""Scenarios of training: slow and fast links."""
 
 
 @dataclass(frozen=True)
@@ -101,22 +101,15 @@ HINDSIGHT = {"draws": 8, "passes": 0.5, "decay_steps": 150}
 FASTER = {"play_every": 2, "rows": 2048, "actor_rate": 1e-3, "average_rate": 0.01}
 """Options for a budget of minutes. The defaults are for longer runs."""
 
-FEW = {"draws": 8}
-"""A source with few real episodes."""
-
 
 def _maasn(summary: str, source: Mapping[str, Any] = ECHO, **options: Any) -> Run:
     return Run("maasn-da", summary, {**FASTER, **options}, source)
 
 
-def _periodic(summary: str, source: Mapping[str, Any], **options: Any) -> Run:
-    return Run("maasn-da", summary, {**FASTER, **options}, {**FEW, **source}, ("periodic",))
-
-
 LEADERS: dict[str, Run] = {
-    "maasn-da": _maasn("everything"),
-    "hindsight": Run("hindsight", "privileged labels, residual on mpc", HINDSIGHT),
     "dcg": Run("dcg", "values of node sets, sum over nodes and pairs"),
+    "maasn-da": _maasn("everything, credit by block"),
+    "hindsight": Run("hindsight", "privileged labels, residual on mpc", HINDSIGHT),
 }
 
 PEERS: dict[str, Run] = {
@@ -124,52 +117,30 @@ PEERS: dict[str, Run] = {
     "qmix": Run("qmix", "values of node sets, monotonic mixing"),
     "mappo": Run("mappo", "PPO, centralised critic"),
     "ippo": Run("ippo", "PPO, a critic for every node"),
-    "hindsight without mpc": Run(
-        "hindsight",
-        "privileged labels, residual on the next slot's expected delay",
-        {**HINDSIGHT, "lookahead": False},
-    ),
-    "maasn-da from hindsight": Run(
-        "maasn-da",
-        "everything, started from the run before it: twice the budget in all",
-        FASTER,
-        ECHO,
-        warm="hindsight without mpc",
-    ),
+    "happo": Run("happo", "PPO, nodes updated one after another"),
+    "mat": Run("mat", "PPO, a sequence model over the nodes"),
+    "graph": Run("graph", "PPO, a graph network over nodes and users"),
+}
+
+IN_TURN: dict[str, Run] = {
+    f"{name}, keep in turn": replace(run, options={**run.options, "keep": "in-turn"})
+    for name, run in LEADERS.items()
 }
 
 ABLATIONS: dict[str, Run] = {
     "no action semantics": _maasn("flat networks", action_semantics=False),
     "no augmentation": _maasn("real draws alone", REAL),
-    "noise": _maasn("copies with noise", {**ECHO, "augmentation": "noise"}),
-    "oracle": _maasn("true generator", {**ECHO, "augmentation": "oracle"}),
-    "team credit": _maasn("critic from the sum of delays", credit="team"),
-    "all at once": _maasn("nodes decide simultaneously", in_turn=False),
-}
-
-PERIODIC: dict[str, Run] = {
-    "maasn-da periodic": _periodic("everything, 8 real draws", ECHO),
-    "no augmentation periodic": _periodic("8 real draws alone", REAL),
-    "noise periodic": _periodic("copies with noise", {**ECHO, "augmentation": "noise"}),
-    "oracle periodic": _periodic("true generator", {**ECHO, "augmentation": "oracle"}),
-    "no action semantics periodic": _periodic("flat networks", ECHO, action_semantics=False),
 }
 
 LONG: dict[str, Run] = {
     "dcg long": Run("dcg", "as dcg, 128 real draws, a longer budget", {}, {"draws": 128}),
-    "hindsight long": Run(
-        "hindsight",
-        "as hindsight, 128 real draws, a longer budget",
-        {**HINDSIGHT, "decay_steps": 1000},
-        {"draws": 128},
-    ),
 }
 
 GROUPS = {
     "leaders": LEADERS,
     "peers": PEERS,
+    "in-turn": IN_TURN,
     "ablations": ABLATIONS,
-    "periodic": PERIODIC,
     "long": LONG,
 }
 """All runs by group, in the order of the tables."""
@@ -201,10 +172,7 @@ def trained(
     torch.set_num_threads(1)
 
     # The real draws, outside of the budget.
-    began = time.process_time()
-    scenarios = [read_scenario(scenario_file(scenario)) for scenario in run.scenarios]
-    source = ScenarioSource(scenarios, config.source, seed, steps=EXPECTED_STEPS)
-    prepare_s = time.process_time() - began
+    source, prepare_s = source_of(name, seed)
     kind = learner_kind(run.learner).load()
     options = config.learner_options
     # A new learner asks for its first pool, so that synthetic draws are made: they are paid for.
@@ -267,6 +235,29 @@ def trained(
     return done
 
 
+def source_of(name: str, seed: int) -> tuple[ScenarioSource, float]:
+    """Return the draws of a run and the CPU seconds of making them; runs on real draws share them.
+
+    Synthetic draws are paid for by each run: their source is never shared.
+    """
+    run = RUNS[name]
+    key = (run.scenarios, json.dumps(run.config(seed).as_dict()["source"], sort_keys=True), seed)
+    if _shared.get("key") == key:
+        return _shared["made"]
+    began = time.process_time()
+    scenarios = [read_scenario(scenario_file(scenario)) for scenario in run.scenarios]
+    config = run.config(seed).source
+    source = ScenarioSource(scenarios, config, seed, steps=EXPECTED_STEPS).make_all()
+    made = source, time.process_time() - began
+    if config.augmentation == "none":
+        _shared.update(key=key, made=made)
+    return made
+
+
+_shared: dict[str, Any] = {}
+"""The newest shared draws: `key` and `made`."""
+
+
 def held_out_draws(names: tuple[str, ...], count: int) -> dict[str, Episodes]:
     """Return held-out draws with rates in closed form, by scenario."""
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + count)
@@ -292,7 +283,7 @@ def train_all(folder: Path, names: list[str], seeds: list[int], budget_s: float)
     A run that was cut off starts from the beginning.
     """
     held: dict[tuple[str, ...], dict[str, Episodes]] = {}
-    for name, seed in itertools.product(names, seeds):
+    for seed, name in itertools.product(seeds, names):
         target = folder / "runs" / f"{name}-s{seed}"
         if (target / "done.json").exists():
             continue

@@ -182,8 +182,8 @@ def _reach_tables(folder: Path, gaps: Mapping[Key, FloatArray]) -> str:
 
 PANELS = (
     ("slow-60", ("leaders", "peers"), "learners"),
-    ("slow-60", ("ablations",), "MAASN-DA without its parts"),
-    ("periodic", ("periodic",), "popularity that takes turns, 8 real episodes"),
+    ("persist-60", ("leaders", "peers"), "learners"),
+    ("slow-60", ("in-turn", "ablations"), "without a part"),
 )
 """Class, groups of runs and title of every panel."""
 
@@ -204,13 +204,12 @@ def figure(folder: Path, target: Path) -> None:
             continue
         by_run = curves(folder, gaps, kind)
         names = [name for g in groups for name in GROUPS[g]]
-        if groups == ("ablations",):
-            names = ["maasn-da", *names]
+        if "ablations" in groups:
+            names = [*GROUPS["leaders"], *names]
         for index, name in enumerate(name for name in names if name in by_run):
             cpu, _, gap = by_run[name]
             x, colour = cpu.mean(axis=0), f"C{index}"
-            label = name.removesuffix(" periodic")
-            axis.plot(x, gap.mean(axis=0), color=colour, label=label, lw=1.5)
+            axis.plot(x, gap.mean(axis=0), color=colour, label=name, lw=1.5)
             axis.fill_between(x, gap.min(axis=0), gap.max(axis=0), color=colour, alpha=0.1, lw=0)
         level = gaps[kind, "rolling", None, None][:CURVE_DRAWS].mean()
         axis.axhline(level, color="0.3", lw=0.9, ls="--", label="rolling")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import shlex
 from collections.abc import Sequence
@@ -240,6 +239,7 @@ def _solved_as(run: Record, instance_file: Path) -> Instance:
 def _drawn(run: Record, instance: Instance, solution_file: Path) -> list[Picture]:
     """Draw network, caches and the delivery of the first slot."""
     from finecast.pictures import cache_picture, network_picture, slot_gantt
+    from finecast.pictures.style import picture_bytes
 
     solution = read_solution(solution_file)
     where = f"{run.instance_class}, instance seed {run.instance_seed}"
@@ -252,7 +252,5 @@ def _drawn(run: Record, instance: Instance, solution_file: Path) -> list[Picture
     )  # fmt: skip
     pictures = []
     for title, description, figure in drawn:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-        pictures.append(Picture(title, description, buffer.getvalue()))
+        pictures.append(Picture(title, description, picture_bytes(figure, ".svg")))
     return pictures

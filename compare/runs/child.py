@@ -150,10 +150,10 @@ def _warm_up(task: dict[str, Any]) -> None:
 
 def _solve(instance: Instance, task: dict[str, Any], tell: Tell) -> tuple[dict[str, Any], bytes]:
     from finecast.problem.solution import write_solution
-    from finecast.solvers.registry import method_of
+    from finecast.solvers.own_methods import any_method
     from finecast.solvers.solve import solve
 
-    method = method_of(task["method"])
+    method = any_method(task["method"])
     options = dict(task["options"])
     if task["restrict"]:
         options["restrict"] = task["restrict"]

@@ -24,7 +24,14 @@ SCHEMA_VERSION = 3
 
 ADDED = {
     2: ("path", "hindsight_bound", "online_bound", "controlled_gap"),
-    3: ("longest_area_delay", "p95_area_delay", "interference_over_noise_db", "wide_share"),
+    3: (
+        "point",
+        "longest_area_delay",
+        "p95_area_delay",
+        "interference_over_noise_db",
+        "wide_share",
+        "in_time_ratio",
+    ),
 }
 """Fields by the version that brought them: older records stand for their defaults."""
 
@@ -67,6 +74,9 @@ class Record:
     path
         Number of the instance's path on the network that `instance_seed` drew; null where the suite
         draws one instance a seed.
+    point
+        Values of the sweep at the instance's class by key of the scenario, JSON in the order of the
+        sweep; null where nothing is varied.
     solved_hash
         Content hash of the instance as solved; another where the run asked for another delivery
         or schedule.
@@ -173,6 +183,7 @@ class Record:
     beamforming_gap: float | None = None
     placement_gap: float | None = None
     path: int | None = None
+    point: str | None = None
     hindsight_bound: float | None = None
     online_bound: float | None = None
     controlled_gap: float | None = None
@@ -183,6 +194,7 @@ class Record:
     pipelined_delay: float | None = None
     mean_completion: float | None = None
     p95_completion: float | None = None
+    in_time_ratio: float | None = None
     request_hit_ratio: float | None = None
     block_hit_ratio: float | None = None
     byte_hit_ratio: float | None = None

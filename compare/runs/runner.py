@@ -13,6 +13,7 @@ beforehand (their time is a field of its own). Online methods get their slots on
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -43,6 +44,7 @@ from finecast.compare.runs.suite import (
     InstanceClass,
     MethodEntry,
     Suite,
+    changed,
     chosen_entries,
     draw_all,
     read_suite,
@@ -51,7 +53,8 @@ from finecast.compare.runs.suite import (
 from finecast.compare.runs.supervisor import close, run_supervised
 from finecast.problem.files import FormatError, concerning, write_atomically
 from finecast.problem.instance import write_instance
-from finecast.solvers.registry import method_of
+from finecast.problem.scenario import scenario_settings
+from finecast.solvers.own_methods import any_method, source_digest
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import Callback, Progress
 from finecast.solvers.solve import check_work, versions
@@ -71,7 +74,10 @@ Tell = Callable[[int, int, Record | None], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one run is asked; fields as in `finecast.compare.runs.records.Record`."""
+    """What one run is asked; fields as in `finecast.compare.runs.records.Record`.
+
+    `code` is the hash of the file of a method that is not registered.
+    """
 
     suite: str
     suite_version: int
@@ -79,6 +85,7 @@ class Run:
     scenario: str
     instance_seed: int
     path: int | None
+    point: str | None
     instance_hash: str
     label: str
     method: str
@@ -91,13 +98,17 @@ class Run:
     hard_limit_s: float
     rates_limit_s: float
     memory_limit_bytes: int
+    code: str = ""
 
     @property
     def key(self) -> str:
         """Hash of all that can change the answer."""
         asked = ("instance_hash", "method", "options", "restrict", "delivery", "schedule", "seed",
                  "time_limit_s", "memory_limit_bytes")  # fmt: skip
-        return run_key(**{name: getattr(self, name) for name in asked})
+        given = {name: getattr(self, name) for name in asked}
+        if self.code:  # of a method of the user's own: edited, it is another one
+            given["method"] = f"{self.method} {self.code}"
+        return run_key(**given)
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,8 @@ def run_suite(
     methods
         Labels of the suite's methods, or names of any; the suite's by default.
     options
-        Options for every method; `delivery`, `schedule` and `restrict` too.
+        Options for every method; `delivery`, `schedule` and `restrict` too, and keys of the
+        scenario as in `users.count`, for all classes.
     classes, instances, seeds, time_limit_s
         As in `plan`.
     workers, threads, engine, scheduler, retry_failed
@@ -172,7 +184,8 @@ def run_suite(
     """
     if scheduler is not None and engine != "dask":
         raise ValueError("scheduler: is for engine dask")
-    chosen = suite if isinstance(suite, Suite) else read_suite(suite)
+    changes, options = scenario_settings(options or {})
+    chosen = changed(suite if isinstance(suite, Suite) else read_suite(suite), changes)
     entries = None if methods is None and not options else chosen_entries(chosen, methods, options)
     home = open_folder(folder)
 
@@ -280,7 +293,7 @@ def plan(
             raise ValueError(
                 f"classes: {name!r} is none of {', '.join(names)} of suite {suite.name}"
             )
-    drawn_seeds = {seed for kind in suite.classes for seed in kind.seeds}
+    drawn_seeds = {seed for kind in suite.classes for seed, _ in suite.draws(kind)}
     of_instances = drawn_seeds if instances is None else set(instances)
     for seed in sorted(of_instances - drawn_seeds):
         raise ValueError(
@@ -290,6 +303,8 @@ def plan(
     known = one_instance_each(folder, read_records(folder))
     of_methods = list(suite.seeds if seeds is None else seeds)
     total = sum(len(suite.draws(kind)) for kind in suite.classes)
+    every = [*suite.methods, *(given or ())]
+    codes = {entry.method: source_digest(entry.method) for entry in every}
     runs: dict[str, Run] = {}
     for count, case in enumerate(draw_all(suite), start=1):
         if drawn is not None:
@@ -313,6 +328,7 @@ def plan(
                     scenario=case.instance.name,
                     instance_seed=case.seed,
                     path=case.path,
+                    point=json.dumps(point) if (point := case.instance_class.point) else None,
                     instance_hash=case.hash,
                     label=entry.label,
                     method=entry.method,
@@ -321,6 +337,7 @@ def plan(
                     delivery=entry.delivery or case.instance.delivery,
                     schedule=entry.schedule or case.instance.schedule,
                     seed=seed,
+                    code=codes[entry.method],
                     **limits,
                 )
                 same = runs.setdefault(run.key, run)
@@ -444,7 +461,7 @@ def execute(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     asked = asdict(run)
     outcome, solution = run_supervised({**asked, "rates": rates}, instance, threads=threads)
-    del asked["rates_limit_s"]
+    del asked["rates_limit_s"], asked["code"]
     asked["options"] = canonical_json(asked["options"])
     fields: dict[str, Any] = {
         **asked,
@@ -600,7 +617,8 @@ def _refuse_silence(scheduler: str) -> None:
 
 def check_entry(entry: MethodEntry) -> None:
     """Refuse what every run of this entry would refuse."""
-    known = method_of(entry.method).options()
+    chosen = any_method(entry.method)
+    known = chosen.options()
     for name in entry.options:
         if name not in known and name not in OF_SOLVE:
             raise ValueError(
@@ -609,7 +627,7 @@ def check_entry(entry: MethodEntry) -> None:
             )
     if "work" in entry.options:
         with concerning(f"method {entry.label!r}"):
-            check_work(entry.options["work"], method_of(entry.method), entry.delivery == "spatial")
+            check_work(entry.options["work"], chosen, entry.delivery == "spatial")
     check_restrictions(entry.restrict)
     if entry.restrict and "restrict" not in known:
         raise ValueError(f"method {entry.label!r}: {entry.method!r} has no restricted systems")

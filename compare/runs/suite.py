@@ -9,12 +9,14 @@ same instances.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,10 +24,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from finecast.compare.runs.grid import expanded, named_by
 from finecast.compare.runs.records import drawn_from
 from finecast.problem.files import FormatError, read_json, reading, write_atomically
-from finecast.problem.instance import Instance
-from finecast.problem.scenario import Scenario
+from finecast.problem.instance import Instance, read_instance
+from finecast.problem.scenario import Scenario, placed
 from finecast.problem.shipped import find
 from finecast.problem.toml import merged, read_model, read_toml, validated
 
@@ -110,14 +113,26 @@ class MethodEntry(_Section):
         return self
 
 
+class SweepAxis(_Section):
+    """A key of the scenario and the values that it takes, as in `vary = "nodes.storage_gb"`."""
+
+    vary: Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z_]+)*$")]
+    values: Annotated[list[JsonValue], Field(min_length=1)]
+
+
 class InstanceClass(_Section):
     """Instances of one kind: a scenario, the seeds that draw them, and what is run on them.
 
     With `paths` every seed draws one network, and on it so many courses of requests and fading;
-    without it one instance.
+    without it one instance. `point` has the values of a sweep at this class, by dotted key.
+
+    With `files` the instances are files of one's own (.npz) in place of draws: names relative to
+    the suite, `*` and `?` stand for any characters. Numbers made of their content stand for seeds.
     """
 
     name: Name
+    files: Annotated[list[str], Field(min_length=1)] | None = None
+    point: dict[str, JsonValue] = {}
     description: str = ""
     scenario: dict[str, Any] = {}
     seeds: Seeds
@@ -125,6 +140,16 @@ class InstanceClass(_Section):
     methods: list[str] | None = None
     time_limit_s: Positive | None = None
     memory_limit_gb: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drawn_or_read(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not given.get("files"):
+            return given
+        for name in ("scenario", "seeds", "paths", "point"):
+            if given.get(name) and given.get(name) != [0]:
+                raise ValueError(f"files: not with {name}, which is for drawn instances")
+        return {**given, "seeds": [0]}
 
 
 class Suite(_Section):
@@ -141,9 +166,15 @@ class Suite(_Section):
     rates_limit_s: Positive = 1800.0
     memory_limit_gb: Positive = 4.0
     methods: list[MethodEntry] = Field(min_length=1)
+    sweep: list[SweepAxis] = []
     classes: list[InstanceClass] = Field(min_length=1)
     _path: Path = Path("suite.toml")
     _hashes: dict[str, dict[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_all_points(cls, given: Any) -> Any:
+        return expanded(given)
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
@@ -177,8 +208,37 @@ class Suite(_Section):
         return (None,) if count is None else range(count)
 
     def draws(self, instance_class: InstanceClass) -> list[tuple[int, int | None]]:
-        """Return the seed and path of every instance of a class, network by network."""
+        """Return the seed and path of every instance of a class, network by network.
+
+        Of a class of files, the number of each in place of the seed.
+        """
+        if instance_class.files is not None:
+            return [(number, None) for number in self.files_of(instance_class)]
         return list(product(instance_class.seeds, self.paths_of(instance_class)))
+
+    def files_of(self, instance_class: InstanceClass) -> dict[int, Path]:
+        """Return the instance files of a class by number, in the order of patterns and names.
+
+        The number is made of the content, so that it stays when other files come and go.
+
+        Raises
+        ------
+        FormatError
+            A pattern matches no file, a file is no instance, or two hold the same one.
+        """
+        found: dict[int, Path] = {}
+        for pattern in instance_class.files or ():
+            matched = sorted(glob.glob(os.path.join(glob.escape(str(self._path.parent)), pattern)))
+            if not matched:
+                raise FormatError(
+                    self._path, f"classes.{instance_class.name}.files: {pattern!r} matches no file"
+                )
+            for path in map(Path, matched):
+                stat = path.stat()
+                number = _number_of(path, stat.st_mtime_ns, stat.st_size)
+                if found.setdefault(number, path).resolve() != path.resolve():
+                    raise FormatError(path, f"holds the same instance as {found[number]}")
+        return found
 
     def frozen_hash(
         self, instance_class: InstanceClass, seed: int, path: int | None = None
@@ -228,9 +288,46 @@ def read_suite(path: str | os.PathLike[str]) -> Suite:
     """
     file = find(path, "suite")
     suite = read_model(Suite, file)
+    for entry in suite.methods:
+        if ":" in entry.method:  # files are data: they run no code
+            raise FormatError(
+                file,
+                f"methods: {entry.method!r} names code, which a suite may not; give it with "
+                "--methods",
+            )
     suite._path = file
     suite._hashes = _read_hashes(suite)
     return suite
+
+
+def suite_from(table: Mapping[str, Any], path: Path) -> Suite:
+    """Return a suite made of a table; messages about it name `path`.
+
+    Raises
+    ------
+    FormatError
+        As `read_suite`.
+    """
+    try:
+        suite = validated(Suite, table)
+    except ValueError as error:
+        raise FormatError(path, str(error)) from None
+    suite._path = path
+    return suite
+
+
+def changed(suite: Suite, changes: Mapping[str, Any]) -> Suite:
+    """Return a suite with other values of its scenarios, by dotted key; its classes say them.
+
+    What was frozen is of other instances: nothing of the new suite is.
+    """
+    if not changes:
+        return suite
+    table = suite.model_dump(exclude={"sweep"})
+    for one in table["classes"]:
+        one["name"] = named_by(one["name"], list(enumerate(changes.items())))
+        one["point"] = {**one["point"], **changes}
+    return suite_from(table, suite.file)
 
 
 def chosen_entries(
@@ -304,6 +401,8 @@ def scenario_of(suite: Suite, instance_class: InstanceClass) -> Scenario:
         table = merged(_with_absolute_files(read_toml(path), path.parent), table)
     if "name" not in instance_class.scenario:
         table["name"] = instance_class.name
+    for key, value in instance_class.point.items():
+        table = placed(table, key, value)
     try:
         return validated(Scenario, table)
     except ValueError as error:
@@ -332,6 +431,9 @@ def draw(
     FormatError
         The scenario is bad, or the generator has drifted: it draws another instance.
     """
+    if instance_class.files is not None:
+        instance = read_instance(suite.files_of(instance_class)[seed])
+        return Drawn(instance_class, seed, None, instance_hash(instance), instance)
     with reading(suite._path):
         scenario = scenario_of(suite, instance_class)
         try:
@@ -351,6 +453,12 @@ def draw(
             "(a new version of the suite and --freeze make a new comparison)",
         )
     return Drawn(instance_class, seed, path, drawn_hash, instance)
+
+
+@cache
+def _number_of(path: Path, _changed_ns: int, _size: int) -> int:
+    """Return a number made of an instance file's content, at most `LARGEST_SEED`."""
+    return int(instance_hash(read_instance(path))[:8], 16)
 
 
 def _draw_name(seed: int, path: int | None) -> str:

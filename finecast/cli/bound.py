@@ -12,13 +12,13 @@ import click
 from finecast.cli.common import (
     json_option,
     load_instance,
-    parse_settings,
     path_option,
     print_json,
     print_table,
     progress_bar,
     say,
     set_option,
+    settings_of,
     with_settings,
     words,
 )
@@ -116,11 +116,13 @@ def _certified(
     from finecast.problem.reception import gain_notes, unserved
     from finecast.solvers.bounds import certified_lower_bound
 
-    problem, unknown = with_settings(load_instance(instance, seed, draw), parse_settings(settings))
+    changes, options = settings_of(settings)
+    problem, unknown = with_settings(load_instance(instance, seed, draw, changes), options)
     restrict = unknown.pop("restrict", "")
     if unknown:
         raise ValueError(
-            f"--set: {next(iter(unknown))!r} is unknown, expected delivery or schedule"
+            f"--set: {next(iter(unknown))!r} is unknown, expected a key of the scenario as in "
+            "users.count, delivery, schedule or restrict"
         )
     began = time.perf_counter()
     with concerning(instance, "restrict"), progress_bar() as tell:
@@ -161,11 +163,14 @@ def _online(
     file = find(path, "scenario")
     if file.suffix != ".toml":
         raise FormatError(file, "is an instance, --online needs a scenario, which has many paths")
-    changes = parse_settings(settings)
-    for name in changes:
+    changes, others = settings_of(settings)
+    for name in others:
         if name != "schedule":
-            raise ValueError(f"--set: {name!r} is not allowed with --online, expected schedule")
-    scenario = read_scenario(file).with_(changes)
+            raise ValueError(
+                f"--set: {name!r} is not allowed with --online, expected schedule or a key of the "
+                "scenario as in users.count"
+            )
+    scenario = read_scenario(file).with_({**changes, **others})
     if "kappa" in given:
         given["kappa"] = _kappa(given["kappa"])
     if "methods" in given:

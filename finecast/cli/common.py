@@ -44,11 +44,14 @@ set_option = click.option(
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="delivery= or schedule= of the instance, restrict=, or a method's option; repeatable.",
+    help="A key of the scenario as in users.count=6, delivery= or schedule= of the instance, "
+    "restrict=, or a method's option; repeatable.",
 )
 
 
-def load_instance(path: str, seed: int, draw: int | None = None) -> Instance:
+def load_instance(
+    path: str, seed: int, draw: int | None = None, changes: dict[str, Any] | None = None
+) -> Instance:
     """Return the instance in an .npz file, or the one drawn from a scenario.
 
     Parameters
@@ -59,11 +62,13 @@ def load_instance(path: str, seed: int, draw: int | None = None) -> Instance:
         Seed of the draw.
     draw
         Number of the path on the network of the seed; see `Scenario.generate`.
+    changes
+        Other values of the scenario by dotted key, as in `{"users.count": 6}`.
 
     Raises
     ------
     FormatError
-        The file is missing or bad, or holds an instance, which has one path alone.
+        The file is missing or bad, or holds an instance, which has one path alone and no keys.
     """
     file = find(path, "scenario")
     if file.suffix == ".toml":
@@ -71,12 +76,13 @@ def load_instance(path: str, seed: int, draw: int | None = None) -> Instance:
 
         scenario = read_scenario(file)
         with reading(file):
-            return scenario.generate(seed, draw)
+            return (scenario.with_(changes) if changes else scenario).generate(seed, draw)
     from finecast.problem.instance import read_instance
 
     if draw is not None:
         raise FormatError(file, "is an instance, --path needs a scenario")
-
+    if changes:
+        raise FormatError(file, f"is an instance, --set {next(iter(changes))}= needs a scenario")
     return read_instance(file)
 
 
@@ -102,6 +108,13 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     return options
 
 
+def settings_of(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what `KEY=VALUE` texts change in the scenario, and all other options."""
+    from finecast.problem.scenario import scenario_settings
+
+    return scenario_settings(parse_settings(settings))
+
+
 def with_settings(instance: Instance, options: dict[str, Any]) -> tuple[Instance, dict[str, Any]]:
     """Apply `delivery` and `schedule` to the instance; return it and the other options."""
     fields = {key: options[key] for key in ("delivery", "schedule") if key in options}
@@ -119,11 +132,13 @@ def instance_for(path: str, seed: int, settings: Iterable[str]) -> Instance:
     """
     from finecast.solvers.restrictions import check_restrictions, restricted_instance
 
-    instance, others = with_settings(load_instance(path, seed), parse_settings(settings))
+    changes, options = settings_of(settings)
+    instance, others = with_settings(load_instance(path, seed, changes=changes), options)
     restrict = others.pop("restrict", "")
     if others:
         raise ValueError(
-            f"--set: {next(iter(others))!r} is unknown, expected delivery, schedule or restrict"
+            f"--set: {next(iter(others))!r} is unknown, expected a key of the scenario as in "
+            "users.count, delivery, schedule or restrict"
         )
     return restricted_instance(instance, check_restrictions(restrict))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import sys
 from collections import Counter
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from finecast.compare.report.comparison import Comparison
     from finecast.compare.report.online import OnlineFigures
     from finecast.compare.runs.runner import SuiteRuns
+    from finecast.compare.runs.suite import Suite
 
 
 @click.command("compare")
@@ -88,10 +90,12 @@ def command(
 ) -> None:
     """Run the methods of SUITE on its instances: only what -o does not hold yet.
 
-    SUITE is a file, or the name of a shipped suite: smoke, exact, small-hard, mid, slow-links,
+    SUITE is a file, or instance files of your own (mine/*.npz) with --methods, or the name of a
+    shipped suite: smoke, exact, small-hard, mid, slow-links,
     persist, persist-slow, online, large, paper, llm.
     """
-    if mode != "--merge" and len(sources) > 1:
+    own = mode is None and all(source.endswith(".npz") for source in sources)
+    if mode != "--merge" and len(sources) > 1 and not own:
         raise ValueError(f"SUITE: one is expected, {len(sources)} are given")
     if mode == "--freeze":
         _freeze(sources[0], as_json)
@@ -106,16 +110,18 @@ def command(
         return
     from finecast.compare.runs.runner import run_suite
 
+    if own and methods is None:
+        raise ValueError("--methods: is missing, expected names of methods for these files")
     try:
         with progress_bar(time_left=True) as tell:
             ran = run_suite(
-                sources[0],
+                _of_files(sources, words("--methods", methods)) if own and methods else sources[0],
                 output,
                 methods=None if methods is None else words("--methods", methods),
                 options=parse_settings(settings),
                 classes=None if classes is None else words("--classes", classes),
-                instances=None if instances is None else _seeds("--instances", instances),
-                seeds=None if seeds is None else _seeds("--seeds", seeds),
+                instances=None if instances is None else seeds_of("--instances", instances),
+                seeds=None if seeds is None else seeds_of("--seeds", seeds),
                 time_limit_s=time_limit,
                 workers=workers,
                 threads=threads,
@@ -129,10 +135,23 @@ def command(
             f"finecast: interrupted; the same command goes on from what is in {output}", err=True
         )
         sys.exit(130)
-    _tell(ran, as_json)
+    tell_runs(ran, as_json)
 
 
-def _seeds(option: str, text: str) -> list[int]:
+def _of_files(files: tuple[str, ...], methods: list[str]) -> Suite:
+    """Return the suite of instance files, all in one class."""
+    from finecast.compare.runs.suite import suite_from
+
+    named = [str(Path(file).resolve()) for file in files]
+    table = {
+        "name": "files",
+        "methods": [{"method": name} for name in methods],
+        "classes": [{"name": "files", "files": [glob.escape(name) for name in named]}],
+    }
+    return suite_from(table, Path("files.toml"))
+
+
+def seeds_of(option: str, text: str) -> list[int]:
     """Return the seeds that an option names."""
     from finecast.compare.runs.suite import parse_seeds
 
@@ -143,18 +162,20 @@ def _seeds(option: str, text: str) -> list[int]:
     return seeds
 
 
-def _tell(ran: SuiteRuns, as_json: bool) -> None:
+def tell_runs(ran: SuiteRuns, as_json: bool) -> None:
     """Print what running a suite has come to."""
     from finecast.compare.report.online import impossible_gaps, online_figures, online_rows
     from finecast.compare.runs.store import PARQUET
 
     suite, parquet = ran.suite, ran.folder / PARQUET
     by_status = dict(sorted(Counter(record.status for record in ran.records).items()))
-    unfrozen = sum(
-        suite.frozen_hash(group, *draw) is None
-        for group in suite.classes
-        for draw in suite.draws(group)
-    )
+    unfrozen = 0
+    if not any(group.point or group.files for group in suite.classes):
+        unfrozen = sum(
+            suite.frozen_hash(group, *draw) is None
+            for group in suite.classes
+            for draw in suite.draws(group)
+        )
     comparison = _comparison(ran)
     online = online_figures(comparison) if comparison else []
     if as_json:

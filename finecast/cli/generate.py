@@ -11,6 +11,7 @@ from finecast.cli.common import (
     path_option,
     print_json,
     say,
+    settings_of,
 )
 from finecast.problem.shipped import find
 
@@ -21,6 +22,13 @@ from finecast.problem.shipped import find
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @path_option
 @click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A key of the scenario, as in users.count=6; repeatable.",
+)
+@click.option(
     "--count",
     type=click.IntRange(min=1),
     default=1,
@@ -30,7 +38,13 @@ from finecast.problem.shipped import find
 )
 @json_option
 def command(
-    scenario: str, output: str, seed: int, draw: int | None, count: int, as_json: bool
+    scenario: str,
+    output: str,
+    seed: int,
+    draw: int | None,
+    settings: tuple[str, ...],
+    count: int,
+    as_json: bool,
 ) -> None:
     """Draw instances from SCENARIO, a TOML file or a shipped name such as tiny.
 
@@ -44,6 +58,11 @@ def command(
     target = output_file(output, [".npz"])
     if find(scenario, "scenario").suffix != ".toml":
         raise FormatError(scenario, "is not a scenario, expected a .toml file")
+    changes, others = settings_of(settings)
+    if others:
+        raise ValueError(
+            f"--set: {next(iter(others))!r} is no key of a scenario, as users.count is"
+        )
     if draw is None:
         draws = [{"seed": number} for number in range(seed, seed + count)]
     else:
@@ -58,7 +77,7 @@ def command(
     # A line as soon as a file is there: the next one may not fit the disk.
     written = []
     for numbers, file in zip(draws, files, strict=True):
-        instance = load_instance(scenario, numbers["seed"], numbers.get("path"))
+        instance = load_instance(scenario, numbers["seed"], numbers.get("path"), changes)
         digest = write_instance(file, instance)
         apart = describe_areas(instance)
         areas = {"areas": len(apart["areas"])} if apart else {}

@@ -28,8 +28,11 @@ COMMANDS = {
     "evaluate": "Judge a solution.",
     "bound": "Compute the certified lower bound alone.",
     "train": "Train a learner on draws of scenarios.",
-    "methods": "List the methods with their capabilities.",
+    "doctor": "Say what finecast runs on, and test that it works here.",
+    "methods": "List the methods, or the options of one.",
     "compare": "Run methods on a suite of instances; goes on where it was stopped.",
+    "sweep": "Run methods over values of a scenario: delay against storage, users, ...",
+    "figure": "Draw a sweep or training runs for a paper: PDF, SVG, PNG, PGF or CSV.",
     "report": "Write what the runs of a comparison say: a page, or tables.",
 }
 

@@ -76,6 +76,8 @@ def command(
     elif kind == "solution":
         described = _describe_solution(path)
         rows = [(name.replace("_", " "), str(value)) for name, value in described.items()]
+        if as_json:
+            described["decisions"] = _decisions(path)
     else:
         instance = instance_for(file, seed, settings)
         described = _describe_instance(instance)
@@ -123,6 +125,19 @@ def _describe_solution(path: Any) -> dict[str, Any]:
         **_describe_ways(solution),
         "planned_rates": solution.planned,
         "instance_hash": solution.instance_hash,
+    }
+
+
+def _decisions(path: Any) -> dict[str, Any]:
+    """Return all decisions of a solution file as plain rows."""
+    from finecast.problem.decisions import rows
+    from finecast.problem.solution import read_solution
+
+    solution = read_solution(path)
+    return {
+        "cache": rows(solution, "cache"),
+        "migrations": rows(solution, "migrations"),
+        "messages": rows(solution, "messages"),
     }
 
 

@@ -11,7 +11,6 @@ from finecast.cli.common import (
     json_option,
     load_instance,
     output_file,
-    parse_settings,
     path_option,
     print_json,
     print_table,
@@ -19,6 +18,7 @@ from finecast.cli.common import (
     say,
     seed_option,
     set_option,
+    settings_of,
 )
 from finecast.problem.files import concerning
 
@@ -47,6 +47,7 @@ OF_SOLVE = ("time_limit", "work", "gap", "seed")
     metavar="NAMES",
     help="Restricted system, as in coarse,no-comp; see docs/methods.md.",
 )
+@click.option("--start", help="Solution file (.npz) to start from, for methods that can.")
 @click.option("--gap", type=float, help="Stop at this proven relative gap, such as 0.01.")
 @seed_option
 @path_option
@@ -58,6 +59,7 @@ def command(
     method: str,
     time_limit: float | None,
     work: float | None,
+    start: str | None,
     gap: float | None,
     restrict: str | None,
     seed: int,
@@ -74,13 +76,19 @@ def command(
     source = click.get_current_context().get_parameter_source("time_limit")
     if work is not None and source is click.core.ParameterSource.DEFAULT:
         time_limit = None
-    problem, options = load_instance(instance, seed, draw), parse_settings(settings)
+    changes, options = settings_of(settings)
+    problem = load_instance(instance, seed, draw, changes)
     for name in ("instance", "method", "time_limit", "work", "gap", "seed", "start", "callback"):
         if name in options:
             raise ValueError(f"--set: {name!r} is not an option of methods; see --help")
     if restrict is not None:
         options["restrict"] = restrict
     options.setdefault("spatial_workers", os.cpu_count() or 1)
+    first = None
+    if start is not None:
+        from finecast.problem.solution import read_solution
+
+        first = read_solution(start)
     try:
         with (
             concerning(instance, "method", *OF_SOLVE, *options),
@@ -94,6 +102,7 @@ def command(
                 work=work,
                 gap=gap,
                 seed=seed,
+                start=first,
                 callback=tell,
                 **options,
             )

@@ -9,10 +9,10 @@ import click
 
 from finecast.cli.common import (
     json_option,
-    parse_settings,
     print_json,
     print_table,
     progress_bar,
+    settings_of,
 )
 from finecast.problem.files import FormatError, reading
 from finecast.problem.shipped import find
@@ -30,7 +30,8 @@ from finecast.problem.wording import percent, seconds
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="An option of the run, as in patience=5, source.draws=64, options.width=32; repeatable.",
+    help="An option of the run, as in patience=5, source.draws=64, options.width=32, or a key of "
+    "the scenarios, as in users.count=6; repeatable.",
 )
 @click.option("--device", help="Where torch computes, as in cpu or cuda:0.")
 @click.option("--resume", is_flag=True, help="Go on from the newest state in the folder.")
@@ -67,7 +68,10 @@ def command(
     table |= {name: value for name, value in given.items() if value is not None}
     if scenarios:
         table["scenarios"] = list(scenarios)
-    for key, value in parse_settings(settings).items():
+    changes, others = settings_of(settings)
+    if changes:
+        table["scenario"] = {**table.get("scenario", {}), **changes}
+    for key, value in others.items():
         _put(table, key, value)
     for name, how in (("scenarios", "name a SCENARIO"), ("learner", "give --learner")):
         if name not in table and config is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
@@ -266,14 +267,26 @@ def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
         raise ValueError(
             f"{path}: suffix {suffix!r} is not allowed, must be one of {', '.join(SUFFIXES)}"
         )
-    undated: dict[str, dict[str, None]] = {
-        ".png": {},
-        ".svg": {"Date": None},
-        ".pdf": {"CreationDate": None},
-    }
+    write_atomically(path, picture_bytes(figure, suffix))
+
+
+def picture_bytes(figure: Figure, suffix: str, **options: Any) -> bytes:
+    """Return a picture as a file holds it: the same picture, the same bytes.
+
+    Parameters
+    ----------
+    figure
+        The picture.
+    suffix
+        As in ".svg".
+    **options
+        Of `matplotlib.figure.Figure.savefig`.
+    """
+    undated: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix[1:], metadata=undated[suffix])
-    write_atomically(path, buffer.getvalue())
+    with rc_context({"svg.hashsalt": "finecast"}):  # names of parts are drawn at random without it
+        figure.savefig(buffer, format=suffix[1:], metadata=undated.get(suffix, {}), **options)
+    return buffer.getvalue()
 
 
 @cache

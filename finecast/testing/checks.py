@@ -129,10 +129,21 @@ def check_seed(name: str, /, instance: Instance | None = None, **options: Any) -
 def check_time_limit(
     name: str, /, instance: Instance | None = None, patience_s: float = PATIENCE_S, **options: Any
 ) -> None:
-    """With (next to) no time there is a judged solution or none, and the ending says which."""
+    """With (next to) no time there is a judged solution or none, and the ending says which.
+
+    The result names the phases that the limit cut, and none without a limit.
+    """
     instance = instance or small_instance()
     for limit in (0.0, 0.01):
         result = _run(name, instance, time_limit=limit, **options)
+        cut = result.termination is Termination.TIME_LIMIT or (
+            limit == 0.0 and method_of(name).kind != "function" and result.solution is not None
+        )
+        _require(
+            bool(result.cut) or not cut,
+            name,
+            f"does not say which phase a time_limit of {limit} cut",
+        )
         _require(
             result.wall_s <= limit + patience_s,
             name,
@@ -147,6 +158,8 @@ def check_time_limit(
         else:
             _judged(name, instance, result, f"with time_limit {limit}")
             _below(name, result, result.delay, f"its own delay with time_limit {limit}")
+    whole = _run(name, instance, **options)
+    _require(not whole.cut, name, f"says that a limit cut {', '.join(whole.cut)}; there was none")
 
 
 def check_termination(name: str, /, instance: Instance | None = None, **options: Any) -> None:

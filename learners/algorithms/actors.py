@@ -30,7 +30,9 @@ from finecast.learners.networks.features import CLOUD, NEIGHBOUR, OWN, Features
 from finecast.learners.networks.observer import Observer
 from finecast.learners.options import at_least
 from finecast.learners.weights import load_module, part_of
+from finecast.learners.world.baselines import of_blocks
 from finecast.learners.world.environment import View, near_nodes
+from finecast.learners.world.episodes import Slot
 from finecast.learners.world.lookahead import Lookahead
 
 BEST_LEVEL = 4.0
@@ -122,6 +124,8 @@ class Look:
     company
         What the decisions of others add: (E, N, J, N - 1) to pulling nothing, and (E, N, J, S) to
         keeping, where the logits have it already.
+    scores
+        What the network says, in units.
     """
 
     seen: Features
@@ -129,6 +133,7 @@ class Look:
     start: Tensor
     logits: Tensor
     company: Tensor
+    scores: Scores
 
 
 class Actors:
@@ -229,30 +234,33 @@ class Actors:
         learnt = torch.cat([scores.source, scores.nothing[..., None]], dim=-1)
         logits, company = start + learnt / self.temperature, scores.company[..., 0]
         near = near_nodes(start.shape[1], start.device)
-        return Look(seen, near, start, logits, company / self.temperature)
+        return Look(seen, near, start, logits, company / self.temperature, scores)
 
     def _keeping(self, view: View, seen: Features) -> Look:
         """Return what the network says of keeping, whichever set of other nodes keeps too."""
         scores = self._scores(seen)
-        slot, values = view.slot, self.observer.values
+        slot = view.slot
         near = near_nodes(slot.nodes, view.held.device)
         sets = torch.arange(1 << slot.nodes, device=near.device)
         bit = (1 << torch.arange(slot.nodes, device=near.device))[:, None]
         if self.observer.raw:
             start = scores.keep.new_zeros((*scores.keep.shape, len(sets)))
         else:  # what a copy saves beside every set of others, by the tables
-            cost = slot.worth[:, 0] if values is None else values.cost
-            scale = unit_of(slot)[:, None, None] * self.temperature
-            of_block = (cost / scale).float()[
-                torch.arange(slot.draws, device=near.device)[:, None], slot.kind
-            ]  # (E, J, S)
+            of_block = self.table_costs(slot)
             saved = of_block[:, :, sets & ~bit] - of_block[:, :, sets | bit]
             start = saved.transpose(1, 2)  # (E, N, J, S)
         # What is learnt is added, and all is raised until no noise makes a score negative.
         company = scores.company[..., 1] @ _in_sets(sets, near[:, None]).transpose(1, 2)
         logits = start + (scores.keep[..., None] + company) / self.temperature
         logits = logits - logits.amin(dim=(1, 2, 3), keepdim=True) + MOST_NOISE
-        return Look(seen, near, start, logits, company)
+        return Look(seen, near, start, logits, company, scores)
+
+    def table_costs(self, slot: Slot) -> Tensor:
+        """Return (E, J, S) what keeping costs by the tables, in temperatures."""
+        values = self.observer.values
+        cost = slot.worth[:, 0] if values is None else values.cost
+        scale = unit_of(slot)[:, None, None] * self.temperature
+        return of_blocks(slot, (cost / scale).float())
 
     def _note(
         self, keeping: bool, n: int, may: Tensor, others: Tensor, start: Tensor, noise: Tensor
@@ -364,7 +372,7 @@ def actors_of(
 def trained_actors(
     options: ActorOptions, tensors: Mapping[str, Tensor], values: Lookahead | None = None
 ) -> Actors:
-    """Return the actors of a checkpoint.
+    """Return the actors of a checkpoint, whose nodes keep in turn or all at once.
 
     Parameters
     ----------
@@ -380,7 +388,12 @@ def trained_actors(
     ValueError
         The tensors are of another architecture.
     """
+    return actors_of(options, loaded_network(options, tensors), values)
+
+
+def loaded_network(options: ActorOptions, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return the network of the actors of a checkpoint; parameters and errors as before."""
     heads = tensors.get("policy/rest.2.weight")  # of a flat network, 3 N
     network = actor_network(options, 1 if heads is None else len(heads) // 3)
     load_module(network, part_of(tensors, "policy"), "policy")
-    return actors_of(options, network, values)
+    return network

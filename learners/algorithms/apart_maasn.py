@@ -147,7 +147,7 @@ class Learner(maasn.Learner):
         """Return the actors' network before it has learnt anything."""
         return apart_network(self.config.actors)
 
-    def _actors(self, values: Lookahead) -> Any:
+    def _actors(self, values: Lookahead | None) -> Any:
         """Return the actors that play the slot, with exploration and their memory."""
         self._shown: list[Shown] = []
         self._playing = ApartActors(
@@ -171,7 +171,7 @@ class Learner(maasn.Learner):
     def _lessons(
         self,
         slot: Slot,
-        look: Lookahead,
+        look: Lookahead | None,
         actors: Any,
         delivery: Delivery,
         keep: Tensor,

@@ -16,6 +16,11 @@ is the squared error, weighted by size.
 The policy pulls by the best chain level, charged v(Q_l) less r_nj of every receiver. It keeps by
 the marginal per byte v(kept - n) - v(kept + n) + r_nj, the nodes in turn for some rounds. The
 tables say how copies stand in for one another, the network what they are worth.
+
+With `keep = "joint"` the joint rule chooses what is kept, by the costs v(K) - sum over n in K of
+r_nj of all node sets, in training too. It chooses twice: first as the network says when all is
+delivered, then as it says once it sees that choice. The labels are the joint backups along the
+slots that were played (`finecast.learners.algorithms.hindsight_labels.joint_hindsight_of`).
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finecast.learners.algorithms.hindsight_labels import hindsight_of
+from finecast.learners.algorithms.hindsight_labels import hindsight_of, joint_hindsight_of
 from finecast.learners.algorithms.set_values import unit_of
 from finecast.learners.networks.action_semantics import ActionSemanticsNetwork
 from finecast.learners.networks.features import Features, joined_features
@@ -39,6 +44,7 @@ from finecast.learners.weights import Part, follow, load_module, part_of, seeded
 from finecast.learners.world.baselines import KEEP_ANYWAY, of_blocks
 from finecast.learners.world.environment import (
     Delivery,
+    JointRule,
     View,
     fastest_sources,
     lookup,
@@ -47,8 +53,10 @@ from finecast.learners.world.environment import (
     rows,
 )
 from finecast.learners.world.episodes import Slot
+from finecast.learners.world.joint import plan_by_sets
 from finecast.learners.world.lookahead import Lookahead
 from finecast.learners.world.pool import EpisodeSource, Pool
+from finecast.solvers.heuristics.rules import KeepRule, check_keep_rule
 
 LABEL_DRAWS = 64
 """Draws whose values in hindsight are computed at once."""
@@ -80,7 +88,11 @@ class Config:
         Share of the network that goes into its running average after every update; the average is
         the policy.
     label_steps
-        Subgradient steps for the prices in hindsight.
+        Subgradient steps for the prices in hindsight; none with joint keep.
+    keep
+        "joint": what is kept in training is chosen for all blocks and nodes at once, and the labels
+        are backups of such choices. "in-turn": by every node, and labels at prices that fit the
+        paths of the programme.
     """
 
     lookahead: bool = True
@@ -95,8 +107,10 @@ class Config:
     decay_steps: int = 500
     average_rate: float = 0.01
     label_steps: int = 60
+    keep: KeepRule = "joint"
 
     def __post_init__(self) -> None:
+        check_keep_rule(self.keep)
         at_least(self, 1, "width", "embedding", most=MOST_WIDTH)
         at_least(self, 1, "rounds", most=MOST_ROUNDS)
         at_least(self, 1, "draws", "batch")
@@ -171,6 +185,7 @@ class HindsightPolicy:
     ) -> None:
         self.network = network
         self.rounds = config.rounds
+        self.joint: JointRule = "batched" if config.keep == "joint" else ""
         self.observer = Observer(config.lookahead, values)
         self.shown = shown
 
@@ -202,8 +217,9 @@ class HindsightPolicy:
         """Return what a copy saves given what the others keep, seconds per byte."""
         if n is None:
             return torch.stack([self.keep(view, m) for m in range(view.slot.nodes)], dim=1)
-        # Before the last round the network looks again: at who so far keeps a block.
-        if 0 < self._turns_in_stage == (self.rounds - 1) * view.slot.nodes:
+        # Before the last round the network looks again: at who so far keeps a block. Before the
+        # joint rule it does so in `set_costs`.
+        if not self.joint and 0 < self._turns_in_stage == (self.rounds - 1) * view.slot.nodes:
             self._residual = self._ask(view)
         self._turns_in_stage += 1
         score = marginal(self._cost, view.slot, view.others(n), n) + self._residual[:, n]
@@ -211,8 +227,17 @@ class HindsightPolicy:
 
     def set_costs(self, view: View) -> Tensor:
         """Return v(K) less the residuals of the nodes in K, (E, J, S), seconds per byte."""
-        residual = self._residual.transpose(1, 2) @ view.slot.member.T.double()
-        return of_blocks(view.slot, self._cost) - residual
+        cost = self._set_costs(view.slot, self._residual)
+        if not self.joint:
+            return cost
+        # The network looks again, at who is to keep a block by what it said first.
+        kept = plan_by_sets(view.slot, view.held, cost)
+        return self._set_costs(view.slot, self._ask(replace(view, kept=kept, in_turn=True)))
+
+    def _set_costs(self, slot: Slot, residual: Tensor) -> Tensor:
+        """Return (E, J, S) by residuals (E, N, J)."""
+        saved = residual.transpose(1, 2) @ slot.member.T.double()
+        return of_blocks(slot, self._cost) - saved
 
     def _ask(self, view: View) -> Tensor:
         """Return the residuals (E, N, J) by what all nodes see in a view, seconds per byte."""
@@ -290,7 +315,7 @@ class Learner:
         pool = self.source.at(self.steps)
         order = torch.randperm(pool.episodes.draws, generator=self.generator)
         draw = order[: config.draws].to(pool.episodes.size.device)
-        data, delay = self._play(pool, self._labels_of(pool), draw)
+        data, delay = self._play(pool, draw)
         # The step size of this step, on a cosine.
         progress = min(1.0, self.steps / config.decay_steps)
         rate = config.final_actor_rate + (config.actor_rate - config.final_actor_rate) * 0.5 * (
@@ -332,7 +357,7 @@ class Learner:
             self._pool = pool
         return self._labels
 
-    def _play(self, pool: Pool, labels: Lookahead, draw: Tensor) -> tuple[_Rows, float]:
+    def _play(self, pool: Pool, draw: Tensor) -> tuple[_Rows, float]:
         """Play some draws; return what there is to learn from them, and the mean delay."""
         # By slot, whether keeping or pulling: the nodes that have each block in the end.
         final_sets: list[dict[bool, Tensor]] = []
@@ -341,14 +366,29 @@ class Learner:
             final_sets.append({False: delivery.sender, True: packed(keep)})
 
         shown: list[_Shown] = []
-        values, labels = pool.values.select(draw), labels.select(draw)
+        episodes = pool.episodes.select(draw)
+        values = pool.values.select(draw) if self.config.lookahead else None
         policy = HindsightPolicy(self.average, self.config, values, shown)
-        played = roll(pool.episodes.select(draw), policy, rounds=self.config.rounds, watch=watch)
+        rounds, joint = self.config.rounds, policy.joint
+        played = roll(episodes, policy, rounds=rounds, joint=joint, watch=watch)
+        # The labels of all blocks in every slot, (E, T, J, S).
+        if policy.joint:
+            held = torch.stack([sets[False] for sets in final_sets], dim=1)
+            after, cost = joint_hindsight_of(episodes, held)
+        else:
+            labels = self._labels_of(pool).select(draw)
+            after, cost = (
+                torch.stack(
+                    [of_blocks(episodes.slot(t), table[:, t]) for t in range(episodes.slots)], 1
+                )
+                for table in (labels.after, labels.cost)
+            )
         parts = []
         for stage in shown:
             t = stage.slot.t
-            base = self._base(stage, values.slot(t))
-            parts.append(_rows_of(stage, final_sets[t][stage.keeping], labels.slot(t), base))
+            base = self._base(stage, None if values is None else values.slot(t))
+            label = (cost if stage.keeping else after)[:, t]
+            parts.append(_rows_of(stage, final_sets[t][stage.keeping], label, base))
         data = _Rows(
             features=joined_features([part.features for part in parts]),
             keeping=torch.cat([part.keeping for part in parts]),
@@ -357,11 +397,11 @@ class Learner:
         )
         return data, float(played.total.mean())
 
-    def _base(self, stage: _Shown, values: Lookahead) -> Tensor | None:
+    def _base(self, stage: _Shown, values: Lookahead | None) -> Tensor | None:
         """Return the table (E, C, S) whose marginals are corrected; None for 0."""
-        if stage.keeping:
-            return values.cost if self.config.lookahead else stage.slot.worth[:, 0]
-        return values.after if self.config.lookahead else None
+        if values is not None:
+            return values.cost if stage.keeping else values.after
+        return stage.slot.worth[:, 0] if stage.keeping else None
 
     def _improve(self, batch: _Rows) -> float:
         """Make one update on a batch; the average follows. Return the loss."""
@@ -397,15 +437,17 @@ class Learner:
         self.steps = int(counters["steps"])
 
 
-def _rows_of(stage: _Shown, sets: Tensor, label: Lookahead, base: Tensor | None) -> _Rows:
+def _rows_of(stage: _Shown, sets: Tensor, table: Tensor, base: Tensor | None) -> _Rows:
     """Return the rows of a stage: blocks that are needed, or that the node can keep."""
     slot, seen = stage.slot, stage.features
-    # Targets: by how much the marginals of the base are off, given the nodes (E, J) in the end.
-    table = label.cost if stage.keeping else label.after
+    # Targets: by how much the marginals of the base (E, C, S) are off from those of the labels
+    # (E, J, S), given the nodes (E, J) in the end.
     if base is not None:
-        table = table - base
-    nodes = range(slot.nodes)
-    target = torch.stack([marginal(table, slot, sets, n) for n in nodes], dim=1)
+        table = table - of_blocks(slot, base)
+    without = [sets & ~(1 << n) for n in range(slot.nodes)]
+    pairs = [torch.stack([others, others | 1 << n], dim=2) for n, others in enumerate(without)]
+    saved = [table.gather(2, pair) for pair in pairs]
+    target = torch.stack([pair[..., 0] - pair[..., 1] for pair in saved], dim=1)
     target = target / unit_of(slot)[:, None, None]
     weight = slot.size / slot.size.sum(dim=1, keepdim=True) * slot.real.sum(dim=1, keepdim=True)
     # The (draw, node, block) rows, with features as of a single block.

@@ -11,6 +11,16 @@ first, whose caches are given. They come from subgradient steps on the Lagrangia
 of all episodes at once. These are *privileged labels*: they use the requests and channels to come,
 which no policy knows. They train a policy, and they are a yardstick:
 `finecast.learners.world.lookahead.Planned` on them is the greedy method at hindsight prices.
+
+`joint_hindsight_of` has other prices: those of the joint keep of every slot in the state that was
+played. It goes backwards along a played episode, with Q_j the nodes that had block j after the
+pulls of slot t,
+
+    G_t(K) = min over l of [tau_l(K) + b_{t+1}(Q_l(K)) + U_{t+1}(Q_l(K))]    if needed in t + 1
+    U_t(Q) = min over K within Q of [lambda_t . K + G_t(K)]
+    lambda_t maximises the dual of the joint keep of slot t, by G_t, of what is there (Q_j)
+
+and G_t = 0 after the last slot; where a block is not needed in t + 1, G_t = U_{t+1}.
 """
 
 from __future__ import annotations
@@ -20,6 +30,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from finecast.learners.algorithms.set_values import (
+    Rows,
+    backup,
+    joint_rents,
+    unit_of,
+    value_after,
+)
 from finecast.learners.world.environment import lookup, packed
 from finecast.learners.world.episodes import Episodes
 from finecast.learners.world.lookahead import Lookahead, best_subset, chosen_senders
@@ -80,6 +97,35 @@ def hindsight_of(episodes: Episodes, *, steps: int = 60) -> Hindsight:
     paid = (price.double() * episodes.storage[:, None]).sum(dim=(1, 2))
     dual = (episodes.size * cost_per_byte).sum(dim=1) - paid
     return Hindsight(Lookahead(run.after, cost, coming[:, :, None]), dual)
+
+
+def joint_hindsight_of(episodes: Episodes, held: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the values in hindsight at the prices of the joint keep of every played slot.
+
+    Parameters
+    ----------
+    episodes
+        The draws.
+    held
+        (E, T, J) int64 the nodes that had each block after the pulls of every slot.
+
+    Returns
+    -------
+    U and G of every block, (E, T, J, S) each, seconds per byte; U with its rent, as `after` and
+    `cost` of `Hindsight`.
+    """
+    afters: list[Tensor] = []
+    costs: list[Tensor] = []
+    cost = torch.zeros((*held[:, 0].shape, episodes.member.shape[0]), device=held.device)
+    every = Rows.where(torch.ones_like(held[:, 0], dtype=torch.bool))
+    unit = unit_of(episodes.slot(0)).float()[:, None, None]  # links are the same in all slots
+    for t in reversed(range(episodes.slots)):
+        slot = episodes.slot(t)
+        after = value_after((cost + joint_rents(slot, held[:, t], cost)).flatten(0, 1))
+        costs.insert(0, cost * unit)
+        afters.insert(0, after.view(cost.shape) * unit)
+        cost = backup(slot, after, every).view(cost.shape)
+    return torch.stack(afters, dim=1), torch.stack(costs, dim=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,10 @@ were paid (`finecast.learners.algorithms.paid`), without prices: that a kept byt
 shows in what is paid later. `critic = "maddpg"` has one joint value instead of a decomposed one
 (`finecast.learners.algorithms.joint_critic`).
 
+With `keep = "joint"` the joint rule chooses what is kept, by the scores of the actors
+(`finecast.learners.algorithms.joint_actors`), and the critic backs up through the prices of that
+keep (`finecast.learners.algorithms.set_values.joint_rents`).
+
 A slot of a batch is played with exploration every few steps. In every step
 
     the critic improves on a played slot from the replay, towards backups by a target network;
@@ -27,17 +31,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn.functional import huber_loss
 
 from finecast.learners.algorithms.actors import (
     ActorOptions,
+    Actors,
     actor_network,
     actors_of,
     keep_logits,
+    loaded_network,
     pull_logits,
-    trained_actors,
 )
+from finecast.learners.algorithms.joint_actors import joint_actors_of
 from finecast.learners.algorithms.joint_critic import JointCritic, first_order_costs, joint_cost
 from finecast.learners.algorithms.lessons import (
     Lessons,
@@ -58,10 +64,11 @@ from finecast.learners.algorithms.replay import MOST_SETS, Played, Replay
 from finecast.learners.algorithms.set_values import (
     Rows,
     SetCritic,
-    backup,
     critic_view,
+    joint_rents,
     rents,
     set_costs,
+    set_targets,
     value_after,
 )
 from finecast.learners.learner import TrainedPolicy
@@ -72,6 +79,7 @@ from finecast.learners.world.environment import Delivery, View, packed, step
 from finecast.learners.world.episodes import Episodes, Slot
 from finecast.learners.world.lookahead import Lookahead
 from finecast.learners.world.pool import EpisodeSource
+from finecast.solvers.heuristics.rules import KeepRule, check_keep_rule
 
 CRITICS = ("sets", "maddpg")
 
@@ -118,6 +126,11 @@ class Config(ActorOptions):
         Of gradients, in norm, and of advantages, in temperatures.
     delay_actor
         Steps for which the critic alone learns.
+    keep
+        "joint": what is kept is chosen for all blocks and nodes at once, by the scores of the
+        actors, in training and in play, and the critic's targets are backups of such choices.
+        "in-turn", always so with raw observations and where nodes do not decide in turn: by every
+        node, and backups through the prices of the programme.
     """
 
     batch: int = 8
@@ -137,9 +150,11 @@ class Config(ActorOptions):
     replay: int = 400
     gradient_clip: float = 10.0
     delay_actor: int = 0
+    keep: KeepRule = "joint"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_keep_rule(self.keep)
         at_least(self, 1, "batch", "replay", "play_every", "rows", "samples", "lessons")
         at_least(self, 0, "actor_rate", "critic_rate", "target_rate", "discount", "average_rate")
         at_least(self, 0, "delay_actor", most=MOST_STEPS)
@@ -152,8 +167,43 @@ class Config(ActorOptions):
                 "and credit = 'team'"
             )
 
+    @property
+    def joint(self) -> bool:
+        """Whether what is kept is chosen jointly."""
+        return self.keep == "joint" and self.in_turn and not self.raw
 
-trained = trained_actors
+
+def trained(
+    config: Config, tensors: Mapping[str, Tensor], values: Lookahead | None = None
+) -> Actors:
+    """Return the actors of a checkpoint.
+
+    Parameters
+    ----------
+    config
+        Options that they were trained with.
+    tensors
+        Those of the checkpoint whose names begin with "policy".
+    values
+        Lookahead of the episodes to be played; None: computed where needed.
+
+    Raises
+    ------
+    ValueError
+        The tensors are of another architecture.
+    """
+    return _actors_of(config, loaded_network(config, tensors), values)
+
+
+def _actors_of(
+    config: Config,
+    network: nn.Module,
+    values: Lookahead | None,
+    generator: Generator | None = None,
+) -> Actors:
+    """Return the actors of a network, by the keep rule; with a generator they explore."""
+    make = joint_actors_of if config.joint else actors_of
+    return make(config, network, values, generator)
 
 
 class Learner:
@@ -243,11 +293,18 @@ class Learner:
         actors = self._actors(values)
         with torch.no_grad():
             delivery, keep = step(
-                slot, self.cache, actors, in_turn=actors.in_turn, rounds=actors.rounds
+                slot,
+                self.cache,
+                actors,
+                in_turn=actors.in_turn,
+                rounds=actors.rounds,
+                joint=getattr(actors, "joint", ""),
             )
+            if self.config.joint:
+                actors.note_kept(packed(keep))
             self._remember(pool.number, slot, delivery, keep)
             if self.steps >= self.config.delay_actor:
-                look = values.slot(self.t)
+                look = None if values is None else values.slot(self.t)
                 cost = self._costs_of_sets(slot, look, delivery, keep)
                 new = self._lessons(slot, look, actors, delivery, keep, cost)
                 if new is not None:
@@ -256,11 +313,13 @@ class Learner:
         self.t = (self.t + 1) % slot.slots
         return {"delay": float(delivery.delay.sum(dim=1).mean())}
 
-    def _drawn(self, draw: Tensor) -> tuple[Episodes, Lookahead]:
-        """Return these draws of the pool in force, and their lookahead."""
+    def _drawn(self, draw: Tensor) -> tuple[Episodes, Lookahead | None]:
+        """Return these draws of the pool in force, and their lookahead where it is used."""
         pool = self.source.at(self.begun)
         index = draw.to(self.device)
-        return pool.episodes.select(index), pool.values.select(index)
+        config = self.config
+        used = config.lookahead or not (config.joint or config.raw)
+        return pool.episodes.select(index), pool.values.select(index) if used else None
 
     def _remember(self, pool: int, slot: Slot, delivery: Delivery, keep: Tensor) -> None:
         """Add the slot before to the replay, now that it is known what the nodes had after it."""
@@ -271,12 +330,12 @@ class Learner:
         cached, kept = packed(self.cache).to(torch.uint8).cpu(), packed(keep).to(torch.uint8).cpu()
         self.unfinished = Played(pool, slot.t, self.draw, cached, held, kept, next_held=held)
 
-    def _actors(self, values: Lookahead) -> Any:
+    def _actors(self, values: Lookahead | None) -> Any:
         """Return the actors that play the slot, with exploration, and note their turns."""
-        return actors_of(self.config, self.actor, values, self.generator)
+        return _actors_of(self.config, self.actor, values, self.generator)
 
     def _costs_of_sets(
-        self, slot: Slot, look: Lookahead, delivery: Delivery, keep: Tensor
+        self, slot: Slot, look: Lookahead | None, delivery: Delivery, keep: Tensor
     ) -> Tensor:
         """Return (E, J, S) G(K) by the critic, in units; 0 where nobody has the block."""
         cached, held = packed(self.cache), delivery.sender
@@ -290,15 +349,21 @@ class Learner:
     def _lessons(
         self,
         slot: Slot,
-        look: Lookahead,
+        look: Lookahead | None,
         actors: Any,
         delivery: Delivery,
         keep: Tensor,
         cost: Tensor,
     ) -> Any:
         """Return what the critic says of the turns, given what the others had decided."""
-        rent = torch.zeros_like(cost[:, 0]) if self.config.raw else rents(slot, look)
-        after = value_after((rent[:, None] + cost).flatten(0, 1)).reshape(cost.shape)
+        if self.config.raw:
+            rent = torch.zeros_like(cost)
+        elif self.config.joint:
+            rent = joint_rents(slot, delivery.sender, cost)
+        else:
+            assert look is not None
+            rent = rents(slot, look)[:, None]
+        after = value_after((rent + cost).flatten(0, 1)).reshape(cost.shape)
         kept = None if self.config.in_turn else packed(keep)
         new = lessons_of(
             actors.turns,
@@ -316,7 +381,7 @@ class Learner:
         self,
         critic: nn.Module,
         slot: Slot,
-        look: Lookahead,
+        look: Lookahead | None,
         cached: Tensor,
         held: Tensor,
         rows: Rows,
@@ -342,7 +407,8 @@ class Learner:
         # Some of the blocks that somebody had in it.
         episodes, values = self._drawn(played.draw)
         slot, coming = episodes.slot(played.t), episodes.slot(played.t + 1)
-        look, coming_look = values.slot(played.t), values.slot(played.t + 1)
+        look = None if values is None else values.slot(played.t)
+        coming_look = None if values is None else values.slot(played.t + 1)
         cached, held, kept, next_held = (
             getattr(played, name).long().to(self.device)
             for name in ("cached", "held", "kept", "next_held")
@@ -350,14 +416,25 @@ class Learner:
         rows = Rows.where((held != 0) & slot.real).sample(self.config.rows, self.generator)
         # Targets: what every set K would have cost in the next slot, and after it by the target.
         with torch.no_grad():
-            later = self._costs(self.target, coming, coming_look, kept, next_held, rows)
-            rent = rents(coming, coming_look)[rows.draw]
-            target = backup(coming, value_after(rent + self.config.discount * later), rows)
+            target = self.targets(critic_view(coming, kept, next_held), coming_look, rows)
         cost = self._costs(self.critic, slot, look, cached, held, rows)
         weight = rows.pick(slot.size).float()
         if self.config.credit == "block":
             return block_loss(cost, target, weight)
         return self._team_loss(cost, target, weight, slot, kept, rows)
+
+    def targets(self, view: View, look: Lookahead | None, rows: Rows) -> Tensor:
+        """Return (R, S) y(K) of some blocks; parameters as in `set_targets`."""
+        config = self.config
+        return set_targets(
+            self.target,
+            view,
+            look,
+            rows,
+            lookahead=config.lookahead,
+            discount=config.discount,
+            joint=config.joint,
+        )
 
     def _paid_loss(self, played: Played) -> Tensor:
         """Return the error of the critic against what was paid after a played slot."""
@@ -430,7 +507,7 @@ class Learner:
 
     def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
         """Return the running average of the actors, without exploration."""
-        return actors_of(self.config, self.average, values)
+        return _actors_of(self.config, self.average, values)
 
     def parts(self) -> Mapping[str, Part]:
         """Return networks, optimisers, generator."""

@@ -56,13 +56,12 @@ from finecast.learners.algorithms.paid import (
 from finecast.learners.algorithms.replay import MOST_SETS, Played, Replay
 from finecast.learners.algorithms.set_values import (
     Rows,
-    backup,
     critic_view,
-    joint_rents,
     level_network,
     members,
     rents,
     set_costs,
+    set_targets,
     unit_of,
     value_after,
 )
@@ -387,7 +386,8 @@ class Learner:
         size = (self.config.batch,)
         draw = torch.randint(pool.episodes.draws, size, generator=self.generator)
         index = draw.to(self.device)
-        episodes, values = pool.episodes.select(index), pool.values.select(index)
+        episodes = pool.episodes.select(index)
+        values = pool.values.select(index) if self.config.lookahead else None
         player = SetPolicy(self.network, self.config, values, self.generator)
         cache, unfinished, total = episodes.start, None, 0.0
         for t in range(episodes.slots):
@@ -440,9 +440,12 @@ class Learner:
         config = self.config
         # The blocks that somebody had in it.
         index = played.draw.to(self.device)
-        episodes, values = pool.episodes.select(index), pool.values.select(index)
+        episodes = pool.episodes.select(index)
         slot, coming = episodes.slot(played.t), episodes.slot(played.t + 1)
-        look, coming_look = values.slot(slot.t), values.slot(coming.t)
+        look = coming_look = None
+        if config.lookahead or not config.joint:
+            values = pool.values.select(index)
+            look, coming_look = values.slot(slot.t), values.slot(coming.t)
         cached, held, kept, next_held = (
             getattr(played, name).long().to(self.device)
             for name in ("cached", "held", "kept", "next_held")
@@ -461,7 +464,7 @@ class Learner:
         team = torch.zeros(slot.draws, device=self.device).index_add(0, rows.draw, share)
         return huber_loss(team, torch.zeros_like(team))
 
-    def targets(self, view: View, look: Lookahead, rows: Rows) -> Tensor:
+    def targets(self, view: View, look: Lookahead | None, rows: Rows) -> Tensor:
         """Return (R, S) y(K) of some blocks.
 
         Parameters
@@ -469,24 +472,20 @@ class Learner:
         view
             The next slot, when all is delivered.
         look
-            Its lookahead.
+            Its lookahead; None where neither features nor prices are those of it.
         rows
             The (draw, block) pairs.
         """
-        slot, config = view.slot, self.config
-        # What the blocks cost after it by the target network; all that are there share the storage.
-        there = (view.held != 0) & slot.real
-        there[rows.draw, rows.block] = True
-        every = Rows.where(there)
-        table = torch.zeros((*there.shape, 1 << slot.nodes), device=self.device)
-        values = look if config.lookahead else None
-        later = config.discount * set_costs(self.target, view, values, every)
-        table[every.draw, every.block] = later
-        if config.joint:
-            rented = table + joint_rents(slot, view.held, table)
-        else:
-            rented = table + rents(slot, look)[:, None]
-        return backup(slot, value_after(rows.pick(rented)), rows)
+        config = self.config
+        return set_targets(
+            self.target,
+            view,
+            look,
+            rows,
+            lookahead=config.lookahead,
+            discount=config.discount,
+            joint=config.joint,
+        )
 
     def policy(self, values: Lookahead | None = None) -> TrainedPolicy:
         """Return the policy of the running average, without exploration."""

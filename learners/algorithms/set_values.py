@@ -261,6 +261,51 @@ def joint_rents(slot: Slot, held: Tensor, cost: Tensor) -> Tensor:
     return torch.where((sets & ~roomy(slot)[..., None]) != 0, torch.inf, rent)
 
 
+def set_targets(
+    network: nn.Module,
+    view: View,
+    look: Lookahead | None,
+    rows: Rows,
+    *,
+    lookahead: bool,
+    discount: float,
+    joint: bool,
+) -> Tensor:
+    """Return (R, S) y(K) of some blocks, in units.
+
+    Parameters
+    ----------
+    network
+        The target network, G'.
+    view
+        The next slot, as `critic_view` returns.
+    look
+        Its lookahead; None where it is neither the base nor gives the prices.
+    rows
+        The (draw, block) pairs.
+    lookahead
+        Whether the costs of the lookahead are the base.
+    discount
+        gamma.
+    joint
+        Back up through the prices of the slot's joint keep; else through those of the programme.
+    """
+    slot = view.slot
+    values = look if lookahead else None
+    if not joint:
+        assert look is not None
+        later = discount * set_costs(network, view, values, rows)
+        return backup(slot, value_after(rents(slot, look)[rows.draw] + later), rows)
+    # What the blocks cost after the slot; all that are there share its storage.
+    there = (view.held != 0) & slot.real
+    there[rows.draw, rows.block] = True
+    every = Rows.where(there)
+    table = torch.zeros((*there.shape, 1 << slot.nodes), device=there.device)
+    table[every.draw, every.block] = discount * set_costs(network, view, values, every)
+    rented = table + joint_rents(slot, view.held, table)
+    return backup(slot, value_after(rows.pick(rented)), rows)
+
+
 def value_after(cost: Tensor) -> Tensor:
     """Return (R, S) U(Q), the least over all K within Q of the cost (R, S), rent included."""
     return best_subset(cost[None])[0][0]

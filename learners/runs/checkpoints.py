@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from finecast.learners.old_names import with_new_names
+from finecast.learners.old_names import WITHOUT, with_new_names
 from finecast.problem.files import (
     FormatError,
     read_bytes,
@@ -154,12 +154,17 @@ def _read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _with_new_names(checkpoint: Checkpoint, where: str) -> Checkpoint:
-    """Return the checkpoint with the learner's options under their new names."""
+    """Return the checkpoint with the learner's options under their new names.
+
+    An option that was not there yet has the value of what was done without it.
+    """
     given = checkpoint.run.get("options", {})
+    before = WITHOUT.get(checkpoint.learner, {})
+    added = {name: value for name, value in before.items() if name not in checkpoint.options}
     return replace(
         checkpoint,
-        options=with_new_names(checkpoint.learner, checkpoint.options, where),
-        run={**checkpoint.run, "options": with_new_names(checkpoint.learner, given)},
+        options=with_new_names(checkpoint.learner, checkpoint.options, where) | added,
+        run={**checkpoint.run, "options": with_new_names(checkpoint.learner, given) | added},
     )
 
 

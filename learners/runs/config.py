@@ -25,6 +25,7 @@ from finecast.learners.options import MOST_STEPS, at_least, dataclass_from, one_
 from finecast.learners.presets import preset_of
 from finecast.learners.registry import learner_kind
 from finecast.problem.scenario import MOST_SEED
+from finecast.solvers.heuristics.rules import KEEP_RULES
 
 AUGMENTATIONS = SOURCES
 RATES = ("closed-form", "true")
@@ -103,7 +104,7 @@ class RunConfig:
     log_every, validate_every, checkpoint_every
         Steps.
     keep
-        States kept, the newest ones.
+        States kept, the newest ones. In a table "joint" or "in-turn" are taken as `options.keep`.
     patience
         Held-out evaluations without a better one after which the run stops; 0: never.
     held_out
@@ -118,6 +119,8 @@ class RunConfig:
     information
         What each node sees when it decides: "full", "delayed" or "local"
         (`finecast.solvers.information`).
+    scenario
+        Other values of the scenarios by dotted key, as in `{"users.count": 6}`.
     source
         Where training episodes come from.
     options
@@ -140,6 +143,7 @@ class RunConfig:
     tensorboard: bool = False
     warm_start: str = ""
     information: str = "full"
+    scenario: Mapping[str, Any] = field(default_factory=dict)
     source: SourceConfig = field(default_factory=SourceConfig)
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -161,7 +165,8 @@ class RunConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
-        return {**asdict(self), "scenarios": list(self.scenarios), "options": dict(self.options)}
+        return {**asdict(self), "scenarios": list(self.scenarios), "options": dict(self.options),
+                "scenario": dict(self.scenario)}  # fmt: skip
 
 
 def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfig:
@@ -184,6 +189,8 @@ def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfi
         given["scenarios"] = [_beside(folder, name) for name in given["scenarios"]]
     if folder is not None and given.get("warm_start"):
         given["warm_start"] = _beside(folder, given["warm_start"])
+    if given.get("keep") in KEEP_RULES:  # a rule and no number of states: the learner's option
+        options = {"keep": given.pop("keep"), **options}
     if isinstance(given.get("learner"), str):
         kind = learner_kind(given["learner"])
         options = with_new_names(kind.name, options, "options")

@@ -3,6 +3,9 @@
 A run's folder holds `log.jsonl`, the newest states, and the best policy so far (`policy.json`).
 All that a step depends on is in a state or follows from the seed, so that a run which is killed and
 resumed ends with the same weights as one which is not.
+
+The first step is made before the held-out draws are prepared, which can take minutes. The policy of
+step 0 is kept aside for it, and measured right after it.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +36,11 @@ from finecast.learners.runs.checkpoints import (
     write_checkpoint,
 )
 from finecast.learners.runs.config import RunConfig
-from finecast.learners.runs.held_out import held_out, measured
+from finecast.learners.runs.held_out import HeldOut, held_out, measured
 from finecast.learners.runs.log import Log
 from finecast.learners.runs.source import ScenarioSource
 from finecast.learners.runs.warm_start import read_start, start_from
-from finecast.learners.weights import load_tensors, part_of, tensors_of
+from finecast.learners.weights import Part, load_tensors, part_of, tensors_of
 from finecast.problem.files import FormatError, concerning, sole_writer
 from finecast.problem.scenario import read_scenario
 from finecast.solvers.result import Callback, Progress
@@ -172,7 +176,7 @@ def _train(run: RunConfig, target: Path, resume: bool, callback: Callback | None
     if state is None and run.warm_start:
         warm_start = read_start(run.warm_start, run.learner, run.learner_options)
     # The learner at step 0, or where the state or the warm start leaves it.
-    learner, measure = _prepared(run, callback)
+    learner, measure = _prepared(run, callback, at_once=state is not None)
     step, best, last = 0, _Best(), "none was written"
     if warm_start is not None:
         start_from(learner, warm_start)
@@ -207,30 +211,41 @@ def _train(run: RunConfig, target: Path, resume: bool, callback: Callback | None
         )
         return str(write_checkpoint(target, name, saved))
 
+    def evaluate() -> None:
+        """Measure the policy on the held-out draws, and keep the best one."""
+        metrics = measure(learner)
+        log.add({"step": step, **clock.read(), **_named("held_out", metrics)})
+        best.last, best.at = metrics, step
+        better = not best.metrics or metrics["gap"] < best.metrics["gap"]
+        best.stale = 0 if better else best.stale + 1
+        if better:
+            best.metrics = metrics
+            write(POLICY, metrics)
+
     ended = "completed"
+    first: dict[str, torch.Tensor] | None = None  # the policy of step 0, while not yet measured
+    made = state is not None  # whether there is a state to go on from
     with (
         Log(target, None if state is None else step, run.tensorboard) as log,
         _interruptible() as interrupted,
     ):
         while True:
-            # Measure the policy on the held-out draws, and keep the best one. A resumed run may
-            # have done so at its state already.
+            # A resumed run may have measured its policy at its state already.
             due = step % run.validate_every == 0 or step == run.steps
             if due and step != best.at:
-                metrics = measure(learner)
-                log.add({"step": step, **clock.read(), **_named("held_out", metrics)})
-                best.last, best.at = metrics, step
-                better = not best.metrics or metrics["gap"] < best.metrics["gap"]
-                best.stale = 0 if better else best.stale + 1
-                if better:
-                    best.metrics = metrics
-                    write(POLICY, metrics)
+                if step == 0:
+                    first = _policy_of(learner)
+                else:
+                    evaluate()
             # Reasons to end, and the newest states: what a killed run goes on from.
             if run.patience and best.stale >= run.patience:
                 ended = "early stop"
-            if interrupted() and step < run.steps:
+            if interrupted() and 0 < step < run.steps:
                 ended = "interrupted"
-            if step % run.checkpoint_every == 0 or step == run.steps or ended != "completed":
+            # There is none of step 0, whose policy is not measured yet: the first is of step 1.
+            state_due = step % run.checkpoint_every == 0 or step == run.steps or not made
+            if first is None and (state_due or ended != "completed"):
+                made = True
                 last = write(f"state-{step:08d}", best.metrics)
                 for old in states(target)[: -run.keep]:
                     remove_state(old)
@@ -238,13 +253,25 @@ def _train(run: RunConfig, target: Path, resume: bool, callback: Callback | None
                 break
             # One step; a loss that is not finite would spoil every later state.
             row = learner.step()
-            step += 1
+            spent = clock.read()
             if not all(math.isfinite(value) for value in row.values()):
                 raise LossNotFiniteError(
-                    f"step {step}: loss is not finite ({row}); the last good checkpoint is {last}"
+                    f"step {step + 1}: loss is not finite ({row}); "
+                    f"the last good checkpoint is {last}"
                 )
+            # After the first step, what the policy was before it.
+            if first is not None:
+                if callback is not None:
+                    note = "held out: not measured yet"
+                    callback(Progress(f"training {run.learner}", 1, run.steps, note))
+                newer = _policy_of(learner)
+                load_tensors(_policy_parts(learner), first)
+                evaluate()
+                load_tensors(_policy_parts(learner), newer)
+                first = None
+            step += 1
             if step % run.log_every == 0:
-                log.add({"step": step, **clock.read(), **row})
+                log.add({"step": step, **spent, **row})
             if callback is not None:
                 callback(Progress(f"training {run.learner}", step, run.steps, _note(best)))
         stopped = interrupted()
@@ -254,12 +281,30 @@ def _train(run: RunConfig, target: Path, resume: bool, callback: Callback | None
     return trained
 
 
+def _policy_parts(learner: Learner) -> dict[str, Part]:
+    """Return the networks that the policy needs."""
+    return {name: part for name, part in learner.parts().items() if name.startswith(POLICY)}
+
+
+def _policy_of(learner: Learner) -> dict[str, torch.Tensor]:
+    """Return copies of the tensors of the policy."""
+    return {name: value.clone() for name, value in tensors_of(_policy_parts(learner)).items()}
+
+
 def _prepared(
-    run: RunConfig, callback: Callback | None
+    run: RunConfig, callback: Callback | None, *, at_once: bool
 ) -> tuple[Learner, Callable[[Learner], dict[str, float]]]:
-    """Return the learner at step 0, and what measures one on the held-out draws."""
+    """Return the learner at step 0, and what measures one on the held-out draws.
+
+    Parameters
+    ----------
+    run, callback
+        As in `train`.
+    at_once
+        Prepare the held-out draws now, and not when they are needed first.
+    """
     device = _device(run.device)
-    scenarios = [read_scenario(name) for name in run.scenarios]
+    scenarios = [read_scenario(name).with_(run.scenario) for name in run.scenarios]
     kind = learner_kind(run.learner).load(run.information)
     information = getattr(run.learner_options, "beliefs", None)
     with concerning(", ".join(run.scenarios)):
@@ -272,17 +317,24 @@ def _prepared(
             information=information,
         )
         source.to(device)
-        held = held_out(
-            scenarios,
-            run.held_out,
-            horizon=run.source.horizon,
-            true_rates=run.held_out_rates == "true",
-            price_steps=run.source.price_steps,
-            callback=callback,
-            information=information,
-        ).to(device)
         learner: Learner = kind.Learner(run.learner_options, source, seed=run.seed, device=device)
-    return learner, lambda learner: measured(learner.policy(held.values), held)
+
+    @cache
+    def held() -> HeldOut:
+        with concerning(", ".join(run.scenarios)), _ended_by_ctrl_c():
+            return held_out(
+                scenarios,
+                run.held_out,
+                horizon=run.source.horizon,
+                true_rates=run.held_out_rates == "true",
+                price_steps=run.source.price_steps,
+                callback=callback,
+                information=information,
+            ).to(device)
+
+    if at_once:
+        held()
+    return learner, lambda learner: measured(learner.policy(held().values), held())
 
 
 def _newest(run: RunConfig, folder: Path, resume: bool) -> Checkpoint | None:
@@ -344,6 +396,21 @@ def _device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device: {name!r} is not allowed here: {reason}") from None
     return device
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C raise `KeyboardInterrupt` at once, also where `_interruptible` notes it."""
+    noting = signal.getsignal(signal.SIGINT)
+    ignored = noting in (signal.SIG_IGN, None)
+    if ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, noting)
 
 
 @contextmanager

@@ -171,10 +171,7 @@ def surrogate_episodes(
     if not seeds:
         raise ValueError("seeds: is empty, must be at least one")
     check_instance(scenario.generate(seeds[0]), "scenario")
-    if exponent is None:
-        fitted = [fitted_exponent(scenario.generate(seed)) for seed in seeds[:FITTED_DRAWS]]
-        exponent = float(np.mean(fitted))
-    known_exponent = exponent
+    known_exponent = mean_exponent(scenario, seeds) if exponent is None else exponent
 
     def draws() -> Iterator[Episodes]:
         for seed in seeds:
@@ -242,6 +239,11 @@ def slot_of(
     table, static = known_before(prior, dtype)
     varying = tensors_of(observed_tables(observation, table, horizon), dtype)
     return Slot(t=observation.t, slots=prior.demand.slots, beliefs=None, **static, **varying)
+
+
+def mean_exponent(scenario: Scenario, seeds: Sequence[int]) -> float:
+    """Return the mean of `fitted_exponent` over the first draws of these seeds, at most 4."""
+    return float(np.mean([fitted_exponent(scenario.generate(s)) for s in seeds[:FITTED_DRAWS]]))
 
 
 def fitted_exponent(instance: Instance, slots: Iterable[int] = (0,)) -> float:

@@ -304,10 +304,13 @@ def keep_by_score(size: Tensor, storage: Tensor, held: Tensor, score: Tensor) ->
     order = torch.where(wanted, score, -torch.inf).sort(dim=1, descending=True, stable=True)[1]
     order = order[:, :longest]
     ordered_size = torch.where(wanted, size, torch.inf).gather(1, order).T.contiguous()
-    # All rows go through their blocks side by side, and each takes what still fits.
-    fits = torch.zeros_like(ordered_size, dtype=torch.bool)
-    free = storage.clone()
-    for block_size, taken in zip(ordered_size, fits, strict=True):
+    # As long as every wanted block of every row fits, they are taken at once.
+    fits = ordered_size < torch.inf
+    used = torch.where(fits, ordered_size, 0.0).cumsum(dim=0)
+    first = int((used <= storage).all(dim=1).long().cumprod(dim=0).sum())
+    free = storage - used[first - 1] if first else storage
+    # Then all rows go through their blocks side by side, and each takes what still fits.
+    for block_size, taken in zip(ordered_size[first:], fits[first:], strict=True):
         torch.le(block_size, free, out=taken)
         free = torch.where(taken, free - block_size, free)
     return torch.zeros_like(held).scatter_(1, order, fits.T)

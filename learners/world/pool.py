@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from finecast.learners.world.episodes import Episodes
@@ -19,16 +21,22 @@ class Pool:
         Which pool it is; it rises whenever the pool changes.
     episodes
         The draws.
-    values
-        Lookahead of all their slots at the storage prices on the path of `mpc`.
+    known
+        Lookahead of all their slots, or what computes it: that takes seconds, and learners that do
+        not use it need not wait.
     real
         Draws that are real; the others, at the end, are synthetic.
     """
 
     number: int
     episodes: Episodes
-    values: Lookahead
+    known: Lookahead | Callable[[], Lookahead]
     real: int
+
+    @cached_property
+    def values(self) -> Lookahead:
+        """Lookahead of all slots at the storage prices on the path of `mpc`."""
+        return self.known() if callable(self.known) else self.known
 
 
 class EpisodeSource(Protocol):

@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
-from finecast.solvers.beamforming.kernel.again import certify_again
-from finecast.solvers.beamforming.kernel.certificate import Certificate
-from finecast.solvers.beamforming.kernel.multicast import MulticastOptions, solve_and_certify
+from finecast.solvers.beamforming.kernel.single import Few, solve_few
 from finecast.solvers.beamforming.worst_case import Multicast
 from finecast.solvers.rounding import ROUNDOFF
+
+if TYPE_CHECKING:
+    from finecast.solvers.beamforming.kernel.certificate import Certificate
 
 KERNEL = "multicast"
 """The batched kernel, the default; the others solve one message at a time."""
@@ -115,18 +116,19 @@ def solve_messages(
         There is no such method.
     """
     check_name(name)
-    with one_thread():
-        batch, found = solve_and_certify(
-            channel,
-            error,
-            power,
-            MulticastOptions(
-                starts=starts, tolerance=TOLERANCE if tight else None, boxes=BOXES, seed=seed
-            ),
-            node_mask=node_mask,
-            user_mask=user_mask,
-        )
-    beamformer, snr = np.asarray(batch.beamformer), np.asarray(batch.snr)
+    tolerance = TOLERANCE if tight else None
+    # A few problems are quickly solved one by one, and most of these are proven on the way.
+    found = solve_few(channel, error, power, starts, seed, node_mask, user_mask)
+    if found is None:
+        found = Few.room(channel.shape)
+    left = found.loose(tolerance)
+    if len(left):
+        batch = _in_batch(
+            channel[left], error[left], power, node_mask[left], user_mask[left],
+            starts=starts, tolerance=tolerance, seed=seed,
+        )  # fmt: skip
+        found.put(left, batch)
+    beamformer, snr = found.beamformer, found.snr
     if name != KERNEL:
         solve_one = _load(name)
         beamformer, snr = np.zeros_like(beamformer), np.zeros_like(snr)
@@ -139,7 +141,43 @@ def solve_messages(
                 seed=seed,
             )
             beamformer[b, nodes], snr[b] = answer.beamformer, answer.snr
-    return _beams(channel, error, user_mask, beamformer, snr, found)
+    proof = Proof(found.weight, found.slope, found.price)
+    return _beams(channel, error, user_mask, beamformer, snr, found.bound, proof)
+
+
+def _in_batch(
+    channel: ComplexArray,
+    error: FloatArray,
+    power: FloatArray,
+    node_mask: BoolArray,
+    user_mask: BoolArray,
+    *,
+    starts: int,
+    tolerance: float | None,
+    seed: int,
+) -> Few:
+    """Return what the batched kernel finds, which comes with torch."""
+    from finecast.solvers.beamforming.kernel.multicast import MulticastOptions, solve_and_certify
+
+    with one_thread():
+        batch, found = solve_and_certify(
+            channel,
+            error,
+            power,
+            MulticastOptions(starts=starts, tolerance=tolerance, boxes=BOXES, seed=seed),
+            node_mask=node_mask,
+            user_mask=user_mask,
+        )
+    return Few(np.asarray(batch.beamformer), np.asarray(batch.snr), *_bound_and_proof(found))
+
+
+def _bound_and_proof(
+    found: Certificate,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return bound, weight, slope and price as NumPy arrays."""
+    return (
+        found.bound.numpy(), found.weight.numpy(), found.slope.numpy(), found.price.numpy()
+    )  # fmt: skip
 
 
 def prove_again(
@@ -163,6 +201,9 @@ def prove_again(
     proof
         Guesses of dual points: whatever they are, the bounds hold.
     """
+    from finecast.solvers.beamforming.kernel.again import certify_again
+    from finecast.solvers.beamforming.kernel.multicast import MulticastOptions
+
     with one_thread():
         found = certify_again(
             channel,
@@ -174,7 +215,9 @@ def prove_again(
             beamformer=beamformer,
             **vars(proof),
         )
-    return _beams(channel, error, user_mask, beamformer, found.snr.numpy(), found)
+    bound, *dual = _bound_and_proof(found)
+    snr = found.snr.numpy()
+    return _beams(channel, error, user_mask, beamformer, snr, bound, Proof(*dual))
 
 
 def _beams(
@@ -183,12 +226,12 @@ def _beams(
     user_mask: BoolArray,
     beamformer: ComplexArray,
     snr: FloatArray,
-    found: Certificate,
+    bound: FloatArray,
+    proof: Proof,
 ) -> Beams:
     """Return beams with their certificate; what is no more than rounding reaches nobody."""
     snr = np.where(_reaches(channel, error, beamformer, user_mask), snr, 0.0)
-    proof = Proof(*(x.numpy() for x in (found.weight, found.slope, found.price)))
-    return Beams(beamformer, snr, found.bound.numpy(), proof)
+    return Beams(beamformer, snr, bound, proof)
 
 
 def _reaches(
@@ -219,6 +262,8 @@ def _reaches(
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Keep torch on one thread: on matrices this small, two are many times slower than one."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

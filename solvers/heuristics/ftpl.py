@@ -34,7 +34,7 @@ from finecast.solvers.heuristics.fractional import WHOLE
 from finecast.solvers.heuristics.initial import Initial, check_initial, initial_caches
 from finecast.solvers.heuristics.rules import pull
 from finecast.solvers.heuristics.savings import copy_savings, table_savings
-from finecast.solvers.node_set_tables import OnDemand, Table, members, node_sets
+from finecast.solvers.node_set_tables import OnDemand, Table, mask_type, members, node_sets
 from finecast.solvers.online import Observation, Prior
 from finecast.solvers.placement.fill import keep_by_score
 from finecast.solvers.placement.greedy import total_cost
@@ -144,11 +144,11 @@ def relaxed_leader(
         (J,) and (N,) byte.
     """
     nodes = len(storage)
-    too_large = (1 << np.arange(nodes)) @ (size > storage[:, None])  # (J,) nodes it does not fit
+    too_large = node_sets(size > storage[:, None])  # (J,) nodes it does not fit
     within = held & ~too_large
     sets = [options(int(q), int(x & q), nodes) for q, x in zip(within, cached, strict=True)]
     block = np.repeat(np.arange(len(size)), [len(some) for some in sets])
-    chosen = np.array([s for some in sets for s in some], dtype=np.int64)
+    chosen = np.array([s for some in sets for s in some], dtype=mask_type(nodes))
     # Seconds against holding nothing; a set that saves nothing is no option.
     seconds = size[block] * (cost[block, chosen] - cost[block, np.zeros_like(chosen)])
     saves = seconds < 0.0
@@ -249,7 +249,7 @@ def saving_of(y: FloatArray, n: int, block: int, cost: Table) -> float:
         (J, 2^N) seconds per byte under every set of nodes.
     """
     others = [m for m in np.flatnonzero(y > 0.0).tolist() if m != n]
-    sets = np.full(1, sum(1 << m for m in others if y[m] == 1.0))
+    sets = np.full(1, sum(1 << m for m in others if y[m] == 1.0), mask_type(len(y)))
     chance = np.ones(1)
     for m in others:
         if y[m] < 1.0:

@@ -137,5 +137,5 @@ def keep_by_cost(
         order = np.argsort(-saved, kind="stable")
         keep[n] = fill(order[held[n, order]], size, storage[n])
         if in_turn:
-            kept = others | keep[n].astype(np.int64) << n
+            kept = others | keep[n].astype(kept.dtype) * (1 << n)
     return keep

@@ -22,7 +22,7 @@ from __future__ import annotations
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
-from finecast.solvers.node_set_tables import Table
+from finecast.solvers.node_set_tables import Table, bits
 from finecast.solvers.placement.greedy import best_levels
 from finecast.solvers.placement.problem import PlacementProblem
 
@@ -66,5 +66,5 @@ def table_savings(cost: Table, cached: IntArray, nodes: int) -> FloatArray:
 
 def neighbours(cached: IntArray, nodes: int) -> tuple[IntArray, IntArray]:
     """Return (N, J) the node sets without and with each node."""
-    bit = 1 << np.arange(nodes)[:, None]
+    bit = bits(nodes)[:, None]
     return cached & ~bit, cached | bit

@@ -10,7 +10,7 @@ import numpy as np
 
 from finecast.problem.arrays import BoolArray, IntArray
 from finecast.problem.library import ModelLibrary
-from finecast.solvers.node_set_tables import Table, node_sets
+from finecast.solvers.node_set_tables import Table, bits, node_sets
 from finecast.solvers.placement.greedy import static_placement, total_cost
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 
@@ -70,7 +70,7 @@ def whole_model_caches(
     cache = np.zeros((nodes, blocks), dtype=bool)
     stored = np.zeros((nodes, len(model_blocks)), dtype=bool)
     free = storage.astype(np.int64)
-    bit = 1 << np.arange(nodes)[:, None]
+    bit = bits(nodes)[:, None]
     saved = np.zeros((nodes, blocks))  # s, by a copy at a node
     changed = np.arange(blocks)
     while True:

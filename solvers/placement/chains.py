@@ -21,7 +21,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
-from finecast.solvers.node_set_tables import MOST_NODES, members, node_sets
+from finecast.solvers.node_set_tables import (
+    MOST_NODES,
+    lies_within,
+    members,
+    node_sets,
+    sets_of,
+    words,
+)
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 
 
@@ -119,7 +126,7 @@ def nested(cached: IntArray, reach: FloatArray) -> tuple[IntArray, FloatArray]:
     time = np.minimum(np.sort(missing, axis=-1), slowest)
     # Q: X and all units that have it by then.
     joins = (missing[..., None, :] <= time[..., None]) & ~member[..., None, :]
-    sender = cached[..., None] | joins @ (1 << np.arange(units))
+    sender = cached[..., None] | sets_of(joins)
     return (
         np.concatenate([cached[..., None], sender], axis=-1),
         np.concatenate([np.zeros((*cached.shape, 1)), time], axis=-1),
@@ -234,17 +241,14 @@ class Classes:
         if self.unit is None:
             return cached
         held = self.holds(class_of, cached)
-        masks: IntArray = (held << np.arange(held.shape[1])[:, None]).sum(axis=1)
-        return masks
+        return node_sets(held)
 
     def unit_sets(self, class_of: IntArray, cached: IntArray) -> IntArray:
         """Return the sets of units (T, B) that lie within sets of nodes (T, B), classes (B,)."""
         if self.unit is None:
             return cached
-        mask = self.unit[class_of] @ (1 << np.arange(self.unit.shape[2]))  # (B, U)
-        whole = (mask & ~cached[..., None]) == 0
-        masks: IntArray = whole @ (1 << np.arange(mask.shape[1]))
-        return masks
+        mask = words(sets_of(self.unit[class_of]))  # (B, U, W)
+        return sets_of(lies_within(mask, words(cached)[..., None, :]))
 
 
 def grouped(
@@ -331,12 +335,11 @@ def placement_of_paths(problem: PlacementProblem, cached: IntArray, sender: IntA
     cached, sender
         (T, J) node sets X and Q as bit masks, X within Q; every receiver takes its fastest source.
     """
-    nodes = np.arange(problem.nodes)
-    cache = ((cached[:, None, :] >> nodes[:, None]) & 1).astype(bool)
-    receives = ((sender & ~cached)[:, None, :] >> nodes[:, None]) & 1
+    cache = np.moveaxis(members(cached, problem.nodes), 2, 1)
+    receives = np.moveaxis(members(sender & ~cached, problem.nodes), 2, 1)
     sets, which = np.unique(cached, return_inverse=True)
     fastest = source_times(problem.link, members(sets, problem.nodes)).argmin(axis=1)
-    source = np.where(receives == 1, np.moveaxis(fastest[which.reshape(cached.shape)], 2, 1), -1)
+    source = np.where(receives, np.moveaxis(fastest[which.reshape(cached.shape)], 2, 1), -1)
     return Placement(cache, source)
 
 

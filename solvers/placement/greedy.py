@@ -16,7 +16,7 @@ import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
 from finecast.solvers.deadline import NEVER, Deadline, count_work
-from finecast.solvers.node_set_tables import OnDemand, Table, members, table_of
+from finecast.solvers.node_set_tables import OnDemand, Table, bits, members, table_of
 from finecast.solvers.placement.chains import grouped, nested, placement_of_paths, reach_times
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 
@@ -90,12 +90,13 @@ def greedy_sets(
     (J,) node sets as bit masks.
     """
     blocks, nodes = len(size), len(storage)
-    cached = np.zeros(blocks, dtype=np.int64)
+    bit = bits(nodes)
+    cached = np.zeros(blocks, dtype=bit.dtype)
     free = storage.copy()
 
     def saving(n: IntArray, j: IntArray | int) -> FloatArray:
         """Return the seconds per byte that a copy of block j at node n saves."""
-        return np.asarray(total[j, cached[j]] - total[j, cached[j] | 1 << n])
+        return np.asarray(total[j, cached[j]] - total[j, cached[j] | bit[n]])
 
     saved = saving(np.arange(nodes)[:, None], np.arange(blocks))
     # A heap entry claims a saving, which may have fallen since.
@@ -109,7 +110,7 @@ def greedy_sets(
         if now < -claimed and heap and -heap[0][0] > now:
             heapq.heappush(heap, (-now, n, j))  # the saving has changed since it was queued
         elif now > 0:
-            cached[j] |= 1 << n
+            cached[j] |= bit[n]
             free[n] -= size[j]
             # A copy elsewhere can become worth more: it can now be fetched from here.
             saved[:, j] = saving(np.arange(nodes), j)

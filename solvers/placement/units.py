@@ -28,7 +28,7 @@ from __future__ import annotations
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, IntArray
-from finecast.solvers.node_set_tables import members
+from finecast.solvers.node_set_tables import bits, members, sets_of
 from finecast.solvers.placement.chains import (
     Classes,
     broadcast_times,
@@ -99,10 +99,10 @@ def nodes_by_importance(problem: PlacementProblem) -> IntArray:
     summed over slots; by how much less it takes alone than no node, among those that do not matter.
     """
     _, _, _, group = grouped(problem)
-    everywhere = (1 << problem.nodes) - 1
-    bit = 1 << np.arange(problem.nodes)[:, None]
-    least = broadcast_times(problem, group, np.array([[everywhere]]))
-    loss = broadcast_times(problem, group, everywhere & ~bit) - least  # (T, N, C)
+    bit = bits(problem.nodes)[:, None]
+    everywhere = bit.sum(axis=0, keepdims=True)
+    least = broadcast_times(problem, group, everywhere)
+    loss = broadcast_times(problem, group, everywhere - bit) - least  # (T, N, C)
     with np.errstate(divide="ignore"):
         alone = np.where(group[:, None] >= 0, 1.0 / broadcast_times(problem, group, bit), 0.0)
     importance = np.lexsort((-alone.sum(axis=0), -loss.sum(axis=0)), axis=0)
@@ -132,6 +132,6 @@ def classes_of_units(problem: PlacementProblem, unit: BoolArray) -> Classes:
     ], axis=2)  # fmt: skip
     sender, time = nested(np.broadcast_to(sets[:, None], (len(sets), count)), slowest)
     chain = chains_of(member, np.moveaxis(sender, 1, 2), np.moveaxis(time, 1, 2))
-    node_set = held @ (1 << np.arange(problem.nodes))
+    node_set = sets_of(held)
     broadcast = broadcast_times(problem, group, node_set)
     return Classes(chain, of_block, size, fits, group >= 0, broadcast, unit)

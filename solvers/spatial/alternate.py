@@ -82,8 +82,8 @@ def on_shared_air(
 
     def delivered(plan: Solution) -> tuple[SharedAir, float]:
         shared = share_the_air(
-            judged, plan, deadline=deadline.share(share), slot_time=slot_time, seed=seed,
-            callback=callback, pool=pool, workers=workers,
+            judged, plan, deadline=deadline.share(share).of("spatial delivery"),
+            slot_time=slot_time, seed=seed, callback=callback, pool=pool, workers=workers,
         )  # fmt: skip
         return shared, evaluate(judged, shared.solution).planned_delay
 
@@ -99,8 +99,8 @@ def on_shared_air(
         ending = shared.termination
         # Each new placement starts from the last one, even where that one was no better.
         for _ in range(ALTERNATIONS):
-            done = ending is Termination.INTERRUPTED or least <= goal or deadline.over()
-            if replan is None or done:
+            done = ending is Termination.INTERRUPTED or least <= goal
+            if replan is None or done or deadline.of("spatial prices").over():
                 break
             try:
                 moved = replan(plan, shared.seconds_per_bit, deadline.share(share).limit())

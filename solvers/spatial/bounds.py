@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, checked
 from finecast.problem.instance import Instance
 from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.node_set_tables import members
 from finecast.solvers.restrictions import Messages, messages
 from finecast.solvers.rounding import EPSILON
 from finecast.solvers.spatial.certificate import Downlink, time_bound, user_bound
-from finecast.solvers.spatial.dual_search import ACTIVE, search
 
 FEWEST_STEPS = 20
 """Adam steps of a search, at least."""
@@ -91,7 +91,7 @@ def _of_slot(instance: Instance, slot: int, plan: Messages, robust: bool) -> Dow
         network.power,
         plan.users,
         bits * (np.log(2.0) / network.bandwidth),
-        senders=(plan.allowed[:, None] >> np.arange(instance.nodes)) & 1 == 1,
+        senders=members(plan.allowed, instance.nodes),
     )
 
 
@@ -124,6 +124,8 @@ def broadcast_bounds(
     >>> print(f"{broadcast_bounds([case])[0]:.3f} s, optimum {2 / np.log(11):.3f} s")
     0.834 s, optimum 0.834 s
     """
+    from finecast.solvers.spatial.dual_search import ACTIVE, search  # comes with torch
+
     bounds = np.array([user_bound(d, cap) for d in downlinks])
     # One user alone is exact; a user that no node reaches makes the bound infinite.
     looser = [t for t, d in enumerate(downlinks) if len(d.nats) > 1 and np.isfinite(bounds[t])]

@@ -107,6 +107,8 @@ def share_the_air(
         endings.add(Termination.INTERRUPTED)
     by_weight = (Termination.INTERRUPTED, Termination.TIME_LIMIT, Termination.COMPLETED)
     termination = next(ending for ending in by_weight if ending in endings)
+    if Termination.TIME_LIMIT in endings:  # other processes' deadlines are copies
+        deadline.note()
     chosen = _better_slots(instance, solution, replace(solution, broadcasts=tuple(shared)))
     return SharedAir(chosen, tuple(prices), termination, tuple(notes))
 

@@ -135,6 +135,11 @@ def calls_nothing_a_time_limit(instance, *, time_limit, gap, seed, start, callba
     )
 
 
+def always_cut(instance, *, time_limit, gap, seed, start, callback):
+    """Say that the search was cut, with time enough."""
+    return replace(by("greedy", instance, seed=seed), cut=("search",))
+
+
 def overruns(instance, *, time_limit, gap, seed, start, callback):
     """Take its time."""
     time.sleep(0.3)

@@ -29,6 +29,7 @@ MUTANTS = [
     ("check_seed", "bound_by_the_clock", "two runs with seed 5 give the bounds"),
     ("check_time_limit", "calls_nothing_a_time_limit", "no solution .* ends as 'time_limit'"),
     ("check_time_limit", "overfull", "breaks .* rules with time_limit 0.0, first storage"),
+    ("check_time_limit", "always_cut", "says that a limit cut search; there was none"),
     ("check_termination", "claims_optimality", "ends as 'optimal' with a gap of"),
     ("check_termination", "claims_the_gap", "ends as 'gap_reached' with a gap of"),
     ("check_options", "takes_any_text", "accepts rule='no such choice', must raise ValueError"),

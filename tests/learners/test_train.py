@@ -37,7 +37,10 @@ def test_one_call_is_the_run_of_its_table(tmp_path):
 
 
 def test_it_goes_on_and_tells_how_it_stands(tmp_path):
-    """Two steps, then two more with `resume`; the callback receives every step that is made."""
+    """Two steps, then two more with `resume`; the callback receives every step that is made.
+
+    The first one twice: when it is made, and when the policy before it is measured.
+    """
     told = []
     for steps, resume in ((2, False), (4, True)):
         finecast.train(
@@ -49,7 +52,7 @@ def test_it_goes_on_and_tells_how_it_stands(tmp_path):
             callback=lambda progress: told.append((progress.stage, progress.done)),
             **SHORT,
         )
-    assert [done for stage, done in told if stage == "training vdn"] == [1, 2, 3, 4]
+    assert [done for stage, done in told if stage == "training vdn"] == [1, 1, 2, 3, 4]
 
 
 def test_mistakes_in_one_line(tmp_path):

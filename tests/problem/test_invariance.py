@@ -28,6 +28,7 @@ SECONDS = (
     "delay", "realised_delay", "planned_delay", "sequential_delay", "pipelined_delay",
     "slot_delay", "slot_migration", "slot_broadcast", "slot_realised_delay", "block_migration",
     "block_air_time", "user_completion", "mean_completion", "p95_completion",
+    "area_delay", "longest_area_delay", "p95_area_delay",
 )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def test_methods_of_one_area(name: str) -> None:
         solve(APART, name, time_limit=0.0)
 
 
-def test_rates_bounds_and_learners_of_one_area() -> None:
+def test_rates_and_learners_of_one_area() -> None:
     """The doors beside `solve`: rate tables, what learners play."""
     for refuse, what in (
         (lambda: prepare(APART), "this computation of rates"),

@@ -92,6 +92,27 @@ def test_both_limits_say_which_came_first():
     assert any("0 s came first" in note for note in found.notes)
 
 
+def test_a_limit_names_what_it_cut():
+    """The same phases on every machine, in the notes and as data; none where nothing was cut."""
+    instance = read_scenario(TINY).generate(0)
+    found = [solve(instance, "lagrangian", work=0.0) for _ in range(2)]
+    assert found[0].cut == found[1].cut
+    assert {"rates", "search", "polish", "bound"} <= set(found[0].cut)
+    assert found[0].as_dict()["cut"] == list(found[0].cut)
+    assert f"cut short by the limit: {', '.join(found[0].cut)}" in found[0].notes
+    whole = solve(instance, "lagrangian", work=1e6)
+    assert whole.cut == ()
+    assert not any("cut short" in note for note in whole.notes)
+
+
+def test_spatial_delivery_is_named_where_it_is_cut():
+    """In seconds of its own, too, and by processes that share the slots."""
+    instance = read_scenario(TINY).generate(0)
+    found = solve(instance, "greedy", delivery="spatial", time_limit=0.0)
+    assert "spatial delivery" in found.cut
+    assert "bound" in found.cut
+
+
 @pytest.mark.parametrize("work", [-1.0, math.nan, math.inf])
 def test_refuses_what_is_no_limit(work):
     with pytest.raises(ValueError, match=r"work: .* must be finite and >= 0"):

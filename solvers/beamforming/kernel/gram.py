@@ -12,15 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from finecast.solvers.beamforming.kernel.steps import MUTE, STRONGEST
 from finecast.solvers.rounding import ROUNDOFF
-
-STRONGEST = 1e6
-"""Amplitudes of a user above this multiple of the weakest user's are capped (120 dB) in the search;
-the certificate leaves such a user out, which keeps the bound a bound."""
-
-MUTE = 100.0
-"""Errors are capped at this multiple of the larger of the user's strongest amplitude and 1: less
-error is a relaxation, so bounds stay bounds, and beams are judged by the errors as given."""
 
 
 @dataclass(frozen=True)

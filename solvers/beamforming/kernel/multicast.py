@@ -169,11 +169,10 @@ def solve_multicast(
     >>> np.round(answer.snr, 4), np.round(answer.bound, 4)
     (array([5.29]), array([5.29]))
     """
-    plain = options.tolerance is None and node_mask is None and user_mask is None
-    if plain and str(options.device) == "cpu":
+    if str(options.device) == "cpu" and node_mask is None and user_mask is None:
         few = solve_few(channel, error, power, options.starts, options.seed)
-        if few is not None:
-            return MulticastBatch(*few)
+        if few is not None and not len(few.loose(options.tolerance)):
+            return MulticastBatch(few.beamformer, few.snr, few.bound)
     inputs = checked_inputs(channel, error, power, node_mask, user_mask, options.device)
     beamformer, certificate = _solve_all(inputs, options)
     results = (beamformer, certificate.snr, certificate.bound)

@@ -43,6 +43,15 @@ class Beam(NamedTuple):
     gain: FloatArray
 
 
+class FreeProof(NamedTuple):
+    """A certified bound on u, and the dual point (lambda, alpha, D) that proves it."""
+
+    bound: float
+    weight: FloatArray
+    slope: FloatArray
+    price: FloatArray
+
+
 NONE = Beam(-np.inf, np.zeros(0, complex), np.zeros(0))
 
 
@@ -75,7 +84,7 @@ def search_one(
     phase: ComplexArray,
     starts: int,
     antennas: int,
-) -> tuple[Beam, float]:
+) -> tuple[Beam, FreeProof]:
     """Return the best beams found for one group without padding, and the free bound on u.
 
     Parameters
@@ -96,9 +105,9 @@ def search_one(
         state = _start(gram, phase[:1])
         state, _, tau = _follow(gram, error, state, FIRST_TEMPERATURE, FIRST, coupled=False)
         _, best, _ = _follow(gram, error, state, tau, SETTLE, coupled=True)
-        bound = free_bound(gram, error, antennas, best)
-        if best.value * (1 + CLOSED) >= bound:
-            return best, bound
+        proof = free_bound(gram, error, antennas, best)
+        if best.value * (1 + CLOSED) >= proof.bound:
+            return best, proof
 
         # All candidates are screened, the better half goes on, the best one is settled.
         state, value, screened, tau = _ascend(
@@ -109,14 +118,18 @@ def search_one(
         state = state.pick(np.array([value.argmax()]))
         _, settled, _ = _follow(gram, error, state, tau, SETTLE, coupled=True)
         best = max(best, screened, carried, settled, key=lambda beam: beam.value)
-        bound = min(bound, free_bound(gram, error, antennas, best))
-        if best.value * (1 + CLOSED) >= bound:
-            return best, bound
+        proof = min(proof, free_bound(gram, error, antennas, best), key=_bound_of)
+        if best.value * (1 + CLOSED) >= proof.bound:
+            return best, proof
 
         # Coupled steps go to any stationary point: the uncoupled way to the end is tried too.
         _, finished, _ = _follow(gram, error, state, tau, FINISH, coupled=False)
         best = max(best, finished, key=lambda beam: beam.value)
-        return best, min(bound, free_bound(gram, error, antennas, best))
+        return best, min(proof, free_bound(gram, error, antennas, best), key=_bound_of)
+
+
+def _bound_of(proof: FreeProof) -> float:
+    return proof.bound
 
 
 def _start(gram: ComplexArray, phase: ComplexArray) -> State:
@@ -371,8 +384,10 @@ def _levels(
     )
 
 
-def free_bound(gram: ComplexArray, error: FloatArray, antennas: int, beam: Beam) -> float:
+def free_bound(gram: ComplexArray, error: FloatArray, antennas: int, beam: Beam) -> FreeProof:
     """Return the free certificate on u of a beam: `guess_from_beams` and `closed` for one group.
+
+    Where it proves nothing the bound is infinite, and the dual point has no weight.
 
     Parameters
     ----------
@@ -396,8 +411,9 @@ def free_bound(gram: ComplexArray, error: FloatArray, antennas: int, beam: Beam)
     # Scaled by a proven eigenvalue it is feasible.
     root = np.sqrt(slope)
     matrix = np.tensordot(1 / price, gram, 1) * (root[:, None] * root)
+    nothing = FreeProof(np.inf, np.zeros(users), np.ones(users), np.ones(nodes))
     if not np.isfinite(matrix).all():
-        return np.inf
+        return nothing
     trace = np.trace(matrix).real
     try:
         top = np.linalg.eigvalsh(matrix)[-1] + gamma * trace
@@ -409,12 +425,16 @@ def free_bound(gram: ComplexArray, error: FloatArray, antennas: int, beam: Beam)
 
     # The common scale of slopes and prices is free: a few steps towards the best one.
     spread = (weight**2 / (4 * slope)).sum()
-    bound, factor = np.inf, 1.0
+    bound, best, factor = np.inf, 1.0, 1.0
     for _ in range(4 if error.any() else 2):
         trial = np.maximum(price * factor, loss)
         priced, lost = trial.sum(), loss.sum()
         value = spread / factor + np.maximum(trial - loss, 0).sum()
-        bound = min(bound, value + gamma * (spread / factor + priced + lost))
+        value += gamma * (spread / factor + priced + lost)
+        if value < bound:
+            bound, best = value, factor
         paying = price[price * factor >= loss].sum()
         factor = min(max(np.sqrt(spread / max(paying, 1e-30)), 1e-6), 1e6)
-    return float(bound) if np.isfinite(bound) else np.inf
+    if not np.isfinite(bound):
+        return nothing
+    return FreeProof(float(bound), weight, slope * best, np.maximum(price * best, loss))

@@ -82,5 +82,13 @@ One such start is worth about eight random ones, at 0.05 and 0.2 as at 0.1."""
 SMALL = 3
 """Batches up to this size are solved one problem at a time when on the CPU."""
 
+STRONGEST = 1e6
+"""Amplitudes of a user above this multiple of the weakest user's are capped (120 dB) in the search;
+the certificate leaves such a user out, which keeps the bound a bound."""
+
+MUTE = 100.0
+"""Errors are capped at this multiple of the larger of the user's strongest amplitude and 1: less
+error is a relaxation, so bounds stay bounds, and beams are judged by the errors as given."""
+
 TINY = 1e-30
 """Below any meaningful amplitude, above the underflow of float32."""

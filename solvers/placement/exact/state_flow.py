@@ -82,7 +82,7 @@ def place_by_state_flow(
     try:
         proof = certified(
             problem, incumbent.placement, warm.prices, gap=incumbent.target_gap,
-            limits=EXACT_LIMITS, deadline=deadline.share(TREE_TIME_SHARE),
+            limits=EXACT_LIMITS, deadline=deadline.share(TREE_TIME_SHARE).of("proof"),
         )  # fmt: skip
         if proof is not None:
             if proof.placement is not None:

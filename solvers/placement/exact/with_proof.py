@@ -53,7 +53,7 @@ def place_with_proof(
     try:
         proof = certified(
             problem, found.placement, found.prices,
-            gap=incumbent.target_gap, limits=SEARCH_LIMITS, deadline=deadline,
+            gap=incumbent.target_gap, limits=SEARCH_LIMITS, deadline=deadline.of("proof"),
         )  # fmt: skip
         if proof is not None:
             if proof.placement is not None:

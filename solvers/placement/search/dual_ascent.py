@@ -96,6 +96,7 @@ def ascend(
     rounds
         Most rounds of column generation.
     """
+    deadline = deadline.of("bound")
     master = Master(problem, classes)
     everything = np.arange(len(classes.size))
     master.add(everything, point.paths)

@@ -101,21 +101,23 @@ def test_at_the_start_it_plays_as_the_tables_say(mpc: bool) -> None:
     """The heads start at 0: `mpc` with its tables, `rolling` without."""
     at_start = play(drawn(), learner(lookahead=mpc).policy(pool().values)).total
     fixed = Planned(pool().values) if mpc else Rolling()
-    torch.testing.assert_close(at_start, roll(drawn(), fixed, rounds=3).total)
+    torch.testing.assert_close(at_start, roll(drawn(), fixed, joint="batched").total)
+    in_turn = play(drawn(), learner(lookahead=mpc, keep="in-turn").policy(pool().values)).total
+    torch.testing.assert_close(in_turn, roll(drawn(), fixed, rounds=3).total)
 
 
 def test_nothing_is_left_to_learn_where_the_tables_are_the_labels() -> None:
     """The residual's target is label less table at the final context: 0 if they are the same."""
-    same = learner(values=labelled().values)
+    same = learner(values=labelled().values, keep="in-turn")
     assert same.step()["loss_of_tables"] == 0.0
     assert learner().step()["loss_of_tables"] > 0.0
 
 
 def test_the_target_is_the_marginal_in_hindsight_where_there_are_no_tables() -> None:
     """Without `mpc` a pull's target is A(Q - n) - A(Q + n) at the senders that were played."""
-    one = learner(lookahead=False, draws=6)
+    one = learner(lookahead=False, draws=6, keep="in-turn")
     labels = one._labels_of(pool())
-    found, _ = one._play(pool(), labels, torch.arange(6))
+    found, _ = one._play(pool(), torch.arange(6))
     pulls = found.target[~found.keeping]
     played = roll(drawn(), one.policy(pool().values), rounds=3)
     expected = []
@@ -132,21 +134,23 @@ def test_the_target_is_the_marginal_in_hindsight_where_there_are_no_tables() -> 
     torch.testing.assert_close(pulls, torch.tensor(expected), rtol=1e-4, atol=1e-6)
 
 
-def test_it_learns() -> None:
+@pytest.mark.parametrize("keep", ["joint", "in-turn"])
+def test_it_learns(keep: str) -> None:
     """On its own training draws the loss falls below that of the tables."""
-    one = learner(lookahead=False, actor_rate=5e-3, passes=2.0)
+    one = learner(lookahead=False, actor_rate=5e-3, passes=2.0, keep=keep)
     rows = [one.step() for _ in range(12)]
     left = [row["loss"] / row["loss_of_tables"] for row in rows]
     assert sum(left[-3:]) / 3 < 0.9
     assert sum(left[-3:]) < sum(left[:3])
 
 
-def test_what_is_resumed_ends_with_the_same_weights() -> None:
+@pytest.mark.parametrize("keep", ["joint", "in-turn"])
+def test_what_is_resumed_ends_with_the_same_weights(keep: str) -> None:
     """Parts and counters are all that a step depends on, and the seed matters."""
-    whole = learner()
+    whole = learner(keep=keep)
     for _ in range(4):
         whole.step()
-    first, second = learner(), learner()
+    first, second = learner(keep=keep), learner(keep=keep)
     for _ in range(2):
         first.step()
     load_tensors(second.parts(), tensors_of(first.parts()))
@@ -155,7 +159,7 @@ def test_what_is_resumed_ends_with_the_same_weights() -> None:
         second.step()
     expected, found = tensors_of(whole.parts()), tensors_of(second.parts())
     assert all(torch.equal(expected[key], found[key]) for key in expected)
-    other = learner(seed=1)
+    other = learner(seed=1, keep=keep)
     assert not torch.equal(
         tensors_of(other.parts())["policy/own.weight"], found["policy/own.weight"]
     )

@@ -126,13 +126,25 @@ def test_goes_on_from_what_was_saved(name):
     assert_same(tensors_of(first.parts()), tensors_of(second.parts()))
 
 
-@pytest.mark.parametrize("name", ["mappo", "happo", "mat", "graph", "vdn"])
-def test_a_resumed_training_ends_the_same(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "keep"),
+    [
+        *((name, "") for name in ("mappo", "happo", "mat", "graph")),
+        ("vdn", "joint"),
+        ("maasn-da", "joint"),
+        ("maasn-da", "in-turn"),
+        ("hindsight", "joint"),
+        ("hindsight", "in-turn"),
+    ],
+)
+def test_a_resumed_training_ends_the_same(name, keep, tmp_path):
     """By `train`, with checkpoints on disk: 2 steps and 2 more against 4."""
 
     def run(steps: int) -> Any:
         table = {"learner": name, "scenarios": [TINY], "held_out": 1, "checkpoint_every": 2}
-        parts = {"source": {"draws": 2, "price_steps": 2}, "options": SMALL}
+        options = {**SMALL, "play_every": 1} if name == "maasn-da" else SMALL
+        parts = {"source": {"draws": 2, "price_steps": 2}, "options": options}
+        table |= {"keep": keep} if keep else {}
         return run_config({**table, **parts, "steps": steps, "validate_every": 2})
 
     train(run(4), tmp_path / "whole")

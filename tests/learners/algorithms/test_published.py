@@ -55,7 +55,7 @@ def without_tables(pool: Pool) -> Pool:
         for name in ("need", "air", "worth", "audience")
     }
     values = Lookahead(*(torch.full_like(part, torch.nan) for part in vars(pool.values).values()))
-    return replace(pool, episodes=replace(pool.episodes, **unknown), values=values)
+    return replace(pool, episodes=replace(pool.episodes, **unknown), known=values)
 
 
 def started(pool: Pool, name: str, seed: int = 0, **options: Any) -> Learner:

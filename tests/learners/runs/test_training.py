@@ -17,12 +17,17 @@ import torch
 from interrupts import interruptible
 from repository import ROOT, SCENARIOS, TINY_SLOTS
 
-from finecast.learners.algorithms import maasn
+from finecast.learners.algorithms import maasn, qmix
+from finecast.learners.runs import training
 from finecast.learners.runs.checkpoints import read_checkpoint, states
-from finecast.learners.runs.config import run_config
+from finecast.learners.runs.config import SourceConfig, run_config
+from finecast.learners.runs.held_out import measured
 from finecast.learners.runs.log import read_log
+from finecast.learners.runs.source import ScenarioSource
 from finecast.learners.runs.training import LossNotFiniteError, train
+from finecast.learners.weights import tensors_of
 from finecast.problem.files import FormatError, sole_writer
+from finecast.problem.scenario import read_scenario
 
 TINY = str(TINY_SLOTS)
 
@@ -226,6 +231,53 @@ def test_a_loss_that_is_not_finite_stops(tmp_path, monkeypatch):
         train(tiny(), tmp_path)
     assert "\n" not in str(error.value)
     assert read_checkpoint(states(tmp_path)[-1]).step == 4
+
+
+def test_draws_double_and_depend_on_the_step_alone():
+    """4, 8 and 9 draws in the first steps; earlier ones stay, in whatever order pools are asked."""
+    scenarios = [read_scenario(TINY)]
+    config = SourceConfig(draws=9, price_steps=2)
+    source, other = (ScenarioSource(scenarios, config, 0) for _ in range(2))
+    pools = [source.at(step) for step in (0, 1, 2, 7)]
+    assert [pool.episodes.draws for pool in pools] == [4, 8, 9, 9]
+    assert [pool.number for pool in pools] == [0, 1, 2, 2]
+    for step in (7, 0, 1):
+        again, pool = other.at(step), source.at(step)
+        assert torch.equal(again.episodes.group, pool.episodes.group)
+        assert torch.equal(again.values.cost, pool.values.cost)
+    assert torch.equal(pools[0].episodes.start, pools[2].episodes.start[:4])
+
+
+def test_the_first_step_comes_before_the_held_out_draws(tmp_path, monkeypatch):
+    """They are prepared after it; what is measured as step 0 is the policy before the step."""
+    run = tiny(2, learner="vdn", options={"batch": 2, "average_rate": 1.0, "critic_rate": 0.5})
+    made, steps = [], []
+    real, prepare = qmix.Learner.step, training.held_out
+
+    def step(self):
+        steps.append(self.steps)
+        return real(self)
+
+    def prepared(*args, **options):
+        made.append(len(steps))
+        return prepare(*args, **options)
+
+    monkeypatch.setattr(qmix.Learner, "step", step)
+    monkeypatch.setattr(training, "held_out", prepared)
+    train(run, tmp_path)
+    assert made == [1]
+    rows = {row["step"]: row for row in read_log(tmp_path) if "held_out_gap" in row}
+    scenarios = [read_scenario(TINY)]
+    source = ScenarioSource(scenarios, run.source, run.seed, steps=run.steps)
+    learner = qmix.Learner(run.learner_options, source, seed=run.seed, device=torch.device("cpu"))
+    held = prepare(scenarios, 2, horizon=3, true_rates=False, price_steps=4)
+    expected = measured(learner.policy(held.values), held)
+    assert rows[0]["held_out_delay"] == expected["delay"]
+    # The run went on from the newer weights.
+    for _ in range(2):
+        learner.step()
+    tensors = tensors_of(learner.parts())
+    assert_same(tensors, {name: final(tmp_path)[name] for name in tensors})
 
 
 def test_early_stop(tmp_path):

@@ -11,7 +11,10 @@ from repository import TINY_SLOTS
 
 from finecast.learners.runs.checkpoints import read_checkpoint, states
 from finecast.learners.runs.config import run_config
-from finecast.learners.runs.training import train
+from finecast.learners.runs.log import read_log
+from finecast.learners.runs.training import _prepared, train
+from finecast.learners.runs.warm_start import read_start, start_from
+from finecast.learners.weights import tensors_of
 from finecast.problem.files import FormatError
 
 TINY = str(TINY_SLOTS)
@@ -52,12 +55,15 @@ def policy_of(tensors) -> dict[str, torch.Tensor]:
 
 
 def policy_at_start(run, folder: Path) -> dict[str, torch.Tensor]:
-    """The policy that was written at step 0, before anything was learned."""
+    """The policy at step 0, before anything was learned; a training measures the same one."""
+    learner, measure = _prepared(run, None, at_once=False)
+    start_from(learner, read_start(run.warm_start, run.learner, run.learner_options))
+    tensors = {k: v.clone() for k, v in tensors_of(learner.parts()).items()}
     train(run, folder)
-    best = read_checkpoint(folder / "policy.json")
-    state = read_checkpoint(folder / "state-00000000.json")
-    assert best.learner == run.learner
-    return {k: v for k, v in state.tensors.items() if k.startswith(("policy", "actor/"))}
+    assert read_checkpoint(folder / "policy.json").learner == run.learner
+    first = next(row for row in read_log(folder) if "held_out_delay" in row)
+    assert (first["step"], first["held_out_delay"]) == (0, measure(learner)["delay"])
+    return {k: v for k, v in tensors.items() if k.startswith(("policy", "actor/"))}
 
 
 @pytest.mark.parametrize("learner", ["maasn-da", "mappo", "ippo"])

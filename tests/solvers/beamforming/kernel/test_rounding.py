@@ -177,7 +177,9 @@ def test_bounds_of_one_user_hold_exactly(share: float) -> None:
             one = torch.ones(1, 1, dtype=torch.complex128)
             guess, _ = guess_from_beams(group, one, torch.tensor(gain)[None])
             batched = closed(group, guess, Box.whole(group))[0].item()
-            small = free_bound(group.gram[0].numpy(), error, 3, Beam(0.0, np.ones(1) + 0j, gain))
+            small = free_bound(
+                group.gram[0].numpy(), error, 3, Beam(0.0, np.ones(1) + 0j, gain)
+            ).bound
             for bound in (batched, small):
                 assert exact <= bound <= exact * (1 + mpmath.mpf("1e-12"))
 

@@ -9,8 +9,12 @@ from kernel_channels import rayleigh, relative, snr_of, spread
 
 from finecast.solvers.beamforming.kernel.certificate import Box, closed, guess_from_beams
 from finecast.solvers.beamforming.kernel.gram import Group
-from finecast.solvers.beamforming.kernel.multicast import MulticastOptions, solve_multicast
-from finecast.solvers.beamforming.kernel.single import solve_few
+from finecast.solvers.beamforming.kernel.multicast import (
+    MulticastOptions,
+    solve_and_certify,
+    solve_multicast,
+)
+from finecast.solvers.beamforming.kernel.single import Few, solve_few
 from finecast.solvers.beamforming.kernel.small import Beam, free_bound
 
 
@@ -30,9 +34,11 @@ def test_free_bound_is_that_of_the_batch(share: float) -> None:
         group = Group(torch.tensor(gram)[None], torch.tensor(error)[None], torch.ones(1, 5), 2)
         group = Group(group.gram, group.error, group.present.double(), 2)
         guess, _ = guess_from_beams(group, torch.tensor(direction)[None], torch.tensor(gain)[None])
-        expected, _ = closed(group, guess, Box.whole(group))
+        expected, point = closed(group, guess, Box.whole(group))
         found = free_bound(gram, error, 2, Beam(0.0, direction, gain))
-        np.testing.assert_allclose(found, expected[0].item(), rtol=4e-15)
+        np.testing.assert_allclose(found.bound, expected[0].item(), rtol=4e-15)
+        for name in ("weight", "slope", "price"):
+            np.testing.assert_allclose(getattr(found, name), getattr(point, name)[0], rtol=1e-11)
 
 
 @pytest.mark.parametrize("batch", [1, 8])
@@ -62,6 +68,42 @@ def test_out_of_the_ordinary_is_left_to_the_batch() -> None:
     assert solve_few(g, error, np.array([1.0, 0.0]), 4, 0) is None
     assert solve_few(g, error, np.array([1.0, np.nan]), 4, 0) is None
     assert solve_few(g * [[[[1]], [[1e8]], [[1]]]], 0 * error, power, 4, 0) is None
+
+
+def test_dual_points_prove_the_bounds_in_the_given_units() -> None:
+    """Their formula (`Certificate`) gives the bound, and their condition holds, masks included."""
+    rng = np.random.default_rng(5)
+    g = spread(rng, 3, 5, 3, 2, 20.0) * 1e3
+    error, power = relative(g, 0.1), np.array([0.5, 2.0, 7.0])
+    nodes = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 0]], dtype=bool)
+    users = np.array([[1, 1, 1, 1, 1], [0, 1, 1, 0, 1], [1, 1, 0, 1, 1]], dtype=bool)
+    few = solve_few(g, error, power, 4, 0, nodes, users)
+    batch, _ = solve_and_certify(
+        g, error, power, MulticastOptions(), node_mask=nodes, user_mask=users
+    )
+    np.testing.assert_allclose(few.snr, batch.snr, rtol=1e-6)
+    for b in range(3):
+        k, n = np.flatnonzero(users[b]), np.flatnonzero(nodes[b])
+        weight, slope, price = few.weight[b, k], few.slope[b, k], few.price[b, n]
+        assert not few.weight[b, ~users[b]].any()
+        assert np.isinf(few.price[b, ~nodes[b]]).all()
+        assert not few.beamformer[b, ~nodes[b]].any()
+        loss = np.sqrt(power[n]) * (weight @ error[b][np.ix_(k, n)])
+        value = (weight**2 / (4 * slope)).sum() + np.maximum(price * power[n] - loss, 0).sum()
+        np.testing.assert_allclose(value**2, few.bound[b], rtol=1e-9)
+        flat = g[b][np.ix_(k, n)].reshape(len(k), -1)
+        excess = (slope[:, None, None] * flat[:, :, None] * flat[:, None].conj()).sum(0)
+        excess -= np.diag(np.repeat(price, 2))
+        assert np.linalg.eigvalsh(excess).max() <= 1e-9 * price.max()
+
+
+def test_what_is_not_tight_is_left_over() -> None:
+    """A bound further above the beams than the tolerance, or none at all, is for the batch."""
+    few = Few.room((4, 1, 1, 1))
+    few.snr[:] = [1.0, 1.0, 0.0, 0.0]
+    few.bound[:] = [1.0005, 1.002, 0.0, np.inf]
+    assert few.loose(1e-3).tolist() == [1, 3]
+    assert few.loose(None).tolist() == [3]
 
 
 def test_batches_of_few_are_solved_like_singles() -> None:

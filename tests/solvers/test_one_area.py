@@ -40,7 +40,7 @@ def test_rates_and_learners_of_one_area() -> None:
 @pytest.mark.parametrize(
     ("command", "asked"),
     [("solve", ["--method", "lru"]), ("solve", ["--restrict", "no-comp"]),
-     ("bound", ["--restrict", "no-comp"])],
+     ("bound", ["--set", "restrict=no-comp"])],
 )  # fmt: skip
 def test_the_command_line_says_it_in_one_line(
     command: str, asked: list[str], tmp_path: Path

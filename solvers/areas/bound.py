@@ -27,7 +27,7 @@ from finecast.solvers.placement.dynamic_programme import (
 )
 from finecast.solvers.rounding import EPSILON, SUM_ALLOWANCE
 
-STEPS = 80
+STEPS = 50
 """Most steps of the ascent, after those that came before."""
 
 SHARE_STEP = 0.3

@@ -10,7 +10,7 @@ from finecast.problem.areas import WIDE
 from finecast.problem.arrays import ComplexArray, FloatArray, IntArray
 from finecast.problem.phases import allowed_rates, interference_from_outside, phases_of
 from finecast.problem.solution import Broadcast, Solution
-from finecast.solvers.areas.plan import Plan, SlotBeams
+from finecast.solvers.areas.on_air import Plan, SlotBeams
 from finecast.solvers.areas.state import City
 
 

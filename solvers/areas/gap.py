@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from finecast.problem.sinr import rate
-from finecast.solvers.areas.plan import Plan, migration_seconds
+from finecast.solvers.areas.on_air import Plan, migration_seconds
 from finecast.solvers.areas.rates import Ready
 
 

@@ -32,7 +32,7 @@ from finecast.solvers.result import Callback, Progress
 ROUNDS = 4
 """Most rounds of prices and rates."""
 
-EARLY_STEPS = 40
+EARLY_STEPS = 25
 """Steps of the bound in a round before the last."""
 
 SERVES = frozenset({"coarse", "no-migration", "one-message"})
@@ -76,24 +76,24 @@ def check_served(
     ValueError
         Names what is asked for, and what is allowed.
     """
-    several = f"the instance has {instance.area_count} areas"
+    several = f"areas: the instance has {instance.area_count}"
     if instance.delivery != "sequential" or instance.schedule != "sequential":
         raise ValueError(
-            f"{several}: delivery {instance.delivery!r} and schedule {instance.schedule!r} are not "
+            f"{several}, delivery {instance.delivery!r} and schedule {instance.schedule!r} are not "
             "allowed together, both must be 'sequential'"
         )
     largest = int(np.bincount(instance.areas).max())
     if largest > MOST_NODES:
-        raise ValueError(f"{several}: one of {largest} nodes is not allowed, at most {MOST_NODES}")
+        raise ValueError(f"{several}, one of {largest} nodes is not allowed, at most {MOST_NODES}")
     unknown = sorted(restrictions - SERVES)
     if unknown:
         raise ValueError(
-            f"{several}: restrict: {unknown[0]!r} is not allowed, only {', '.join(sorted(SERVES))}"
+            f"{several}, restrict: {unknown[0]!r} is not allowed, only {', '.join(sorted(SERVES))}"
         )
     if beamforming != KERNEL:
-        raise ValueError(f"{several}: beamforming: {beamforming!r} is not allowed, only {KERNEL!r}")
+        raise ValueError(f"{several}, beamforming: {beamforming!r} is not allowed, only {KERNEL!r}")
     if rate_cache is not None:
-        raise ValueError(f"{several}: rate_cache is not allowed, their rates are not kept")
+        raise ValueError(f"{several}, rate_cache is not allowed, their rates are not kept")
 
 
 def prepare_areas(

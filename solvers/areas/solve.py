@@ -15,7 +15,8 @@ from finecast.problem.instance import Instance
 from finecast.problem.wording import percent
 from finecast.solvers.areas.deliver import deliver
 from finecast.solvers.areas.gap import gap_parts
-from finecast.solvers.areas.plan import Plan, plan_areas
+from finecast.solvers.areas.on_air import Plan
+from finecast.solvers.areas.plan import plan_areas
 from finecast.solvers.areas.rates import (
     PlanSolver,
     Ready,

@@ -37,9 +37,16 @@ def test_rates_and_learners_of_one_area() -> None:
             refuse()
 
 
-def test_the_command_line_says_it_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "asked"),
+    [("solve", ["--method", "lru"]), ("solve", ["--restrict", "no-comp"]),
+     ("bound", ["--set", "restrict=no-comp"])],
+)  # fmt: skip
+def test_the_command_line_says_it_in_one_line(
+    command: str, asked: list[str], tmp_path: Path
+) -> None:
     """Bad input: the message goes up to `main`, which makes one line and exit code 2 of it."""
     write_instance(tmp_path / "i.npz", APART)
-    result = CliRunner().invoke(cli, ["solve", str(tmp_path / "i.npz"), "--method", "lru"])
+    result = CliRunner().invoke(cli, [command, str(tmp_path / "i.npz"), *asked])
     assert isinstance(result.exception, ValueError)
     assert "areas: the instance has 2" in str(result.exception)

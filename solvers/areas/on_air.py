@@ -1,0 +1,233 @@
+"""Everything on the air: the beams of a plan, what they guarantee, and what the plan takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from finecast.problem.arrays import ComplexArray, FloatArray
+from finecast.problem.sinr import rate
+from finecast.solvers.areas.air import (
+    Rates,
+    SlotMessages,
+    efficiency_of,
+    first_beams,
+    interference_of,
+    local_messages,
+)
+from finecast.solvers.areas.joint_beams import LocalMessages, joint_beams
+from finecast.solvers.areas.state import Air, City, State, wide_seconds
+from finecast.solvers.areas.wide import WideMessages, wide_beams, wide_messages
+from finecast.solvers.deadline import NEVER, Deadline
+
+POLISH_STEPS = 300
+"""Steps of the joint beams, and of every wide message's, in the last plan."""
+
+WIDE_STARTS = 1
+"""Starts of the search for the beams of a wide message."""
+
+
+@dataclass(frozen=True, eq=False)
+class SlotBeams:
+    """Everything on the air in a slot.
+
+    Attributes
+    ----------
+    local, wide
+        The messages.
+    local_beam, wide_beam
+        (X, N, M) and (Y, N, M).
+    local_rate, wide_rate
+        (X,) and (Y,) bit/s that they guarantee.
+    interference
+        (K,) over the noise, for local messages.
+    """
+
+    local: SlotMessages
+    wide: WideMessages
+    local_beam: ComplexArray
+    wide_beam: ComplexArray
+    local_rate: FloatArray
+    wide_rate: FloatArray
+    interference: FloatArray
+
+    def seconds(self, block_size: FloatArray) -> tuple[float, float]:
+        """Return the time on the air of wide messages, and the mean one of local messages, s."""
+        with np.errstate(divide="ignore"):
+            wide = 8.0 * (self.wide.blocks @ block_size) / self.wide_rate
+            local = self.local.messages.weight / self.local_rate
+        return float(wide.sum()), float(local.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A plan with its beams.
+
+    Attributes
+    ----------
+    state
+        Caches, senders, ways.
+    beams
+        Per slot.
+    delay
+        s, as the judge will count.
+    interrupted
+        The user ended the search.
+    """
+
+    state: State
+    beams: tuple[SlotBeams, ...]
+    delay: float
+    interrupted: bool = False
+
+
+Memory = list[dict[tuple[int, int, int], ComplexArray]]
+"""Per slot, the last beams of local messages: where the next search starts."""
+
+
+def beams_of(
+    city: City,
+    state: State,
+    rates: Rates,
+    memory: Memory,
+    air: Air,
+    *,
+    deadline: Deadline = NEVER,
+) -> tuple[SlotBeams, ...]:
+    """Return the beams of the local messages of a plan; wide ones at the rates they are thought of.
+
+    Parameters
+    ----------
+    city, state, rates
+        The problem, the plan, and the rates of every area alone.
+    memory
+        Beams of earlier rounds; those of this one are added.
+    air
+        The rates known so far.
+    deadline
+        When to be done.
+    """
+    instance, network = city.instance, city.instance.network
+    cap = network.max_spectral_efficiency
+    result = []
+    for t in range(instance.slots):
+        channel, error = instance.normalised_channel[t], instance.normalised_error[t]
+        local = local_messages(city, state, rates, t)
+        start = first_beams(city, local, rates, t)
+        for x, key in enumerate(local.keys):
+            start[x] = memory[t].get(key, start[x])
+        beam = joint_beams(
+            channel, error, network.power, instance.areas, instance.user_area[t],
+            local.messages, start, cap=cap, deadline=deadline,
+        )  # fmt: skip
+        memory[t].update(zip(local.keys, beam, strict=True))
+        local_rate, interference = _local_rate(city, t, local.messages, beam)
+
+        wide = wide_messages(city, state, t)
+        amplitude = wide.sends @ city.whole.reach[t].T
+        least = np.where(wide.users, amplitude, np.inf).min(axis=1)
+        silent = np.zeros((len(least), instance.nodes, instance.antennas), dtype=np.complex128)
+        with np.errstate(divide="ignore"):
+            wide_rate = 8.0 / wide_seconds(instance, air, least)
+        result.append(SlotBeams(local, wide, beam, silent, local_rate, wide_rate, interference))
+    return tuple(result)
+
+
+def with_wide_beams(city: City, plan: Plan, *, seed: int, deadline: Deadline) -> Plan:
+    """Return the plan with beams of its wide messages, and the delay with them.
+
+    Parameters
+    ----------
+    city, plan
+        The problem and the plan.
+    seed, deadline
+        As in `plan_areas`.
+    """
+    network = city.instance.network
+    result = []
+    for t, slot in enumerate(plan.beams):
+        beam, snr = wide_beams(city, t, slot.wide, starts=WIDE_STARTS, seed=seed, deadline=deadline)
+        bits = rate(snr, network.bandwidth, network.max_spectral_efficiency)
+        result.append(replace(slot, wide_beam=beam, wide_rate=bits))
+    beams = tuple(result)
+    return replace(plan, beams=beams, delay=plan_delay(city, plan.state, beams))
+
+
+def polished(city: City, plan: Plan, deadline: Deadline) -> Plan:
+    """Return the plan after more steps for all its beams; wide ones are joint beams of one area.
+
+    Parameters
+    ----------
+    city, plan
+        The problem and the plan.
+    deadline
+        When to be done.
+    """
+    instance, network = city.instance, city.instance.network
+    cap = network.max_spectral_efficiency
+    nobody = np.zeros(instance.users, dtype=np.int64)
+    result = []
+    for t, slot in enumerate(plan.beams):
+        channel, error = instance.normalised_channel[t], instance.normalised_error[t]
+        messages = slot.local.messages
+        beam = joint_beams(
+            channel, error, network.power, instance.areas, instance.user_area[t],
+            messages, slot.local_beam, cap=cap, steps=POLISH_STEPS, deadline=deadline,
+        )  # fmt: skip
+        local_rate, interference = _local_rate(city, t, messages, beam)
+        bits = np.asarray(slot.wide.blocks @ instance.library.block_size, dtype=np.float64)
+        together = LocalMessages(
+            np.zeros(len(bits), dtype=np.int64), slot.wide.sends, slot.wide.users, bits
+        )
+        wide_beam = joint_beams(
+            channel, error, network.power, np.zeros(instance.nodes, dtype=np.int64), nobody,
+            together, slot.wide_beam, cap=cap, steps=POLISH_STEPS, deadline=deadline,
+        )  # fmt: skip
+        _, signal = interference_of(channel, error, wide_beam, together.area, nobody)
+        quiet = np.zeros(instance.users)
+        wide_rate = network.bandwidth * efficiency_of(signal, quiet, slot.wide.users, cap)
+        better = wide_rate > slot.wide_rate
+        result.append(
+            replace(
+                slot,
+                local_beam=beam,
+                local_rate=local_rate,
+                interference=interference,
+                wide_beam=np.where(better[:, None, None], wide_beam, slot.wide_beam),
+                wide_rate=np.maximum(wide_rate, slot.wide_rate),
+            )
+        )
+    beams = tuple(result)
+    return Plan(plan.state, beams, plan_delay(city, plan.state, beams))
+
+
+def _local_rate(
+    city: City, t: int, messages: LocalMessages, beam: ComplexArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return (X,) bit/s that local messages guarantee, and (K,) the interference over noise."""
+    instance = city.instance
+    interference, signal = interference_of(
+        instance.normalised_channel[t],
+        instance.normalised_error[t],
+        beam,
+        messages.area,
+        instance.user_area[t],
+    )
+    network = instance.network
+    cap = network.max_spectral_efficiency
+    efficiency = efficiency_of(signal, interference, messages.users, cap)
+    return network.bandwidth * efficiency, interference
+
+
+def plan_delay(city: City, state: State, beams: tuple[SlotBeams, ...]) -> float:
+    """Return the delay of a plan with its beams, s."""
+    size = city.instance.library.block_size.astype(np.float64)
+    return sum(migration_seconds(city, state)) + sum(sum(slot.seconds(size)) for slot in beams)
+
+
+def migration_seconds(city: City, state: State) -> tuple[float, float]:
+    """Return what migrations add to the delay, wide and local, s."""
+    weight = np.stack([area.weight for area in city.areas], axis=1)
+    local = (weight * state.local_migration.sum(axis=2)).sum()
+    return float(state.migration.sum()), float(local)

@@ -197,12 +197,16 @@ def figure(folder: Path, target: Path) -> None:
     import matplotlib.pyplot as plt
 
     gaps = measured(folder)
-    size = (4.6 * len(PANELS), 5.2)
-    picture, axes = plt.subplots(1, len(PANELS), figsize=size, layout="constrained")
-    for axis, (kind, groups, title) in zip(axes, PANELS, strict=True):
-        if (kind, "rolling", None, None) not in gaps:
-            continue
-        by_run = curves(folder, gaps, kind)
+    by_kind = {kind: curves(folder, gaps, kind) for kind, _, _ in PANELS}
+    shown = [
+        panel
+        for panel in PANELS
+        if any(name in by_kind[panel[0]] for g in panel[1] for name in GROUPS[g])
+    ]
+    size = (4.6 * len(shown), 5.2)
+    picture, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False)
+    for axis, (kind, groups, title) in zip(axes[0], shown, strict=True):
+        by_run = by_kind[kind]
         names = [name for g in groups for name in GROUPS[g]]
         if "ablations" in groups:
             names = [*GROUPS["leaders"], *names]
@@ -213,12 +217,12 @@ def figure(folder: Path, target: Path) -> None:
             axis.fill_between(x, gap.min(axis=0), gap.max(axis=0), color=colour, alpha=0.1, lw=0)
         level = gaps[kind, "rolling", None, None][:CURVE_DRAWS].mean()
         axis.axhline(level, color="0.3", lw=0.9, ls="--", label="rolling")
-        axis.set_ylim(0.75 * level, 1.15 * level)
+        axis.set_ylim(0.8 * level, 1.5 * level)
         axis.set(title=f"{title}\n({kind})", xlabel="CPU seconds of learning")
         axis.legend(
             loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=8, frameon=False
         )
-    axes[0].set_ylabel("above the certified bound, %")
+    axes[0][0].set_ylabel("above the certified bound, %")
     picture.savefig(target, metadata={"Date": None})
 
 

@@ -509,7 +509,7 @@ def instance_hash(instance: Instance) -> str:
     without AVX-512, for instance), so that `Instance.content_hash`, which is of every bit, differs
     between machines. Here real numbers enter to five significant digits, complex ones relative to
     their modulus; whole numbers, truth values and names enter exactly. The name and the seed of an
-    instance are not content, and neither is that it has one area.
+    instance are not content, and neither is that it has one area or no deadlines.
 
     Parameters
     ----------
@@ -517,7 +517,8 @@ def instance_hash(instance: Instance) -> str:
         The instance.
     """
     digest = hashlib.sha256()
-    left_out = {".name", ".seed"} | ({".areas"} if instance.area_count == 1 else set())
+    absent = {".areas": instance.area_count == 1, ".deadline": not len(instance.deadline)}
+    left_out = {".name", ".seed", *(name for name, lacks in absent.items() if lacks)}
     for name, value in _content("", instance):
         if name in left_out or value is None:
             continue

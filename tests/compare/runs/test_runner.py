@@ -323,9 +323,10 @@ def test_a_process_that_loads_does_not_outlive_its_comparison(tmp_path: Path) ->
         command(tmp_path / "r", Path("smoke")), stdout=subprocess.DEVNULL, start_new_session=True
     )
     children: list[psutil.Process] = []
-    while not children:
+    while not children and started.poll() is None:
         children = psutil.Process(started.pid).children()
         time.sleep(0.01)
+    assert children, "the comparison ended before it started a run"
     started.kill()
     started.wait()
     until = time.monotonic() + 30

@@ -38,7 +38,7 @@ def checked(
 ) -> NDArray[Any]:
     """Return `value` as a read-only array of the wanted kind, shape and range.
 
-    It is a copy, unless nobody can write to `value` any more.
+    It is a copy, unless nobody can write to `value` any more and it is no part of a larger array.
 
     Parameters
     ----------
@@ -132,12 +132,17 @@ def checked_choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
 
 
 def _frozen(array: NDArray[Any]) -> bool:
-    """Return whether neither the array nor what it is a view of can be written to."""
+    """Return whether neither the array nor what it is a view of can be written to.
+
+    Part of a larger array counts as not frozen: a copy neither holds nor shows the rest, such as
+    the slots to come.
+    """
+    size = array.size
     while array.base is not None and not array.flags.writeable:
         if not isinstance(array.base, np.ndarray):
             return False
         array = array.base
-    return not array.flags.writeable
+    return not array.flags.writeable and array.size == size
 
 
 def _refuse_outside(name: str, array: NDArray[Any], low: float | None, high: float | None) -> None:

@@ -110,7 +110,7 @@ def sets_of(member: NDArray[Any]) -> IntArray:
     Examples
     --------
     >>> member = np.arange(70) % 69 == 0
-    >>> sets_of(member[:3]), sets_of(member) == 1 + (1 << 69)
+    >>> int(sets_of(member[:3])), sets_of(member) == 1 + (1 << 69)
     (1, True)
     """
     nodes = member.shape[-1]

@@ -268,3 +268,9 @@ def test_arrays_that_nobody_can_change_are_not_copied() -> None:
     copied = replace(solution, cache=view)
     mine[:] = True
     assert not copied.cache.any()
+    # Part of what nobody can change is copied too: it would hold on to the rest, and show it.
+    slots = np.zeros((2, 2, 3), bool)
+    slots.setflags(write=False)
+    first = replace(solution, cache=slots[:1]).cache
+    assert not np.shares_memory(first, slots)
+    assert first.base is None or first.base.size == first.size

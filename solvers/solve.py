@@ -21,12 +21,13 @@ from finecast.problem.solution import Solution
 from finecast.problem.tolerances import JUDGE_TOLERANCES
 from finecast.problem.version import FINECAST_VERSION
 from finecast.solvers.deadline import GRAIN, Deadline, grains_done
-from finecast.solvers.one_area import refuse_areas
+from finecast.solvers.one_area import check_for_areas, refuse_areas
 from finecast.solvers.own_methods import any_method
 from finecast.solvers.registry import BUILT_IN, PATH_OPTIONS, RATE_OPTIONS, Method
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import Answer, BoundKind, Callback, Result, Termination
 from finecast.solvers.search import Search
+from finecast.solvers.workers import Engine, check_workers, workers_of
 
 if TYPE_CHECKING:
     from finecast.solvers.online import Policy
@@ -51,6 +52,9 @@ def solve(
     schedule: Schedule | None = None,
     spatial_time: float | None = None,
     spatial_workers: int = 1,
+    workers: int = 1,
+    engine: Engine = "local",
+    scheduler: str | None = None,
     **options: Any,
 ) -> Result:
     """Solve an instance.
@@ -89,6 +93,13 @@ def solve(
     spatial_workers
         For spatial delivery: processes that search the slots of a long horizon side by side, >= 1.
         With more than one, a script needs the usual `if __name__ == "__main__":`.
+    workers
+        For instances of several areas: processes that take areas and slots side by side, >= 1. The
+        answer is the same however many there are. With more than one, a script needs the usual
+        `if __name__ == "__main__":`.
+    engine, scheduler
+        `local`, or `dask` for the workers of the Dask cluster with this scheduler's address, such
+        as "tcp://host:8786".
     **options
         The method's own options, and for most methods `restrict` (names of restrictions such as
         "coarse"; see `finecast.solvers.restrictions`), `beamforming` and `rate_cache`; see
@@ -105,8 +116,10 @@ def solve(
         Ctrl-C, as everywhere; within `finecast.solvers.signals.ctrl_c_keeps_the_best` the best
         answer so far is returned instead.
     ValueError
-        Unknown method or option, a value out of range, or an instance of several areas for a method
-        of one.
+        Unknown method or option, a value out of range, an instance of several areas for a method of
+        one, or several workers for an instance of one area.
+    OSError
+        There is no Dask scheduler, or it has no workers.
     """
     chosen = any_method(method)
     method = chosen.name
@@ -118,6 +131,7 @@ def solve(
         spatial_time=spatial_time,
         spatial_workers=spatial_workers,
     )
+    check_workers(workers, engine, scheduler)
     known = chosen.options()
     options = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -127,6 +141,7 @@ def solve(
     instance = with_system(instance, delivery, schedule)
     if not chosen.areas:
         refuse_areas(instance, f"method {method!r}")
+    check_for_areas(instance, workers, engine)
 
     wall, cpu, done = time.monotonic(), time.process_time(), grains_done()
     deadline = Deadline.after(time_limit, work)  # counts the phases that it cuts
@@ -134,7 +149,9 @@ def solve(
     if work is not None:
         check_work(work, chosen, spatial)
     placing = deadline.share(SPATIAL_PLACEMENT_SHARE) if spatial else deadline
-    found = answer_of(chosen, instance, Search(placing, gap, seed, start, callback), **options)
+    with workers_of(workers, engine, scheduler) as crew:
+        search = Search(placing, gap, seed, start, callback, crew)
+        found = answer_of(chosen, instance, search, **options)
     if spatial and found.termination is not Termination.INTERRUPTED:
         from finecast.solvers.spatial.alternate import on_shared_air
 
@@ -142,7 +159,7 @@ def solve(
             instance, found, began=wall, deadline=deadline, slot_time=spatial_time, gap=gap,
             seed=seed, callback=callback, workers=spatial_workers,
         )  # fmt: skip
-    wall_s, cpu_s = time.monotonic() - wall, time.process_time() - cpu
+    wall_s, cpu_s = time.monotonic() - wall, time.process_time() - cpu + crew.cpu_s
 
     # What the answer is worth is for the judge to say, on the instance that it is for.
     judged = found.instance or instance

@@ -38,6 +38,7 @@ from finecast.solvers.result import (
     relative_gap,
 )
 from finecast.solvers.search import Search
+from finecast.solvers.workers import ALONE, Workers
 
 BOUND_SHARE = 0.35
 """Share of the time for the rates of the areas and the bound."""
@@ -90,6 +91,7 @@ def solve_areas(
         seed=search.seed,
         callback=search.callback,
         deadline=search.deadline.share(BOUND_SHARE),
+        workers=search.workers,
     )
     bound = ready.point.bound
     rounds = itertools.count(1)
@@ -104,7 +106,7 @@ def solve_areas(
         cache = greedy_caches(ready)
     elif start is not None and np.isfinite(start_delay):
         cache, wide = start.cache, None
-    solver = PlanSolver(ready, seed=search.seed, deadline=search.deadline)
+    solver = PlanSolver(ready, seed=search.seed, deadline=search.deadline, workers=search.workers)
     plan = plan_areas(
         ready.city,
         ready.rates,
@@ -117,6 +119,7 @@ def solve_areas(
         solve=solver,
         report=report,
         sweeps=not greedy,
+        workers=search.workers,
     )
     ready = solver.ready if plan.interrupted else solver.bounded(plan.state)
     bound = ready.point.bound
@@ -152,6 +155,7 @@ def areas_bound(
     restrict: str | Iterable[str] = (),
     time_limit: float | None = None,
     callback: Callback | None = None,
+    workers: Workers = ALONE,
 ) -> float:
     """Return the certified lower bound of an instance of several areas, s.
 
@@ -161,6 +165,8 @@ def areas_bound(
         As in `solve_areas`.
     time_limit
         Seconds; None for the end of its own.
+    workers
+        Who computes the rates of the areas.
 
     Raises
     ------
@@ -171,7 +177,11 @@ def areas_bound(
     check_served(instance, restrictions, KERNEL, None)
     try:
         ready = prepare_areas(
-            instance, restrict=restrictions, callback=callback, deadline=Deadline.after(time_limit)
+            instance,
+            restrict=restrictions,
+            callback=callback,
+            deadline=Deadline.after(time_limit),
+            workers=workers,
         )
     except UnservableError:
         return 0.0

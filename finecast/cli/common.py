@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -279,3 +280,16 @@ def _format_of(path: Path) -> str | None:
         return archive_format(path)
     except FormatError:
         return None
+
+
+@contextmanager
+def resumable(output: str) -> Iterator[Callable[[Progress], None]]:
+    """Give the callback of `progress_bar`; Ctrl-C says that the folder can be gone on from."""
+    try:
+        with progress_bar(time_left=True) as tell:
+            yield tell
+    except KeyboardInterrupt:
+        click.echo(
+            f"finecast: interrupted; the same command goes on from what is in {output}", err=True
+        )
+        sys.exit(130)

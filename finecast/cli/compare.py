@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from finecast.cli.common import (
     json_option,
     parse_settings,
     print_json,
-    progress_bar,
+    resumable,
     say,
     words,
 )
@@ -112,29 +111,23 @@ def command(
 
     if own and methods is None:
         raise ValueError("--methods: is missing, expected names of methods for these files")
-    try:
-        with progress_bar(time_left=True) as tell:
-            ran = run_suite(
-                _of_files(sources, words("--methods", methods)) if own and methods else sources[0],
-                output,
-                methods=None if methods is None else words("--methods", methods),
-                options=parse_settings(settings),
-                classes=None if classes is None else words("--classes", classes),
-                instances=None if instances is None else seeds_of("--instances", instances),
-                seeds=None if seeds is None else seeds_of("--seeds", seeds),
-                time_limit_s=time_limit,
-                workers=workers,
-                threads=threads,
-                engine=engine,
-                scheduler=scheduler,
-                retry_failed=retry_failed,
-                callback=tell,
-            )
-    except KeyboardInterrupt:
-        click.echo(
-            f"finecast: interrupted; the same command goes on from what is in {output}", err=True
+    with resumable(output) as tell:
+        ran = run_suite(
+            _of_files(sources, words("--methods", methods)) if own and methods else sources[0],
+            output,
+            methods=None if methods is None else words("--methods", methods),
+            options=parse_settings(settings),
+            classes=None if classes is None else words("--classes", classes),
+            instances=None if instances is None else seeds_of("--instances", instances),
+            seeds=None if seeds is None else seeds_of("--seeds", seeds),
+            time_limit_s=time_limit,
+            workers=workers,
+            threads=threads,
+            engine=engine,
+            scheduler=scheduler,
+            retry_failed=retry_failed,
+            callback=tell,
         )
-        sys.exit(130)
     tell_runs(ran, as_json)
 
 

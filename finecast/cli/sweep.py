@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from finecast.cli.common import json_option, parse_settings, progress_bar, words
+from finecast.cli.common import json_option, parse_settings, resumable, words
 from finecast.cli.compare import seeds_of, tell_runs
 
 
@@ -73,26 +71,20 @@ def command(
         if key in vary:
             raise ValueError(f"--vary: {key!r} is given twice")
         vary[key] = values
-    try:
-        with progress_bar(time_left=True) as tell:
-            ran = run_sweep(
-                scenario,
-                vary,
-                output,
-                methods=words("--methods", methods),
-                options=parse_settings(settings),
-                seeds=seeds_of("--seeds", seeds),
-                time_limit_s=time_limit,
-                workers=workers,
-                threads=threads,
-                engine=engine,  # type: ignore[arg-type]
-                scheduler=scheduler,
-                retry_failed=retry_failed,
-                callback=tell,
-            )
-    except KeyboardInterrupt:
-        click.echo(
-            f"finecast: interrupted; the same command goes on from what is in {output}", err=True
+    with resumable(output) as tell:
+        ran = run_sweep(
+            scenario,
+            vary,
+            output,
+            methods=words("--methods", methods),
+            options=parse_settings(settings),
+            seeds=seeds_of("--seeds", seeds),
+            time_limit_s=time_limit,
+            workers=workers,
+            threads=threads,
+            engine=engine,  # type: ignore[arg-type]
+            scheduler=scheduler,
+            retry_failed=retry_failed,
+            callback=tell,
         )
-        sys.exit(130)
     tell_runs(ran, as_json)

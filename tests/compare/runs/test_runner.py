@@ -43,7 +43,7 @@ from finecast.solvers.registry import methods
 
 TIMES = {
     "wall_s", "cpu_s", "train_s", "rates_s", "peak_memory_bytes", "base_memory_bytes",
-    "started_at", "trace",
+    "started_at", "trace", "work",
 }  # fmt: skip
 """Fields that two runs of the same do not share."""
 
@@ -173,6 +173,8 @@ def test_methods_are_run_judged_and_recorded(tmp_path: Path) -> None:
         (1 + (greedy.beamforming_gap or 0)) * (1 + (greedy.placement_gap or 0)) - 1
     )
     assert greedy.rates_s is not None
+    assert greedy.work is not None
+    assert greedy.work > 0
     assert greedy.peak_memory_bytes is not None
     assert greedy.base_memory_bytes is not None
     assert greedy.peak_memory_bytes >= greedy.base_memory_bytes > 10**7

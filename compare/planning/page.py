@@ -60,7 +60,8 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .6rem .35rem 0;
 .bar i { display: block; height: 100%; background: var(--blue); border-radius: 3px; }
 @media (max-width: 40rem) { body { padding: .6rem .8rem 2rem; } th, td { padding-right: .4rem; }
   table { font-size: .86rem; } .wide { display: none; }
-  .numbers { grid-template-columns: 1fr 1fr; } }
+  .numbers { grid-template-columns: 1fr 1fr; } td.n, th.n { white-space: normal; }
+  th[scope="row"] { min-width: 5.2rem; } }
 @media print { svg.map { max-width: 10.5cm; }
   body { max-width: none; padding: 0; font-size: 10pt; } h2 { break-after: avoid; }
   tr, figure, .numbers li { break-inside: avoid; } thead { display: table-header-group; }

@@ -71,7 +71,7 @@ def plan(
     *,
     draws: int = 5,
     seed: int = 0,
-    time_limit: float | None = 60.0,
+    time_limit: float | None = 45.0,
     callback: Callback | None = None,
 ) -> NetworkPlan:
     """Plan a network: what to store at each site, and what that buys.

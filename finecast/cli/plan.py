@@ -31,7 +31,7 @@ from finecast.problem.shipped import find
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0),
-    default=60.0,
+    default=45.0,
     show_default=True,
     help="Seconds for the computation, about. What must be there takes what it takes.",
 )

@@ -182,7 +182,7 @@ def _models(plan: NetworkPlan, site: SitePlan) -> str:
         more = len(parts) - PARTS_SHOWN
         rest = f", {more} more" if more > 0 else ""
         said.append(f"<strong>in part:</strong> {escape(named + rest)}")
-    return "<br>".join(said) or "nothing"
+    return "<br>".join(said).replace(" %", "&nbsp;%") or "nothing"
 
 
 def _moves(plan: NetworkPlan) -> str:
@@ -262,7 +262,7 @@ def _saved(site: SitePlan) -> str:
         return "-"
     if math.isnan(saved.low):
         return s(saved.mean)
-    return f"{s(saved.mean)} <span class='wide'>({max(saved.low, 0):.2g} to {s(saved.high)})</span>"
+    return f"{s(saved.mean)} <span class='wide'>({max(saved.low, 0):.3g} to {s(saved.high)})</span>"
 
 
 def _per_gb(site: SitePlan) -> str:

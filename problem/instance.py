@@ -357,6 +357,8 @@ def _pack(instance: Instance) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         "model_names": list(library.model_names),
         "model_family": list(library.model_family),
     }
+    if network.node_names:
+        header["node_names"] = list(network.node_names)
     arrays: dict[str, NDArray[Any]] = {
         "block_size": library.block_size,
         "model_blocks": library.model_blocks,
@@ -401,6 +403,7 @@ def _unpack(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Instance
             noise_power=header["noise_power"],
             max_spectral_efficiency=np.inf if unlimited else header["max_spectral_efficiency"],
             node_position=arrays.get("node_position"),
+            node_names=tuple(header.get("node_names", ())),
         ),
         demand=Demand(
             preference=arrays["preference"],

@@ -509,7 +509,8 @@ def instance_hash(instance: Instance) -> str:
     without AVX-512, for instance), so that `Instance.content_hash`, which is of every bit, differs
     between machines. Here real numbers enter to five significant digits, complex ones relative to
     their modulus; whole numbers, truth values and names enter exactly. The name and the seed of an
-    instance are not content, and neither is that it has one area or no deadlines.
+    instance and the names of its nodes are not content, and neither is that it has one area or no
+    deadlines.
 
     Parameters
     ----------
@@ -518,7 +519,8 @@ def instance_hash(instance: Instance) -> str:
     """
     digest = hashlib.sha256()
     absent = {".areas": instance.area_count == 1, ".deadline": not len(instance.deadline)}
-    left_out = {".name", ".seed", *(name for name, lacks in absent.items() if lacks)}
+    left_out = {".name", ".seed", ".network.node_names"}
+    left_out |= {name for name, lacks in absent.items() if lacks}
     for name, value in _content("", instance):
         if name in left_out or value is None:
             continue

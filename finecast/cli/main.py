@@ -25,6 +25,7 @@ COMMANDS = {
     "show": "Say and draw what is in a library, scenario, instance or solution.",
     "library": "Build a parameter-block library from model families or checkpoints.",
     "solve": "Solve an instance; print delay, certified bound and gap.",
+    "plan": "Plan a network: what to store at each site and what it buys, on one page.",
     "evaluate": "Judge a solution.",
     "bound": "Compute the certified lower bound alone.",
     "train": "Train a learner on draws of scenarios.",

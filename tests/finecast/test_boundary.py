@@ -77,7 +77,8 @@ def scenario(folder: Path, text: str) -> Path:
 def test_absurd_sizes_of_scenarios(tmp_path, monkeypatch, capsys, text, field, limit):
     """Refused before anything is drawn: file, field and limit in one line."""
     drawn = []
-    monkeypatch.setattr("finecast.problem.scenario.drop_users", lambda *_, **__: drawn.append(1))
+    module = "finecast.problem.scenario_network"
+    monkeypatch.setattr(f"{module}.drop_users", lambda *_, **__: drawn.append(1))
     text = text.replace("users.count = ", "[users]\ncount = ")
     path = tmp_path / "scenario.toml"
     path.write_text(f'{text}\n[library]\nfile = "{DATA / "libraries" / "tiny.json"}"\n')

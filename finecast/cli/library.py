@@ -157,7 +157,7 @@ def command(
 def _refuse_what_has_no_effect(source: str) -> None:
     """Refuse options that say nothing of what the library is built from."""
     of_models = {"--from-checkpoints", "--from-config"}
-    meant = dict.fromkeys(OF_FAMILIES, {"families"})
+    meant = {option: {"families"} for option in OF_FAMILIES}
     meant |= {"max_block_mb": of_models, "frozen": {"--from-config"}}
     context = click.get_current_context()
     for parameter in context.command.params:

@@ -26,6 +26,7 @@ COMMANDS = {
     "library": "Build a parameter-block library from model families or checkpoints.",
     "solve": "Solve an instance; print delay, certified bound and gap.",
     "evaluate": "Judge a solution.",
+    "read-sol": "Read and judge what another solver found in our model.",
     "bound": "Compute the certified lower bound alone.",
     "train": "Train a learner on draws of scenarios.",
     "doctor": "Say what finecast runs on, and test that it works here.",
@@ -47,7 +48,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"finecast.cli.{cmd_name}").command
+        command: click.Command = import_module(f"finecast.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -266,9 +266,7 @@ def test_library_from_checkpoints(tmp_path):
     ):
         refused(finecast(*build, *options), *words)
     outcome = finecast("library", "vit-b-16", "--max-block-mb", "1", "-o", target)
-    refused(
-        outcome, "--max-block-mb", "--max-block-mb is for --from-checkpoints and --from-config only"
-    )
+    refused(outcome, "--max-block-mb is for --from-checkpoints and --from-config only")
     assert not target.exists()
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "solve": "Solve an instance; print delay, certified bound and gap.",
     "evaluate": "Judge a solution.",
     "read-sol": "Read and judge what another solver found in our model.",
+    "export": "Write an instance or a solution for MATLAB.",
     "bound": "Compute the certified lower bound alone.",
     "train": "Train a learner on draws of scenarios.",
     "doctor": "Say what finecast runs on, and test that it works here.",

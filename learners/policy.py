@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 
@@ -51,6 +51,9 @@ class Learned:
         What every decision took so far: the expected tables of the slot, which other online methods
         need too, and the decision; rates excluded.
     """
+
+    remembers_users: ClassVar[bool] = True
+    """It holds things by user: where an area gets new users, it begins anew."""
 
     nodes: TrainedPolicy
     horizon: int = 3

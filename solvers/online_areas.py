@@ -3,8 +3,10 @@
 Each area has a policy of its own. Before slot 0 it knows the library, its nodes and the demand
 model; where users will be is not known, so every user is its own with the chance of its share of
 the nodes. In slot t it is told the requests and channels of the users that are at home in it now
-(whose strongest node is one of its nodes), and nobody else asks there. The messages of a slot come
-from `finecast.solvers.areas`, for that slot alone: wide or local, with joint beams.
+(whose strongest node is one of its nodes), and nobody else asks there. Users that come later go to
+the end of its list of users; who has left is expected to ask nothing. An area in which nobody asks
+in a slot keeps what it holds. The messages of a slot come from `finecast.solvers.areas`, for that
+slot alone: wide or local, with joint beams.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.demand import Demand
 from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance
-from finecast.problem.solution import Solution
+from finecast.problem.solution import Broadcast, Solution
 from finecast.solvers.areas.deliver import deliver
 from finecast.solvers.areas.plan import plan_areas
 from finecast.solvers.areas.rates import check_served, prepare_areas
@@ -60,7 +62,7 @@ PLAY_SHARE = 0.65
 """Share of the time for the slots; the rest is for the bound."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Player:
     """What decides for an area.
 
@@ -68,15 +70,29 @@ class Player:
     ----------
     nodes
         (N_a,) by their index in the whole instance.
+    make
+        Returns a new policy.
     policy
-        Its own copy of the online method.
+        That of the area.
     prior
         What it knows before slot 0.
+    users
+        (U,) users that were at home in the area so far, in the order in which they came.
     """
 
     nodes: IntArray
+    make: Callable[[], Policy]
     policy: Policy
     prior: Prior
+    users: IntArray
+
+    def meet(self, here: IntArray) -> None:
+        """Add the users at home in the area now; a policy that remembers users begins anew."""
+        new = np.setdiff1d(here, self.users)
+        if len(new) and len(self.users) and getattr(self.policy, "remembers_users", False):
+            self.policy = self.make()
+            self.policy.place(self.prior)
+        self.users = np.concatenate([self.users, new])
 
 
 def solve_online(
@@ -123,9 +139,7 @@ def solve_online(
     restrictions = check_restrictions(restrict)
     check_served(instance, restrictions, beamforming, rate_cache)
     instance = restricted_instance(instance, restrictions)
-    players = tuple(
-        player_of(instance, a, make(), restrictions) for a in range(instance.area_count)
-    )
+    players = tuple(player_of(instance, a, make, restrictions) for a in range(instance.area_count))
     solution, interrupted = play(
         instance,
         players,
@@ -142,14 +156,15 @@ def solve_online(
     if interrupted:
         deadline = Deadline.after(0.0)
     try:
-        ready = prepare_areas(
-            instance,
-            restrict=restrictions,
-            seed=seed,
-            callback=callback,
-            deadline=deadline.of("bound"),
-        )
-        bound = ready.point.bound
+        if (instance.requests >= 0).any():
+            ready = prepare_areas(
+                instance,
+                restrict=restrictions,
+                seed=seed,
+                callback=callback,
+                deadline=deadline.of("bound"),
+            )
+            bound = ready.point.bound
     except SearchInterrupt:  # the plan is there
         interrupted = True
     termination = Termination.INTERRUPTED if interrupted else Termination.COMPLETED
@@ -168,7 +183,9 @@ def solve_online(
     )
 
 
-def player_of(instance: Instance, a: int, policy: Policy, restrictions: frozenset[str]) -> Player:
+def player_of(
+    instance: Instance, a: int, make: Callable[[], Policy], restrictions: frozenset[str]
+) -> Player:
     """Return what decides for an area, and what it knows before slot 0.
 
     Parameters
@@ -177,18 +194,21 @@ def player_of(instance: Instance, a: int, policy: Policy, restrictions: frozense
         The (restricted) problem, and the restrictions in force.
     a
         The area.
-    policy
-        Decides.
+    make
+        Returns a new policy.
     """
+    policy = make()
     nodes = np.flatnonzero(instance.areas == a)
     part = part_of(instance, nodes, np.arange(instance.users))
     share = len(nodes) / instance.nodes
     prior = prior_of(part, restrictions)
-    prior = replace(prior, demand=_activity(prior.demand, share * prior.demand.activity))
+    demand = prior.demand
+    demand = Demand(demand.preference, demand.persistence, share * demand.activity)
+    prior = replace(prior, demand=demand)
     if getattr(policy, "knows", None) == "network":
         first = part.channel_estimate[0].copy(), part.channel_error[0].copy()
         prior = replace(prior, first_slot=first)
-    return Player(nodes, policy, prior)
+    return Player(nodes, make, policy, prior, np.zeros(0, dtype=np.int64))
 
 
 def play(
@@ -233,6 +253,10 @@ def play(
         strongest = np.linalg.norm(one.channel_estimate[0], axis=2).argmax(axis=1)
         homes = np.concatenate([homes, instance.areas[strongest][None]])
 
+        if not (one.requests >= 0).any():
+            parts.append(_silent(one, held, method))
+            continue
+
         # Every area with requests decides, on the rates of its own users alone on the air.
         areas = split(one)
         prepared, keep = [], held.copy()
@@ -245,6 +269,7 @@ def play(
             )
             prepared.append(ready)
             player = players[area.number]
+            player.meet(np.flatnonzero(homes[-1] == area.number))
             observation = _observed(instance, player, area, homes, ready)
             keep[player.nodes] = player.policy.act(observation, held[player.nodes])[1]
 
@@ -294,25 +319,28 @@ def _observed(
     ready
         Rates of the area's users in this slot.
     """
-    t = len(homes) - 1
-    mine = homes == area.number
+    slots, users = slice(0, len(homes)), player.users
+    mine = (homes == area.number)[:, users]
     # Who is elsewhere now is not expected to ask here.
-    demand = _activity(instance.demand, np.where(mine[-1], instance.demand.activity, 0.0))
+    demand = instance.demand
+    activity = np.where(mine[-1], demand.activity[users], 0.0)
+    demand = Demand(demand.preference[:, users], demand.persistence, activity)
     plan, rates = ready.plans[0], ready.rates[0]
+    among = np.argsort(users)[np.searchsorted(np.sort(users), area.users)]
 
-    def of_all(users: BoolArray) -> BoolArray:
-        result = np.zeros((len(users), instance.users), dtype=bool)
-        result[:, area.users] = users
+    def of_all(asking: BoolArray) -> BoolArray:
+        result = np.zeros((len(asking), len(users)), dtype=bool)
+        result[:, among] = asking
         return result
 
-    reach: FloatArray = np.zeros((instance.users, len(player.nodes)))
-    reach[area.users] = rates.reach
+    reach: FloatArray = np.zeros((len(users), len(player.nodes)))
+    reach[among] = rates.reach
     return Observation(
         prior=replace(player.prior, demand=demand),
-        t=t,
-        requests=np.where(mine, instance.requests[: t + 1], -1),
-        channel_estimate=instance.channel_estimate[: t + 1, :, player.nodes],
-        channel_error=instance.channel_error[: t + 1, :, player.nodes],
+        t=len(homes) - 1,
+        requests=np.where(mine, instance.requests[slots, users], -1),
+        channel_estimate=instance.channel_estimate[slots, users][:, :, player.nodes],
+        channel_error=instance.channel_error[slots, users][:, :, player.nodes],
         plan=Messages(plan.group, of_all(plan.users), plan.allowed, plan.of_group),
         rates=replace(rates, users=of_all(rates.users), reach=reach),
         problem=ready.achieved,
@@ -330,5 +358,22 @@ def _city(
     return City(one, areas, whole(one, areas, robust=True), link, group)
 
 
-def _activity(demand: Demand, activity: FloatArray) -> Demand:
-    return Demand(demand.preference, demand.persistence, activity)
+def _silent(one: Instance, held: BoolArray, method: str) -> Solution:
+    """Return the solution of a slot without a request: nothing moves, nothing is sent."""
+    nothing = Broadcast(
+        users=np.zeros((0, one.users), dtype=bool),
+        nodes=np.zeros((0, one.nodes), dtype=bool),
+        blocks=np.zeros((0, one.blocks), dtype=bool),
+        duration=np.zeros(0),
+        mode=np.zeros(0, dtype=np.int64),
+        message=np.zeros(0, dtype=np.int64),
+        beam=np.zeros((0, one.nodes, one.antennas), dtype=np.complex128),
+        rate=np.zeros(0),
+    )
+    return Solution(
+        cache=held[None],
+        source=np.full((1, *held.shape), -1),
+        broadcasts=(nothing,),
+        instance_hash=one.content_hash,
+        method=method,
+    )

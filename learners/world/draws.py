@@ -279,7 +279,7 @@ def check_instance(instance: Instance, name: str) -> None:
     ValueError
         More than 8 nodes, several areas, a pipelined schedule, or spatial delivery.
     """
-    refuse_areas(instance, f"what a learner plays ({name})")
+    refuse_areas(instance, f"what a learner trains on ({name})")
     _check_nodes(instance.nodes, name)
     _check_additive(instance, name)
 

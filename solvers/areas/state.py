@@ -42,6 +42,11 @@ class City:
     link: FloatArray
     group: tuple[IntArray, ...]
 
+    @property
+    def weight(self) -> FloatArray:
+        """(T, areas) share of the requesting users."""
+        return np.stack([area.weight for area in self.areas], axis=1)
+
 
 @dataclass(frozen=True, eq=False)
 class Air:
@@ -85,9 +90,8 @@ class State:
 
     def delay(self, city: City) -> float:
         """Return the delay that the rates of `Air` give, s."""
-        weight = np.stack([area.weight for area in city.areas], axis=1)
         local = (self.local_migration + self.local_broadcast).sum(axis=2)
-        return float((self.migration + self.broadcast).sum() + (weight * local).sum())
+        return float((self.migration + self.broadcast).sum() + (city.weight * local).sum())
 
 
 def reach_of(city: City, cache: BoolArray, nodes: IntArray, block: IntArray) -> FloatArray:

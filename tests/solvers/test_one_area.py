@@ -31,7 +31,7 @@ def test_rates_and_learners_of_one_area() -> None:
     """The doors beside `solve`: rate tables, what learners play."""
     for refuse, what in (
         (lambda: prepare(APART), "this computation of rates"),
-        (lambda: check_instance(APART, "instance"), r"what a learner plays \(instance\)"),
+        (lambda: check_instance(APART, "instance"), r"what a learner trains on \(instance\)"),
     ):
         with pytest.raises(ValueError, match=f"^areas: the instance has 2, {what} is for one area"):
             refuse()
@@ -39,7 +39,7 @@ def test_rates_and_learners_of_one_area() -> None:
 
 @pytest.mark.parametrize(
     ("command", "asked"),
-    [("solve", ["--method", "lru"]), ("solve", ["--restrict", "no-comp"]),
+    [("solve", ["--method", "exact"]), ("solve", ["--restrict", "no-comp"]),
      ("bound", ["--set", "restrict=no-comp"])],
 )  # fmt: skip
 def test_the_command_line_says_it_in_one_line(

@@ -242,10 +242,11 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
     """
     from finecast.solvers.joint import solve_by_placement, unserved
     from finecast.solvers.offline import solve_by_search
-    from finecast.solvers.online import solve_by_policy
+    from finecast.solvers.online_areas import solve_online
     from finecast.solvers.prepared import UnservableError
 
-    if instance.area_count > 1 and method in BUILT_IN:
+    several = instance.area_count > 1
+    if several and method in BUILT_IN and method.setting == "offline":
         from finecast.solvers.areas.solve import solve_areas
 
         given = {name: value for name, value in options.items() if name in RATE_OPTIONS}
@@ -254,10 +255,7 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
                 method.name, instance, search, greedy=method.name == "greedy", **given
             )
         except UnservableError as reason:
-            return Answer(
-                None, 0.0, BoundKind.CERTIFIED, Termination.NO_SOLUTION,
-                notes=(f"within an area, {reason}",), instance=instance,
-            )  # fmt: skip
+            return _unserved_area(instance, reason)
     entry, own = method.load(), method.own_options()
     own = {name: value for name, value in options.items() if name in own}
     rest = {name: value for name, value in options.items() if name not in own}
@@ -271,7 +269,8 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
             case "policy":
                 if "seed" in signature(entry).parameters:
                     own["seed"] = search.seed
-                return solve_by_policy(entry(**own), method.name, instance, **common, **rest)
+                make = partial(entry, **own)
+                return solve_online(make, method.name, instance, **common, **rest)
             case "placement":
                 place = partial(entry, **own)
                 return solve_by_placement(place, method.name, instance, **common, **rest)
@@ -285,7 +284,19 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
                 given |= {"start": search.start, **options}
                 return cast(Answer, entry(instance, **given))
     except UnservableError as reason:
-        return unserved(reason)
+        return _unserved_area(instance, reason) if several else unserved(reason)
+
+
+def _unserved_area(instance: Instance, reason: ValueError) -> Answer:
+    """Return the answer where an area cannot serve a user group of its own: no solution."""
+    return Answer(
+        None,
+        0.0,
+        BoundKind.CERTIFIED,
+        Termination.NO_SOLUTION,
+        notes=(f"within an area, {reason}",),
+        instance=instance,
+    )
 
 
 def check_work(work: Any, method: Method, spatial: bool) -> None:

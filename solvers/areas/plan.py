@@ -76,6 +76,8 @@ def plan_areas(
     report: Callable[[Plan], None] = lambda plan: None,
     sweeps: bool = True,
     keep_ways: bool = False,
+    kept: BoolArray | None = None,
+    rounds: int = ROUNDS,
 ) -> Plan:
     """Return the best plan found.
 
@@ -103,6 +105,11 @@ def plan_areas(
         Whether caches change. Where the time is up, the first ones still get two seconds.
     keep_ways
         Blocks go the ways given at first, to the end.
+    kept
+        (N, J) what is held after the last slot, for caches that do not change; None for nothing
+        new.
+    rounds
+        Most rounds.
     """
     instance = city.instance
     slots = instance.slots
@@ -111,13 +118,13 @@ def plan_areas(
     air = Air(_all_seconds(city, rates, quiet), WIDE_SHARE)
     shape = (slots, instance.nodes, instance.blocks)
     start = np.zeros(shape, dtype=bool) if cache is None else cache
-    state = best_state(city, air, start, wide)
+    state = best_state(city, air, start, wide, kept)
     memory: Memory = [{} for _ in range(slots)]
     best: Plan | None = None
     stale = 0
     searching = deadline.share(SEARCH_SHARE)
     try:
-        for round_ in range(ROUNDS):
+        for round_ in range(rounds):
             # Caches and ways at the rates known so far; the first sweep keeps to the given ways.
             first = round_ == 0
             for sweep in range(SWEEPS + first if sweeps else 0):
@@ -143,7 +150,7 @@ def plan_areas(
             if stale >= 2 or searching.over() or best.delay <= goal:
                 break
             air = learned(city, rates, beams, air)
-            state = best_state(city, air, state.cache, wide if keep_ways else None)
+            state = best_state(city, air, state.cache, wide if keep_ways else None, kept)
     except SearchInterrupt:
         if best is None:
             raise

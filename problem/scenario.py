@@ -23,12 +23,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from finecast.problem.areas import areas_of_lists, partition
 from finecast.problem.arrays import FloatArray, IntArray
-from finecast.problem.channel import draw_channels, draw_true_channel
+from finecast.problem.channel import draw_channels, draw_true_channel, present_antennas
 from finecast.problem.demand import draw_demand, sample
 from finecast.problem.families import MOST_VARIANTS, FamilySpec, build_family
 from finecast.problem.instance import Instance
 from finecast.problem.library import LARGEST_INCIDENCE, ModelLibrary, combine, read_library
 from finecast.problem.measured import read_channels
+from finecast.problem.motion import Area, random_waypoint, read_tracks
 from finecast.problem.nested import NestedGenerator
 from finecast.problem.network import (
     Network,
@@ -70,6 +71,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Decibel = Annotated[float, Field(ge=-LARGEST_DB, le=LARGEST_DB, allow_inf_nan=False)]
 Coordinate = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, strict=True)]
+Antennas = Annotated[Count, Field(le=MOST_ANTENNAS)]
+Point = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
 Span = Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 
@@ -126,10 +129,10 @@ class NodesSection(_Section):
     """Edge nodes: where they stand, what they store, how strongly they send, who cooperates."""
 
     count: Annotated[Count, Field(le=MOST_NODES)] = 4
-    antennas: Annotated[Count, Field(le=MOST_ANTENNAS)] = 4
+    antennas: Antennas | list[Antennas] = 4
     layout: Literal["hexagonal", "square"] = "hexagonal"
     inter_site_distance_m: Positive = 200.0
-    positions_m: list[Annotated[list[Coordinate], Field(min_length=2, max_length=2)]] | None = None
+    positions_m: list[Point] | None = None
     power_dbm: Decibel = 30.0
     storage_gb: NonNegative | list[NonNegative] | None = None
     storage_share: NonNegative | None = None
@@ -156,6 +159,8 @@ class NodesSection(_Section):
             raise ValueError(
                 f"positions_m has {len(self.positions_m)} entries, count is {self.count}"
             )
+        if isinstance(self.antennas, list) and len(self.antennas) != self.count:
+            raise ValueError(f"antennas has {len(self.antennas)} entries, count is {self.count}")
         if isinstance(self.storage_gb, list) and len(self.storage_gb) != self.count:
             raise ValueError(
                 f"storage_gb has {len(self.storage_gb)} entries, count is {self.count}"
@@ -168,6 +173,11 @@ class NodesSection(_Section):
             except ValueError as error:
                 raise ValueError(f"areas: {error}") from None
         return self
+
+    @property
+    def most_antennas(self) -> int:
+        """A, the most antennas of any node."""
+        return max(self.antennas) if isinstance(self.antennas, list) else self.antennas
 
 
 class LinksSection(_Section):
@@ -196,12 +206,57 @@ class ChannelSection(_Section):
     file: str | None = None
 
 
+class MotionSection(_Section):
+    """How users move from slot to slot; see `finecast.problem.motion`."""
+
+    speed_mps: NonNegative | Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = (
+        None
+    )
+    pause_s: NonNegative = 0.0
+    slot_s: Positive = 1.0
+    area_m: Annotated[list[Coordinate], Field(min_length=4, max_length=4)] | None = None
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MotionSection:
+        if (self.speed_mps is None) == (self.file is None):
+            raise ValueError("give one of 'speed_mps' and 'file'")
+        if isinstance(self.speed_mps, list) and self.speed_mps[0] > self.speed_mps[1]:
+            raise ValueError(f"speed_mps: {self.speed_mps} is not allowed, must be [low, high]")
+        area = self.area_m
+        if area is not None and not (area[0] < area[2] and area[1] < area[3]):
+            raise ValueError(
+                f"area_m: {area} is not allowed, must be [least x, least y, largest x, largest y]"
+            )
+        return self
+
+    @property
+    def speeds(self) -> tuple[float, float]:
+        """Lowest and highest speed, m/s."""
+        low, high = self.speed_mps if isinstance(self.speed_mps, list) else (self.speed_mps,) * 2
+        return float(low or 0.0), float(high or 0.0)
+
+
 class UsersSection(_Section):
-    """Users, dropped uniformly within `cell_radius_m` of some node."""
+    """Users, dropped uniformly within `cell_radius_m` of some node, or at given positions."""
 
     count: Annotated[Count, Field(le=MOST_USERS)] = 12
     cell_radius_m: Positive | None = None
     min_distance_m: NonNegative = 10.0
+    positions_m: list[Point] | None = None
+    motion: MotionSection | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> UsersSection:
+        if self.positions_m is None:
+            return self
+        if len(self.positions_m) != self.count:
+            raise ValueError(
+                f"positions_m has {len(self.positions_m)} entries, count is {self.count}"
+            )
+        if self.motion is not None and self.motion.file is not None:
+            raise ValueError("give either 'positions_m' or 'motion.file'")
+        return self
 
 
 class DemandSection(_Section):
@@ -320,7 +375,8 @@ class Scenario(_Section):
         library = self._library(seed)
         self._refuse_too_large(library)
         node_position = self._node_position()
-        user_position = self._user_position(seed, places, node_position)
+        track = self._track(seed, places, node_position)
+        user_position = track[0]
         nearest = _nearest(user_position, node_position)
         demand = draw_demand(
             self._rng(seed, "tastes"),
@@ -336,10 +392,10 @@ class Scenario(_Section):
             area=nearest if self.demand.taste_areas == "node" else None,
             areas=self.nodes.count if self.nested and self.demand.taste_areas == "node" else None,
         )
-        channels = self._channels(seed, path, places, node_position, user_position)
+        channels = self._channels(seed, path, places, node_position, track)
         estimate, error, true, gain = channels
         if places is not None and isinstance(self.nodes.areas, int):  # areas stay where they are
-            home = self._user_position(seed, None, node_position)
+            home = self._track(seed, None, node_position)
             gain = self._channels(seed, None, None, node_position, home)[3]
         return Instance(
             library=library,
@@ -360,6 +416,7 @@ class Scenario(_Section):
             name=self.name,
             seed=seed,
             areas=self._areas_of_nodes(gain, node_position),
+            user_track=track if len(track) == self.slots and (track != track[:1]).any() else None,
         )
 
     def _deadline(self, library: ModelLibrary) -> FloatArray:
@@ -384,8 +441,8 @@ class Scenario(_Section):
         of_slots = f"slots = {slots}, users.count = {users}"
         # Estimates: three arrays of complex channels, two of preferences, one of who needs what.
         estimates = {
-            f"{of_slots}, nodes.count = {nodes}, nodes.antennas = {self.nodes.antennas}": (
-                3 * 16 * slots * users * nodes * self.nodes.antennas
+            f"{of_slots}, nodes.count = {nodes}, nodes.antennas = {self.nodes.most_antennas}": (
+                3 * 16 * slots * users * nodes * self.nodes.most_antennas
             ),
             f"{of_slots}, library of {library.models} models": 16 * slots * users * library.models,
             f"{of_slots}, library of {library.blocks} blocks": slots * users * library.blocks,
@@ -422,30 +479,61 @@ class Scenario(_Section):
         # move no other.
         return np.asarray(np.round(position - position[0], 6))
 
+    def _track(self, seed: int, places: int | None, node_position: FloatArray) -> FloatArray:
+        """Return (S, K, 2) m, where users are: S = T, or S = 1 where all stay."""
+        motion = self.users.motion
+        if motion is not None and motion.file is not None:
+            area = None if motion.area_m is None else cast(Area, tuple(motion.area_m))
+            file = self._path.parent / motion.file
+            return read_tracks(file, self.slots, self.users.count, area)
+        start = self._user_position(seed, places, node_position)
+        if motion is None:
+            return start[None]
+
+        def waypoint(leg: int) -> FloatArray:
+            rng = self._rng(seed, f"waypoint {leg}", places)
+            if motion.area_m is None:
+                return self._drop(rng, node_position)
+            low, high = np.array(motion.area_m[:2]), np.array(motion.area_m[2:])
+            return np.asarray(low + (high - low) * rng.random(start.shape))
+
+        return random_waypoint(
+            start,
+            self.slots,
+            motion.slot_s,
+            motion.speeds,
+            motion.pause_s,
+            waypoint,
+            lambda leg: self._rng(seed, f"speed of leg {leg}", places).random(len(start)),
+        )
+
+    def _drop(self, rng: np.random.Generator, node_position: FloatArray) -> FloatArray:
+        """Return (K, 2) m, uniform over the cells."""
+        return (drop_users_nested if self.nested else drop_users)(
+            rng,
+            node_position,
+            self.users.count,
+            cell_radius_m=(
+                self.users.cell_radius_m or self.nodes.inter_site_distance_m / np.sqrt(3.0)
+            ),
+            min_distance_m=self.users.min_distance_m,
+        )
+
     def _user_position(
         self, seed: int, places: int | None, node_position: FloatArray
     ) -> FloatArray:
-        radius = self.users.cell_radius_m or self.nodes.inter_site_distance_m / np.sqrt(3.0)
-
-        def drop(rng: np.random.Generator) -> FloatArray:
-            return (drop_users_nested if self.nested else drop_users)(
-                rng,
-                node_position,
-                self.users.count,
-                cell_radius_m=radius,
-                min_distance_m=self.users.min_distance_m,
-            )
-
-        position = drop(self._rng(seed, "users"))
+        if self.users.positions_m is not None:
+            return np.array(self.users.positions_m, dtype=np.float64)
+        position = self._drop(self._rng(seed, "users"), node_position)
         if places is None:
             return position
         rng = self._rng(seed, "users", places)
         if self.demand.taste_areas == "user":
-            return drop(rng)
+            return self._drop(rng, node_position)
         # Given every user's node, by rejection: users are independent of one another.
         home, left = _nearest(position, node_position), np.arange(self.users.count)
         while left.size:
-            again = drop(rng)
+            again = self._drop(rng, node_position)
             hit = left[_nearest(again, node_position)[left] == home[left]]
             position[hit] = again[hit]
             left = np.setdiff1d(left, hit)
@@ -486,19 +574,25 @@ class Scenario(_Section):
         path: int | None,
         places: int | None,
         node_position: FloatArray,
-        user_position: FloatArray,
+        track: FloatArray,
     ) -> tuple[Any, FloatArray, Any, FloatArray]:
         """Return estimates, error radii, true channels, and (K, N) mean power gains of links."""
-        shape = (self.slots, self.users.count, self.nodes.count, self.nodes.antennas)
+        shape = (self.slots, self.users.count, self.nodes.count, self.nodes.most_antennas)
         if self.channel.file is not None:
             estimate = read_channels(self._path.parent / self.channel.file, shape)
             error = self.channel.error * np.linalg.norm(estimate, axis=3)
             rng = self._rng(seed, "csi error", path)
             gain = np.mean(np.linalg.norm(estimate, axis=3) ** 2, axis=0)
-            return estimate, error, draw_true_channel(rng, estimate, error), gain
+            present = present_antennas(self.nodes.antennas, self.nodes.count)
+            if estimate[..., ~present].any():
+                raise ValueError(
+                    f"channel.file: {self.channel.file!r} has channels of antennas that "
+                    "nodes.antennas does not have, must be zero"
+                )
+            return estimate, error, draw_true_channel(rng, estimate, error, present), gain
         channels = draw_channels(
             node_position,
-            user_position,
+            track if len(track) == self.slots else track[0],
             large_scale_rng=self._rng(seed, "large scale", places),
             fading_rng=self._rng(seed, "fading", path),
             error_rng=self._rng(seed, "csi error", path),
@@ -511,6 +605,7 @@ class Scenario(_Section):
             error=self.channel.error,
         )
         gain = db_to_linear(channels.gain_db)
+        gain = gain if gain.ndim == 2 else gain.mean(axis=0)
         return channels.estimate, channels.error, channels.true, gain
 
     def _trace(self, library: ModelLibrary) -> IntArray:

@@ -85,9 +85,9 @@ def least_total_completion(waits: Waits, most_exact: int = MOST_EXACT) -> Order:
         Up to so many jobs or sets of jobs the order is exact: 2^n states.
     """
     jobs = waits.waited.shape[1]
-    sets, weight = np.unique(waits.waited, axis=0, return_counts=True)
+    sets, users = np.unique(waits.waited, axis=0, return_counts=True)
     some = sets.any(axis=1)
-    sets, weight = sets[some], weight[some].astype(np.float64)
+    sets, weight = sets[some], users[some].astype(np.float64)
     needs = sets.astype(np.float64) @ waits.carried.T > 0  # (users, E)
     if not len(sets):
         return Order(np.arange(jobs), 0.0, 0.0)
@@ -101,7 +101,9 @@ def least_total_completion(waits: Waits, most_exact: int = MOST_EXACT) -> Order:
         return Order(found, total, min(bound, total))
     # Either users follow one another, each with the jobs it still waits for, or the jobs do.
     if len(sets) <= jobs:
-        found = _jobs_of_users(sets, _best_chain(waits.length, needs.T, weight, np.eye(len(sets))))
+        found = _jobs_of_users(
+            sets, _best_chain(waits.length, needs.T, weight, np.eye(len(sets), dtype=bool))
+        )
     else:
         found = _best_chain(waits.length, waits.carried, weight, sets)
     total = float(waits.completion(found).sum())
@@ -127,7 +129,7 @@ def _jobs_of_users(sets: BoolArray, turn: IntArray) -> IntArray:
 
 
 def _best_chain(
-    length: FloatArray, hit: BoolArray, weight: FloatArray, done: BoolArray | FloatArray
+    length: FloatArray, hit: BoolArray, weight: FloatArray, done: BoolArray
 ) -> IntArray:
     """Return the order of n items with the least sum of weights times completion.
 
@@ -220,7 +222,9 @@ def _by_densest_parts(
             continue
         chosen, density = _densest(length[open_elements], rest[:, open_elements], weight[left])
         closed = rest[chosen].any(axis=0)
-        chosen = ~(rest & ~closed).any(axis=1)  # and all who need no more than they do
+        chosen = np.logical_not(
+            (rest & ~closed).any(axis=1)
+        )  # and all who need no more than they do
         part = left[chosen]
         turn.extend(_by_ratio(length, needs[part] & open_elements, weight[part], part))
         parts.append((density, float(length[closed].sum())))

@@ -29,14 +29,18 @@ def drawn(seed: int, jobs: int, users: int, blocks: int = 3) -> Waits:
 
 def by_hand(waits: Waits, order: tuple[int, ...]) -> float:
     """Return the total completion, job by job."""
-    clock, here, end = 0.0, set(), {}
+    clock = 0.0
+    here: set[int] = set()
+    end: dict[int, float] = {}
     for job in order:
-        for e in np.flatnonzero(waits.carried[:, job]):
+        for e in np.flatnonzero(waits.carried[:, job]).tolist():
             if e not in here:
                 here.add(e)
                 clock += float(waits.length[e])
         end[job] = clock
-    return sum(max((end[j] for j in np.flatnonzero(row)), default=0.0) for row in waits.waited)
+    return sum(
+        max((end[j] for j in np.flatnonzero(row).tolist()), default=0.0) for row in waits.waited
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -58,7 +62,7 @@ def test_few_jobs_are_as_good_as_every_order_tried(seed: int, jobs: int, users: 
 
 def test_one_job_each_goes_shortest_first() -> None:
     """Smith's rule, for more jobs than the dynamic programme takes."""
-    length = np.random.default_rng(0).permutation(40) + 1.0
+    length = (np.random.default_rng(0).permutation(40) + 1).astype(np.float64)
     waits = Waits(length, np.eye(40, dtype=bool), np.eye(40, dtype=bool))
     found = least_total_completion(waits)
     assert length[found.jobs].tolist() == sorted(length)

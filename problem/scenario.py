@@ -41,6 +41,7 @@ from finecast.problem.network import (
     square_positions,
     thermal_noise_w,
 )
+from finecast.problem.replay import COLUMNS, Replay, Users, read_replay
 from finecast.problem.shipped import find
 from finecast.problem.synthetic import synthetic_library
 from finecast.problem.toml import merged, read_model, validated
@@ -259,8 +260,20 @@ class UsersSection(_Section):
         return self
 
 
+class ReplaySection(_Section):
+    """How a trace with time stamps becomes slots; see `finecast.problem.replay.read_replay`."""
+
+    slot_s: Positive
+    start_s: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    models: Literal["rank"] | dict[str, str | Annotated[int, Field(ge=0, strict=True)]] = "rank"
+    users: Users = "first-come"
+    columns: Annotated[list[str], Field(min_length=3, max_length=3)] = list(COLUMNS)
+
+
 class DemandSection(_Section):
     """Who asks for what; `trace` is a CSV (slot, user, model) in place of drawn requests.
+
+    With `replay` the trace has time stamps.
 
     `deadline_s` is one number for all models, or one for each of some families.
     """
@@ -273,7 +286,14 @@ class DemandSection(_Section):
     persistence: Share = 0.0
     activity: Share = 1.0
     trace: str | None = None
+    replay: ReplaySection | None = None
     deadline_s: Positive | dict[str, Positive] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DemandSection:
+        if self.replay is not None and self.trace is None:
+            raise ValueError("replay: needs the file of the trace, give 'trace' too")
+        return self
 
 
 class Scenario(_Section):
@@ -608,7 +628,27 @@ class Scenario(_Section):
         gain = gain if gain.ndim == 2 else gain.mean(axis=0)
         return channels.estimate, channels.error, channels.true, gain
 
+    def replayed(self, seed: int = 0) -> Replay | None:
+        """Return what becomes of the lines of a trace with time stamps; None without one."""
+        return None if self.demand.replay is None else self._replay(self._library(seed))
+
+    def _replay(self, library: ModelLibrary) -> Replay:
+        given = cast(ReplaySection, self.demand.replay)
+        return read_replay(
+            self._path.parent / str(self.demand.trace),
+            self.slots,
+            self.users.count,
+            library.model_names,
+            slot_s=given.slot_s,
+            start_s=given.start_s,
+            models=given.models,
+            who=given.users,
+            columns=given.columns,
+        )
+
     def _trace(self, library: ModelLibrary) -> IntArray:
+        if self.demand.replay is not None:
+            return self._replay(library).requests
         return read_trace(
             self._path.parent / str(self.demand.trace),
             self.slots,

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finecast.problem.files import LARGEST_TEXT_BYTES, FormatError, read_bytes
+from finecast.problem.csv_rows import csv_lines, shown
+from finecast.problem.files import FormatError
 from finecast.problem.wording import hint
-
-LONGEST_SHOWN = 40
-"""Characters of a value that a message shows."""
 
 MOST_ROWS = 1_000_000
 
@@ -127,30 +123,14 @@ def read_table(
         The file cannot be read, is no CSV, lacks a column, has an unknown one or one twice, has no
         rows, or a row has fewer or more fields than there are columns.
     """
-    try:
-        text = read_bytes(path, LARGEST_TEXT_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(path, f"not a CSV text in UTF-8: {error.reason}") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines = csv_lines(path)
+    _, names = next(lines)
+    _check_columns(path, names, needed, others)
     rows: list[Row] = []
-    try:
-        names = [name.strip() for name in next(reader, [])]
-        _check_columns(path, names, needed, others)
-        for fields in reader:
-            if not fields:
-                continue
-            if len(fields) != len(names):
-                raise FormatError(
-                    path,
-                    f"line {reader.line_num}: {len(fields)} fields, expected {len(names)}: "
-                    f"{', '.join(names)}",
-                )
-            if len(rows) == MOST_ROWS:
-                raise FormatError(path, f"line {reader.line_num}: more than {MOST_ROWS} rows")
-            stripped = (field.strip() for field in fields)
-            rows.append(Row(Path(path), reader.line_num, dict(zip(names, stripped, strict=True))))
-    except csv.Error as error:
-        raise FormatError(path, f"line {reader.line_num}: not valid CSV: {error}") from None
+    for line, fields in lines:
+        if len(rows) == MOST_ROWS:
+            raise FormatError(path, f"line {line}: more than {MOST_ROWS} rows")
+        rows.append(Row(Path(path), line, dict(zip(names, fields, strict=True))))
     if not rows:
         raise FormatError(path, "has no rows under the names of its columns")
     return rows
@@ -172,8 +152,3 @@ def _check_columns(
                 f"line 1: column {name!r} is missing, the first line must name the columns "
                 f"{', '.join(needed)}",
             )
-
-
-def shown(text: str) -> str:
-    """Return a text in quotes, cut where it is long."""
-    return repr(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "...")

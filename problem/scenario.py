@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from finecast.problem.instance import Instance
-from finecast.problem.scenario_draw import draw_instance
+from finecast.problem.replay import Replay
+from finecast.problem.scenario_draw import draw_instance, replay_of
 from finecast.problem.scenario_keys import (
     LARGEST_DB,
     LARGEST_NUMBER,
@@ -103,6 +104,10 @@ class Scenario(ScenarioKeys):
             The parts do not fit together, or a file that the scenario names is bad.
         """
         return draw_instance(self, seed, path, places)
+
+    def replayed(self, seed: int = 0) -> Replay | None:
+        """Return what becomes of the lines of a trace with time stamps; None without one."""
+        return replay_of(self, seed)
 
     @property
     def node_count(self) -> int:

@@ -12,22 +12,24 @@ anew while the rest of the network stays.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
-from finecast.problem.channel import draw_channels, draw_true_channel
+from finecast.problem.channel import draw_channels, draw_true_channel, present_antennas
 from finecast.problem.demand import Demand, draw_demand, sample
 from finecast.problem.families import FamilySpec, build_family
 from finecast.problem.instance import Instance
 from finecast.problem.library import ModelLibrary, combine, read_library
 from finecast.problem.measured import read_channels
 from finecast.problem.network import db_to_linear
+from finecast.problem.replay import Replay, read_replay
 from finecast.problem.scenario_keys import (
     LARGEST_INSTANCE_BYTES,
     MOST_SEED,
     FamilySection,
+    ReplaySection,
     ScenarioKeys,
 )
 from finecast.problem.scenario_network import (
@@ -41,7 +43,7 @@ from finecast.problem.scenario_network import (
     node_positions,
     rng_of,
     sites_of,
-    user_positions,
+    user_tracks,
 )
 from finecast.problem.shipped import find
 from finecast.problem.site_tables import read_weights
@@ -81,19 +83,20 @@ def draw_instance(
     users = keys.users.count if of_cell is None else len(of_cell)
     antennas = antennas_of(keys, sites)
     library = _library(keys, seed)
-    _refuse_too_large(keys, library, nodes, users, antennas)
+    _refuse_too_large(keys, library, nodes, users, int(antennas.max()))
     node_position = node_positions(keys) if sites is None else sites.position
 
-    def positions_for(number: int | None) -> FloatArray:
-        return user_positions(keys, seed, number, node_position, users, cells, of_cell)
+    def track_for(number: int | None) -> FloatArray:
+        return user_tracks(keys, seed, number, node_position, users, cells, of_cell)
 
-    user_position = positions_for(places)
+    track = track_for(places)
+    user_position = track[0]
     nearest = nearest_nodes(user_position, node_position)
     demand = _demand(keys, seed, library, nearest, nodes, sites)
-    channels = _channels(keys, seed, path, places, node_position, user_position, antennas)
+    channels = _channels(keys, seed, path, places, node_position, track, antennas)
     estimate, error, true, gain = channels
     if places is not None and isinstance(keys.nodes.areas, int):  # areas stay where they are
-        home = positions_for(None)
+        home = track_for(None)
         gain = _channels(keys, seed, None, None, node_position, home, antennas)[3]
     return Instance(
         library=library,
@@ -102,13 +105,7 @@ def draw_instance(
         requests=(
             sample(demand, rng_of(keys, seed, "requests", path))
             if keys.demand.trace is None
-            else read_trace(
-                beside(keys, keys.demand.trace),
-                keys.slots,
-                users,
-                library.models,
-                model_names=library.model_names,
-            )
+            else _trace(keys, library, users)
         ),
         channel_estimate=estimate,
         channel_error=error,
@@ -120,6 +117,44 @@ def draw_instance(
         name=keys.name,
         seed=seed,
         areas=areas_of_nodes(keys, gain, node_position),
+        user_track=track if len(track) == keys.slots and (track != track[:1]).any() else None,
+    )
+
+
+def replay_of(keys: ScenarioKeys, seed: int = 0) -> Replay | None:
+    """Return what becomes of the lines of a trace with time stamps; None without one."""
+    if keys.demand.replay is None:
+        return None
+    _, of_cell = cells_of(keys, sites_of(keys))
+    users = keys.users.count if of_cell is None else len(of_cell)
+    return _replay(keys, _library(keys, seed), users)
+
+
+def _replay(keys: ScenarioKeys, library: ModelLibrary, users: int) -> Replay:
+    given = cast(ReplaySection, keys.demand.replay)
+    return read_replay(
+        beside(keys, str(keys.demand.trace)),
+        keys.slots,
+        users,
+        library.model_names,
+        slot_s=given.slot_s,
+        start_s=given.start_s,
+        models=given.models,
+        who=given.users,
+        columns=given.columns,
+    )
+
+
+def _trace(keys: ScenarioKeys, library: ModelLibrary, users: int) -> IntArray:
+    """Return (T, K) models that the trace asks for."""
+    if keys.demand.replay is not None:
+        return _replay(keys, library, users).requests
+    return read_trace(
+        beside(keys, str(keys.demand.trace)),
+        keys.slots,
+        users,
+        library.models,
+        model_names=library.model_names,
     )
 
 
@@ -215,25 +250,31 @@ def _channels(
     path: int | None,
     places: int | None,
     node_position: FloatArray,
-    user_position: FloatArray,
-    antennas: int,
+    track: FloatArray,
+    antennas: IntArray,
 ) -> tuple[Any, FloatArray, Any, FloatArray]:
     """Return estimates, error radii, true channels, and (K, N) mean power gains of links."""
     if keys.channel.file is not None:
-        shape = (keys.slots, len(user_position), len(node_position), antennas)
+        shape = (keys.slots, track.shape[1], len(node_position), int(antennas.max()))
         estimate = read_channels(beside(keys, keys.channel.file), shape)
         error = keys.channel.error * np.linalg.norm(estimate, axis=3)
         rng = rng_of(keys, seed, "csi error", path)
         gain = np.mean(np.linalg.norm(estimate, axis=3) ** 2, axis=0)
-        return estimate, error, draw_true_channel(rng, estimate, error), gain
+        present = present_antennas(antennas.tolist(), len(node_position))
+        if estimate[..., ~present].any():
+            raise ValueError(
+                f"channel.file: {keys.channel.file!r} has channels of antennas that "
+                "nodes.antennas does not have, must be zero"
+            )
+        return estimate, error, draw_true_channel(rng, estimate, error, present), gain
     channels = draw_channels(
         node_position,
-        user_position,
+        track if len(track) == keys.slots else track[0],
         large_scale_rng=rng_of(keys, seed, "large scale", places),
         fading_rng=rng_of(keys, seed, "fading", path),
         error_rng=rng_of(keys, seed, "csi error", path),
         slots=keys.slots,
-        antennas=antennas,
+        antennas=antennas.tolist(),
         carrier_ghz=keys.radio.carrier_ghz,
         environment=keys.channel.environment,
         los=keys.channel.los,
@@ -241,6 +282,7 @@ def _channels(
         error=keys.channel.error,
     )
     gain = db_to_linear(channels.gain_db)
+    gain = gain if gain.ndim == 2 else gain.mean(axis=0)
     return channels.estimate, channels.error, channels.true, gain
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from finecast.problem.areas import areas_of_lists
 from finecast.problem.families import MOST_VARIANTS
 from finecast.problem.library import LARGEST_INCIDENCE
+from finecast.problem.replay import COLUMNS, Users
 
 LARGEST_NUMBER = 1e9
 """No quantity of a scenario is larger, in its own unit (GB, Gbit/s, MHz, m); none is smaller than
@@ -40,6 +41,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Decibel = Annotated[float, Field(ge=-LARGEST_DB, le=LARGEST_DB, allow_inf_nan=False)]
 Coordinate = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, strict=True)]
+Antennas = Annotated[Count, Field(le=MOST_ANTENNAS)]
+Point = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
 Span = Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 
@@ -108,10 +111,10 @@ class NodesSection(_Section):
 
     file: str | None = None
     count: Annotated[Count, Field(le=MOST_NODES)] = 4
-    antennas: Annotated[Count, Field(le=MOST_ANTENNAS)] = 4
+    antennas: Antennas | list[Antennas] = 4
     layout: Literal["hexagonal", "square"] = "hexagonal"
     inter_site_distance_m: Positive = 200.0
-    positions_m: list[Annotated[list[Coordinate], Field(min_length=2, max_length=2)]] | None = None
+    positions_m: list[Point] | None = None
     power_dbm: Decibel | list[Decibel] = 30.0
     power_w: Positive | list[Positive] | None = None
     storage_gb: NonNegative | list[NonNegative] | None = None
@@ -142,7 +145,7 @@ class NodesSection(_Section):
         if self.file is not None:
             _refuse_beside(self, "count", "positions_m", "layout", "inter_site_distance_m")
             return self  # the file says how many there are
-        for key in ("positions_m", "storage_gb", "power_dbm", "power_w"):
+        for key in ("positions_m", "antennas", "storage_gb", "power_dbm", "power_w"):
             given = getattr(self, key)
             if isinstance(given, list) and len(given) != self.count:
                 raise ValueError(f"{key} has {len(given)} entries, count is {self.count}")
@@ -202,8 +205,39 @@ class ChannelSection(_Section):
     file: str | None = None
 
 
+class MotionSection(_Section):
+    """How users move from slot to slot; see `finecast.problem.motion`."""
+
+    speed_mps: NonNegative | Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = (
+        None
+    )
+    pause_s: NonNegative = 0.0
+    slot_s: Positive = 1.0
+    area_m: Annotated[list[Coordinate], Field(min_length=4, max_length=4)] | None = None
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MotionSection:
+        if (self.speed_mps is None) == (self.file is None):
+            raise ValueError("give one of 'speed_mps' and 'file'")
+        if isinstance(self.speed_mps, list) and self.speed_mps[0] > self.speed_mps[1]:
+            raise ValueError(f"speed_mps: {self.speed_mps} is not allowed, must be [low, high]")
+        area = self.area_m
+        if area is not None and not (area[0] < area[2] and area[1] < area[3]):
+            raise ValueError(
+                f"area_m: {area} is not allowed, must be [least x, least y, largest x, largest y]"
+            )
+        return self
+
+    @property
+    def speeds(self) -> tuple[float, float]:
+        """Lowest and highest speed, m/s."""
+        low, high = self.speed_mps if isinstance(self.speed_mps, list) else (self.speed_mps,) * 2
+        return float(low or 0.0), float(high or 0.0)
+
+
 class UsersSection(_Section):
-    """Users, dropped uniformly within `cell_radius_m` of some node, or of the cells of a CSV.
+    """Users, dropped uniformly within `cell_radius_m` of some node, or at given positions.
 
     `file` (relative to the scenario) says how many users each site or each cell of a map has. With
     `count` besides, its numbers are weights, and so many users are shared out by them.
@@ -213,10 +247,41 @@ class UsersSection(_Section):
     count: Annotated[Count, Field(le=MOST_USERS)] = 12
     cell_radius_m: Positive | None = None
     min_distance_m: NonNegative = 10.0
+    positions_m: list[Point] | None = None
+    motion: MotionSection | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> UsersSection:
+        tracks = self.motion is not None and self.motion.file is not None
+        if self.file is not None:
+            _refuse_beside(self, "positions_m")
+            if tracks:
+                raise ValueError("give either 'file' or 'motion.file'")
+        if self.positions_m is None:
+            return self
+        if len(self.positions_m) != self.count:
+            raise ValueError(
+                f"positions_m has {len(self.positions_m)} entries, count is {self.count}"
+            )
+        if tracks:
+            raise ValueError("give either 'positions_m' or 'motion.file'")
+        return self
+
+
+class ReplaySection(_Section):
+    """How a trace with time stamps becomes slots; see `finecast.problem.replay.read_replay`."""
+
+    slot_s: Positive
+    start_s: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    models: Literal["rank"] | dict[str, str | Annotated[int, Field(ge=0, strict=True)]] = "rank"
+    users: Users = "first-come"
+    columns: Annotated[list[str], Field(min_length=3, max_length=3)] = list(COLUMNS)
 
 
 class DemandSection(_Section):
     """Who asks for what; `trace` is a CSV (slot, user, model) in place of drawn requests.
+
+    With `replay` the trace has time stamps.
 
     `file` is a CSV (model, weight and perhaps site) in place of drawn tastes.
 
@@ -231,6 +296,7 @@ class DemandSection(_Section):
     persistence: Share = 0.0
     activity: Share = 1.0
     trace: str | None = None
+    replay: ReplaySection | None = None
     file: str | None = None
     deadline_s: Positive | dict[str, Positive] | None = None
 
@@ -238,6 +304,8 @@ class DemandSection(_Section):
     def _one_source(self) -> DemandSection:
         if self.file is not None:
             _refuse_beside(self, "zipf", "tastes", "taste_areas", "drift", "period")
+        if self.replay is not None and self.trace is None:
+            raise ValueError("replay: needs the file of the trace, give 'trace' too")
         return self
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from finecast.problem.areas import areas_of_lists, partition
 from finecast.problem.arrays import FloatArray, IntArray
 from finecast.problem.library import ModelLibrary
+from finecast.problem.motion import Area, random_waypoint, read_tracks
 from finecast.problem.nested import NestedGenerator
 from finecast.problem.network import (
     Network,
@@ -70,11 +71,13 @@ def cells_of(keys: ScenarioKeys, sites: Sites | None) -> tuple[UserCells | None,
     return cells, shared_out(cells, given)
 
 
-def antennas_of(keys: ScenarioKeys, sites: Sites | None) -> int:
-    """Return A, of the key or else of the file."""
-    if sites is None or sites.antennas is None or "antennas" in keys.nodes.model_fields_set:
-        return keys.nodes.antennas
-    return sites.antennas
+def antennas_of(keys: ScenarioKeys, sites: Sites | None) -> IntArray:
+    """Return (N,) antennas of every node, of the key or else of the file."""
+    given: int | list[int] = keys.nodes.antennas
+    if sites is not None and "antennas" not in keys.nodes.model_fields_set:
+        given = given if sites.antennas is None else sites.antennas.tolist()
+    nodes = keys.nodes.count if sites is None else len(sites.names)
+    return _for_each("nodes.antennas", given, nodes).astype(np.int64)
 
 
 def node_positions(keys: ScenarioKeys) -> FloatArray:
@@ -89,6 +92,64 @@ def node_positions(keys: ScenarioKeys) -> FloatArray:
     return np.asarray(np.round(position - position[0], 6))
 
 
+def user_tracks(
+    keys: ScenarioKeys,
+    seed: int,
+    places: int | None,
+    node_position: FloatArray,
+    users: int,
+    cells: UserCells | None,
+    of_cell: IntArray | None,
+) -> FloatArray:
+    """Return (S, K, 2) m, where users are: S = T, or S = 1 where all stay."""
+    motion = keys.users.motion
+    if motion is not None and motion.file is not None:
+        area = None if motion.area_m is None else cast(Area, tuple(motion.area_m))
+        return read_tracks(beside(keys, motion.file), keys.slots, users, area)
+    start = user_positions(keys, seed, places, node_position, users, cells, of_cell)
+    if motion is None:
+        return start[None]
+
+    def waypoint(leg: int) -> FloatArray:
+        rng = rng_of(keys, seed, f"waypoint {leg}", places)
+        if motion.area_m is None:
+            return _drop(keys, rng, node_position, users)
+        low, high = np.array(motion.area_m[:2]), np.array(motion.area_m[2:])
+        return np.asarray(low + (high - low) * rng.random(start.shape))
+
+    return random_waypoint(
+        start,
+        keys.slots,
+        motion.slot_s,
+        motion.speeds,
+        motion.pause_s,
+        waypoint,
+        lambda leg: rng_of(keys, seed, f"speed of leg {leg}", places).random(len(start)),
+    )
+
+
+def _drop(
+    keys: ScenarioKeys, rng: np.random.Generator, node_position: FloatArray, users: int
+) -> FloatArray:
+    """Return (K, 2) m, uniform over the cells of the nodes."""
+    return (drop_users_nested if keys.nested else drop_users)(
+        rng,
+        node_position,
+        users,
+        cell_radius_m=_cell_radius(keys, node_position),
+        min_distance_m=keys.users.min_distance_m,
+    )
+
+
+def _cell_radius(keys: ScenarioKeys, node_position: FloatArray) -> float:
+    """Return the radius of a node's cell, m."""
+    if keys.users.cell_radius_m is not None:
+        return keys.users.cell_radius_m
+    if keys.nodes.file is None:
+        return float(keys.nodes.inter_site_distance_m / np.sqrt(3.0))
+    return float(_usual_distance(node_position) / np.sqrt(3.0))
+
+
 def user_positions(
     keys: ScenarioKeys,
     seed: int,
@@ -98,12 +159,9 @@ def user_positions(
     cells: UserCells | None,
     of_cell: IntArray | None,
 ) -> FloatArray:
-    """Return (K, 2) m: within some node's cell, or each within its own cell of the file."""
-    radius = keys.users.cell_radius_m
-    if radius is None and keys.nodes.file is None:
-        radius = keys.nodes.inter_site_distance_m / np.sqrt(3.0)
-    elif radius is None:
-        radius = _usual_distance(node_position) / np.sqrt(3.0)
+    """Return (K, 2) m: as given, within some node's cell, or each within its cell of the file."""
+    if keys.users.positions_m is not None:
+        return np.array(keys.users.positions_m, dtype=np.float64)
 
     def drop(rng: np.random.Generator) -> FloatArray:
         if cells is not None and of_cell is not None:
@@ -112,17 +170,11 @@ def user_positions(
                 node_position,
                 cells,
                 of_cell,
-                site_radius_m=radius,
+                site_radius_m=_cell_radius(keys, node_position),
                 map_radius_m=keys.users.cell_radius_m,
                 min_distance_m=keys.users.min_distance_m,
             )
-        return (drop_users_nested if keys.nested else drop_users)(
-            rng,
-            node_position,
-            users,
-            cell_radius_m=radius,
-            min_distance_m=keys.users.min_distance_m,
-        )
+        return _drop(keys, rng, node_position, users)
 
     position = drop(rng_of(keys, seed, "users"))
     if places is None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from finecast.problem.arrays import FloatArray
-from finecast.problem.csv_table import read_table, shown
+from finecast.problem.csv_rows import shown
+from finecast.problem.csv_table import read_table
 from finecast.problem.files import FormatError
 from finecast.problem.sites import CLOUD, EVERY_SITE, LARGEST
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finecast.problem.arrays import FloatArray
-from finecast.problem.csv_table import Row, read_table, shown
+from finecast.problem.arrays import FloatArray, IntArray
+from finecast.problem.csv_rows import shown
+from finecast.problem.csv_table import Row, read_table
 from finecast.problem.files import FormatError
 from finecast.problem.network import dbm_to_w
 
@@ -65,7 +66,7 @@ class Sites:
     storage_gb, power_w
         (N,) GB and W; None where the file has no such column.
     antennas
-        Of every site; None where the file does not say.
+        (N,); None where the file does not say.
     """
 
     names: tuple[str, ...]
@@ -74,7 +75,7 @@ class Sites:
     axes: tuple[str, str]
     storage_gb: FloatArray | None
     power_w: FloatArray | None
-    antennas: int | None
+    antennas: IntArray | None
 
 
 def read_sites(path: str | os.PathLike[str]) -> Sites:
@@ -90,8 +91,8 @@ def read_sites(path: str | os.PathLike[str]) -> Sites:
     ------
     FormatError
         The file is no such table; a name stands twice or is 'cloud'; a site is outside the globe,
-        where another one is, or far from all others; a number is negative; numbers of antennas
-        differ. The message names line and column.
+        where another one is, or far from all others; a number is negative. The message names line
+        and column.
     """
     rows = read_table(path, ["name"], [*GLOBE, *PLANE, "storage_gb", *POWER, "antennas"])
     if len(rows) > MOST_SITES:
@@ -206,16 +207,8 @@ def _power(path: str | os.PathLike[str], rows: Sequence[Row]) -> FloatArray | No
     return _column(rows, "power_w", low=0.0)
 
 
-def _antennas(rows: Sequence[Row]) -> int | None:
-    """Return the number of antennas of every site."""
+def _antennas(rows: Sequence[Row]) -> IntArray | None:
+    """Return (N,) antennas of every site."""
     if "antennas" not in rows[0].fields:
         return None
-    counts = [row.whole("antennas", low=1, high=MOST_ANTENNAS) for row in rows]
-    for row, count in zip(rows, counts, strict=True):
-        if count != counts[0]:
-            raise row.wrong(
-                "antennas",
-                f"{count} is not the {counts[0]} of line {rows[0].line}, all sites must have the "
-                "same number",
-            )
-    return counts[0]
+    return np.array([row.whole("antennas", low=1, high=MOST_ANTENNAS) for row in rows])

@@ -21,6 +21,12 @@ from finecast.problem.solution import Solution
 from finecast.problem.tolerances import JUDGE_TOLERANCES
 from finecast.problem.version import FINECAST_VERSION
 from finecast.solvers.deadline import GRAIN, Deadline, grains_done
+from finecast.solvers.message_order import (
+    MessageOrder,
+    check_order,
+    order_note,
+    ordered_for_the_mean,
+)
 from finecast.solvers.one_area import refuse_areas
 from finecast.solvers.own_methods import any_method
 from finecast.solvers.registry import BUILT_IN, PATH_OPTIONS, RATE_OPTIONS, Method
@@ -51,6 +57,7 @@ def solve(
     schedule: Schedule | None = None,
     spatial_time: float | None = None,
     spatial_workers: int = 1,
+    order: MessageOrder = "method",
     **options: Any,
 ) -> Result:
     """Solve an instance.
@@ -89,6 +96,10 @@ def solve(
     spatial_workers
         For spatial delivery: processes that search the slots of a long horizon side by side, >= 1.
         With more than one, a script needs the usual `if __name__ == "__main__":`.
+    order
+        "mean": the messages of each slot in the order of the least mean completion of users, at the
+        same slot delay (sequential schedule); "method": as the method states them. See
+        `finecast.solvers.message_order`.
     **options
         The method's own options, and for most methods `restrict` (names of restrictions such as
         "coarse"; see `finecast.solvers.restrictions`), `beamforming` and `rate_cache`; see
@@ -125,6 +136,7 @@ def solve(
     }
     _check_options(method, options, known)
     instance = with_system(instance, delivery, schedule)
+    check_order(order, instance)
     if not chosen.areas:
         refuse_areas(instance, f"method {method!r}")
 
@@ -152,6 +164,12 @@ def solve(
         stated = replace(found.solution, restrict=restrict, instance_hash=instance.content_hash)
         found = replace(found, solution=stated)
     evaluation = None if found.solution is None else evaluate(judged, found.solution)
+    order_bound = None
+    if order == "mean" and found.solution is not None and evaluation is not None:
+        ordered, order_bound = ordered_for_the_mean(judged, found.solution)
+        before, evaluation = evaluation, evaluate(judged, ordered)
+        said = order_note(before, evaluation, order_bound)
+        found = replace(found, solution=ordered, notes=(*found.notes, said))
     infeasible = evaluation is not None and not evaluation.feasible
     found, contradicted = _checked_bound(found, evaluation)
     cut = _cut_phases(deadline, found)
@@ -172,11 +190,12 @@ def solve(
         train_s=found.train_s,
         seed=seed,
         instance_hash=instance.content_hash,
-        options={**known, **options},
+        options={**known, **options} | ({} if order == "method" else {"order": order}),
         trace=found.trace,
         versions=versions(),
         notes=notes,
         cut=cut,
+        mean_completion_bound=order_bound,
     )
 
 

@@ -65,7 +65,7 @@ RESTARTS = 3
 SCHEDULER_TIMEOUT_S = 10
 """For the first answer of a Dask scheduler."""
 
-OF_SOLVE = ("gap", "spatial_time", "work")
+OF_SOLVE = ("gap", "order", "spatial_time", "work")
 """Options that `finecast.solvers.solve.solve` takes for every method."""
 
 Engine = Literal["local", "dask"]

@@ -579,4 +579,9 @@ def _with_absolute_files(table: Mapping[str, Any], folder: Path) -> dict[str, An
             library = section == "library"  # may be a shipped one
             path = find(part[key], "library", folder=folder) if library else folder / part[key]
             absolute[section] = {**part, key: str(path.resolve())}
+    users = absolute.get("users") or {}
+    motion = users.get("motion") if isinstance(users, Mapping) else None
+    if isinstance(motion, Mapping) and isinstance(motion.get("file"), str):
+        moved = {**motion, "file": str((folder / motion["file"]).resolve())}
+        absolute["users"] = {**users, "motion": moved}
     return absolute

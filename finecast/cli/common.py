@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 SPEED_OVER_S = 300.0
 """The time left is estimated from the last so many seconds."""
+
+SPEAK_EVERY_S = 20.0
+"""Where stderr is no terminal, progress is a line every so often."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 seed_option = click.option(
@@ -162,7 +167,7 @@ def words(option: str, text: str) -> list[str]:
 
 @contextmanager
 def progress_bar(*, time_left: bool = False) -> Iterator[Callable[[Progress], None]]:
-    """Give a callback that draws progress on stderr when that is a terminal."""
+    """Give a callback that draws progress on stderr; where that is no terminal, it writes lines."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -175,6 +180,10 @@ def progress_bar(*, time_left: bool = False) -> Iterator[Callable[[Progress], No
     from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        with _speaker() as tell_lines:
+            yield tell_lines
+        return
     left: list[ProgressColumn] = [TextColumn("left"), TimeRemainingColumn()] if time_left else []
     bars = Bars(
         TextColumn("{task.description}", markup=False),
@@ -186,7 +195,6 @@ def progress_bar(*, time_left: bool = False) -> Iterator[Callable[[Progress], No
         console=console,
         transient=True,
         speed_estimate_period=SPEED_OVER_S,
-        disable=not console.is_terminal,
     )
     tasks: dict[str, Any] = {}
 
@@ -204,6 +212,32 @@ def progress_bar(*, time_left: bool = False) -> Iterator[Callable[[Progress], No
 
     with bars:
         yield tell
+
+
+@contextmanager
+def _speaker() -> Iterator[Callable[[Progress], None]]:
+    """Give a callback that keeps how it stands; a thread writes it to stderr now and then."""
+    began = time.monotonic()
+    last = "at work"
+    over = threading.Event()
+
+    def tell(progress: Progress) -> None:
+        nonlocal last
+        done = f" {progress.done} of {progress.total}" if progress.total else ""
+        note = f", {progress.note}" if progress.note else ""
+        last = f"{progress.stage}{done}{note}"
+
+    def speak() -> None:
+        while not over.wait(SPEAK_EVERY_S):
+            line = f"{time.monotonic() - began:.0f} s: {last}"
+            with suppress(OSError, ValueError):  # stderr may be closed; the work goes on
+                click.echo(printable(line), err=True)
+
+    threading.Thread(target=speak, daemon=True).start()
+    try:
+        yield tell
+    finally:
+        over.set()
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -90,6 +90,7 @@ def part_of(
         channel_error=instance.channel_error[among],
         channel_true=instance.channel_true[among],
         user_position=None if user_position is None else user_position[users],
+        user_track=None if instance.user_track is None else instance.user_track[:, users],
         areas=np.zeros(len(nodes), dtype=np.int64),
     )
 

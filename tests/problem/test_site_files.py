@@ -184,7 +184,6 @@ LINKS, DEMAND = FILES["links.csv"], FILES["demand.csv"]
         ({"sites": SITES.replace("B,", ",")}, "line 3, column 'name': is empty"),
         ({"sites": SITES.replace("1.5,2,4", "1.5,2")}, "line 3: 5 fields, expected 6: name,"),
         ({"sites": SITES.replace("1.5,", "-1.5,")}, "line 3, column 'storage_gb': '-1.5' is not"),
-        ({"sites": SITES.replace("2,4", "2,8")}, "line 3, column 'antennas': 8 is not the 4 of li"),
         ({"sites": SITES.replace("50.9430", "50.9400")}, "line 3, column 'latitude': stands where"),
         ({"sites": SITES.replace("power_w", "watts")}, "line 1: unknown column 'watts'"),
         ({"sites": SITES.replace("latitude", "x_m")}, "line 1: give the columns"),

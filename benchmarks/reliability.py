@@ -87,7 +87,7 @@ TRAINING = [
 
 TIMES = {
     "wall_s", "cpu_s", "train_s", "rates_s", "peak_memory_bytes", "base_memory_bytes",
-    "started_at", "trace",
+    "started_at", "trace", "work",
 }  # fmt: skip
 """What two runs of the same do not share."""
 

@@ -12,6 +12,9 @@ from finecast.problem.memory import refuse_little_memory
 from finecast.problem.version import FINECAST_VERSION
 
 if TYPE_CHECKING:
+    from finecast.compare.planning.figures import NetworkPlan
+    from finecast.compare.planning.plan import plan
+    from finecast.compare.planning.write import write_plan
     from finecast.compare.report.figure_file import write_figure
     from finecast.compare.report.write import write_report
     from finecast.compare.runs.runner import run_suite
@@ -37,6 +40,7 @@ _HOME = {
     "Instance": "finecast.problem.instance",
     "Method": "finecast.solvers.registry",
     "ModelLibrary": "finecast.problem.library",
+    "NetworkPlan": "finecast.compare.planning.figures",
     "Progress": "finecast.solvers.result",
     "Result": "finecast.solvers.result",
     "Scenario": "finecast.problem.scenario",
@@ -46,6 +50,7 @@ _HOME = {
     "evaluate": "finecast.problem.evaluation",
     "methods": "finecast.solvers.registry",
     "online_bound": "finecast.solvers.online_bound",
+    "plan": "finecast.compare.planning.plan",
     "read_instance": "finecast.problem.instance",
     "read_library": "finecast.problem.library",
     "read_scenario": "finecast.problem.scenario",
@@ -58,6 +63,7 @@ _HOME = {
     "write_figure": "finecast.compare.report.figure_file",
     "write_instance": "finecast.problem.instance",
     "write_library": "finecast.problem.library",
+    "write_plan": "finecast.compare.planning.write",
     "write_report": "finecast.compare.report.write",
     "write_solution": "finecast.problem.solution",
 }
@@ -68,6 +74,7 @@ __all__ = [
     "Instance",
     "Method",
     "ModelLibrary",
+    "NetworkPlan",
     "Progress",
     "Result",
     "Scenario",
@@ -78,6 +85,7 @@ __all__ = [
     "evaluate",
     "methods",
     "online_bound",
+    "plan",
     "read_instance",
     "read_library",
     "read_scenario",
@@ -90,6 +98,7 @@ __all__ = [
     "write_figure",
     "write_instance",
     "write_library",
+    "write_plan",
     "write_report",
     "write_solution",
 ]

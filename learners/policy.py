@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 
@@ -16,7 +17,7 @@ from finecast.learners.learner import TrainedPolicy
 from finecast.learners.registry import learner_kind
 from finecast.learners.runs.checkpoints import POLICY, Checkpoint, read_checkpoint
 from finecast.learners.world.beliefs import Beliefs, beliefs_in_slot
-from finecast.learners.world.draws import check_instance, slot_of
+from finecast.learners.world.draws import check_areas, check_instance, slot_of
 from finecast.learners.world.environment import SetValued, step
 from finecast.problem.arrays import BoolArray, IntArray
 from finecast.problem.files import FormatError
@@ -28,7 +29,8 @@ from finecast.solvers.heuristics.apart import Apart
 from finecast.solvers.heuristics.greedy_online import greedy_by_popularity
 from finecast.solvers.heuristics.rules import KeepRule, check_keep_rule
 from finecast.solvers.information import Information
-from finecast.solvers.online import Observation, Prior, solve_by_policy
+from finecast.solvers.online import Observation, Prior
+from finecast.solvers.online_areas import solve_online
 from finecast.solvers.result import Answer, Callback
 
 
@@ -49,6 +51,9 @@ class Learned:
         What every decision took so far: the expected tables of the slot, which other online methods
         need too, and the decision; rates excluded.
     """
+
+    remembers_users: ClassVar[bool] = True
+    """It holds things by user: where an area gets new users, it begins anew."""
 
     nodes: TrainedPolicy
     horizon: int = 3
@@ -166,7 +171,10 @@ def solve_policy(
             "see `finecast train --help`"
         )
     check_keep_rule(keep)
-    check_instance(instance, "instance")
+    if instance.area_count == 1:
+        check_instance(instance, "instance")
+    else:
+        check_areas(instance, "instance")
     policy, trained = load_policy(checkpoint)
     seen = str(trained.options.get("information", "full"))
     if information not in ("", seen):
@@ -175,10 +183,14 @@ def solve_policy(
             f"must be {seen!r}, for which it was trained"
         )
     horizon = int(trained.run.get("source", {}).get("horizon", 3))
-    learned = Learned(policy, horizon, keep)
+    seconds: list[tuple[float, float]] = []
+
+    def make() -> Learned:
+        return Learned(copy.deepcopy(policy), horizon, keep, seconds)  # nodes may remember
+
     deadline = Deadline.after(time_limit)
-    answer = solve_by_policy(
-        learned,
+    answer = solve_online(
+        make,
         "policy",
         instance,
         deadline=deadline,
@@ -189,7 +201,7 @@ def solve_policy(
         rate_cache=rate_cache,
     )
     kept = "jointly" if keep == "joint" and isinstance(policy, SetValued) else "by its own rule"
-    time_taken = _decision_time(learned.seconds)
+    time_taken = _decision_time(seconds)
     note = (
         f"{trained.learner}, {trained.step} steps, information {seen}, keeps {kept}: {time_taken}"
     )

@@ -6,6 +6,7 @@ Channels are amplitude gains: norm(h)^2 is a power gain, and E norm(h)^2 = A gai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -13,17 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, checked, checked_number
+from finecast.problem.large_scale import LargeScale, LineOfSight, large_scale
 from finecast.problem.network import checked_positions, db_to_linear
-from finecast.problem.pathloss import (
-    ENVIRONMENTS,
-    SHORTEST_DISTANCE_M,
-    Environment,
-    EnvironmentName,
-    los_probability,
-    path_loss_db,
-)
-
-LineOfSight = Literal["mixture", "los", "nlos"]
+from finecast.problem.pathloss import ENVIRONMENTS, EnvironmentName
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +32,9 @@ class Channels:
     true
         (T, K, N, A) complex amplitude gain, within the balls.
     los
-        (K, N) bool, line of sight.
+        (K, N) bool, line of sight; (T, K, N) of users who move.
     gain_db
-        (K, N) power gain per antenna, path loss and shadowing together; negative.
+        Power gain per antenna, path loss and shadowing together; negative. Likewise.
 
     Raises
     ------
@@ -59,12 +52,13 @@ class Channels:
         shape = np.shape(self.estimate)
         if len(shape) != 4:
             raise ValueError(f"estimate: shape is {shape}, expected (T, K, N, A)")
+        links = shape[1:3] if np.ndim(self.los) == 2 else shape[:3]
         arrays = {
             "estimate": checked("estimate", self.estimate, "complex", shape),
             "error": checked("error", self.error, "float", shape[:3], low=0.0),
             "true": checked("true", self.true, "complex", shape),
-            "los": checked("los", self.los, "bool", shape[1:3]),
-            "gain_db": checked("gain_db", self.gain_db, "float", shape[1:3]),
+            "los": checked("los", self.los, "bool", links),
+            "gain_db": checked("gain_db", self.gain_db, "float", links),
         }
         distance = np.linalg.norm(arrays["true"] - arrays["estimate"], axis=3)
         outside = np.argwhere(distance > arrays["error"])
@@ -86,7 +80,7 @@ def draw_channels(
     fading_rng: np.random.Generator,
     error_rng: np.random.Generator,
     slots: int,
-    antennas: int,
+    antennas: int | Sequence[int],
     environment: EnvironmentName | Literal["iid"] = "umi",
     carrier_ghz: float = 3.5,
     los: LineOfSight = "mixture",
@@ -98,7 +92,7 @@ def draw_channels(
     node_height_m: float | None = None,
     user_height_m: float = 1.5,
 ) -> Channels:
-    """Return channels over slots of users who stay where they are.
+    """Return channels over slots, of users who stay where they are or move.
 
     Per link, with power gain G = 10^(-(path loss + shadowing) / 10) and K factor kappa,
 
@@ -106,20 +100,23 @@ def draw_channels(
         s_t = c s_{t-1} + sqrt(1 - c^2) z_t,    s_0, z_t ~ CN(0, I),
 
     where a is the steering vector of a uniform linear array in a random horizontal direction;
-    kappa = 0 without line of sight. A longer horizon begins like a shorter one.
+    kappa = 0 without line of sight. A longer horizon begins like a shorter one. Of users who move,
+    G, kappa and a follow (`finecast.problem.large_scale`); c stays what it is.
 
     Parameters
     ----------
     node_position, user_position
-        (N, 2) and (K, 2) m.
+        (N, 2) and (K, 2) m; (T, K, 2) of users who move.
     large_scale_rng
         Line of sight, shadowing, K factors, array directions.
     fading_rng
         Phases and scattering.
     error_rng
         Where the true channel lies in its ball.
-    slots, antennas
-        T and A.
+    slots
+        T.
+    antennas
+        A, or one number for each node: channels of missing antennas are zero, up to the most.
     environment
         `umi`, `uma`, `simple`; or `iid`: Rayleigh with one gain everywhere, positions ignored.
     carrier_ghz
@@ -145,10 +142,11 @@ def draw_channels(
         A parameter is out of range; one line says which and what is allowed.
     """
     node = checked_positions("node_position", node_position)
-    user = checked_positions("user_position", user_position)
-    for name, count in (("slots", slots), ("antennas", antennas)):
-        if count < 1:
-            raise ValueError(f"{name}: {count} is not allowed, must be >= 1")
+    track = _checked_track(user_position, slots)
+    if slots < 1:
+        raise ValueError(f"slots: {slots} is not allowed, must be >= 1")
+    present = present_antennas(antennas, len(node))
+    most = present.shape[1]
     if environment not in ("iid", *ENVIRONMENTS):
         allowed = ", ".join(("iid", *ENVIRONMENTS))
         raise ValueError(f"environment: {environment!r} is not allowed, must be one of {allowed}")
@@ -160,56 +158,78 @@ def draw_channels(
     coefficient = checked_number("correlation", correlation, low=0.0, high=1.0)
     relative_error = checked_number("error", error, low=0.0)
 
-    links = (len(user), len(node))
+    links = (track.shape[1], len(node))
     if environment == "iid":
-        in_sight = np.zeros(links, dtype=np.bool_)
-        link_gain_db = np.full(links, checked_number("gain_db", gain_db, low=-500.0, high=500.0))
-        steering = np.ones((*links, antennas), dtype=np.complex128)
-        rician = np.zeros(links)
-    else:
-        usual = ENVIRONMENTS[environment]
-        offset = user[:, None] - node  # (K, N, 2)
-        distance = np.maximum(np.linalg.norm(offset, axis=2), SHORTEST_DISTANCE_M)
-        uniform = large_scale_rng.random(links)  # drawn in every case, to leave the rest alone
-        in_sight = (
-            uniform < los_probability(environment, distance)
-            if los == "mixture"
-            else np.full(links, los == "los")
+        shape = (1, *links)
+        level = checked_number("gain_db", gain_db, low=-500.0, high=500.0)
+        large = LargeScale(
+            in_sight=np.zeros(shape, dtype=np.bool_),
+            gain_db=np.full(shape, level),
+            rician=np.zeros(shape),
+            steering=np.ones((*shape, most), dtype=np.complex128),
         )
-        shadow_db = _shadowing_db(large_scale_rng, usual, user, in_sight)
-        loss_db = path_loss_db(
+    else:
+        large = large_scale(
+            large_scale_rng,
             environment,
-            in_sight,
-            distance,
-            carrier_ghz,
+            node,
+            track,
+            antennas=most,
+            carrier_ghz=carrier_ghz,
+            los=los,
+            shadowing=shadowing,
+            spacing=spacing,
             node_height_m=node_height_m,
             user_height_m=user_height_m,
         )
-        link_gain_db = -loss_db - shadow_db if shadowing else -loss_db
-        rician_db = usual.rician_mean_db + usual.rician_sigma_db * (
-            large_scale_rng.standard_normal(links)
-        )
-        rician = np.where(in_sight, db_to_linear(rician_db), 0.0)
-        direction = 2.0 * np.pi * large_scale_rng.random(len(node))
-        axis = np.stack([np.cos(direction), np.sin(direction)], axis=1)  # (N, 2)
-        height = usual.node_height_m if node_height_m is None else node_height_m
-        slant = np.hypot(distance, height - user_height_m)
-        cosine = np.sum(offset * axis, axis=2) / slant  # angle between array and user
-        steering = np.exp(2j * np.pi * spacing * cosine[..., None] * np.arange(antennas))
+    rician = large.rician
 
     phase = np.exp(2j * np.pi * fading_rng.random(links))[..., None]
-    scattered = _gauss_markov(fading_rng, slots, (*links, antennas), coefficient)
+    scattered = _gauss_markov(fading_rng, slots, (*links, most), coefficient)
     direct_share = np.sqrt(rician / (rician + 1.0))[..., None]
     scattered_share = np.sqrt(1.0 / (rician + 1.0))[..., None]
-    amplitude = np.sqrt(db_to_linear(link_gain_db))[..., None]
-    estimate = amplitude * (direct_share * phase * steering + scattered_share * scattered)
+    amplitude = np.sqrt(db_to_linear(large.gain_db))[..., None]
+    estimate = amplitude * (direct_share * phase * large.steering + scattered_share * scattered)
+    estimate = np.where(present, estimate, 0.0)
     radius = relative_error * np.linalg.norm(estimate, axis=3)
-    true = draw_true_channel(error_rng, estimate, radius)
-    return Channels(estimate, radius, true, in_sight, link_gain_db)
+    true = draw_true_channel(error_rng, estimate, radius, present)
+    if len(large.gain_db) == 1:  # the same in every slot
+        return Channels(estimate, radius, true, large.in_sight[0], large.gain_db[0])
+    return Channels(estimate, radius, true, large.in_sight, large.gain_db)
+
+
+def present_antennas(antennas: int | Sequence[int], nodes: int) -> BoolArray:
+    """Return (N, A) which antennas there are, with A the most of any node.
+
+    Raises
+    ------
+    ValueError
+        A number is below 1, or there is not one for each node.
+    """
+    counts = np.broadcast_to(antennas, nodes) if np.ndim(antennas) == 0 else np.array(antennas)
+    if len(counts) != nodes:
+        raise ValueError(f"antennas: has {len(counts)} entries, expected one for each of {nodes}")
+    if counts.min() < 1:
+        raise ValueError(f"antennas: {counts.min()} is not allowed, must be >= 1")
+    return np.asarray(np.arange(counts.max()) < counts[:, None])
+
+
+def _checked_track(position: ArrayLike, slots: int) -> FloatArray:
+    """Return (S, K, 2) m, S = 1 for users who stay where they are."""
+    if np.ndim(position) != 3:
+        return checked_positions("user_position", position)[None]
+    track = np.asarray(position)
+    shape = (slots, max(1, track.shape[1]), 2)
+    track = checked("user_position", track, "float", shape)
+    stay = bool((track == track[:1]).all())
+    return track[:1] if stay else track
 
 
 def draw_true_channel(
-    rng: np.random.Generator, estimate: ComplexArray, error: FloatArray
+    rng: np.random.Generator,
+    estimate: ComplexArray,
+    error: FloatArray,
+    present: BoolArray | None = None,
 ) -> ComplexArray:
     """Return estimate + d with d uniform in the complex ball of radius `error`, never outside.
 
@@ -224,6 +244,8 @@ def draw_true_channel(
         (..., A) complex, amplitude gain.
     error
         (...) radius, amplitude gain.
+    present
+        (..., A) which antennas there are; the ball has no other dimensions. None for all.
 
     Returns
     -------
@@ -232,6 +254,8 @@ def draw_true_channel(
     """
     *leading, antennas = estimate.shape
     normal = _complex_normal(rng, (*leading, antennas + 1))
+    if present is not None:
+        normal[..., :antennas] *= present
     unit = normal[..., :antennas] / np.linalg.norm(normal, axis=-1, keepdims=True)
     # The sum below is rounded: keep it inside by that much.
     rounding = 4.0 * np.finfo(np.float64).eps * (np.linalg.norm(estimate, axis=-1) + error)
@@ -254,24 +278,3 @@ def _complex_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Complex
     """Return CN(0, 1): real and imaginary part of variance 1/2 each."""
     parts = rng.standard_normal((*shape, 2)) * np.sqrt(0.5)
     return np.asarray(parts[..., 0] + 1j * parts[..., 1])
-
-
-def _shadowing_db(
-    rng: np.random.Generator, usual: Environment, user: FloatArray, in_sight: BoolArray
-) -> FloatArray:
-    """Return (K, N) shadowing in dB, per node with covariance sigma^2 exp(-distance / d_corr).
-
-    Users in sight of a node share one random field, the others a second, independent one
-    (TR 38.901 section 7.4.4).
-    """
-    apart = np.linalg.norm(user[:, None] - user, axis=2)  # (K, K) m
-    jitter = 1e-9  # users on one spot make the covariance singular
-    fields = []
-    for sigma_db, distance_m in (
-        (usual.los_shadowing_db, usual.los_shadowing_distance_m),
-        (usual.nlos_shadowing_db, usual.nlos_shadowing_distance_m),
-    ):
-        covariance = (np.exp(-apart / distance_m) + jitter * np.eye(len(user))) / (1.0 + jitter)
-        root = np.linalg.cholesky(covariance)
-        fields.append(sigma_db * (root @ rng.standard_normal(in_sight.shape)))
-    return np.where(in_sight, fields[0], fields[1])

@@ -1,10 +1,8 @@
 """Model libraries from real checkpoints: blocks found by content in `.safetensors` files.
 
 Two tensors are the same *content* when dtype, shape and bytes agree, whatever they are called and
-wherever they stand. All content that appears in exactly the same set of models could be one block,
-but one that is larger than a node's storage can be cached nowhere. So a block is what such a group
-has of one layer, and it can be cut further. Which files are read for which model is said in
-`finecast.problem.model_folders`.
+wherever they stand. How content becomes blocks is said in `finecast.problem.content_blocks`, which
+files are read for which model in `finecast.problem.model_folders`.
 """
 
 from __future__ import annotations
@@ -15,46 +13,22 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from finecast.problem.content_blocks import Content, check_cuts, library_of_contents
 from finecast.problem.files import FormatError
-from finecast.problem.library import LARGEST_INCIDENCE, ModelLibrary
+from finecast.problem.library import ModelLibrary
 from finecast.problem.model_files import FoundModel, WeightFile
 from finecast.problem.model_folders import find_models
 
 CHUNK_BYTES = 4 * 2**20
 """Most bytes of a checkpoint in memory at a time, next to its header."""
 
-LONGEST_NAME = 200
-"""Most characters of the layers in a block's name."""
-
-MOST_BLOCKS = 10**6
-"""Most blocks that a library is cut into."""
-
 _UNKNOWN_TYPE = re.compile(r"unknown variant `(\w+)`, expected one of (.*?) at line")
 _POINTER = b"version https://git-lfs"
-
-
-@dataclass
-class _Content:
-    digest: bytes
-    size_bytes: int
-    tensor: str  # the alphabetically first of the names it goes by
-    models: set[int] = field(default_factory=set)
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Content, or an equal part of one content, that forms a block."""
-
-    name: str
-    size_bytes: int
-    models: tuple[int, ...]
 
 
 def library_from_checkpoints(
@@ -99,57 +73,20 @@ def library_from_checkpoints(
     ValueError
         `granularity` or `max_block_bytes` is not allowed, or makes too many blocks.
     """
-    _check_cuts(granularity, max_block_bytes)
+    check_cuts(granularity, max_block_bytes)
     found = find_models(folder)
     models = _named(folder, found.models, names)
     for note in found.notes:
         warnings.warn(note, stacklevel=2)
     contents = _contents(models, progress)
-
-    # Groups of content that one set of models shares, each cut by layer and by size.
-    groups: dict[tuple[tuple[int, ...], str], list[_Content]] = {}
-    for content in contents.values():
-        key = tuple(sorted(content.models)), _group(content.tensor, granularity)
-        groups.setdefault(key, []).append(content)
-    limit = max_block_bytes or 2**62
-    count = sum(1 + sum(c.size_bytes for c in group) // limit for group in groups.values())
-    most = min(MOST_BLOCKS, LARGEST_INCIDENCE // len(models))
-    if count > most:
-        raise ValueError(
-            f"max_block_bytes: {max_block_bytes} makes about {count} blocks of {folder}, "
-            f"at most {most} are allowed"
-        )
-    blocks: list[_Block] = []
-    for (owners, _), group in sorted(
-        groups.items(),
-        key=lambda item: (-len(item[0][0]), item[0][0], min(map(_natural_order, item[1]))),
-    ):
-        blocks += _cut(sorted(group, key=_natural_order), owners, limit)
-
-    contains = np.zeros((len(models), len(blocks)), np.bool_)
-    for j, block in enumerate(blocks):
-        contains[list(block.models), j] = True
-    try:
-        return ModelLibrary(
-            block_size=np.array([block.size_bytes for block in blocks]),
-            model_blocks=contains,
-            block_names=tuple(block.name for block in blocks),
-            model_names=tuple(models),
-            model_family=tuple(model.family for model in models.values()),
-        )
-    except ValueError as error:  # such as a file name that cannot be printed
-        raise FormatError(folder, str(error)) from None
-
-
-def _check_cuts(granularity: str | int, max_block_bytes: int | None) -> None:
-    known = granularity in ("layer", "block", "stage", "largest")
-    if not known and (type(granularity) is not int or granularity < 1):
-        raise ValueError(
-            f"granularity: {granularity!r} is not allowed, must be 'layer', 'stage', 'largest' or "
-            "a number of layers >= 1"
-        )
-    if max_block_bytes is not None and max_block_bytes < 1:
-        raise ValueError(f"max_block_bytes: {max_block_bytes} is not allowed, must be >= 1")
+    families = {name: model.family for name, model in models.items()}
+    return library_of_contents(
+        folder,
+        families,
+        contents.values(),
+        granularity=granularity,
+        max_block_bytes=max_block_bytes,
+    )
 
 
 def _named(
@@ -168,12 +105,12 @@ def _named(
 
 def _contents(
     models: Mapping[str, FoundModel], progress: Callable[[int, int], None] | None
-) -> dict[bytes, _Content]:
+) -> dict[bytes, Content]:
     """Return the content of all models by its digest; a file of several models is read once."""
     total = sum({file.path: _size(file.path) for m in models.values() for file in m.files}.values())
     done = 0
     read: dict[Path, list[tuple[str, int, bytes]]] = {}
-    contents: dict[bytes, _Content] = {}
+    contents: dict[bytes, Content] = {}
     told: set[Path] = set()
     for m, (name, model) in enumerate(models.items()):
         empty = True
@@ -195,9 +132,7 @@ def _contents(
                 )
             for tensor, size, digest in read[file.path]:
                 if size and not _is_elsewhere(file, tensor):
-                    content = contents.setdefault(
-                        digest, _Content(digest, size, file.part + tensor)
-                    )
+                    content = contents.setdefault(digest, Content(digest, size, file.part + tensor))
                     content.tensor = min(content.tensor, file.part + tensor)
                     content.models.add(m)
                     empty = False
@@ -219,93 +154,6 @@ def _check_promise(file: WeightFile, tensors: Sequence[tuple[str, int, bytes]]) 
         raise FormatError(
             file.path, f"has no tensor {min(missing)!r}, which the index says is in it"
         )
-
-
-# --- blocks -------------------------------------------------------------------------------------
-
-
-_NUMBERED = re.compile(r"(.*_)?(\d{1,9})")
-
-
-def _layer(tensor: str) -> tuple[str, int | None, str]:
-    """Return the stage, number and name of a tensor's layer.
-
-    Examples
-    --------
-    >>> _layer("model.layers.12.self_attn.q_proj.weight")
-    ('model.layers', 12, 'model.layers.12')
-    >>> _layer("unet/conv_in.weight")
-    ('unet/conv_in', None, 'unet/conv_in')
-    """
-    part, slash, name = tensor.rpartition("/")
-    words = name.split(".")
-    for i, word in enumerate(words):
-        match = _NUMBERED.fullmatch(word)
-        if match is not None:
-            stage = [*words[:i], *filter(None, [(match[1] or "").rstrip("_")])]
-            layer = ".".join(words[: i + 1])
-            return f"{part}{slash}{'.'.join(stage)}", int(match[2]), f"{part}{slash}{layer}"
-    stem = f"{part}{slash}{'.'.join(words[:-1]) or name}"
-    return stem, None, stem
-
-
-def _group(tensor: str, granularity: str | int) -> str:
-    """Return what the tensors of one block have in common, besides their models."""
-    stage, number, layer = _layer(tensor)
-    if granularity == "largest":
-        return ""
-    if granularity == "stage":
-        return stage
-    if isinstance(granularity, int) and number is not None:
-        return f"{stage} {number // granularity}"
-    return layer
-
-
-def _natural_order(content: _Content) -> tuple[Any, ...]:
-    """Sort layers.2 before layers.10."""
-    words = re.split(r"(\d+)", content.tensor)
-    numbers = [
-        (word, 0, "") if i % 2 == 0 else ("", len(word.lstrip("0")), word.lstrip("0"))
-        for i, word in enumerate(words)
-    ]
-    return (numbers, content.digest)
-
-
-def _cut(group: list[_Content], models: tuple[int, ...], limit: int) -> Iterator[_Block]:
-    """Yield the blocks of a group, none above the limit."""
-    pieces: list[list[_Content]] = [[]]
-    filled = 0
-    for content in group:
-        if pieces[-1] and filled + content.size_bytes > limit:
-            pieces.append([])
-            filled = 0
-        pieces[-1].append(content)
-        filled += content.size_bytes
-    for piece in pieces:
-        size = sum(content.size_bytes for content in piece)
-        name, mark = _span(piece, whole=len(pieces) == 1), _hash(piece)
-        count = -(-size // limit)  # above 1 for one content that is larger than the limit
-        for i in range(count):
-            numbered = f"{name}[{i + 1}/{count}]" if count > 1 else name
-            part = size * (i + 1) // count - size * i // count
-            yield _Block(f"{numbered}#{mark}", part, models)
-
-
-def _span(piece: list[_Content], *, whole: bool) -> str:
-    """Return what is in a block: its layer or layers, or its tensors where a layer was cut."""
-    ends = [piece[0].tensor, piece[-1].tensor]
-    layers = [_layer(tensor)[2] for tensor in ends]
-    if whole or layers[0] != layers[1]:
-        ends = layers
-    name = ends[0] if ends[0] == ends[1] else f"{ends[0]}..{ends[1]}"
-    if len(name) > LONGEST_NAME:
-        name = f"{name[: LONGEST_NAME // 2]}...{name[-LONGEST_NAME // 2 :]}"
-    return "".join(c if c.isprintable() else "?" for c in name)
-
-
-def _hash(piece: list[_Content]) -> str:
-    digests = b"".join(sorted(content.digest for content in piece))
-    return hashlib.sha256(digests).hexdigest()[:12]
 
 
 # --- files --------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class Instance:
     schedule
         Which delay is the objective: `sequential` (nothing overlaps) or `pipelined`.
     user_position
-        (K, 2) in metres, for pictures only.
+        (K, 2) in metres, for pictures only; of users who move, where they begin.
     name
         Where the instance comes from, for people.
     seed
@@ -62,6 +62,8 @@ class Instance:
     deadline
         (M,), seconds within which a download of each model should end, infinite for none; empty if
         none has any. It is reported, and no method aims at it.
+    user_track
+        (T, K, 2) in metres, for pictures only: users who move. None where all stay.
 
     Raises
     ------
@@ -83,6 +85,7 @@ class Instance:
     seed: int | None = None
     areas: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     deadline: FloatArray = field(default_factory=lambda: np.zeros(0))
+    user_track: FloatArray | None = None
 
     def __post_init__(self) -> None:
         estimate = np.asarray(self.channel_estimate)
@@ -129,6 +132,10 @@ class Instance:
         if self.user_position is not None:
             arrays["user_position"] = checked(
                 "user_position", self.user_position, "float", (users, 2)
+            )
+        if self.user_track is not None:
+            arrays["user_track"] = checked(
+                "user_track", self.user_track, "float", (slots, users, 2)
             )
         for name, array in arrays.items():
             object.__setattr__(self, name, array)
@@ -357,6 +364,8 @@ def _pack(instance: Instance) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         "model_names": list(library.model_names),
         "model_family": list(library.model_family),
     }
+    if network.node_names:
+        header["node_names"] = list(network.node_names)
     arrays: dict[str, NDArray[Any]] = {
         "block_size": library.block_size,
         "model_blocks": library.model_blocks,
@@ -375,6 +384,8 @@ def _pack(instance: Instance) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         arrays["node_position"] = network.node_position
     if instance.user_position is not None:
         arrays["user_position"] = instance.user_position
+    if instance.user_track is not None:
+        arrays["user_track"] = instance.user_track
     if instance.area_count > 1:
         arrays["areas"] = instance.areas
     if len(instance.deadline):
@@ -401,6 +412,7 @@ def _unpack(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Instance
             noise_power=header["noise_power"],
             max_spectral_efficiency=np.inf if unlimited else header["max_spectral_efficiency"],
             node_position=arrays.get("node_position"),
+            node_names=tuple(header.get("node_names", ())),
         ),
         demand=Demand(
             preference=arrays["preference"],
@@ -418,4 +430,5 @@ def _unpack(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Instance
         seed=header["seed"],
         areas=arrays.get("areas", np.zeros(0, dtype=np.int64)),
         deadline=arrays.get("deadline", np.zeros(0)),
+        user_track=arrays.get("user_track"),
     )

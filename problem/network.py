@@ -44,6 +44,8 @@ class Network:
         bit/s/Hz, the rate of the highest modulation and coding; infinite for none.
     node_position
         (N, 2) m, for pictures; None where unknown.
+    node_names
+        N texts, for people; empty where the nodes have none.
 
     Raises
     ------
@@ -59,6 +61,7 @@ class Network:
     noise_power: float
     max_spectral_efficiency: float = math.inf
     node_position: FloatArray | None = None
+    node_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         nodes = np.size(self.storage)
@@ -79,6 +82,10 @@ class Network:
             arrays["node_position"] = checked(
                 "node_position", self.node_position, "float", (nodes, 2)
             )
+        names = tuple(self.node_names)
+        if len(names) not in (0, nodes) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"node_names: must be {nodes} texts, or none")
+        object.__setattr__(self, "node_names", names)
         numbers = {
             "bandwidth": checked_number("bandwidth", self.bandwidth, above=0.0),
             "noise_power": checked_number("noise_power", self.noise_power, above=0.0),

@@ -1,248 +1,40 @@
 """Scenario: what a person writes in TOML, and the instances drawn from it.
 
-Every random part has a seed of its own, derived from (seed, name of the part), so that positions,
-channels, CSI errors, links, tastes and requests vary one at a time.
-
-The parts are of two sorts. The *network* is what stays as it is over the slots, and the demand
-model: library, storage, links, preferences, positions, large-scale fading. A *path* is one course
-of events on it: requests, fading, CSI errors. Many paths of one network have one seed and different
-path numbers. *Places* are the positions of users and their large-scale fading, which can be drawn
-anew while the rest of the network stays.
+Its keys are in `finecast.problem.scenario_keys`, the drawing in `finecast.problem.scenario_draw`.
 """
 
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel
 
-from finecast.problem.areas import areas_of_lists, partition
-from finecast.problem.arrays import FloatArray, IntArray
-from finecast.problem.channel import draw_channels, draw_true_channel
-from finecast.problem.demand import draw_demand, sample
-from finecast.problem.families import MOST_VARIANTS, FamilySpec, build_family
 from finecast.problem.instance import Instance
-from finecast.problem.library import LARGEST_INCIDENCE, ModelLibrary, combine, read_library
-from finecast.problem.measured import read_channels
-from finecast.problem.nested import NestedGenerator
-from finecast.problem.network import (
-    Network,
-    db_to_linear,
-    dbm_to_w,
-    drop_users,
-    drop_users_nested,
-    hexagonal_positions,
-    square_positions,
-    thermal_noise_w,
+from finecast.problem.replay import Replay
+from finecast.problem.scenario_draw import draw_instance, replay_of
+from finecast.problem.scenario_keys import (
+    LARGEST_DB,
+    LARGEST_NUMBER,
+    MOST_SEED,
+    FamilySection,
+    LibrarySection,
+    ScenarioKeys,
 )
+from finecast.problem.scenario_network import count_nodes
 from finecast.problem.shipped import find
-from finecast.problem.synthetic import synthetic_library
 from finecast.problem.toml import merged, read_model, validated
-from finecast.problem.trace import read_trace
-from finecast.problem.wording import hint
-
-LARGEST_NUMBER = 1e9
-"""No quantity of a scenario is larger, in its own unit (GB, Gbit/s, MHz, m); none is smaller than
-its inverse, unless it is zero. Bytes and bit/s then fit, and so do their products."""
-
-LARGEST_DB = 1000.0
-"""Powers and noise figures stay within so many dB of 1 mW or of thermal noise."""
-
-MOST_SLOTS = 100_000
-MOST_USERS = 100_000
-MOST_NODES = 10_000
-MOST_ANTENNAS = 4096
-MOST_MODELS = 1_000_000
-MOST_BLOCKS = 1_000_000
-MOST_SEED = 2**63 - 1
-
-LARGEST_INSTANCE_BYTES = 2**31
-"""An instance whose arrays would take more is refused before any is made."""
-
-Positive = Annotated[float, Field(ge=1 / LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, le=LARGEST_NUMBER, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Decibel = Annotated[float, Field(ge=-LARGEST_DB, le=LARGEST_DB, allow_inf_nan=False)]
-Coordinate = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, strict=True)]
-Span = Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FamilySection(_Section):
-    """One set of task variants of a backbone; see `finecast.problem.families.FamilySpec`."""
-
-    backbone: str
-    variants: Annotated[Count, Field(le=MOST_VARIANTS)] = 4
-    freeze_ratio: Share | list[Share] | None = None
-    granularity: Literal["stage", "block"] | Count = "block"
-    dtype: Literal["float32", "float16"] | None = None
-    classes: Count | None = None
-    lora_rank: Count | None = None
-    lora_targets: Literal["qv", "qkvo", "all"] | None = None
-
-
-class SyntheticSection(_Section):
-    """A library made up for studies of size; see `finecast.problem.synthetic`."""
-
-    models: Annotated[Count, Field(le=MOST_MODELS)]
-    blocks: Annotated[Count, Field(le=MOST_BLOCKS)]
-    families: Annotated[Count, Field(le=MOST_MODELS)] = 1
-    shared_share: Share = 0.75
-    total_gb: Positive = 5.0
-
-    @model_validator(mode="after")
-    def _small_enough(self) -> SyntheticSection:
-        if self.models * self.blocks > LARGEST_INCIDENCE:
-            raise ValueError(
-                f"models * blocks is {self.models * self.blocks}, must be <= {LARGEST_INCIDENCE}"
-            )
-        return self
-
-
-class LibrarySection(_Section):
-    """A library file (relative to the scenario), families built on the spot, or made up."""
-
-    file: str | None = None
-    families: list[FamilySection] = []
-    synthetic: SyntheticSection | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> LibrarySection:
-        if sum(map(bool, (self.file, self.families, self.synthetic))) != 1:
-            raise ValueError("give one of 'file', 'families' and 'synthetic'")
-        return self
-
-
-class NodesSection(_Section):
-    """Edge nodes: where they stand, what they store, how strongly they send, who cooperates."""
-
-    count: Annotated[Count, Field(le=MOST_NODES)] = 4
-    antennas: Annotated[Count, Field(le=MOST_ANTENNAS)] = 4
-    layout: Literal["hexagonal", "square"] = "hexagonal"
-    inter_site_distance_m: Positive = 200.0
-    positions_m: list[Annotated[list[Coordinate], Field(min_length=2, max_length=2)]] | None = None
-    power_dbm: Decibel = 30.0
-    storage_gb: NonNegative | list[NonNegative] | None = None
-    storage_share: NonNegative | None = None
-    areas: Literal["none"] | int | list[list[int]] = "none"
-
-    @field_validator("areas", mode="before")
-    @classmethod
-    def _areas(cls, given: Any) -> Any:
-        number = isinstance(given, int) and not isinstance(given, bool) and given >= 1
-        lists = isinstance(given, list | tuple) and all(
-            isinstance(nodes, list | tuple) and all(type(n) is int for n in nodes)
-            for nodes in given
-        )
-        if given != "none" and not number and not (lists and given):
-            raise ValueError(
-                "areas must be 'none', the most nodes of an area (a whole number >= 1), or a list "
-                "of the nodes of each area"
-            )
-        return given
-
-    @model_validator(mode="after")
-    def _consistent(self) -> NodesSection:
-        if self.positions_m is not None and len(self.positions_m) != self.count:
-            raise ValueError(
-                f"positions_m has {len(self.positions_m)} entries, count is {self.count}"
-            )
-        if isinstance(self.storage_gb, list) and len(self.storage_gb) != self.count:
-            raise ValueError(
-                f"storage_gb has {len(self.storage_gb)} entries, count is {self.count}"
-            )
-        if self.storage_gb is not None and self.storage_share is not None:
-            raise ValueError("give either 'storage_gb' or 'storage_share'")
-        if isinstance(self.areas, list):
-            try:
-                areas_of_lists(self.areas, self.count)
-            except ValueError as error:
-                raise ValueError(f"areas: {error}") from None
-        return self
-
-
-class LinksSection(_Section):
-    """Migration rates; [low, high] draws every link uniformly in between."""
-
-    backhaul_gbps: Span = [1.0, 10.0]
-    cloud_gbps: Span = [0.2, 1.0]
-
-
-class RadioSection(_Section):
-    """The downlink carrier."""
-
-    carrier_ghz: Positive = 3.5
-    bandwidth_mhz: Positive = 100.0
-    noise_figure_db: Decibel = 9.0
-    max_spectral_efficiency: Positive | None = 7.4063
-
-
-class ChannelSection(_Section):
-    """How channels are drawn, or the file they are read from (relative to the scenario)."""
-
-    environment: Literal["umi", "uma", "iid"] = "umi"
-    los: Literal["mixture", "los", "nlos"] = "mixture"
-    correlation: Share = 0.9
-    error: NonNegative = 0.0
-    file: str | None = None
-
-
-class UsersSection(_Section):
-    """Users, dropped uniformly within `cell_radius_m` of some node."""
-
-    count: Annotated[Count, Field(le=MOST_USERS)] = 12
-    cell_radius_m: Positive | None = None
-    min_distance_m: NonNegative = 10.0
-
-
-class DemandSection(_Section):
-    """Who asks for what; `trace` is a CSV (slot, user, model) in place of drawn requests.
-
-    `deadline_s` is one number for all models, or one for each of some families.
-    """
-
-    zipf: NonNegative = 0.8
-    tastes: Share = 0.0
-    taste_areas: Literal["user", "node"] = "user"
-    drift: Share = 0.0
-    period: Annotated[int, Field(ge=0, strict=True)] = 0
-    persistence: Share = 0.0
-    activity: Share = 1.0
-    trace: str | None = None
-    deadline_s: Positive | dict[str, Positive] | None = None
-
-
-class Scenario(_Section):
+class Scenario(ScenarioKeys):
     """A class of instances in the words of a person; defaults for everything but the library.
 
     With `nested` an instance with more users, nodes, antennas or slots keeps what was there:
     positions, links, tastes, requests and channels (`finecast.problem.nested`). More nodes move
     those users to whom a new cell falls.
     """
-
-    name: str = "scenario"
-    description: str = ""
-    slots: Annotated[Count, Field(le=MOST_SLOTS)] = 1
-    nested: bool = False
-    delivery: Literal["sequential", "spatial"] = "sequential"
-    schedule: Literal["sequential", "pipelined"] = "sequential"
-    library: LibrarySection
-    nodes: NodesSection = NodesSection()
-    links: LinksSection = LinksSection()
-    radio: RadioSection = RadioSection()
-    channel: ChannelSection = ChannelSection()
-    users: UsersSection = UsersSection()
-    demand: DemandSection = DemandSection()
-    _path: Path = Path("scenario.toml")
 
     def with_(self, changes: Mapping[str, Any] | None = None, /, **sections: Any) -> Scenario:
         """Return the scenario with other values, checked as those of a file are.
@@ -311,216 +103,16 @@ class Scenario(_Section):
         ValueError
             The parts do not fit together, or a file that the scenario names is bad.
         """
-        if not 0 <= seed <= MOST_SEED:
-            raise ValueError(f"seed: {seed} is not allowed, must be from 0 to {MOST_SEED}")
-        for name, number in (("path", path), ("places", places)):
-            if number is not None and not 0 <= number <= MOST_SEED:
-                raise ValueError(f"{name}: {number} is not allowed, must be from 0 to {MOST_SEED}")
-        # Places, then tastes and requests, then channels: each from a seed of its own.
-        library = self._library(seed)
-        self._refuse_too_large(library)
-        node_position = self._node_position()
-        user_position = self._user_position(seed, places, node_position)
-        nearest = _nearest(user_position, node_position)
-        demand = draw_demand(
-            self._rng(seed, "tastes"),
-            slots=self.slots,
-            users=self.users.count,
-            models=library.models,
-            zipf=self.demand.zipf,
-            tastes=self.demand.tastes,
-            drift=self.demand.drift,
-            period=self.demand.period,
-            persistence=self.demand.persistence,
-            activity=self.demand.activity,
-            area=nearest if self.demand.taste_areas == "node" else None,
-            areas=self.nodes.count if self.nested and self.demand.taste_areas == "node" else None,
-        )
-        channels = self._channels(seed, path, places, node_position, user_position)
-        estimate, error, true, gain = channels
-        if places is not None and isinstance(self.nodes.areas, int):  # areas stay where they are
-            home = self._user_position(seed, None, node_position)
-            gain = self._channels(seed, None, None, node_position, home)[3]
-        return Instance(
-            library=library,
-            network=self._network(seed, library, node_position),
-            demand=demand,
-            requests=(
-                sample(demand, self._rng(seed, "requests", path))
-                if self.demand.trace is None
-                else self._trace(library)
-            ),
-            channel_estimate=estimate,
-            channel_error=error,
-            channel_true=true,
-            delivery=self.delivery,
-            schedule=self.schedule,
-            user_position=user_position,
-            deadline=self._deadline(library),
-            name=self.name,
-            seed=seed,
-            areas=self._areas_of_nodes(gain, node_position),
-        )
+        return draw_instance(self, seed, path, places)
 
-    def _deadline(self, library: ModelLibrary) -> FloatArray:
-        """Return (M,) seconds, infinite for models without a deadline; empty where none has one."""
-        given = self.demand.deadline_s
-        if given is None:
-            return np.zeros(0)
-        if not isinstance(given, dict):
-            return np.full(library.models, given)
-        for family in given:
-            if family not in library.model_family:
-                known = sorted(set(filter(None, library.model_family)))
-                raise ValueError(
-                    f"demand.deadline_s: family {family!r} is not in the library; "
-                    f"{hint(family, known) if known else 'it has no families'}"
-                )
-        return np.array([given.get(family, np.inf) for family in library.model_family])
+    def replayed(self, seed: int = 0) -> Replay | None:
+        """Return what becomes of the lines of a trace with time stamps; None without one."""
+        return replay_of(self, seed)
 
-    def _refuse_too_large(self, library: ModelLibrary) -> None:
-        """Refuse an instance that takes too much memory, before any of its arrays is made."""
-        slots, users, nodes = self.slots, self.users.count, self.nodes.count
-        of_slots = f"slots = {slots}, users.count = {users}"
-        # Estimates: three arrays of complex channels, two of preferences, one of who needs what.
-        estimates = {
-            f"{of_slots}, nodes.count = {nodes}, nodes.antennas = {self.nodes.antennas}": (
-                3 * 16 * slots * users * nodes * self.nodes.antennas
-            ),
-            f"{of_slots}, library of {library.models} models": 16 * slots * users * library.models,
-            f"{of_slots}, library of {library.blocks} blocks": slots * users * library.blocks,
-            f"nodes.count = {nodes}": 3 * 8 * nodes**2,
-        }
-        what = max(estimates, key=lambda name: estimates[name])
-        if sum(estimates.values()) > LARGEST_INSTANCE_BYTES:
-            raise ValueError(
-                f"{what}: would take {estimates[what]} bytes, an instance may take at most "
-                f"{LARGEST_INSTANCE_BYTES}"
-            )
-
-    def _rng(self, seed: int, part: str, number: int | None = None) -> np.random.Generator:
-        """Return what draws a part: `random`, `standard_normal` and `uniform` by shape."""
-        if self.nested:
-            return cast(np.random.Generator, NestedGenerator(seed, part, number))
-        return _rng(seed, part, number)
-
-    def _library(self, seed: int) -> ModelLibrary:
-        if self.library.synthetic:
-            return synthetic_library(_rng(seed, "library"), **self.library.synthetic.model_dump())
-        if self.library.file:
-            return read_library(find(self.library.file, "library", folder=self._path.parent))
-        return combine([build_family(_family_spec(family)) for family in self.library.families])
-
-    def _node_position(self) -> FloatArray:
-        if self.nodes.positions_m is not None:
-            return np.array(self.nodes.positions_m, dtype=np.float64)
-        lay_out = hexagonal_positions if self.nodes.layout == "hexagonal" else square_positions
-        position = lay_out(self.nodes.count, self.nodes.inter_site_distance_m)
-        if not self.nested:
-            return position
-        # A layout is centred: with the first node in the middle, to the micrometre, nodes that come
-        # move no other.
-        return np.asarray(np.round(position - position[0], 6))
-
-    def _user_position(
-        self, seed: int, places: int | None, node_position: FloatArray
-    ) -> FloatArray:
-        radius = self.users.cell_radius_m or self.nodes.inter_site_distance_m / np.sqrt(3.0)
-
-        def drop(rng: np.random.Generator) -> FloatArray:
-            return (drop_users_nested if self.nested else drop_users)(
-                rng,
-                node_position,
-                self.users.count,
-                cell_radius_m=radius,
-                min_distance_m=self.users.min_distance_m,
-            )
-
-        position = drop(self._rng(seed, "users"))
-        if places is None:
-            return position
-        rng = self._rng(seed, "users", places)
-        if self.demand.taste_areas == "user":
-            return drop(rng)
-        # Given every user's node, by rejection: users are independent of one another.
-        home, left = _nearest(position, node_position), np.arange(self.users.count)
-        while left.size:
-            again = drop(rng)
-            hit = left[_nearest(again, node_position)[left] == home[left]]
-            position[hit] = again[hit]
-            left = np.setdiff1d(left, hit)
-        return position
-
-    def _network(self, seed: int, library: ModelLibrary, node_position: FloatArray) -> Network:
-        nodes = self.nodes.count
-        rng = self._rng(seed, "links")
-        bandwidth = self.radio.bandwidth_mhz * 1e6
-        if self.nodes.storage_share is not None:
-            storage = np.full(nodes, self.nodes.storage_share * float(library.block_size.sum()))
-        else:
-            storage_gb = 4.0 if self.nodes.storage_gb is None else self.nodes.storage_gb
-            storage = np.broadcast_to(np.asarray(storage_gb) * 1e9, nodes)
-        return Network(
-            storage=np.round(storage).astype(np.int64),
-            power=np.full(nodes, dbm_to_w(self.nodes.power_dbm)),
-            backhaul_rate=1e9 * _draw(rng, self.links.backhaul_gbps, (nodes, nodes)),
-            cloud_rate=1e9 * _draw(rng, self.links.cloud_gbps, (nodes,)),
-            bandwidth=bandwidth,
-            noise_power=thermal_noise_w(bandwidth, self.radio.noise_figure_db),
-            max_spectral_efficiency=self.radio.max_spectral_efficiency or np.inf,
-            node_position=node_position,
-        )
-
-    def _areas_of_nodes(self, gain: FloatArray, node_position: FloatArray) -> IntArray:
-        """Return (N,) the area of every node; gain is (K, N), the power gain of each link."""
-        areas = self.nodes.areas
-        if isinstance(areas, list):
-            return areas_of_lists(areas, self.nodes.count)
-        if isinstance(areas, int):
-            return partition(gain, node_position, areas)
-        return np.zeros(self.nodes.count, dtype=np.int64)
-
-    def _channels(
-        self,
-        seed: int,
-        path: int | None,
-        places: int | None,
-        node_position: FloatArray,
-        user_position: FloatArray,
-    ) -> tuple[Any, FloatArray, Any, FloatArray]:
-        """Return estimates, error radii, true channels, and (K, N) mean power gains of links."""
-        shape = (self.slots, self.users.count, self.nodes.count, self.nodes.antennas)
-        if self.channel.file is not None:
-            estimate = read_channels(self._path.parent / self.channel.file, shape)
-            error = self.channel.error * np.linalg.norm(estimate, axis=3)
-            rng = self._rng(seed, "csi error", path)
-            gain = np.mean(np.linalg.norm(estimate, axis=3) ** 2, axis=0)
-            return estimate, error, draw_true_channel(rng, estimate, error), gain
-        channels = draw_channels(
-            node_position,
-            user_position,
-            large_scale_rng=self._rng(seed, "large scale", places),
-            fading_rng=self._rng(seed, "fading", path),
-            error_rng=self._rng(seed, "csi error", path),
-            slots=self.slots,
-            antennas=self.nodes.antennas,
-            carrier_ghz=self.radio.carrier_ghz,
-            environment=self.channel.environment,
-            los=self.channel.los,
-            correlation=self.channel.correlation,
-            error=self.channel.error,
-        )
-        gain = db_to_linear(channels.gain_db)
-        return channels.estimate, channels.error, channels.true, gain
-
-    def _trace(self, library: ModelLibrary) -> IntArray:
-        return read_trace(
-            self._path.parent / str(self.demand.trace),
-            self.slots,
-            self.users.count,
-            library.models,
-            model_names=library.model_names,
-        )
+    @property
+    def node_count(self) -> int:
+        """N: `nodes.count`, or the number of sites in `nodes.file`."""
+        return count_nodes(self)
 
 
 EITHER = (("nodes.storage_gb", "nodes.storage_share"),)
@@ -598,29 +190,16 @@ def read_scenario(path: str | os.PathLike[str]) -> Scenario:
     return scenario
 
 
-def _family_spec(family: FamilySection) -> FamilySpec:
-    given = family.model_dump(exclude_none=True)
-    if isinstance(given.get("freeze_ratio"), list):
-        given["freeze_ratio"] = tuple(given["freeze_ratio"])
-    return FamilySpec(**given)
-
-
-def _nearest(user_position: FloatArray, node_position: FloatArray) -> IntArray:
-    apart = np.linalg.norm(user_position[:, None] - node_position, axis=2)
-    return np.asarray(apart.argmin(axis=1))
-
-
-def _rng(seed: int, part: str, number: int | None = None) -> np.random.Generator:
-    entropy = [seed, zlib.crc32(part.encode())]
-    if number is not None:
-        entropy.append(number + 1)  # zeros at the end count as nothing: path 0 would be no path
-    return np.random.default_rng(np.random.SeedSequence(entropy))
-
-
-def _draw(
-    rng: np.random.Generator, span: float | list[float], shape: tuple[int, ...]
-) -> FloatArray:
-    low, high = span if isinstance(span, list) else (span, span)
-    if low > high:
-        raise ValueError(f"links: [{low}, {high}] is not allowed, must be [low, high]")
-    return rng.uniform(low, high, shape)
+__all__ = [
+    "EITHER",
+    "LARGEST_DB",
+    "LARGEST_NUMBER",
+    "MOST_SEED",
+    "FamilySection",
+    "LibrarySection",
+    "Scenario",
+    "ScenarioKeys",
+    "placed",
+    "read_scenario",
+    "scenario_settings",
+]

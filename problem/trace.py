@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from finecast.problem.arrays import IntArray
-from finecast.problem.files import LARGEST_TEXT_BYTES, FormatError, read_bytes
+from finecast.problem.csv_rows import csv_rows, shown
+from finecast.problem.files import FormatError
 
 COLUMNS = ("slot", "user", "model")
 
@@ -56,55 +55,20 @@ def read_trace(
     }
     number_of["model"] |= {name: m for m, name in enumerate(model_names or ())}
 
-    try:
-        text = read_bytes(path, LARGEST_TEXT_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(path, f"not a CSV text in UTF-8: {error.reason}") from None
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     requests = np.full((slots, users), -1)
-    try:
-        slot_column, user_column, model_column = _columns(path, next(rows, []))
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != len(COLUMNS):
-                raise FormatError(
-                    path, f"line {rows.line_num}: {len(row)} fields, expected {len(COLUMNS)}"
-                )
-            try:
-                t = number_of["slot"][row[slot_column].strip()]
-                k = number_of["user"][row[user_column].strip()]
-                m = number_of["model"][row[model_column].strip()]
-            except KeyError:
-                fields = (row[slot_column], row[user_column], row[model_column])
-                wrong = _first_wrong(fields, number_of, named=model_names is not None)
-                raise FormatError(path, f"line {rows.line_num}, {wrong}") from None
-            if requests[t, k] >= 0:
-                raise FormatError(
-                    path,
-                    f"line {rows.line_num}: user {k} has a second request in slot {t}, "
-                    "one is allowed",
-                )
-            requests[t, k] = m
-    except csv.Error as error:
-        raise FormatError(path, f"line {rows.line_num}: not valid CSV: {error}") from None
+    for line, fields in csv_rows(path, COLUMNS):
+        try:
+            t, k, m = (number_of[name][f] for name, f in zip(COLUMNS, fields, strict=True))
+        except KeyError:
+            wrong = _first_wrong(fields, number_of, named=model_names is not None)
+            raise FormatError(path, f"line {line}, {wrong}") from None
+        if requests[t, k] >= 0:
+            raise FormatError(
+                path,
+                f"line {line}: user {k} has a second request in slot {t}, one is allowed",
+            )
+        requests[t, k] = m
     return requests
-
-
-def _columns(path: str | os.PathLike[str], header: Sequence[str]) -> list[int]:
-    names = [name.strip() for name in header]
-    expected = f"the first line must name the columns {', '.join(COLUMNS)}"
-    if not names:
-        raise FormatError(path, f"line 1 is empty, {expected}")
-    for name in names:
-        if name not in COLUMNS:
-            raise FormatError(path, f"line 1: unknown column {_shown(name)}, {expected}")
-        if names.count(name) > 1:
-            raise FormatError(path, f"line 1: column {name!r} stands twice, {expected}")
-    for name in COLUMNS:
-        if name not in names:
-            raise FormatError(path, f"line 1: column {name!r} is missing, {expected}")
-    return [names.index(name) for name in COLUMNS]
 
 
 def _first_wrong(
@@ -113,14 +77,10 @@ def _first_wrong(
     field, value = next(
         (name, value)
         for name, value in zip(COLUMNS, fields, strict=True)
-        if value.strip() not in number_of[name]
+        if value not in number_of[name]
     )
     last = max(number_of[field].values(), default=-1)
     allowed = f"an integer from 0 to {last}"
     if field == "model" and named:
         allowed += " or the name of a model"
-    return f"field {field!r}: {_shown(value)} is not allowed, must be {allowed}"
-
-
-def _shown(text: str, longest: int = 40) -> str:
-    return repr(text if len(text) <= longest else text[:longest] + "...")
+    return f"field {field!r}: {shown(value)} is not allowed, must be {allowed}"

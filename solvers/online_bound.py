@@ -427,9 +427,9 @@ def _check(
         raise ValueError(
             "delivery: 'spatial' is not allowed for the online bound, must be 'sequential'"
         )
-    if scenario.nodes.count > UNITS:
+    if scenario.node_count > UNITS:
         raise ValueError(
-            f"nodes.count: {scenario.nodes.count} is not allowed for the online bound, "
+            f"nodes.count: {scenario.node_count} is not allowed for the online bound, "
             f"must be <= {UNITS}"
         )
 

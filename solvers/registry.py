@@ -228,6 +228,7 @@ BUILT_IN = (
         "online",
         "the greedy on popularity alone; static",
         "policy",
+        areas=True,
         reference="as greedy",
     ),
     Method(
@@ -236,6 +237,7 @@ BUILT_IN = (
         "online",
         "whole models by expected hits, shared blocks stored once; static",
         "policy",
+        areas=True,
         reference="Qu et al., TrimCaching, ICDCS 2024, arXiv 2405.03990, 2404.14204",
     ),
     Method(
@@ -244,6 +246,7 @@ BUILT_IN = (
         "online",
         "the same, nodes in turn by dynamic programme; (1 - eps)/2 of the best hits; static",
         "policy",
+        areas=True,
         reference="Qu et al., TrimCaching, ICDCS 2024, arXiv 2405.03990, 2404.14204",
     ),
     Method(
@@ -252,6 +255,7 @@ BUILT_IN = (
         "online",
         "the most popular blocks (or models) at every node; static",
         "policy",
+        areas=True,
         reference="classical",
     ),
     Method(
@@ -260,6 +264,7 @@ BUILT_IN = (
         "online",
         "random blocks at every node; static",
         "policy",
+        areas=True,
         reference="classical",
     ),
     Method(
@@ -268,6 +273,7 @@ BUILT_IN = (
         "online",
         "every node keeps the blocks used last",
         "policy",
+        areas=True,
         reference="classical",
     ),
     Method(
@@ -276,6 +282,7 @@ BUILT_IN = (
         "online",
         "every node keeps the blocks used most often, older uses counting less",
         "policy",
+        areas=True,
         reference="classical",
     ),
     Method(
@@ -284,6 +291,7 @@ BUILT_IN = (
         "online",
         "every node keeps the copies that saved most given the others'; no forecast",
         "policy",
+        areas=True,
         reference="LFU with the delay that a copy saved in place of its count",
     ),
     Method(
@@ -292,6 +300,7 @@ BUILT_IN = (
         "online",
         "LRU lists that move by chance, in proportion to the seconds a copy saves",
         "policy",
+        areas=True,
         reference="our reading of Neglia et al., IEEE/ACM ToN 29 (2021)",
     ),
     Method(
@@ -300,6 +309,7 @@ BUILT_IN = (
         "online",
         "the same by seconds per byte, for blocks of different sizes",
         "policy",
+        areas=True,
         reference="our reading of Ricardo, Neglia and Spyropoulos, GLOBECOM 2021",
     ),
     Method(
@@ -308,6 +318,7 @@ BUILT_IN = (
         "online",
         "online gradient ascent on fractional caches, rounded; no forecast",
         "policy",
+        areas=True,
         reference="Paschos, Destounis and Iosifidis, IEEE/ACM ToN 2020, arXiv 2001.06351",
     ),
     Method(
@@ -316,6 +327,7 @@ BUILT_IN = (
         "online",
         "follows the perturbed leader, by a linear programme and pipage rounding; no forecast",
         "policy",
+        areas=True,
         reference="Paria and Sinha, LeadCache, NeurIPS 2021, arXiv 2009.08228",
     ),
     Method(
@@ -324,6 +336,7 @@ BUILT_IN = (
         "online",
         "follows the regularised leader, with the forecast as a hint; rounded",
         "policy",
+        areas=True,
         reference="Mhaisen et al., arXiv 2204.09345, 2208.06414",
     ),
     Method(
@@ -332,6 +345,7 @@ BUILT_IN = (
         "online",
         "keeps what saves most expected delay in the next slot, nodes in turn",
         "policy",
+        areas=True,
         reference="myopic control; best response in turn",
     ),
     Method(
@@ -340,6 +354,7 @@ BUILT_IN = (
         "online",
         "dynamic programme over the expected slots to come, solved anew in every slot",
         "policy",
+        areas=True,
         reference="receding horizon control with a Lagrangian of the storage",
     ),
     Method(
@@ -348,6 +363,7 @@ BUILT_IN = (
         "online",
         "every node decides for itself at once, on what it sees",
         "policy",
+        areas=True,
         reference="own; information structures: Witsenhausen, SIAM J. Control 9 (1971)",
     ),
     Method(
@@ -356,6 +372,7 @@ BUILT_IN = (
         "online",
         "stochastic programme over what every user asked last, storage of all nodes shared jointly",
         "policy",
+        areas=True,
         reference="Hawkins 2003; Adelman and Mersereau, Oper. Res. 56 (2008): weakly coupled",
     ),
     Method(
@@ -364,6 +381,7 @@ BUILT_IN = (
         "online",
         "a trained policy: --set checkpoint=FOLDER of `finecast train`",
         needs_training=True,
+        areas=True,
         reference="see `finecast train --list`",
     ),
 )

@@ -175,6 +175,9 @@ class Result:
         The phases that the limit of time or work ended before their own end, such as "rates",
         "search", "polish", "proof" and "bound": the first one first. Without a limit there are
         none.
+    mean_completion_bound
+        With `order="mean"`, what no order of the plan's messages undercuts in `mean_completion`, s;
+        else None.
     """
 
     method: str
@@ -195,6 +198,7 @@ class Result:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
+    mean_completion_bound: float | None = None
 
     @property
     def delay(self) -> float:
@@ -246,6 +250,7 @@ class Result:
                 name: getattr(evaluation, name, None)
                 for name in (*METRICS, "guaranteed", "slot_delay")
             },
+            "mean_completion_bound": self.mean_completion_bound,
             "termination": self.termination,
             "cut": list(self.cut),
             "wall_s": self.wall_s,

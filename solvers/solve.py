@@ -21,6 +21,12 @@ from finecast.problem.solution import Solution
 from finecast.problem.tolerances import JUDGE_TOLERANCES
 from finecast.problem.version import FINECAST_VERSION
 from finecast.solvers.deadline import GRAIN, Deadline, grains_done
+from finecast.solvers.message_order import (
+    MessageOrder,
+    check_order,
+    order_note,
+    ordered_for_the_mean,
+)
 from finecast.solvers.one_area import check_for_areas, refuse_areas
 from finecast.solvers.own_methods import any_method
 from finecast.solvers.registry import BUILT_IN, PATH_OPTIONS, RATE_OPTIONS, Method
@@ -55,6 +61,7 @@ def solve(
     workers: int = 1,
     engine: Engine = "local",
     scheduler: str | None = None,
+    order: MessageOrder = "method",
     **options: Any,
 ) -> Result:
     """Solve an instance.
@@ -100,6 +107,10 @@ def solve(
     engine, scheduler
         `local`, or `dask` for the workers of the Dask cluster with this scheduler's address, such
         as "tcp://host:8786".
+    order
+        "mean": the messages of each slot in the order of the least mean completion of users, at the
+        same slot delay (sequential schedule); "method": as the method states them. See
+        `finecast.solvers.message_order`.
     **options
         The method's own options, and for most methods `restrict` (names of restrictions such as
         "coarse"; see `finecast.solvers.restrictions`), `beamforming` and `rate_cache`; see
@@ -139,6 +150,7 @@ def solve(
     }
     _check_options(method, options, known)
     instance = with_system(instance, delivery, schedule)
+    check_order(order, instance)
     if not chosen.areas:
         refuse_areas(instance, f"method {method!r}")
     check_for_areas(instance, workers, engine)
@@ -169,6 +181,12 @@ def solve(
         stated = replace(found.solution, restrict=restrict, instance_hash=instance.content_hash)
         found = replace(found, solution=stated)
     evaluation = None if found.solution is None else evaluate(judged, found.solution)
+    order_bound = None
+    if order == "mean" and found.solution is not None and evaluation is not None:
+        ordered, order_bound = ordered_for_the_mean(judged, found.solution)
+        before, evaluation = evaluation, evaluate(judged, ordered)
+        said = order_note(before, evaluation, order_bound)
+        found = replace(found, solution=ordered, notes=(*found.notes, said))
     infeasible = evaluation is not None and not evaluation.feasible
     found, contradicted = _checked_bound(found, evaluation)
     cut = _cut_phases(deadline, found)
@@ -189,11 +207,12 @@ def solve(
         train_s=found.train_s,
         seed=seed,
         instance_hash=instance.content_hash,
-        options={**known, **options},
+        options={**known, **options} | ({} if order == "method" else {"order": order}),
         trace=found.trace,
         versions=versions(),
         notes=notes,
         cut=cut,
+        mean_completion_bound=order_bound,
     )
 
 
@@ -259,10 +278,11 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
     """
     from finecast.solvers.joint import solve_by_placement, unserved
     from finecast.solvers.offline import solve_by_search
-    from finecast.solvers.online import solve_by_policy
+    from finecast.solvers.online_areas import solve_online
     from finecast.solvers.prepared import UnservableError
 
-    if instance.area_count > 1 and method in BUILT_IN:
+    several = instance.area_count > 1
+    if several and method in BUILT_IN and method.setting == "offline":
         from finecast.solvers.areas.solve import solve_areas
 
         given = {name: value for name, value in options.items() if name in RATE_OPTIONS}
@@ -271,10 +291,7 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
                 method.name, instance, search, greedy=method.name == "greedy", **given
             )
         except UnservableError as reason:
-            return Answer(
-                None, 0.0, BoundKind.CERTIFIED, Termination.NO_SOLUTION,
-                notes=(f"within an area, {reason}",), instance=instance,
-            )  # fmt: skip
+            return _unserved_area(instance, reason)
     entry, own = method.load(), method.own_options()
     own = {name: value for name, value in options.items() if name in own}
     rest = {name: value for name, value in options.items() if name not in own}
@@ -288,7 +305,8 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
             case "policy":
                 if "seed" in signature(entry).parameters:
                     own["seed"] = search.seed
-                return solve_by_policy(entry(**own), method.name, instance, **common, **rest)
+                make = partial(entry, **own)
+                return solve_online(make, method.name, instance, **common, **rest)
             case "placement":
                 place = partial(entry, **own)
                 return solve_by_placement(place, method.name, instance, **common, **rest)
@@ -302,7 +320,19 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
                 given |= {"start": search.start, **options}
                 return cast(Answer, entry(instance, **given))
     except UnservableError as reason:
-        return unserved(reason)
+        return _unserved_area(instance, reason) if several else unserved(reason)
+
+
+def _unserved_area(instance: Instance, reason: ValueError) -> Answer:
+    """Return the answer where an area cannot serve a user group of its own: no solution."""
+    return Answer(
+        None,
+        0.0,
+        BoundKind.CERTIFIED,
+        Termination.NO_SOLUTION,
+        notes=(f"within an area, {reason}",),
+        instance=instance,
+    )
 
 
 def check_work(work: Any, method: Method, spatial: bool) -> None:

@@ -153,7 +153,7 @@ def test_commands_have_these_options(page):
             if not words or Path(words[0]).name != "finecast":
                 continue
             assert words[1] in COMMANDS, line
-            command = import_module(f"finecast.cli.{words[1]}").command
+            command = import_module(f"finecast.cli.{words[1].replace('-', '_')}").command
             with click.Context(command) as context:
                 command.make_parser(context).parse_args(words[2:])
 

@@ -79,6 +79,20 @@ def test_own_checkpoints_and_network():
     assert printed.count("above the optimum") == 2
 
 
+def test_city_library(tmp_path):
+    """Checkpoints a hundredth as large give the shipped library: same models and sharing."""
+    from finecast.problem.library import read_library
+
+    small = tmp_path / "small.json"
+    said = run(EXAMPLES / "city_library.py", small, "--scale", "0.01")
+    assert "12 models, 48 blocks" in said
+    made = read_library(small)
+    shipped = read_library(ROOT / "data/scenarios/city-center/library.json")
+    assert made.model_names == shipped.model_names
+    assert sorted(100 * made.model_size) == sorted(shipped.model_size)
+    assert (made.model_blocks.sum(axis=0) == shipped.model_blocks.sum(axis=0)).all()
+
+
 def test_compare_two_methods():
     """The interval holds the mean difference."""
     printed = run(EXAMPLES / "compare_two_methods.py", "popular", "random")

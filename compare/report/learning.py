@@ -11,12 +11,15 @@ import numpy as np
 
 from finecast.compare.report.charts import figure, values_table
 from finecast.compare.report.profiles import Steps
-from finecast.compare.report.svg import Axis, Line, step_chart
+from finecast.compare.report.svg import Axis, Line, TickFormat, step_chart
 from finecast.problem.arrays import FloatArray
 from finecast.problem.files import FormatError, is_number, read_text
 
 LEARNING_METRICS = ("held_out_gap", "delay", "mean_delay", "evaluation_delay", "return", "reward")
 """What a training log may say of the policy at a step; `finecast train` says the first."""
+
+SECONDS = ("delay", "mean_delay", "evaluation_delay")
+"""Those of them that are times; the gap is a share, and returns have the unit of their log."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,20 +79,22 @@ def learning_figures(logs: Sequence[Learning]) -> str:
         values = np.concatenate([log.value for log in chosen])
         low, high = float(values.min()), float(values.max())
         room = 0.05 * (high - low) or 0.5
-        x = Axis("steps", float(steps.min()), float(steps.max()) or 1.0, False, "ratio")
+        form: TickFormat = "percent" if metric == "held_out_gap" else "ratio"
+        unit = " in s" if metric in SECONDS else ""
+        x = Axis("steps of training", float(steps.min()), float(steps.max()) or 1.0, False, "ratio")
         if x.high <= x.low:
-            x = Axis("steps", x.low - 1.0, x.low + 1.0, False, "ratio")
-        y = Axis(metric, low - room, high + room, False, "ratio")
+            x = Axis("steps of training", x.low - 1.0, x.low + 1.0, False, "ratio")
+        y = Axis(metric + unit, low - room, high + room, False, form)
         lines = [
             Line(log.label, i, log.step, log.value, float(log.value[0]))
             for i, log in enumerate(chosen)
         ]
         name = metric.replace("_", " ")
-        caption = f"{name.capitalize()} during training, one line a log."
+        caption = f"{name.capitalize()}{unit} during training, one line a log."
         svg = step_chart(f"learning-{metric}", name, caption, lines, x, y)
         svg = svg.replace(' class="series" data-m=', ' class="series" data-log=')
         curves = [Steps(log.step, log.value) for log in chosen]
         labels = [log.label for log in chosen]
-        table = values_table(f"learning-{metric}", x, labels, curves, 1, form="ratio")
+        table = values_table(f"learning-{metric}", x, labels, curves, 1, form=form)
         html.append(figure(f"{name.capitalize()}.", caption, svg + table))
     return f'<div class="figures">{"".join(html)}</div>'

@@ -27,7 +27,7 @@ HEIGHT = 310
 """Of a chart, px."""
 LEFT = 52
 """Margin of the box for the texts of the vertical axis, px."""
-RIGHT = 116
+RIGHT = 138
 """Margin of the box for the labels of lines, px."""
 TOP = 14
 """Margin above the box, px."""
@@ -37,7 +37,7 @@ SCATTER_RIGHT = 20
 """Right margin where the labels are inside, px."""
 LABEL_STEP = 14
 """Least distance of two labels, px."""
-LABEL_LETTERS = 15
+LABEL_LETTERS = 16
 """Longer labels are cut in the middle."""
 
 TickFormat = Literal["percent", "seconds", "ratio"]
@@ -205,7 +205,7 @@ def bar_chart(
 
     Bars longer than `limit` are cut there and end in a gap.
     """
-    left, row, top = 122, 26, 30
+    left, row, top = 142, 26, 30
     ends = [sum(bar.parts) for bar in bars]
     ends += [high for bar in bars for _, high in bar.intervals]
     longest = min(max(ends, default=0.0), limit) or 1.0

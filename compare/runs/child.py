@@ -271,6 +271,7 @@ def _outcome(result: Any) -> dict[str, Any]:
         "wall_s": result.wall_s,
         "cpu_s": result.cpu_s,
         "train_s": result.train_s,
+        "work": result.work,
         "notes": list(result.notes),
         "trace": [
             [point.time_s, _number(point.delay), _number(point.lower_bound)]

@@ -20,7 +20,7 @@ from typing import Any
 
 from finecast.problem.files import is_number, parse_json
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 ADDED = {
     2: ("path", "hindsight_bound", "online_bound", "controlled_gap"),
@@ -32,6 +32,7 @@ ADDED = {
         "wide_share",
         "in_time_ratio",
     ),
+    4: ("work",),
 }
 """Fields by the version that brought them: older records stand for their defaults."""
 
@@ -130,6 +131,9 @@ class Record:
     rates_s
         Seconds that the rates of the messages took when they were prepared beforehand, outside
         `wall_s`; null where the method computed them itself, inside `wall_s`.
+    work
+        Units that the method counted (docs/methods.md), about seconds of one core, the same on
+        every machine where no clock ended it; null where it did not return.
     peak_memory_bytes
         Largest resident memory of the process during the run, libraries included.
     base_memory_bytes
@@ -214,6 +218,7 @@ class Record:
     cpu_s: float = 0.0
     train_s: float = 0.0
     rates_s: float | None = None
+    work: float | None = None
     peak_memory_bytes: int | None = None
     base_memory_bytes: int | None = None
     time_limit_s: float | None = None

@@ -59,7 +59,7 @@ from finecast.solvers.result import Callback, Progress
 from finecast.solvers.solve import check_work, versions
 from finecast.solvers.workers import RESTARTS, Engine, dask_client
 
-OF_SOLVE = ("gap", "spatial_time", "work")
+OF_SOLVE = ("gap", "order", "spatial_time", "work")
 """Options that `finecast.solvers.solve.solve` takes for every method."""
 
 Tell = Callable[[int, int, Record | None], None]

@@ -509,7 +509,8 @@ def instance_hash(instance: Instance) -> str:
     without AVX-512, for instance), so that `Instance.content_hash`, which is of every bit, differs
     between machines. Here real numbers enter to five significant digits, complex ones relative to
     their modulus; whole numbers, truth values and names enter exactly. The name and the seed of an
-    instance are not content, and neither is that it has one area or no deadlines.
+    instance and the names of its nodes are not content, and neither is that it has one area or no
+    deadlines.
 
     Parameters
     ----------
@@ -518,7 +519,8 @@ def instance_hash(instance: Instance) -> str:
     """
     digest = hashlib.sha256()
     absent = {".areas": instance.area_count == 1, ".deadline": not len(instance.deadline)}
-    left_out = {".name", ".seed", *(name for name, lacks in absent.items() if lacks)}
+    left_out = {".name", ".seed", ".network.node_names"}
+    left_out |= {name for name, lacks in absent.items() if lacks}
     for name, value in _content("", instance):
         if name in left_out or value is None:
             continue
@@ -577,4 +579,9 @@ def _with_absolute_files(table: Mapping[str, Any], folder: Path) -> dict[str, An
             library = section == "library"  # may be a shipped one
             path = find(part[key], "library", folder=folder) if library else folder / part[key]
             absolute[section] = {**part, key: str(path.resolve())}
+    users = absolute.get("users") or {}
+    motion = users.get("motion") if isinstance(users, Mapping) else None
+    if isinstance(motion, Mapping) and isinstance(motion.get("file"), str):
+        moved = {**motion, "file": str((folder / motion["file"]).resolve())}
+        absolute["users"] = {**users, "motion": moved}
     return absolute

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,10 +24,44 @@ if TYPE_CHECKING:
 
     from finecast.solvers.result import Progress
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 SPEED_OVER_S = 300.0
 """The time left is estimated from the last so many seconds."""
 
+SPEAK_EVERY_S = 20.0
+"""Where stderr is no terminal, progress is a line every so often."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+
+def workers_options(what: str, where: str) -> Callable[[Command], Command]:
+    """Return the options --workers, --engine and --scheduler, of a command that does `what`."""
+
+    def add(command: Command) -> Command:
+        for option in (
+            click.option("--scheduler", metavar="ADDRESS", help="Of Dask, as in tcp://host:8786."),
+            click.option(
+                "--engine",
+                type=click.Choice(["local", "dask"]),
+                default="local",
+                show_default=True,
+                help=f"Where {where}: on this machine, or by the workers of a Dask scheduler.",
+            ),
+            click.option(
+                "--workers",
+                type=click.IntRange(min=1),
+                default=1,
+                show_default=True,
+                help=what,
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
 seed_option = click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -161,7 +198,7 @@ def words(option: str, text: str) -> list[str]:
 
 @contextmanager
 def progress_bar(*, time_left: bool = False) -> Iterator[Callable[[Progress], None]]:
-    """Give a callback that draws progress on stderr when that is a terminal."""
+    """Give a callback that draws progress on stderr; where that is no terminal, it writes lines."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -174,6 +211,10 @@ def progress_bar(*, time_left: bool = False) -> Iterator[Callable[[Progress], No
     from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        with _speaker() as tell_lines:
+            yield tell_lines
+        return
     left: list[ProgressColumn] = [TextColumn("left"), TimeRemainingColumn()] if time_left else []
     bars = Bars(
         TextColumn("{task.description}", markup=False),
@@ -185,7 +226,6 @@ def progress_bar(*, time_left: bool = False) -> Iterator[Callable[[Progress], No
         console=console,
         transient=True,
         speed_estimate_period=SPEED_OVER_S,
-        disable=not console.is_terminal,
     )
     tasks: dict[str, Any] = {}
 
@@ -203,6 +243,32 @@ def progress_bar(*, time_left: bool = False) -> Iterator[Callable[[Progress], No
 
     with bars:
         yield tell
+
+
+@contextmanager
+def _speaker() -> Iterator[Callable[[Progress], None]]:
+    """Give a callback that keeps how it stands; a thread writes it to stderr now and then."""
+    began = time.monotonic()
+    last = "at work"
+    over = threading.Event()
+
+    def tell(progress: Progress) -> None:
+        nonlocal last
+        done = f" {progress.done} of {progress.total}" if progress.total else ""
+        note = f", {progress.note}" if progress.note else ""
+        last = f"{progress.stage}{done}{note}"
+
+    def speak() -> None:
+        while not over.wait(SPEAK_EVERY_S):
+            line = f"{time.monotonic() - began:.0f} s: {last}"
+            with suppress(OSError, ValueError):  # stderr may be closed; the work goes on
+                click.echo(printable(line), err=True)
+
+    threading.Thread(target=speak, daemon=True).start()
+    try:
+        yield tell
+    finally:
+        over.set()
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -279,3 +345,16 @@ def _format_of(path: Path) -> str | None:
         return archive_format(path)
     except FormatError:
         return None
+
+
+@contextmanager
+def resumable(output: str) -> Iterator[Callable[[Progress], None]]:
+    """Give the callback of `progress_bar`; Ctrl-C says that the folder can be gone on from."""
+    try:
+        with progress_bar(time_left=True) as tell:
+            yield tell
+    except KeyboardInterrupt:
+        click.echo(
+            f"finecast: interrupted; the same command goes on from what is in {output}", err=True
+        )
+        sys.exit(130)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,10 @@ from finecast.cli.common import (
     json_option,
     parse_settings,
     print_json,
-    progress_bar,
+    resumable,
     say,
     words,
+    workers_options,
 )
 from finecast.problem.shipped import find
 
@@ -35,20 +35,10 @@ if TYPE_CHECKING:
 @click.option("--classes", help="Names of the suite's classes, by commas.")
 @click.option("--instances", metavar="LIST", help="Seeds of the instances, as in 0-4 or 0,2,5.")
 @click.option("--seeds", metavar="LIST", help="Seeds of the methods, as in 0-4 or 0,2,5.")
-@click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once."
-)
+@workers_options("Runs at once.", "runs are made")
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of each run."
 )
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "dask"]),
-    default="local",
-    show_default=True,
-    help="Where runs are made: on this machine, or by the workers of a Dask scheduler.",
-)
-@click.option("--scheduler", metavar="ADDRESS", help="Of Dask, as in tcp://host:8786.")
 @click.option("--time-limit", type=float, help="Seconds for each run, in place of the suite's.")
 @click.option(
     "--set",
@@ -112,29 +102,23 @@ def command(
 
     if own and methods is None:
         raise ValueError("--methods: is missing, expected names of methods for these files")
-    try:
-        with progress_bar(time_left=True) as tell:
-            ran = run_suite(
-                _of_files(sources, words("--methods", methods)) if own and methods else sources[0],
-                output,
-                methods=None if methods is None else words("--methods", methods),
-                options=parse_settings(settings),
-                classes=None if classes is None else words("--classes", classes),
-                instances=None if instances is None else seeds_of("--instances", instances),
-                seeds=None if seeds is None else seeds_of("--seeds", seeds),
-                time_limit_s=time_limit,
-                workers=workers,
-                threads=threads,
-                engine=engine,
-                scheduler=scheduler,
-                retry_failed=retry_failed,
-                callback=tell,
-            )
-    except KeyboardInterrupt:
-        click.echo(
-            f"finecast: interrupted; the same command goes on from what is in {output}", err=True
+    with resumable(output) as tell:
+        ran = run_suite(
+            _of_files(sources, words("--methods", methods)) if own and methods else sources[0],
+            output,
+            methods=None if methods is None else words("--methods", methods),
+            options=parse_settings(settings),
+            classes=None if classes is None else words("--classes", classes),
+            instances=None if instances is None else seeds_of("--instances", instances),
+            seeds=None if seeds is None else seeds_of("--seeds", seeds),
+            time_limit_s=time_limit,
+            workers=workers,
+            threads=threads,
+            engine=engine,
+            scheduler=scheduler,
+            retry_failed=retry_failed,
+            callback=tell,
         )
-        sys.exit(130)
     tell_runs(ran, as_json)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from finecast.cli.common import (
@@ -88,5 +90,16 @@ def command(
             say("  ".join([str(file), *said, digest]))
             for note in area_notes(instance.areas):
                 say(f"note: {note}")
+    replayed = _replayed(scenario, changes, seed)
     if as_json:
-        print_json({"instances": written})
+        print_json({"instances": written} | ({"trace": replayed} if replayed else {}))
+    elif replayed:
+        say(f"note: {replayed}")
+
+
+def _replayed(scenario: str, changes: dict[str, Any], seed: int) -> str:
+    """Say what became of the lines of a trace with time stamps; "" without one."""
+    from finecast.problem.scenario import read_scenario
+
+    replay = read_scenario(scenario).with_(changes).replayed(seed)
+    return replay.note() if replay else ""

@@ -1,4 +1,4 @@
-"""`finecast library`: parameter blocks of real families or of checkpoints on disk."""
+"""`finecast library`: parameter blocks of real families, of checkpoints or of configurations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finecast.cli.common import (
 from finecast.cli.describe import describe_library, library_rows, model_rows
 
 OF_FAMILIES = {"variants", "freeze_ratio", "dtype", "classes", "lora_rank", "lora_targets"}
-"""Options that say nothing of checkpoints."""
+"""Options that say nothing of checkpoints or configurations."""
 
 LARGEST_MB = 1e12
 """Upper limit of --max-block-mb, of the bytes that a library may have."""
@@ -25,6 +25,16 @@ LARGEST_MB = 1e12
 @click.option(
     "--from-checkpoints",
     help="Folder of .safetensors files, model folders or a hub cache, or one model's own folder.",
+)
+@click.option(
+    "--from-config",
+    help="Folder with a folder for each model, of its config.json or adapter_config.json alone. "
+    "Needs pip install 'finecast[configs]'.",
+)
+@click.option(
+    "--frozen",
+    help="Configurations: what variants share with their base: all, embeddings, or the first so "
+    "many layers. Adapters leave all of it frozen.",
 )
 @click.option("-o", "--output", help="Library file to write (.json); without it, only show.")
 @click.option(
@@ -45,12 +55,12 @@ LARGEST_MB = 1e12
     default="block",
     show_default=True,
     help="stage, block (residual block or layer), or a number of them per parameter block; "
-    "for checkpoints also largest: all that the same models share.",
+    "for --from-checkpoints and --from-config also largest: all that the same models share.",
 )
 @click.option(
     "--max-block-mb",
     type=float,
-    help="Checkpoints: cut blocks above so many MB (10^6 bytes).",
+    help="Checkpoints, configurations: cut blocks above so many MB (10^6 bytes).",
 )
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float16.")
 @click.option("--classes", type=int, default=1000, show_default=True, help="Outputs of the head.")
@@ -60,6 +70,8 @@ LARGEST_MB = 1e12
 def command(
     family: tuple[str, ...],
     from_checkpoints: str | None,
+    from_config: str | None,
+    frozen: str | None,
     output: str | None,
     variants: int,
     freeze_ratio: tuple[float, ...],
@@ -71,15 +83,21 @@ def command(
     lora_targets: str | None,
     as_json: bool,
 ) -> None:
-    """Build a library from FAMILY..., such as `vit-b-16 resnet-101`, or from checkpoints.
+    """Build a library from FAMILY..., such as `vit-b-16 resnet-101`, or from models.
+
+    --from-checkpoints reads weights and finds what is shared by content. --from-config reads
+    configurations alone, of any architecture of Hugging Face transformers.
 
     It is shown, and written with -o.
     """
     from finecast.problem.library import combine, write_library
 
-    if bool(family) == (from_checkpoints is not None):
-        raise click.UsageError("give either families or --from-checkpoints")
-    _refuse_what_has_no_effect(from_checkpoints is not None)
+    sources = {"families": bool(family), "--from-checkpoints": from_checkpoints is not None}
+    sources["--from-config"] = from_config is not None
+    given = [source for source, is_given in sources.items() if is_given]
+    if len(given) != 1:
+        raise click.UsageError("give one of families, --from-checkpoints and --from-config")
+    _refuse_what_has_no_effect(given[0])
     target = None if output is None else output_file(output, [".json"])
     cut: str | int = int(granularity) if granularity.isdecimal() else granularity
     if from_checkpoints is not None:
@@ -90,6 +108,18 @@ def command(
             library = library_from_checkpoints(
                 from_checkpoints,
                 progress=lambda done, total: tell(Progress("bytes read", done, total)),
+                granularity=cut,
+                max_block_bytes=None if max_block_mb is None else _bytes(max_block_mb),
+            )
+    elif from_config is not None:
+        from finecast.problem.model_configs import library_from_configs
+        from finecast.solvers.result import Progress
+
+        with progress_bar() as tell:
+            library = library_from_configs(
+                from_config,
+                int(frozen) if frozen is not None and frozen.isdecimal() else frozen,
+                progress=lambda done, total: tell(Progress("models built", done, total)),
                 granularity=cut,
                 max_block_bytes=None if max_block_mb is None else _bytes(max_block_mb),
             )
@@ -120,19 +150,21 @@ def command(
     if as_json:
         print_json(described)
     else:
-        title = str(target or from_checkpoints or " ".join(family))
+        title = str(target or from_checkpoints or from_config or " ".join(family))
         print_table(title, [*library_rows(described), *model_rows(described)])
 
 
-def _refuse_what_has_no_effect(from_checkpoints: bool) -> None:
-    """Refuse options of families for checkpoints, and the other way round."""
+def _refuse_what_has_no_effect(source: str) -> None:
+    """Refuse options that say nothing of what the library is built from."""
+    of_models = {"--from-checkpoints", "--from-config"}
+    meant = {option: {"families"} for option in OF_FAMILIES}
+    meant |= {"max_block_mb": of_models, "frozen": {"--from-config"}}
     context = click.get_current_context()
-    alone = {"max_block_mb"} if not from_checkpoints else OF_FAMILIES
     for parameter in context.command.params:
         name = str(parameter.name)
-        source = context.get_parameter_source(name)
-        if name in alone and source is click.core.ParameterSource.COMMANDLINE:
-            only = "families" if from_checkpoints else "--from-checkpoints"
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and source not in meant.get(name, {source}):
+            only = " and ".join(sorted(meant[name]))
             raise click.UsageError(f"{parameter.opts[0]} is for {only} only")
 
 

@@ -25,7 +25,10 @@ COMMANDS = {
     "show": "Say and draw what is in a library, scenario, instance or solution.",
     "library": "Build a parameter-block library from model families or checkpoints.",
     "solve": "Solve an instance; print delay, certified bound and gap.",
+    "plan": "Plan a network: what to store at each site and what it buys, on one page.",
     "evaluate": "Judge a solution.",
+    "read-sol": "Read and judge what another solver found in our model.",
+    "export": "Write an instance or a solution for MATLAB.",
     "bound": "Compute the certified lower bound alone.",
     "train": "Train a learner on draws of scenarios.",
     "doctor": "Say what finecast runs on, and test that it works here.",
@@ -47,7 +50,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"finecast.cli.{cmd_name}").command
+        command: click.Command = import_module(f"finecast.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -14,6 +14,7 @@ from finecast.cli.common import (
     output_file,
     print_json,
     print_table,
+    say,
     set_option,
 )
 from finecast.cli.describe import (
@@ -35,6 +36,7 @@ from finecast.problem.wording import counted, gigabytes
 @click.argument("file")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="For a TOML scenario.")
 @click.option("--solution", help="A solution of the instance, for its picture.")
+@click.option("--instance", "of", help="For a solution: its instance, to say the plan in words.")
 @click.option("--slot", type=click.IntRange(min=0), default=0, help="Slot to draw.")
 @click.option("--plot", help="Picture to write: .png, .svg or .pdf.")
 @set_option
@@ -43,6 +45,7 @@ def command(
     file: str,
     seed: int,
     solution: str | None,
+    of: str | None,
     slot: int,
     plot: str | None,
     settings: tuple[str, ...],
@@ -51,6 +54,8 @@ def command(
     """Say what is in FILE: a library (.json), scenario (.toml), instance or solution (.npz).
 
     FILE may be the name of a shipped scenario or library, such as tiny or vision.
+
+    With --instance a solution is said in words: what is stored, what moves, what users wait.
 
     With --plot an instance or scenario is drawn: cells, users, links; with --solution also the
     caches and the slot as a Gantt chart. Of several areas: load and wait, what each waits for, and
@@ -68,6 +73,9 @@ def command(
         )
     if solution and not plot:
         raise click.UsageError("--solution is for the picture, give --plot too")
+    if of is not None and kind != "solution":
+        raise click.UsageError(f"--instance is for a solution, {file} is a {kind}")
+    sentences: list[str] = []
     if kind == "library":
         from finecast.problem.library import read_library
 
@@ -78,6 +86,10 @@ def command(
         rows = [(name.replace("_", " "), str(value)) for name, value in described.items()]
         if as_json:
             described["decisions"] = _decisions(path)
+        if of is not None:
+            sentences, stored = _in_words(path, instance_for(of, seed, settings))
+            described["in_words"] = sentences
+            rows = [*stored, *rows]
     else:
         instance = instance_for(file, seed, settings)
         described = _describe_instance(instance)
@@ -89,6 +101,8 @@ def command(
     if as_json:
         print_json({"kind": kind, **described})
     else:
+        for sentence in sentences:
+            say(sentence)
         print_table(f"{kind} {file}", rows)
 
 
@@ -126,6 +140,18 @@ def _describe_solution(path: Any) -> dict[str, Any]:
         "planned_rates": solution.planned,
         "instance_hash": solution.instance_hash,
     }
+
+
+def _in_words(path: Any, instance: Any) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return a solution of an instance in sentences, and what each site stores."""
+    from finecast.compare.planning.solution_words import solution_sentences, stored_rows
+    from finecast.problem.solution import read_solution
+
+    solution = read_solution(path)
+    sentences = solution_sentences(instance, solution)
+    if solution.instance_hash not in ("", instance.content_hash):
+        sentences.append("The solution was made for another instance.")
+    return sentences, stored_rows(instance, solution)
 
 
 def _decisions(path: Any) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from finecast.cli.common import json_option, parse_settings, progress_bar, words
+from finecast.cli.common import json_option, parse_settings, resumable, words, workers_options
 from finecast.cli.compare import seeds_of, tell_runs
 
 
@@ -32,13 +30,9 @@ from finecast.cli.compare import seeds_of, tell_runs
     help="Option of every method, delivery=, schedule=, restrict=, or a key of the scenario as in "
     "users.count=6; repeatable.",
 )
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Runs at once.")  # fmt: skip
+@workers_options("Runs at once.", "runs are made")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True,
               help="Of each run.")  # fmt: skip
-@click.option("--engine", type=click.Choice(["local", "dask"]), default="local", show_default=True,
-              help="Where runs are made, as in compare.")  # fmt: skip
-@click.option("--scheduler", metavar="ADDRESS", help="Of Dask, as in tcp://host:8786.")
 @click.option("--retry-failed", is_flag=True, help="Run failed and killed runs again.")
 @click.option("-o", "--output", required=True, help="Result folder, made if there is none.")
 @json_option
@@ -73,26 +67,20 @@ def command(
         if key in vary:
             raise ValueError(f"--vary: {key!r} is given twice")
         vary[key] = values
-    try:
-        with progress_bar(time_left=True) as tell:
-            ran = run_sweep(
-                scenario,
-                vary,
-                output,
-                methods=words("--methods", methods),
-                options=parse_settings(settings),
-                seeds=seeds_of("--seeds", seeds),
-                time_limit_s=time_limit,
-                workers=workers,
-                threads=threads,
-                engine=engine,  # type: ignore[arg-type]
-                scheduler=scheduler,
-                retry_failed=retry_failed,
-                callback=tell,
-            )
-    except KeyboardInterrupt:
-        click.echo(
-            f"finecast: interrupted; the same command goes on from what is in {output}", err=True
+    with resumable(output) as tell:
+        ran = run_sweep(
+            scenario,
+            vary,
+            output,
+            methods=words("--methods", methods),
+            options=parse_settings(settings),
+            seeds=seeds_of("--seeds", seeds),
+            time_limit_s=time_limit,
+            workers=workers,
+            threads=threads,
+            engine=engine,  # type: ignore[arg-type]
+            scheduler=scheduler,
+            retry_failed=retry_failed,
+            callback=tell,
         )
-        sys.exit(130)
     tell_runs(ran, as_json)

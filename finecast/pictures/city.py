@@ -75,7 +75,7 @@ def city_picture(instance: Instance, solution: Solution | None = None, slot: int
     slot_of(instance, slot)
     if solution is None:
         figure = new_figure(MAP_IN + 0.4, MAP_IN + 1.2)
-        _draw_load(figure, instance, layout_of(instance), slot)
+        _draw_load(figure, instance, layout_of(instance, slot), slot)
         return figure
     check_fits(instance, solution)
     evaluation = evaluate(instance, solution)
@@ -86,7 +86,7 @@ def city_picture(instance: Instance, solution: Solution | None = None, slot: int
         3, 2, height_ratios=[MAP_IN, BARS_IN, chart],
         hspace=0, wspace=0, left=0, right=1, bottom=0, top=1,
     )  # fmt: skip
-    layout = layout_of(instance)
+    layout = layout_of(instance, slot)
     _draw_load(figure.add_subfigure(grid[0, 0]), instance, layout, slot)
     _draw_wait(figure.add_subfigure(grid[0, 1]), instance, layout, evaluation, slot)
     _draw_bars(figure.add_subfigure(grid[1, :]), instance, solution, evaluation, slot)

@@ -31,9 +31,11 @@ class Layout:
     measured: bool
 
 
-def layout_of(instance: Instance) -> Layout:
-    """Return the instance's own positions with Voronoi cells, or a schematic."""
+def layout_of(instance: Instance, slot: int = 0) -> Layout:
+    """Return the instance's own positions in a slot with Voronoi cells, or a schematic."""
     node, user = instance.network.node_position, instance.user_position
+    if instance.user_track is not None:
+        user = instance.user_track[slot]
     if node is not None and user is not None:
         distance = np.linalg.norm(user[:, None] - node, axis=2).min(axis=1)
         apart = np.linalg.norm(node[:, None] - node, axis=2)

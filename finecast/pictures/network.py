@@ -79,7 +79,7 @@ def network_picture(instance: Instance, slot: int = 0) -> Figure:
 def draw_network(container: Container, instance: Instance, slot: int) -> None:
     """Draw as `network_picture` into a figure or a part of one."""
     when = slot_of(instance, slot)
-    layout = layout_of(instance)
+    layout = layout_of(instance, slot)
     name = instance.name or "instance"
     seed = "" if instance.seed is None else f", seed {instance.seed}"
     title(

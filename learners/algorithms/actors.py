@@ -22,7 +22,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor, nn
 
-from finecast.learners.algorithms.node_options import NodeOptions, check_observations
+from finecast.learners.algorithms.node_options import (
+    NodeOptions,
+    Observes,
+    check_observations,
+    nodes_of_flat,
+)
 from finecast.learners.algorithms.noise import MOST_NOISE, gumbel_noise, logistic
 from finecast.learners.algorithms.set_values import Rows, unit_of
 from finecast.learners.networks.action_semantics import Scores, action_network
@@ -44,7 +49,7 @@ _FASTEST_CLOUD = CLOUD.index("is the fastest source")
 
 
 @dataclass(frozen=True)
-class ActorOptions(NodeOptions):
+class ActorOptions(Observes, NodeOptions):
     """Options that actors have in common, whoever trains them.
 
     Attributes
@@ -64,11 +69,6 @@ class ActorOptions(NodeOptions):
         super().__post_init__()
         at_least(self, 1e-6, "temperature")
         check_observations(self.observations, self.lookahead)
-
-    @property
-    def raw(self) -> bool:
-        """Whether observations are raw."""
-        return self.observations == "raw"
 
 
 @dataclass(frozen=True, eq=False)
@@ -393,7 +393,6 @@ def trained_actors(
 
 def loaded_network(options: ActorOptions, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Return the network of the actors of a checkpoint; parameters and errors as before."""
-    heads = tensors.get("policy/rest.2.weight")  # of a flat network, 3 N
-    network = actor_network(options, 1 if heads is None else len(heads) // 3)
+    network = actor_network(options, nodes_of_flat(tensors, "policy/rest.2.weight"))
     load_module(network, part_of(tensors, "policy"), "policy")
     return network

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finecast.learners.algorithms import maasn
+from finecast.learners.algorithms import maasn, maasn_options
 from finecast.learners.algorithms.apart_actors import (
     APART,
     ApartActors,
@@ -38,7 +38,7 @@ from finecast.solvers.heuristics.apart import PLAN_BONUS
 
 
 @dataclass(frozen=True)
-class Config(maasn.Config):
+class Config(maasn_options.Config):
     """Options: those of `maasn`, without turns, and besides
 
     Attributes

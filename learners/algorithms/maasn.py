@@ -27,15 +27,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import huber_loss
 
 from finecast.learners.algorithms.actors import (
-    ActorOptions,
     Actors,
     actor_network,
     actors_of,
@@ -44,7 +42,7 @@ from finecast.learners.algorithms.actors import (
     pull_logits,
 )
 from finecast.learners.algorithms.joint_actors import joint_actors_of
-from finecast.learners.algorithms.joint_critic import JointCritic, first_order_costs, joint_cost
+from finecast.learners.algorithms.joint_critic import JointCritic, first_order_costs
 from finecast.learners.algorithms.lessons import (
     Lessons,
     joined_lessons,
@@ -52,9 +50,15 @@ from finecast.learners.algorithms.lessons import (
     lessons_of,
     pull_loss,
 )
+from finecast.learners.algorithms.maasn_critic import (
+    block_loss,
+    cost_of_kept,
+    critic_network,
+    team_loss,
+)
+from finecast.learners.algorithms.maasn_options import Config
 from finecast.learners.algorithms.noise import gumbel_noise, logistic
 from finecast.learners.algorithms.paid import (
-    costs_of_kept,
     next_kept,
     paid_loss,
     paid_per_byte,
@@ -63,7 +67,6 @@ from finecast.learners.algorithms.paid import (
 from finecast.learners.algorithms.replay import MOST_SETS, Played, Replay
 from finecast.learners.algorithms.set_values import (
     Rows,
-    SetCritic,
     critic_view,
     joint_rents,
     rents,
@@ -72,105 +75,14 @@ from finecast.learners.algorithms.set_values import (
     value_after,
 )
 from finecast.learners.learner import TrainedPolicy
-from finecast.learners.networks.mixers import MIXERS
-from finecast.learners.options import MOST_STEPS, at_least, one_of
 from finecast.learners.weights import Part, follow, initialised, part_of, seeded
 from finecast.learners.world.environment import Delivery, View, packed, step
 from finecast.learners.world.episodes import Episodes, Slot
 from finecast.learners.world.lookahead import Lookahead
 from finecast.learners.world.pool import EpisodeSource
-from finecast.solvers.heuristics.rules import KeepRule, check_keep_rule
-
-CRITICS = ("sets", "maddpg")
 
 MIXED = 4
 """Slots that an update of the actors draws its pairs from."""
-
-
-@dataclass(frozen=True)
-class Config(ActorOptions):
-    """Options of MAASN-DA.
-
-    Attributes
-    ----------
-    batch
-        Draws that are played side by side.
-    mixing
-        "monotonic" or "sum", over nodes.
-    critic
-        "sets": costs of node sets, decomposed over blocks and nodes. "maddpg": one joint value,
-        for raw observations and credit by team.
-    play_every
-        Steps from one slot that is played to the next.
-    rows
-        (draw, block) pairs of a slot from the replay, and (node, block) pairs of some of the newest
-        slots, that a step learns from.
-    lessons
-        How many slots count as the newest.
-    tau, samples
-        Of the soft actions, and how many are drawn of each.
-    actor_rate, critic_rate
-        Step sizes of Adam at the beginning.
-    halving
-        Steps after which step sizes are a half, after twice as many a third, and so on.
-    average_rate
-        Share of the actors that goes into their running average after every step; the average is
-        the policy.
-    target_rate
-        Share of the critic that goes into the target network after every step.
-    discount
-        gamma.
-    replay
-        Slots of a batch that are kept.
-    gradient_clip
-        Of gradients, in norm, and of advantages, in temperatures.
-    delay_actor
-        Steps for which the critic alone learns.
-    keep
-        "joint": what is kept is chosen for all blocks and nodes at once, by the scores of the
-        actors, in training and in play, and the critic's targets are backups of such choices.
-        "in-turn", always so with raw observations and where nodes do not decide in turn: by every
-        node, and backups through the prices of the programme.
-    """
-
-    batch: int = 8
-    mixing: str = "monotonic"
-    critic: str = "sets"
-    play_every: int = 4
-    rows: int = 512
-    lessons: int = 20
-    tau: float = 1.0
-    samples: int = 4
-    actor_rate: float = 5e-4
-    critic_rate: float = 1e-3
-    halving: float = 5000.0
-    average_rate: float = 0.003
-    target_rate: float = 0.01
-    discount: float = 1.0
-    replay: int = 400
-    gradient_clip: float = 10.0
-    delay_actor: int = 0
-    keep: KeepRule = "joint"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_keep_rule(self.keep)
-        at_least(self, 1, "batch", "replay", "play_every", "rows", "samples", "lessons")
-        at_least(self, 0, "actor_rate", "critic_rate", "target_rate", "discount", "average_rate")
-        at_least(self, 0, "delay_actor", most=MOST_STEPS)
-        at_least(self, 1e-6, "tau", "gradient_clip", "halving", most=MOST_STEPS)
-        one_of("mixing", self.mixing, MIXERS)
-        one_of("critic", self.critic, CRITICS)
-        if self.critic == "maddpg" and not (self.raw and self.credit == "team"):
-            raise ValueError(
-                "critic: 'maddpg' is not allowed here, must be 'sets' unless observations = 'raw' "
-                "and credit = 'team'"
-            )
-
-    @property
-    def joint(self) -> bool:
-        """Whether what is kept is chosen jointly."""
-        return self.keep == "joint" and self.in_turn and not self.raw
 
 
 def trained(
@@ -421,7 +333,7 @@ class Learner:
         weight = rows.pick(slot.size).float()
         if self.config.credit == "block":
             return block_loss(cost, target, weight)
-        return self._team_loss(cost, target, weight, slot, kept, rows)
+        return team_loss(cost, target, weight, slot.size, kept, rows)
 
     def targets(self, view: View, look: Lookahead | None, rows: Rows) -> Tensor:
         """Return (R, S) y(K) of some blocks; parameters as in `set_targets`."""
@@ -448,21 +360,11 @@ class Learner:
             view = critic_view(coming, kept, next_held)
             actors = actors_of(self.config, self.average, None)
             actors.observer.begin(view)
-            later = _cost_of_kept(self.target, view, next_kept(actors, view))
+            later = cost_of_kept(self.target, view, next_kept(actors, view))
             target = paid_per_byte(coming, played.next_delay.to(self.device))
             target += self.config.discount * later
-        cost = _cost_of_kept(self.critic, critic_view(slot, cached, held), kept)
+        cost = cost_of_kept(self.critic, critic_view(slot, cached, held), kept)
         return paid_loss(cost, target, share_of_bytes(slot), self.config.credit)
-
-    def _team_loss(
-        self, cost: Tensor, target: Tensor, weight: Tensor, slot: Slot, kept: Tensor, rows: Rows
-    ) -> Tensor:
-        """Return the error of the sum over blocks, of the sets that were kept alone."""
-        of_kept = rows.pick(kept)[:, None]
-        error = (cost.gather(1, of_kept) - target.gather(1, of_kept))[:, 0] * weight
-        bytes_ = slot.size.sum(dim=1).float()
-        team = torch.zeros_like(bytes_).index_add(0, rows.draw, error) / bytes_
-        return huber_loss(team, torch.zeros_like(team))
 
     def _improve_actors(self) -> dict[str, float]:
         """Move the actors towards what costs less, on some of the lessons; the average follows."""
@@ -547,45 +449,3 @@ class Learner:
         self.lessons = [
             self.lesson_type.load(by_slot[index], self.device) for index in sorted(by_slot)
         ]
-
-
-def critic_network(config: Config, nodes: int) -> nn.Module:
-    """Return the network of a new critic; only a flat one depends on the number of nodes."""
-    if config.critic == "maddpg":
-        return JointCritic(config.width)
-    return SetCritic(
-        mixing=config.mixing,
-        action_semantics=config.action_semantics,
-        nodes=nodes,
-        width=config.width,
-        embedding=config.embedding,
-        level=config.raw,
-    )
-
-
-def _cost_of_kept(critic: nn.Module, view: View, kept: Tensor) -> Tensor:
-    """Return (E, J) what a critic says of the sets that keep, per byte."""
-    if isinstance(critic, JointCritic):
-        return joint_cost(critic, view, kept)
-    return costs_of_kept(critic, view, kept)
-
-
-def block_loss(cost: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Return the mean error over bytes of all sets of all blocks.
-
-    Only differences between the sets of a block are compared: what they share is chance.
-
-    Parameters
-    ----------
-    cost, target
-        (R, S) what the critic says, and what it is to say.
-    weight
-        (R,) byte.
-    """
-    error = huber_loss(centred(cost), centred(target), reduction="none").mean(dim=1)
-    return (weight * error).sum() / weight.sum()
-
-
-def centred(costs: Tensor) -> Tensor:
-    """Return (R, S) costs less their mean over sets."""
-    return costs - costs.mean(dim=1, keepdim=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from finecast.learners.networks.raw_features import OBSERVATIONS
 from finecast.learners.options import MOST_ROUNDS, MOST_WIDTH, at_least, one_of
+from finecast.solvers.heuristics.rules import KeepRule
 
 CREDITS = ("block", "team")
 
@@ -56,3 +60,32 @@ class NodeOptions:
         at_least(self, 1, "width", "embedding", most=MOST_WIDTH)
         at_least(self, 1, "rounds", most=MOST_ROUNDS)
         one_of("credit", self.credit, CREDITS)
+
+
+class Observes:
+    """Options of a learner that is told what the nodes see."""
+
+    observations: str
+
+    @property
+    def raw(self) -> bool:
+        """Whether observations are raw."""
+        return self.observations == "raw"
+
+
+class KeepsByRule(Observes):
+    """Options of a learner that is told a keep rule."""
+
+    keep: KeepRule
+    in_turn: bool
+
+    @property
+    def joint(self) -> bool:
+        """Whether what is kept is chosen for all blocks and nodes at once."""
+        return self.keep == "joint" and self.in_turn and not self.raw
+
+
+def nodes_of_flat(tensors: Mapping[str, Tensor], name: str) -> int:
+    """Return N of a flat network, whose last layer `name` has 3 N outputs; 1 of any other."""
+    heads = tensors.get(name)
+    return 1 if heads is None else len(heads) // 3

@@ -45,7 +45,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import huber_loss
 
-from finecast.learners.algorithms.node_options import NodeOptions, check_observations
+from finecast.learners.algorithms.node_options import (
+    KeepsByRule,
+    NodeOptions,
+    check_observations,
+    nodes_of_flat,
+)
 from finecast.learners.algorithms.paid import (
     costs_of_kept,
     next_kept,
@@ -91,7 +96,7 @@ from finecast.solvers.heuristics.rules import KeepRule, check_keep_rule
 
 
 @dataclass(frozen=True)
-class Config(NodeOptions):
+class Config(KeepsByRule, NodeOptions):
     """Options of QMIX; VDN and DCG are the same with other values of `mixing` and `pairs`.
 
     Attributes
@@ -154,16 +159,6 @@ class Config(NodeOptions):
         one_of("mixing", self.mixing, MIXERS)
         check_observations(self.observations, self.lookahead)
 
-    @property
-    def raw(self) -> bool:
-        """Whether observations are raw."""
-        return self.observations == "raw"
-
-    @property
-    def joint(self) -> bool:
-        """Whether what is kept in training is chosen jointly."""
-        return self.keep == "joint" and self.in_turn and not self.raw
-
 
 def trained(
     config: Config, tensors: Mapping[str, Tensor], values: Lookahead | None = None
@@ -184,8 +179,7 @@ def trained(
     ValueError
         The tensors are of another architecture.
     """
-    heads = tensors.get("policy/nodes.rest.2.weight")  # of a flat network, 3 N
-    network = SetValues(config, 1 if heads is None else len(heads) // 3)
+    network = SetValues(config, nodes_of_flat(tensors, "policy/nodes.rest.2.weight"))
     load_module(network, part_of(tensors, "policy"), "policy")
     return SetPolicy(network, config, values)
 

@@ -279,8 +279,29 @@ def check_instance(instance: Instance, name: str) -> None:
     ValueError
         More than 8 nodes, several areas, a pipelined schedule, or spatial delivery.
     """
-    refuse_areas(instance, f"what a learner plays ({name})")
+    refuse_areas(instance, f"what a learner trains on ({name})")
     _check_nodes(instance.nodes, name)
+    _check_additive(instance, name)
+
+
+def check_areas(instance: Instance, name: str) -> None:
+    """Raise if learners cannot play the instance of several areas, each on its own.
+
+    Parameters
+    ----------
+    instance, name
+        As in `check_instance`.
+
+    Raises
+    ------
+    ValueError
+        An area of more than 8 nodes, a pipelined schedule, or spatial delivery.
+    """
+    _check_nodes(int(np.bincount(instance.areas).max()), f"{name}, areas")
+    _check_additive(instance, name)
+
+
+def _check_additive(instance: Instance, name: str) -> None:
     for what, value in (("schedule", instance.schedule), ("delivery", instance.delivery)):
         if value != "sequential":
             raise ValueError(

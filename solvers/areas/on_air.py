@@ -296,6 +296,5 @@ def plan_delay(city: City, state: State, beams: tuple[SlotBeams, ...]) -> float:
 
 def migration_seconds(city: City, state: State) -> tuple[float, float]:
     """Return what migrations add to the delay, wide and local, s."""
-    weight = np.stack([area.weight for area in city.areas], axis=1)
-    local = (weight * state.local_migration.sum(axis=2)).sum()
+    local = (city.weight * state.local_migration.sum(axis=2)).sum()
     return float(state.migration.sum()), float(local)

@@ -82,6 +82,8 @@ def plan_areas(
     sweeps: bool = True,
     keep_ways: bool = False,
     workers: Workers = ALONE,
+    kept: BoolArray | None = None,
+    rounds: int = ROUNDS,
 ) -> Plan:
     """Return the best plan found.
 
@@ -111,6 +113,11 @@ def plan_areas(
         Blocks go the ways given at first, to the end.
     workers
         Who makes the beams.
+    kept
+        (N, J) what is held after the last slot, for caches that do not change; None for nothing
+        new.
+    rounds
+        Most rounds.
     """
     instance = city.instance
     slots = instance.slots
@@ -119,13 +126,13 @@ def plan_areas(
     air = Air(_all_seconds(city, rates, quiet), WIDE_SHARE)
     shape = (slots, instance.nodes, instance.blocks)
     start = np.zeros(shape, dtype=bool) if cache is None else cache
-    state = best_state(city, air, start, wide)
+    state = best_state(city, air, start, wide, kept)
     memory: Memory = [{} for _ in range(slots)]
     best: Plan | None = None
     stale = 0
     searching = deadline.share(SEARCH_SHARE)
     try:
-        for round_ in range(ROUNDS):
+        for round_ in range(rounds):
             # Caches and ways at the rates known so far; the first sweep keeps to the given ways.
             first = round_ == 0
             for sweep in range(SWEEPS + first if sweeps else 0):
@@ -151,7 +158,7 @@ def plan_areas(
             if stale >= 2 or searching.over() or best.delay <= goal:
                 break
             air = learned(city, rates, beams, air)
-            state = best_state(city, air, state.cache, wide if keep_ways else None)
+            state = best_state(city, air, state.cache, wide if keep_ways else None, kept)
     except SearchInterrupt:
         if best is None:
             raise

@@ -51,16 +51,29 @@ def split(instance: Instance) -> tuple[Area, ...]:
         users = np.flatnonzero(within.any(axis=0))
         if len(users):
             nodes = np.flatnonzero(instance.areas == a)
-            alone = _alone(instance, nodes, users, within)
+            alone = part_of(instance, nodes, users, within)
             areas.append(Area(a, nodes, users, instance.area_weight[:, a], alone))
     return tuple(areas)
 
 
-def _alone(instance: Instance, nodes: IntArray, users: IntArray, within: BoolArray) -> Instance:
-    """Return the instance of some nodes and users; who is not `within` (T, K) requests nothing."""
+def part_of(
+    instance: Instance, nodes: IntArray, users: IntArray, within: BoolArray | None = None
+) -> Instance:
+    """Return the instance of some nodes and users alone, as one area.
+
+    Parameters
+    ----------
+    instance
+        The whole problem.
+    nodes, users
+        (N_a,) and (K_a,) by their index.
+    within
+        (T, K) who requests something; the others request nothing. None for all.
+    """
     network, demand = instance.network, instance.demand
     position, user_position = network.node_position, instance.user_position
     among = np.ix_(np.arange(instance.slots), users, nodes)
+    requests = instance.requests if within is None else np.where(within, instance.requests, -1)
     return replace(
         instance,
         network=replace(
@@ -72,11 +85,12 @@ def _alone(instance: Instance, nodes: IntArray, users: IntArray, within: BoolArr
             node_position=None if position is None else position[nodes],
         ),
         demand=Demand(demand.preference[:, users], demand.persistence, demand.activity[users]),
-        requests=np.where(within, instance.requests, -1)[:, users],
+        requests=requests[:, users],
         channel_estimate=instance.channel_estimate[among],
         channel_error=instance.channel_error[among],
         channel_true=instance.channel_true[among],
         user_position=None if user_position is None else user_position[users],
+        user_track=None if instance.user_track is None else instance.user_track[:, users],
         areas=np.zeros(len(nodes), dtype=np.int64),
     )
 

@@ -42,6 +42,11 @@ class City:
     link: FloatArray
     group: tuple[IntArray, ...]
 
+    @property
+    def weight(self) -> FloatArray:
+        """(T, areas) share of the requesting users."""
+        return np.stack([area.weight for area in self.areas], axis=1)
+
 
 @dataclass(frozen=True, eq=False)
 class Air:
@@ -85,9 +90,8 @@ class State:
 
     def delay(self, city: City) -> float:
         """Return the delay that the rates of `Air` give, s."""
-        weight = np.stack([area.weight for area in city.areas], axis=1)
         local = (self.local_migration + self.local_broadcast).sum(axis=2)
-        return float((self.migration + self.broadcast).sum() + (weight * local).sum())
+        return float((self.migration + self.broadcast).sum() + (city.weight * local).sum())
 
 
 def reach_of(city: City, cache: BoolArray, nodes: IntArray, block: IntArray) -> FloatArray:
@@ -110,7 +114,13 @@ def reach_of(city: City, cache: BoolArray, nodes: IntArray, block: IntArray) -> 
     return reach
 
 
-def best_state(city: City, air: Air, cache: BoolArray, wide: BoolArray | None = None) -> State:
+def best_state(
+    city: City,
+    air: Air,
+    cache: BoolArray,
+    wide: BoolArray | None = None,
+    kept: BoolArray | None = None,
+) -> State:
     """Return the plan with the best senders and ways at these caches.
 
     Parameters
@@ -121,6 +131,8 @@ def best_state(city: City, air: Air, cache: BoolArray, wide: BoolArray | None = 
         (T, N, J) bool. Copies that are new in a slot were received in the slot before.
     wide
         (T, J) which blocks go wide; None for the better way.
+    kept
+        (N, J) what is held after the last slot, likewise; None for nothing new.
     """
     instance, areas = city.instance, city.areas
     slots, blocks = instance.slots, instance.blocks
@@ -130,7 +142,8 @@ def best_state(city: City, air: Air, cache: BoolArray, wide: BoolArray | None = 
     moved, sent = np.zeros((2, slots, blocks))
     local_moved, local_sent = np.zeros((2, slots, len(areas), blocks))
     for t in range(slots):
-        later = cache[t + 1] & ~cache[t] if t + 1 < slots else np.zeros_like(cache[t])
+        after = cache[t + 1] if t + 1 < slots else kept
+        later = np.zeros_like(cache[t]) if after is None else after & ~cache[t]
         weighted = np.zeros(blocks)
         masks = np.zeros((len(areas), blocks), dtype=np.int64)
         for a, area in enumerate(areas):

@@ -23,7 +23,7 @@ bits, so that nodes that see the same decide the same, on whichever processor.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -91,6 +91,9 @@ class Apart:
     notes
         What is approximated and exchanged, after it has played.
     """
+
+    remembers_users: ClassVar[bool] = True
+    """It holds things by user: where an area gets new users, it begins anew."""
 
     information: Information = "delayed"
     rule: ApartRule = "plan"

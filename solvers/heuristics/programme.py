@@ -20,7 +20,7 @@ from the demand model.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -69,6 +69,9 @@ class Programme:
     notes
         What is approximated, after it has played.
     """
+
+    remembers_users: ClassVar[bool] = True
+    """It holds things by user: where an area gets new users, it begins anew."""
 
     knows: Knows = "past"
     seed: int = 0

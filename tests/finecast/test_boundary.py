@@ -19,7 +19,6 @@ from repository import DATA, ROOT, TINY
 
 from finecast.cli import main as command_line
 from finecast.cli.common import as_text, parse_settings, print_table
-from finecast.solvers import workers
 from finecast.learners.algorithms.hindsight import Config
 from finecast.learners.runs.config import run_config
 from finecast.problem import files
@@ -29,7 +28,7 @@ from finecast.problem.measured import read_channels
 from finecast.problem.memory import LEAST_ADDRESS_SPACE
 from finecast.problem.scenario import read_scenario
 from finecast.problem.wording import printable
-from finecast.solvers import registry
+from finecast.solvers import registry, workers
 from finecast.solvers.registry import Method, methods
 
 FINECAST = (sys.executable, "-c", "from finecast.cli.main import main; main()")
@@ -77,7 +76,8 @@ def scenario(folder: Path, text: str) -> Path:
 def test_absurd_sizes_of_scenarios(tmp_path, monkeypatch, capsys, text, field, limit):
     """Refused before anything is drawn: file, field and limit in one line."""
     drawn = []
-    monkeypatch.setattr("finecast.problem.scenario.drop_users", lambda *_, **__: drawn.append(1))
+    module = "finecast.problem.scenario_network"
+    monkeypatch.setattr(f"{module}.drop_users", lambda *_, **__: drawn.append(1))
     text = text.replace("users.count = ", "[users]\ncount = ")
     path = tmp_path / "scenario.toml"
     path.write_text(f'{text}\n[library]\nfile = "{DATA / "libraries" / "tiny.json"}"\n')

@@ -266,7 +266,7 @@ def test_library_from_checkpoints(tmp_path):
     ):
         refused(finecast(*build, *options), *words)
     outcome = finecast("library", "vit-b-16", "--max-block-mb", "1", "-o", target)
-    refused(outcome, "--max-block-mb", "--from-checkpoints only")
+    refused(outcome, "--max-block-mb is for --from-checkpoints and --from-config only")
     assert not target.exists()
 
 
@@ -284,6 +284,17 @@ def test_show_names_blocks_that_fit_into_no_node(tmp_path):
         shown = finecast("show", tmp_path / "s.toml").stdout
         assert ("fit into no node" in shown) == ("never cached" in shown) == (blocks > 0)
         assert "1 slot, 1 user, 2 nodes x 4 antennas" in shown
+
+
+def test_library_from_config_refuses(tmp_path):
+    """Two sources, options of another source, foreign code: one line each, nothing written."""
+    refused(finecast("library", "vit-b-16", "--from-config", tmp_path), "give one of families")
+    refused(finecast("library", "vit-b-16", "--frozen", "2"), "--frozen is for --from-config only")
+    asked = ("library", "--from-config", tmp_path, "-o", tmp_path / "l.json")
+    refused(finecast(*asked, "--variants", 3), "--variants is for families only")
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "auto_map": {}}')
+    refused(finecast(*asked), "config.json", "auto_map: asks for code of its own")
+    assert not (tmp_path / "l.json").exists()
 
 
 def test_library_is_shown_without_a_file(tmp_path):

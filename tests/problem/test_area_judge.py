@@ -25,7 +25,7 @@ from judge_cases import (
     random_solution,
     rules,
 )
-from slow_judge import place, slow_evaluate
+from judged_alike import JUDGED_CASES, assert_judged_alike
 
 from finecast.problem.evaluation import METRICS, Evaluation, evaluate
 from finecast.problem.instance import Instance
@@ -269,35 +269,12 @@ def assert_same(one: Evaluation, other: Evaluation, **new: np.ndarray) -> None:
             ), field.name
 
 
-def _assert_judged_alike(instance: Instance, solution: Solution) -> Evaluation:
-    fast, slow = evaluate(instance, solution), slow_evaluate(instance, solution)
-    places = [
-        place(v.rule, v.slot, v.node, v.block, v.user, v.message, v.mode) for v in fast.violations
-    ]
-    assert len(places) == len(set(places))
-    assert set(places) == slow.violations
-    for field in fields(slow):
-        if field.name != "violations":
-            assert getattr(fast, field.name) == pytest.approx(
-                np.array(getattr(slow, field.name)), rel=1e-9, abs=1e-12, nan_ok=True
-            ), field.name
-    return fast
-
-
-CASES = {
-    "seed": st.integers(0, 2**32),
-    "planned": st.sampled_from(["guaranteed", "nominal"]),
-    "delivery": st.sampled_from(["sequential", "spatial"]),
-    "schedule": st.sampled_from(["sequential", "pipelined"]),
-}
-
-
 @settings(max_examples=100, deadline=None)
-@given(mutations=st.just(0), **CASES)
+@given(mutations=st.just(0), **JUDGED_CASES)
 def test_feasible_solutions_are_judged_alike(**case: object) -> None:
     """Fast and slow judge agree on random solutions that are built to be feasible."""
     instance, solution = _random_case(**case)
-    result = _assert_judged_alike(instance, solution)
+    result = assert_judged_alike(instance, solution)
     # A rate that random beams leave at (nearly) 0 breaks `bits`; nothing else may go wrong.
     assert set(rules(result)) <= {"bits"}
     # The delay is the mean over the requesting users of the delay of their areas.
@@ -311,10 +288,10 @@ def test_feasible_solutions_are_judged_alike(**case: object) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(mutations=st.integers(1, 3), **CASES)
+@given(mutations=st.integers(1, 3), **JUDGED_CASES)
 def test_broken_solutions_are_judged_alike(**case: object) -> None:
     """Fast and slow judge name the same violations after up to three random changes."""
-    _assert_judged_alike(*_random_case(**case))
+    assert_judged_alike(*_random_case(**case))
 
 
 def test_random_cases_reach_every_rule_of_areas() -> None:
@@ -345,7 +322,7 @@ def test_random_cases_reach_every_rule_of_areas() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(mutations=st.integers(0, 2), **CASES)
+@given(mutations=st.integers(0, 2), **JUDGED_CASES)
 def test_areas_by_another_number(**case: object) -> None:
     """Areas numbered anew, in the instance and its messages: the same verdict."""
     instance, solution = _random_case(**case)
@@ -362,7 +339,7 @@ def test_areas_by_another_number(**case: object) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(mutations=st.integers(0, 2), **CASES)
+@given(mutations=st.integers(0, 2), **JUDGED_CASES)
 def test_nodes_and_users_by_another_name(**case: object) -> None:
     """New node i is the old order[i], and so are users; areas go with their nodes."""
     instance, solution = _random_case(**case)
@@ -432,7 +409,7 @@ def test_partitions_at_the_ends(seed: int, single: bool) -> None:
             areas=np.array([0, 0, 1, 2]),
         )
         assert instance.user_area.max() <= 0
-    result = _assert_judged_alike(instance, random_solution(rng, instance))
+    result = assert_judged_alike(instance, random_solution(rng, instance))
     assert set(rules(result)) <= {"bits"}
 
 

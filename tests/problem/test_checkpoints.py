@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
-from finecast.problem import checkpoints
+from finecast.problem import checkpoints, content_blocks
 from finecast.problem.checkpoints import library_from_checkpoints
 from finecast.problem.files import FormatError
 from finecast.problem.library import (
@@ -420,7 +420,7 @@ def test_bad_cuts_are_refused(trunk: Path, how: dict[str, Any], message: str) ->
 
 def test_too_many_blocks_are_refused(trunk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the estimate, before they are made."""
-    monkeypatch.setattr(checkpoints, "MOST_BLOCKS", 1000)
+    monkeypatch.setattr(content_blocks, "MOST_BLOCKS", 1000)
     with pytest.raises(ValueError, match=r"max_block_bytes: 10 makes about .* at most 1000"):
         library_from_checkpoints(trunk, max_block_bytes=10)
 

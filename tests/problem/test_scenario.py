@@ -46,6 +46,7 @@ def test_shipped_scenarios_are_those_named():
         "city-19",
         "city-199",
         "city-61",
+        "city-center",
         "llm",
         "paper-regime",
         "periodic",

@@ -113,7 +113,7 @@ def test_every_name_is_found():
     """Each kind lists what lies in its folder, and each listed name is found."""
     trained = {"dcg", "delayed", "hindsight", "local", "maasn-da"}
     assert set(shipped("learner")) == trained == set(shipped("checkpoint"))
-    assert {"tiny", "vision", "llm"} == set(shipped("library"))
+    assert {"tiny", "vision", "llm", "modern"} == set(shipped("library"))
     assert len(shipped("scenario")) == len(list(SCENARIOS.rglob("*.toml")))
     for kind in ("scenario", "library", "suite", "learner", "checkpoint"):
         for name, path in shipped(kind).items():

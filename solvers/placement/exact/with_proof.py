@@ -7,7 +7,13 @@ from collections.abc import Callable
 
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.placement.bound import Prices
-from finecast.solvers.placement.exact.certify import PROOF_GAP, SEARCH_LIMITS, certified
+from finecast.solvers.placement.exact.certify import (
+    ASKED_LIMITS,
+    PROOF_GAP,
+    SEARCH_LIMITS,
+    Limits,
+    certified,
+)
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.lagrangian import PATIENCE, place_by_prices
@@ -53,7 +59,7 @@ def place_with_proof(
     try:
         proof = certified(
             problem, found.placement, found.prices,
-            gap=incumbent.target_gap, limits=SEARCH_LIMITS, deadline=deadline.of("proof"),
+            gap=incumbent.target_gap, limits=_limits(gap, deadline), deadline=deadline.of("proof"),
         )  # fmt: skip
         if proof is not None:
             if proof.placement is not None:
@@ -89,6 +95,11 @@ def proven_bound(
     """
     proof = certified(
         problem, placement, prices,
-        gap=max(gap or 0.0, PROOF_GAP), limits=SEARCH_LIMITS, deadline=deadline,
+        gap=max(gap or 0.0, PROOF_GAP), limits=_limits(gap, deadline), deadline=deadline,
     )  # fmt: skip
     return 0.0 if proof is None else proof.lower_bound
+
+
+def _limits(gap: float | None, deadline: Deadline) -> Limits:
+    """Return how large a tree may grow: small where nobody said how long or how close."""
+    return SEARCH_LIMITS if gap is None and deadline.endless else ASKED_LIMITS

@@ -30,7 +30,7 @@ from finecast.compare.report.curves import (
     times_to_target,
 )
 from finecast.compare.report.gains import gain_sentences, gains, verdict
-from finecast.compare.report.learning import read_learning
+from finecast.compare.report.learning import Learning, learning_figures, read_learning
 from finecast.compare.report.page import Contents, contents, html_report, text_report
 from finecast.compare.report.result_tables import methods_table, pairs_table
 from finecast.compare.report.sentences import sentences, solve_command
@@ -799,3 +799,43 @@ def test_a_report_holds_nothing_that_commands_a_terminal(tmp_path: Path, suffix:
     assert text == printable(text)
     assert "u202e" in text
     assert "<script> " not in text or suffix == ".csv"
+
+
+def test_labels_of_shipped_methods_fit_their_charts(browser: Chromium, tmp_path: Path):
+    """No text of a chart lies outside of it, and no caption outside of its table's box."""
+    names = {"greedy": "trimcaching-gen", "popularity": "trimcaching-spec", "lru": "own-savings"}
+    records = [replace(r, label=names.get(r.label, r.label)) for r in synthetic_records(12)]
+    path = tmp_path / "report.html"
+    path.write_text(html_report(contents(compare_runs(records))))
+    for width in (1400, 390):
+        browser.resize(width, 900)
+        browser.open(path)
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+        outside = browser.run(
+            """[...document.querySelectorAll('svg.chart text')].filter(t => {
+                const box = t.ownerSVGElement.getBoundingClientRect();
+                const r = t.getBoundingClientRect();
+                return r.width && (r.left < box.left - 1 || r.right > box.right + 1);
+            }).map(t => t.textContent)"""
+        )
+        assert outside == []
+        wide = browser.run(
+            """[...document.querySelectorAll('caption')].filter(c =>
+                c.getBoundingClientRect().right
+                > c.closest('.scroll').getBoundingClientRect().right + 1).length"""
+        )
+        assert wide == 0
+
+
+def test_learning_charts_have_units():
+    """The gap in per cent, times in seconds."""
+    steps = np.array([0.0, 10.0])
+    drawn = learning_figures(
+        [
+            Learning("a", "held_out_gap", steps, np.array([0.3, 0.1])),
+            Learning("b", "delay", steps, np.array([5.0, 4.0])),
+        ]
+    )
+    assert ">30%<" in drawn
+    assert "Delay in s during training" in drawn
+    assert "steps of training" in drawn

@@ -18,7 +18,7 @@ from finecast.compare.runs.path_bounds import (
     with_gaps,
     write_path_bound,
 )
-from finecast.compare.runs.records import record_from_json
+from finecast.compare.runs.records import SCHEMA_VERSION, record_from_json
 from finecast.compare.runs.runner import SuiteRuns, run_suite
 from finecast.compare.runs.store import (
     instance_path,
@@ -204,7 +204,7 @@ def test_folders_of_the_first_version_are_read(ran: SuiteRuns, tmp_path: Path):
         record_from_json(json.dumps(data))
     old = record_from_json(json.dumps({**data, "schema_version": 1}))
     assert (old.path, old.online_bound, old.controlled_gap) == (None, None, None)
-    assert old.schema_version == 3
+    assert old.schema_version == SCHEMA_VERSION
     folder = open_folder(tmp_path / "old")
     (folder / "online").rmdir()
     (folder / "records" / f"{old.key}.json").write_text(json.dumps({**data, "schema_version": 1}))

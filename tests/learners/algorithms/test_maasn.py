@@ -21,8 +21,9 @@ from finecast.learners.algorithms.lessons import (
     pull_costs,
     pull_loss,
 )
-from finecast.learners.algorithms.maasn import Config, Learner
-from finecast.learners.algorithms.maasn import block_loss as maasn_loss
+from finecast.learners.algorithms.maasn import Learner
+from finecast.learners.algorithms.maasn_critic import block_loss as maasn_loss
+from finecast.learners.algorithms.maasn_options import Config
 from finecast.learners.algorithms.noise import gumbel_noise, logistic
 from finecast.learners.algorithms.set_values import (
     Rows,

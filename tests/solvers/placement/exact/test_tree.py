@@ -15,6 +15,7 @@ from placement_oracle import optimum, random_problem
 from finecast.solvers.deadline import Deadline
 from finecast.solvers.placement.bound import Prices, dual_point, no_prices
 from finecast.solvers.placement.chains import classes
+from finecast.solvers.placement.exact import with_proof
 from finecast.solvers.placement.exact.certify import PROOF_GAP, Limits, certified
 from finecast.solvers.placement.exact.pyomo_model import everything_from_the_cloud
 from finecast.solvers.placement.exact.state_flow import place_by_state_flow
@@ -182,6 +183,27 @@ def test_small_placements_end_in_a_certified_proof(place) -> None:
         assert found.lower_bound <= found.delay <= found.lower_bound * (1 + PROOF_GAP)
         again = place(problem, seed=seed)
         assert (again.delay, again.lower_bound) == (found.delay, found.lower_bound)
+
+
+ASKED = (
+    {"gap": PROOF_GAP},
+    {"deadline": Deadline.after(1e9)},
+    {"deadline": Deadline.after(None, 1e9)},
+)
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_a_limit_that_was_asked_for_is_used(asked, monkeypatch) -> None:
+    """Without one the tree ends early; with a gap, a time or work it goes on to the proof."""
+    monkeypatch.setattr(with_proof, "SEARCH_LIMITS", Limits(grown=2000, paths=400, parts=0))
+    rng = np.random.default_rng([9, 1])
+    drawn = random_problem(rng, 3, 10, 2)
+    problem = replace(drawn, storage=np.full(3, int(0.3 * drawn.block_size.sum())))
+    early = place_with_proof(problem)
+    assert early.termination is Termination.ITERATION_LIMIT
+    found = place_with_proof(problem, **asked)
+    assert found.termination is Termination.OPTIMAL
+    assert early.lower_bound < found.lower_bound <= found.delay <= early.delay
 
 
 def large() -> PlacementProblem:

@@ -1,0 +1,86 @@
+"""A map of the sites as SVG that needs no network: links, room, how full, names."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+import numpy as np
+
+from finecast.compare.planning.figures import NetworkPlan
+from finecast.compare.planning.words import gb
+
+WIDTH = 480.0
+MARGIN = 62.0
+LARGEST_RADIUS = 17.0
+SMALLEST_RADIUS = 8.0
+LETTERS = 18
+"""Longer names are cut."""
+
+
+def sites_map(plan: NetworkPlan) -> str:
+    """Return the map as an SVG element; empty where no position is known.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    """
+    placed = [site.position for site in plan.sites]
+    if any(position is None for position in placed):
+        return ""
+    metres = np.array(placed, dtype=np.float64)
+    low, reach = metres.min(axis=0), np.ptp(metres, axis=0)
+    scale = (WIDTH - 2 * MARGIN) / max(float(reach.max()), 1.0)
+    height = float(reach[1]) * scale + 2 * MARGIN
+    x = MARGIN + (metres[:, 0] - low[0]) * scale + (WIDTH - 2 * MARGIN - reach[0] * scale) / 2
+    y = height - MARGIN - (metres[:, 1] - low[1]) * scale
+    fastest = max((rate for _, _, rate in plan.links), default=1.0)
+    parts = [
+        f'<svg class="map" viewBox="0 0 {WIDTH:.0f} {height + 26:.0f}" role="img" '
+        'aria-labelledby="map-t"><title id="map-t">Map of the sites: a disc is as large as the '
+        "room of the site, its dark part as large as what is stored</title>"
+    ]
+    # Links below, then discs, then names, so that names stay readable.
+    if len(plan.links) <= 4 * len(plan.sites):
+        for n, m, rate in plan.links:
+            thick = 0.8 + 3.2 * math.sqrt(rate / fastest)
+            parts.append(
+                f'<line x1="{x[n]:.1f}" y1="{y[n]:.1f}" x2="{x[m]:.1f}" y2="{y[m]:.1f}" '
+                f'stroke="#c4ccd4" stroke-width="{thick:.1f}"><title>'
+                f"{escape(plan.sites[n].name)} to {escape(plan.sites[m].name)}: "
+                f"{rate / 1e9:.3g} Gbit/s</title></line>"
+            )
+    room = max((site.storage_bytes for site in plan.sites), default=1) or 1
+    for site, cx, cy in zip(plan.sites, x, y, strict=True):
+        radius = max(SMALLEST_RADIUS, LARGEST_RADIUS * math.sqrt(site.storage_bytes / room))
+        inner = radius * math.sqrt(min(site.full, 1.0)) if site.stored_bytes else 0.0
+        parts.append(
+            f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{radius:.1f}" fill="#ffffff" '
+            'stroke="#0b5cad" stroke-width="1.5"/>'
+            f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{max(inner - 1.2, 0.0):.1f}" fill="#0b5cad">'
+            f"<title>{escape(site.name)}: {gb(site.stored_bytes)} of {gb(site.storage_bytes)}"
+            "</title></circle>"
+        )
+    for n, site in enumerate(plan.sites):
+        radius = max(SMALLEST_RADIUS, LARGEST_RADIUS * math.sqrt(site.storage_bytes / room))
+        name = site.name if len(site.name) <= LETTERS else site.name[: LETTERS - 1] + "…"
+        parts.append(
+            f'<text x="{x[n]:.1f}" y="{y[n] + radius + 13:.1f}" text-anchor="middle" '
+            f'paint-order="stroke" stroke="#ffffff" stroke-width="3.5">{escape(name)}</text>'
+        )
+    parts.append(_scale_bar(scale, height) + "</svg>")
+    return "".join(parts)
+
+
+def _scale_bar(scale: float, height: float) -> str:
+    """Return a bar of a round number of metres."""
+    most = 0.3 * WIDTH / scale
+    power = 10 ** math.floor(math.log10(max(most, 1e-9)))
+    metres = max(step * power for step in (1, 2, 5) if step * power <= most)
+    label = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+    end = 14 + metres * scale
+    return (
+        f'<path d="M14,{height + 4:.1f}v6H{end:.1f}v-6" fill="none" stroke="#57606a"/>'
+        f'<text x="{end + 8:.1f}" y="{height + 13:.1f}">{label}</text>'
+    )

@@ -11,11 +11,13 @@ import numpy as np
 from finecast.problem.instance import Instance
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import whole_set
+from finecast.solvers.one_area import check_for_areas
 from finecast.solvers.placement.search.lagrangian import dual_bound
 from finecast.solvers.prepared import Prepared, prepare
 from finecast.solvers.result import Callback
 from finecast.solvers.rounding import SUM_ALLOWANCE
 from finecast.solvers.spatial.bounds import slot_bounds
+from finecast.solvers.workers import Engine, check_workers, workers_of
 
 _ONLINE = ("online_bound", "controlled_gap")
 """Bounds for online methods stand on the methods, a higher floor: imported when asked for."""
@@ -33,6 +35,9 @@ def certified_lower_bound(
     restrict: str | Iterable[str] = (),
     time_limit: float | None = None,
     callback: Callback | None = None,
+    workers: int = 1,
+    engine: Engine = "local",
+    scheduler: str | None = None,
 ) -> float:
     """Return a certified lower bound on D, s, of any decisions.
 
@@ -47,16 +52,25 @@ def certified_lower_bound(
         takes: the bound is then the same on any machine, however busy.
     callback
         Receives the progress.
+    workers, engine, scheduler
+        As in `finecast.solvers.solve.solve`, for instances of several areas.
 
     Raises
     ------
     ValueError
-        Unknown restriction, or one that is not for several areas.
+        Unknown restriction, or one that is not for several areas; workers that are none.
+    OSError
+        There is no Dask scheduler, or it has no workers.
     """
+    check_workers(workers, engine, scheduler)
+    check_for_areas(instance, workers, engine)
     if instance.area_count > 1:
         from finecast.solvers.areas.solve import areas_bound
 
-        return areas_bound(instance, restrict=restrict, time_limit=time_limit, callback=callback)
+        with workers_of(workers, engine, scheduler) as crew:
+            return areas_bound(
+                instance, restrict=restrict, time_limit=time_limit, callback=callback, workers=crew
+            )
     prepared = prepare(instance, restrict=restrict, callback=callback)
     return price_bound(prepared, Deadline.after(time_limit))
 

@@ -367,6 +367,17 @@ def with_sent(
     return solve_wanted(prepared, wanted, seed=seed, deadline=deadline)
 
 
+def lacks(prepared: Prepared, wanted: Wanted) -> bool:
+    """Return whether a message that is wanted, as in `solve_wanted`, is not solved yet."""
+    for slot, (message, node_set) in zip(prepared.rates, wanted, strict=True):
+        same = slot.node_sets[message] == node_set[:, None]
+        if not same.any(axis=1).all():
+            return True
+        if np.isinf(slot.snr_bound[message, same.argmax(axis=1)]).any():
+            return True
+    return False
+
+
 def solve_wanted(
     prepared: Prepared, wanted: Wanted, *, seed: int, deadline: Deadline = NEVER
 ) -> Prepared:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from finecast.problem.solution import Solution
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.result import Callback
+from finecast.solvers.workers import ALONE, Workers
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Search:
         A solution to start from, for methods that can.
     callback
         Receives the progress now and then.
+    workers
+        Who does independent tasks.
     """
 
     deadline: Deadline = NEVER
@@ -32,3 +35,4 @@ class Search:
     seed: int = 0
     start: Solution | None = None
     callback: Callback | None = None
+    workers: Workers = ALONE

@@ -27,12 +27,13 @@ from finecast.solvers.message_order import (
     order_note,
     ordered_for_the_mean,
 )
-from finecast.solvers.one_area import refuse_areas
+from finecast.solvers.one_area import check_for_areas, refuse_areas
 from finecast.solvers.own_methods import any_method
 from finecast.solvers.registry import BUILT_IN, PATH_OPTIONS, RATE_OPTIONS, Method
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import Answer, BoundKind, Callback, Result, Termination
 from finecast.solvers.search import Search
+from finecast.solvers.workers import Engine, check_workers, workers_of
 
 if TYPE_CHECKING:
     from finecast.solvers.online import Policy
@@ -57,6 +58,9 @@ def solve(
     schedule: Schedule | None = None,
     spatial_time: float | None = None,
     spatial_workers: int = 1,
+    workers: int = 1,
+    engine: Engine = "local",
+    scheduler: str | None = None,
     order: MessageOrder = "method",
     **options: Any,
 ) -> Result:
@@ -96,6 +100,13 @@ def solve(
     spatial_workers
         For spatial delivery: processes that search the slots of a long horizon side by side, >= 1.
         With more than one, a script needs the usual `if __name__ == "__main__":`.
+    workers
+        For instances of several areas: processes that take areas and slots side by side, >= 1. The
+        answer is the same however many there are. With more than one, a script needs the usual
+        `if __name__ == "__main__":`.
+    engine, scheduler
+        `local`, or `dask` for the workers of the Dask cluster with this scheduler's address, such
+        as "tcp://host:8786".
     order
         "mean": the messages of each slot in the order of the least mean completion of users, at the
         same slot delay (sequential schedule); "method": as the method states them. See
@@ -116,8 +127,10 @@ def solve(
         Ctrl-C, as everywhere; within `finecast.solvers.signals.ctrl_c_keeps_the_best` the best
         answer so far is returned instead.
     ValueError
-        Unknown method or option, a value out of range, or an instance of several areas for a method
-        of one.
+        Unknown method or option, a value out of range, an instance of several areas for a method of
+        one, or several workers for an instance of one area.
+    OSError
+        There is no Dask scheduler, or it has no workers.
     """
     chosen = any_method(method)
     method = chosen.name
@@ -129,6 +142,7 @@ def solve(
         spatial_time=spatial_time,
         spatial_workers=spatial_workers,
     )
+    check_workers(workers, engine, scheduler)
     known = chosen.options()
     options = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -139,6 +153,7 @@ def solve(
     check_order(order, instance)
     if not chosen.areas:
         refuse_areas(instance, f"method {method!r}")
+    check_for_areas(instance, workers, engine)
 
     wall, cpu, done = time.monotonic(), time.process_time(), grains_done()
     deadline = Deadline.after(time_limit, work)  # counts the phases that it cuts
@@ -146,7 +161,9 @@ def solve(
     if work is not None:
         check_work(work, chosen, spatial)
     placing = deadline.share(SPATIAL_PLACEMENT_SHARE) if spatial else deadline
-    found = answer_of(chosen, instance, Search(placing, gap, seed, start, callback), **options)
+    with workers_of(workers, engine, scheduler) as crew:
+        search = Search(placing, gap, seed, start, callback, crew)
+        found = answer_of(chosen, instance, search, **options)
     if spatial and found.termination is not Termination.INTERRUPTED:
         from finecast.solvers.spatial.alternate import on_shared_air
 
@@ -154,7 +171,7 @@ def solve(
             instance, found, began=wall, deadline=deadline, slot_time=spatial_time, gap=gap,
             seed=seed, callback=callback, workers=spatial_workers,
         )  # fmt: skip
-    wall_s, cpu_s = time.monotonic() - wall, time.process_time() - cpu
+    wall_s, cpu_s = time.monotonic() - wall, time.process_time() - cpu + crew.cpu_s
 
     # What the answer is worth is for the judge to say, on the instance that it is for.
     judged = found.instance or instance

@@ -16,13 +16,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from finecast.compare.runs.path_bounds import NetworkPaths, bound_paths, with_gaps
 from finecast.compare.runs.pool import ended_quietly
@@ -58,17 +57,11 @@ from finecast.solvers.own_methods import any_method, source_digest
 from finecast.solvers.restrictions import check_restrictions
 from finecast.solvers.result import Callback, Progress
 from finecast.solvers.solve import check_work, versions
-
-RESTARTS = 3
-"""Times that the pool is started anew after one of its processes was killed."""
-
-SCHEDULER_TIMEOUT_S = 10
-"""For the first answer of a Dask scheduler."""
+from finecast.solvers.workers import RESTARTS, Engine, dask_client
 
 OF_SOLVE = ("gap", "order", "spatial_time", "work")
 """Options that `finecast.solvers.solve.solve` takes for every method."""
 
-Engine = Literal["local", "dask"]
 Tell = Callable[[int, int, Record | None], None]
 
 
@@ -550,26 +543,12 @@ def _by_loky(
 def _by_dask(
     missing: list[Run], folder: Path, threads: int, scheduler: str | None
 ) -> Generator[tuple[Record, bytes | None]]:
-    try:
-        from distributed import Client, KilledWorker
-    except ImportError:
-        raise FormatError(
-            "--engine dask", "needs the extra: pip install 'finecast[dask]'"
-        ) from None
     from joblib import Parallel, delayed, parallel_config
 
-    if scheduler is None or not re.fullmatch(r"(\w+://)?[^\s/]+:\d{1,5}", scheduler):
-        given = "none is given" if scheduler is None else f"{scheduler!r} is not allowed"
-        raise ValueError(f"scheduler: {given}, expected an address as in tcp://host:8786")
-    _refuse_silence(scheduler)
-    try:
-        client = Client(scheduler, timeout=SCHEDULER_TIMEOUT_S, set_as_default=False)
-    except OSError as error:
-        raise ConnectionError(f"no Dask scheduler at {scheduler}: {error}") from None
-    with client:
+    with dask_client(scheduler) as client:
+        from distributed import KilledWorker
+
         workers = sum(client.nthreads().values())
-        if not workers:
-            raise ConnectionError(f"the Dask scheduler at {scheduler} has no workers")
         jobs = (
             delayed(execute)(
                 run, instance_path(folder, run.instance_hash).read_bytes(),
@@ -586,33 +565,6 @@ def _by_dask(
                 raise ChildProcessError(
                     f"Dask's workers were killed time and again: {error}"
                 ) from None
-
-
-def _refuse_silence(scheduler: str) -> None:
-    """Refuse an address where nothing speaks Dask's language.
-
-    Dask's own client waits for minutes for a greeting from what accepts its connection.
-
-    Raises
-    ------
-    ConnectionError
-        There is no greeting within `SCHEDULER_TIMEOUT_S`.
-    """
-    import asyncio
-
-    from distributed.core import connect
-
-    async def greet() -> None:
-        comm = await asyncio.wait_for(
-            connect(scheduler, timeout=SCHEDULER_TIMEOUT_S), SCHEDULER_TIMEOUT_S
-        )
-        comm.abort()
-
-    try:
-        asyncio.run(greet())
-    except Exception as error:  # whatever comes over the wire
-        what = str(error) or f"no answer within {SCHEDULER_TIMEOUT_S} s"
-        raise ConnectionError(f"no Dask scheduler at {scheduler}: {what}") from None
 
 
 def check_entry(entry: MethodEntry) -> None:

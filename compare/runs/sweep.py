@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from finecast.compare.runs.runner import Engine, SuiteRuns, run_suite
+from finecast.compare.runs.runner import SuiteRuns, run_suite
 from finecast.compare.runs.suite import suite_from
 from finecast.problem.scenario import read_scenario
 from finecast.solvers.result import Callback
+from finecast.solvers.workers import Engine
 
 SIZES = {"users.count", "nodes.count", "nodes.antennas", "slots"}
 """Keys whose values make an instance larger."""

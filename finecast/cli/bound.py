@@ -21,6 +21,7 @@ from finecast.cli.common import (
     settings_of,
     with_settings,
     words,
+    workers_options,
 )
 from finecast.problem.files import FormatError, concerning, reading
 from finecast.problem.shipped import find
@@ -69,6 +70,10 @@ if TYPE_CHECKING:
     type=float,
     help="With --online: seconds after which no further path is begun.",
 )
+@workers_options(
+    "For several areas: processes that take areas side by side, for the same bound.",
+    "they are taken",
+)
 @set_option
 @json_option
 def command(
@@ -82,6 +87,9 @@ def command(
     unknown_positions: bool,
     methods: str | None,
     time_limit: float | None,
+    workers: int,
+    engine: Any,
+    scheduler: str | None,
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -99,18 +107,26 @@ def command(
         "time_limit": time_limit,
     }
     given = {name: value for name, value in given.items() if value is not None}
+    crew = {"workers": workers, "engine": engine, "scheduler": scheduler}
     if online:
+        if crew != {"workers": 1, "engine": "local", "scheduler": None}:
+            raise ValueError("--workers, --engine, --scheduler: not with --online")
         if draw is not None:
             raise ValueError("--path: not with --online, which takes many paths, see --paths")
         _online(instance, seed, settings, as_json, given)
         return
     if given:
         raise ValueError(f"--{next(iter(given)).replace('_', '-')}: only with --online")
-    _certified(instance, seed, draw, settings, as_json)
+    _certified(instance, seed, draw, settings, as_json, crew)
 
 
 def _certified(
-    instance: str, seed: int, draw: int | None, settings: tuple[str, ...], as_json: bool
+    instance: str,
+    seed: int,
+    draw: int | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+    crew: dict[str, Any],
 ) -> None:
     """Print the certified bound of one instance."""
     from finecast.problem.reception import gain_notes, unserved
@@ -125,8 +141,8 @@ def _certified(
             "users.count, delivery, schedule or restrict"
         )
     began = time.perf_counter()
-    with concerning(instance, "restrict"), progress_bar() as tell:
-        bound = certified_lower_bound(problem, restrict=restrict, callback=tell)
+    with concerning(instance, "restrict", *crew), progress_bar() as tell:
+        bound = certified_lower_bound(problem, restrict=restrict, callback=tell, **crew)
     wall_s = time.perf_counter() - began
     reason = unserved(problem) if math.isinf(bound) else ""
     notes = [*filter(None, [reason]), *gain_notes(problem)]

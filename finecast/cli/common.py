@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from finecast.solvers.result import Progress
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 SPEED_OVER_S = 300.0
 """The time left is estimated from the last so many seconds."""
 
@@ -31,6 +33,35 @@ SPEAK_EVERY_S = 20.0
 """Where stderr is no terminal, progress is a line every so often."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+
+def workers_options(what: str, where: str) -> Callable[[Command], Command]:
+    """Return the options --workers, --engine and --scheduler, of a command that does `what`."""
+
+    def add(command: Command) -> Command:
+        for option in (
+            click.option("--scheduler", metavar="ADDRESS", help="Of Dask, as in tcp://host:8786."),
+            click.option(
+                "--engine",
+                type=click.Choice(["local", "dask"]),
+                default="local",
+                show_default=True,
+                help=f"Where {where}: on this machine, or by the workers of a Dask scheduler.",
+            ),
+            click.option(
+                "--workers",
+                type=click.IntRange(min=1),
+                default=1,
+                show_default=True,
+                help=what,
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
 seed_option = click.option(
     "--seed",
     type=click.IntRange(min=0),

@@ -17,6 +17,7 @@ from finecast.cli.common import (
     resumable,
     say,
     words,
+    workers_options,
 )
 from finecast.problem.shipped import find
 
@@ -34,20 +35,10 @@ if TYPE_CHECKING:
 @click.option("--classes", help="Names of the suite's classes, by commas.")
 @click.option("--instances", metavar="LIST", help="Seeds of the instances, as in 0-4 or 0,2,5.")
 @click.option("--seeds", metavar="LIST", help="Seeds of the methods, as in 0-4 or 0,2,5.")
-@click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once."
-)
+@workers_options("Runs at once.", "runs are made")
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of each run."
 )
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "dask"]),
-    default="local",
-    show_default=True,
-    help="Where runs are made: on this machine, or by the workers of a Dask scheduler.",
-)
-@click.option("--scheduler", metavar="ADDRESS", help="Of Dask, as in tcp://host:8786.")
 @click.option("--time-limit", type=float, help="Seconds for each run, in place of the suite's.")
 @click.option(
     "--set",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -19,10 +20,11 @@ from finecast.cli.common import (
     seed_option,
     set_option,
     settings_of,
+    workers_options,
 )
 from finecast.problem.files import concerning
 
-OF_SOLVE = ("time_limit", "work", "gap", "seed")
+OF_SOLVE = ("time_limit", "work", "gap", "seed", "workers", "engine", "scheduler")
 """Options of the command that `finecast.solvers.solve.solve` checks."""
 
 
@@ -49,6 +51,10 @@ OF_SOLVE = ("time_limit", "work", "gap", "seed")
 )
 @click.option("--start", help="Solution file (.npz) to start from, for methods that can.")
 @click.option("--gap", type=float, help="Stop at this proven relative gap, such as 0.01.")
+@workers_options(
+    "For several areas: processes that take areas and slots side by side, for the same answer.",
+    "they are taken",
+)
 @seed_option
 @path_option
 @set_option
@@ -62,6 +68,9 @@ def command(
     start: str | None,
     gap: float | None,
     restrict: str | None,
+    workers: int,
+    engine: Any,
+    scheduler: str | None,
     seed: int,
     draw: int | None,
     settings: tuple[str, ...],
@@ -78,7 +87,7 @@ def command(
         time_limit = None
     changes, options = settings_of(settings)
     problem = load_instance(instance, seed, draw, changes)
-    for name in ("instance", "method", "time_limit", "work", "gap", "seed", "start", "callback"):
+    for name in ("instance", "method", *OF_SOLVE, "start", "callback"):
         if name in options:
             raise ValueError(f"--set: {name!r} is not an option of methods; see --help")
     if restrict is not None:
@@ -104,6 +113,9 @@ def command(
                 seed=seed,
                 start=first,
                 callback=tell,
+                workers=workers,
+                engine=engine,
+                scheduler=scheduler,
                 **options,
             )
     except SearchInterrupt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from finecast.cli.common import json_option, parse_settings, resumable, words
+from finecast.cli.common import json_option, parse_settings, resumable, words, workers_options
 from finecast.cli.compare import seeds_of, tell_runs
 
 
@@ -30,13 +30,9 @@ from finecast.cli.compare import seeds_of, tell_runs
     help="Option of every method, delivery=, schedule=, restrict=, or a key of the scenario as in "
     "users.count=6; repeatable.",
 )
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Runs at once.")  # fmt: skip
+@workers_options("Runs at once.", "runs are made")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True,
               help="Of each run.")  # fmt: skip
-@click.option("--engine", type=click.Choice(["local", "dask"]), default="local", show_default=True,
-              help="Where runs are made, as in compare.")  # fmt: skip
-@click.option("--scheduler", metavar="ADDRESS", help="Of Dask, as in tcp://host:8786.")
 @click.option("--retry-failed", is_flag=True, help="Run failed and killed runs again.")
 @click.option("-o", "--output", required=True, help="Result folder, made if there is none.")
 @json_option

@@ -58,7 +58,7 @@ def subsets_serve(table: FloatArray) -> FloatArray:
     """Return (G, 2^U) the minimum over all subsets of every set."""
     result = table.copy()
     for n in range(result.shape[1].bit_length() - 1):
-        pairs = result.reshape(len(result), -1, 2, 1 << n)
+        pairs = result.reshape(len(result), result.shape[1] >> (n + 1), 2, 1 << n)
         np.minimum(pairs[:, :, 1], pairs[:, :, 0], out=pairs[:, :, 1])
     return result
 

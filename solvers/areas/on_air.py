@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from finecast.problem.arrays import ComplexArray, FloatArray
+from finecast.problem.arrays import ComplexArray, FloatArray, IntArray
 from finecast.problem.sinr import rate
 from finecast.solvers.areas.air import (
     Rates,
@@ -16,10 +17,11 @@ from finecast.solvers.areas.air import (
     interference_of,
     local_messages,
 )
-from finecast.solvers.areas.joint_beams import LocalMessages, joint_beams
-from finecast.solvers.areas.state import Air, City, State, wide_seconds
+from finecast.solvers.areas.joint_beams import STEPS, LocalMessages, joint_beams
+from finecast.solvers.areas.state import Air, City, State, best_state, wide_seconds
 from finecast.solvers.areas.wide import WideMessages, wide_beams, wide_messages
 from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.workers import ALONE, Workers
 
 POLISH_STEPS = 300
 """Steps of the joint beams, and of every wide message's, in the last plan."""
@@ -94,6 +96,7 @@ def beams_of(
     air: Air,
     *,
     deadline: Deadline = NEVER,
+    workers: Workers = ALONE,
 ) -> tuple[SlotBeams, ...]:
     """Return the beams of the local messages of a plan; wide ones at the rates they are thought of.
 
@@ -107,20 +110,20 @@ def beams_of(
         The rates known so far.
     deadline
         When to be done.
+    workers
+        Who makes the beams, a slot at a time.
     """
-    instance, network = city.instance, city.instance.network
-    cap = network.max_spectral_efficiency
-    result = []
+    instance = city.instance
+    every, tasks, result = [], [], []
     for t in range(instance.slots):
-        channel, error = instance.normalised_channel[t], instance.normalised_error[t]
         local = local_messages(city, state, rates, t)
         start = first_beams(city, local, rates, t)
         for x, key in enumerate(local.keys):
             start[x] = memory[t].get(key, start[x])
-        beam = joint_beams(
-            channel, error, network.power, instance.areas, instance.user_area[t],
-            local.messages, start, cap=cap, deadline=deadline,
-        )  # fmt: skip
+        every.append(local)
+        tasks.append(_local_task(city, t, local.messages, start, STEPS))
+    found = workers.each(_joint, tasks, deadline)
+    for t, (local, beam) in enumerate(zip(every, found, strict=True)):
         memory[t].update(zip(local.keys, beam, strict=True))
         local_rate, interference = _local_rate(city, t, local.messages, beam)
 
@@ -134,27 +137,89 @@ def beams_of(
     return tuple(result)
 
 
-def with_wide_beams(city: City, plan: Plan, *, seed: int, deadline: Deadline) -> Plan:
+def _local_task(
+    city: City, t: int, messages: LocalMessages, start: ComplexArray, steps: int
+) -> tuple[Any, ...]:
+    """Return the task of `_joint` for the local messages of a slot."""
+    instance, network = city.instance, city.instance.network
+    channel, error = instance.normalised_channel[t], instance.normalised_error[t]
+    return (
+        channel, error, network.power, instance.areas, instance.user_area[t],
+        messages, start, network.max_spectral_efficiency, steps,
+    )  # fmt: skip
+
+
+def _joint(
+    channel: ComplexArray,
+    error: FloatArray,
+    power: FloatArray,
+    node_area: IntArray,
+    user_area: IntArray,
+    messages: LocalMessages,
+    start: ComplexArray,
+    cap: float,
+    steps: int,
+    deadline: Deadline,
+) -> ComplexArray:
+    """Return joint beams as a task does."""
+    return joint_beams(
+        channel, error, power, node_area, user_area, messages, start,
+        cap=cap, steps=steps, deadline=deadline,
+    )  # fmt: skip
+
+
+def with_wide_beams(
+    city: City, plan: Plan, *, seed: int, deadline: Deadline, workers: Workers = ALONE
+) -> Plan:
     """Return the plan with beams of its wide messages, and the delay with them.
 
     Parameters
     ----------
     city, plan
         The problem and the plan.
-    seed, deadline
-        As in `plan_areas`.
+    seed, deadline, workers
+        As in `plan_areas`. A wide message that nobody came to is silent, and the delay infinite.
     """
     network = city.instance.network
     result = []
     for t, slot in enumerate(plan.beams):
-        beam, snr = wide_beams(city, t, slot.wide, starts=WIDE_STARTS, seed=seed, deadline=deadline)
+        beam, snr = wide_beams(
+            city, t, slot.wide,
+            starts=WIDE_STARTS, seed=seed, deadline=deadline, workers=workers,
+        )  # fmt: skip
         bits = rate(snr, network.bandwidth, network.max_spectral_efficiency)
         result.append(replace(slot, wide_beam=beam, wide_rate=bits))
     beams = tuple(result)
     return replace(plan, beams=beams, delay=plan_delay(city, plan.state, beams))
 
 
-def polished(city: City, plan: Plan, deadline: Deadline) -> Plan:
+def without_silent(
+    city: City, plan: Plan, rates: Rates, memory: Memory, air: Air, *, deadline: Deadline
+) -> Plan:
+    """Return the plan in which the blocks of wide messages without beams go locally.
+
+    Parameters
+    ----------
+    city, plan
+        The problem, and the plan of `with_wide_beams`.
+    rates, memory, air, deadline
+        As in `beams_of`; where the time is up the beams are those of each message alone.
+    """
+    wide = plan.state.wide.copy()
+    for t, slot in enumerate(plan.beams):
+        wide[t] &= ~slot.wide.blocks[slot.wide_rate <= 0].any(axis=0)
+    state = best_state(city, air, plan.state.cache, wide)
+    result = []
+    fresh = beams_of(city, state, rates, memory, air, deadline=deadline)
+    for old, new in zip(plan.beams, fresh, strict=True):
+        place = {key: y for y, key in enumerate(old.wide.keys)}
+        rows = [place[key] for key in new.wide.keys]
+        result.append(replace(new, wide_beam=old.wide_beam[rows], wide_rate=old.wide_rate[rows]))
+    beams = tuple(result)
+    return Plan(state, beams, plan_delay(city, state, beams))
+
+
+def polished(city: City, plan: Plan, deadline: Deadline, workers: Workers = ALONE) -> Plan:
     """Return the plan after more steps for all its beams; wide ones are joint beams of one area.
 
     Parameters
@@ -163,27 +228,30 @@ def polished(city: City, plan: Plan, deadline: Deadline) -> Plan:
         The problem and the plan.
     deadline
         When to be done.
+    workers
+        Who makes the beams, local or wide ones of a slot at a time.
     """
     instance, network = city.instance, city.instance.network
     cap = network.max_spectral_efficiency
     nobody = np.zeros(instance.users, dtype=np.int64)
-    result = []
+    tasks, every, result = [], [], []
     for t, slot in enumerate(plan.beams):
         channel, error = instance.normalised_channel[t], instance.normalised_error[t]
-        messages = slot.local.messages
-        beam = joint_beams(
-            channel, error, network.power, instance.areas, instance.user_area[t],
-            messages, slot.local_beam, cap=cap, steps=POLISH_STEPS, deadline=deadline,
-        )  # fmt: skip
-        local_rate, interference = _local_rate(city, t, messages, beam)
         bits = np.asarray(slot.wide.blocks @ instance.library.block_size, dtype=np.float64)
         together = LocalMessages(
             np.zeros(len(bits), dtype=np.int64), slot.wide.sends, slot.wide.users, bits
         )
-        wide_beam = joint_beams(
+        every.append(together)
+        tasks.append(_local_task(city, t, slot.local.messages, slot.local_beam, POLISH_STEPS))
+        tasks.append((
             channel, error, network.power, np.zeros(instance.nodes, dtype=np.int64), nobody,
-            together, slot.wide_beam, cap=cap, steps=POLISH_STEPS, deadline=deadline,
-        )  # fmt: skip
+            together, slot.wide_beam, cap, POLISH_STEPS,
+        ))  # fmt: skip
+    found = workers.each(_joint, tasks, deadline)
+    for t, (slot, together) in enumerate(zip(plan.beams, every, strict=True)):
+        channel, error = instance.normalised_channel[t], instance.normalised_error[t]
+        beam, wide_beam = found[2 * t], found[2 * t + 1]
+        local_rate, interference = _local_rate(city, t, slot.local.messages, beam)
         _, signal = interference_of(channel, error, wide_beam, together.area, nobody)
         quiet = np.zeros(instance.users)
         wide_rate = network.bandwidth * efficiency_of(signal, quiet, slot.wide.users, cap)

@@ -26,11 +26,13 @@ from finecast.solvers.areas.on_air import (
     plan_delay,
     polished,
     with_wide_beams,
+    without_silent,
 )
 from finecast.solvers.areas.state import Air, City, State, best_state
 from finecast.solvers.areas.sweeps import sweep_area
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.signals import SearchInterrupt
+from finecast.solvers.workers import ALONE, Workers
 
 ROUNDS = 6
 """Most rounds of caches and beams."""
@@ -55,6 +57,9 @@ the difference between the delay thought and judged tells."""
 SEARCH_SHARE = 0.6
 """Share of the time for the rounds; the rest is for wide beams and the last steps of all."""
 
+WIDE_TIME = 0.7
+"""Share of what is then left for wide beams."""
+
 LEAST_S = 2.0
 """Seconds that the first caches may take although the time is up: no plan is no answer."""
 
@@ -76,6 +81,7 @@ def plan_areas(
     report: Callable[[Plan], None] = lambda plan: None,
     sweeps: bool = True,
     keep_ways: bool = False,
+    workers: Workers = ALONE,
     kept: BoolArray | None = None,
     rounds: int = ROUNDS,
 ) -> Plan:
@@ -105,6 +111,8 @@ def plan_areas(
         Whether caches change. Where the time is up, the first ones still get two seconds.
     keep_ways
         Blocks go the ways given at first, to the end.
+    workers
+        Who makes the beams.
     kept
         (N, J) what is held after the last slot, for caches that do not change; None for nothing
         new.
@@ -140,7 +148,7 @@ def plan_areas(
                 rates = solve(state, rates)
 
             # Their beams, and what these are worth.
-            beams = beams_of(city, state, rates, memory, air, deadline=searching)
+            beams = beams_of(city, state, rates, memory, air, deadline=searching, workers=workers)
             plan = Plan(state, beams, plan_delay(city, state, beams))
             before = np.inf if best is None else best.delay
             if best is None or plan.delay < best.delay:
@@ -159,15 +167,21 @@ def plan_areas(
     # Wide messages were counted at what they are thought to reach: now their beams.
     ended = best.interrupted
     try:
-        best = with_wide_beams(city, best, seed=seed, deadline=deadline)
+        best = with_wide_beams(
+            city, best, seed=seed, deadline=deadline.share(WIDE_TIME), workers=workers
+        )
+        if not np.isfinite(best.delay):
+            best = without_silent(city, best, rates, memory, air, deadline=deadline)
         if not (deadline.over() or ended or best.delay <= goal):
-            better = polished(city, best, deadline)
+            better = polished(city, best, deadline, workers)
             if better.delay < best.delay:
                 best = better
     except SearchInterrupt:
         ended = True
         if not all(slot.wide_beam.any() for slot in best.beams if len(slot.wide.users)):
-            best = with_wide_beams(city, best, seed=seed, deadline=Deadline.after(0.0))
+            at_once = Deadline.after(0.0)
+            best = with_wide_beams(city, best, seed=seed, deadline=at_once)
+            best = without_silent(city, best, rates, memory, air, deadline=at_once)
     return replace(best, interrupted=ended)
 
 

@@ -25,15 +25,19 @@ from finecast.solvers.beamforming.by_name import KERNEL
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import MOST_NODES
 from finecast.solvers.prepared import Prepared, UnservableError, with_problems
-from finecast.solvers.rates_on_demand import first_rates, solve_wanted
+from finecast.solvers.rates_on_demand import Wanted, first_rates, lacks, solve_wanted
 from finecast.solvers.restrictions import messages, restricted_instance, restricted_links
 from finecast.solvers.result import Callback, Progress
+from finecast.solvers.workers import ALONE, Workers
 
 ROUNDS = 4
 """Most rounds of prices and rates."""
 
 EARLY_STEPS = 25
 """Steps of the bound in a round before the last."""
+
+ROUND_OF_AREAS = 16
+"""Areas between two words about the progress."""
 
 SERVES = frozenset({"coarse", "no-migration", "one-message"})
 """Restrictions that areas know."""
@@ -103,6 +107,7 @@ def prepare_areas(
     seed: int = 0,
     callback: Callback | None = None,
     deadline: Deadline = NEVER,
+    workers: Workers = ALONE,
 ) -> Ready:
     """Return the rates of every area alone, and the bound.
 
@@ -114,6 +119,8 @@ def prepare_areas(
         As in `finecast.solvers.prepared.prepare`.
     deadline
         When to be done; whatever there is by then holds.
+    workers
+        Who computes the rates, an area at a time.
 
     Raises
     ------
@@ -125,11 +132,16 @@ def prepare_areas(
     with np.errstate(divide="ignore"):
         link = restricted_links(8.0 / instance.network.link_rate, restrict)
     np.fill_diagonal(link[:-1], np.inf)
-    prepared = []
-    for a, area in enumerate(areas):
-        prepared.append(_first(area, restrict, seed, quick=not deadline.endless))
+    timed = not deadline.endless
+    prepared: list[Prepared] = []
+    for begin in range(0, len(areas), ROUND_OF_AREAS):
+        some = areas[begin : begin + ROUND_OF_AREAS]
+        prepared += workers.each(_first, [(area, restrict, seed, timed) for area in some])
         if callback is not None:
-            callback(Progress("rates of areas", a + 1, len(areas)))
+            callback(Progress("rates of areas", len(prepared), len(areas)))
+    for ready in prepared:
+        if ready.at_achieved is None or ready.bounded is None:
+            raise UnservableError(ready)
     city = City(
         instance,
         areas,
@@ -148,13 +160,12 @@ def prepare_areas(
     for round_ in range(ROUNDS):
         if deadline.over():
             break
-        solved = [
-            solve_wanted(area, _wanted(part, table, point_part), seed=seed, deadline=deadline)
-            for area, part, table, point_part in zip(
-                prepared, city.group, tables, point.parts, strict=True
-            )
+        wanted = [
+            _wanted(group, table, part)
+            for group, table, part in zip(city.group, tables, point.parts, strict=True)
         ]
-        if all(new is old for new, old in zip(solved, prepared, strict=True)):
+        solved = _all_solved(prepared, wanted, seed, deadline, workers)
+        if solved is prepared:
             break
         prepared = solved
         tables = _tables(city, prepared)
@@ -174,17 +185,39 @@ def prepare_areas(
     return Ready(city, tuple(prepared), tables, point)
 
 
-def _first(area: Area, restrict: frozenset[str], seed: int, *, quick: bool) -> Prepared:
-    """Return the first rates of an area, those of messages from all its nodes."""
+def _first(
+    area: Area, restrict: frozenset[str], seed: int, quick: bool, deadline: Deadline
+) -> Prepared:
+    """Return the first rates of an area, those of messages from all its nodes: no plan without."""
     instance = area.instance
     plans = tuple(messages(instance, t, frozenset()) for t in range(instance.slots))
     rates = first_rates(instance, plans, robust=True, splits=True, seed=seed, quick=quick)
     with np.errstate(divide="ignore"):
         link = restricted_links(8.0 / instance.network.link_rate, restrict)
-    ready = with_problems(Prepared(instance, plans, rates, link, True, KERNEL))
-    if ready.at_achieved is None or ready.bounded is None:
-        raise UnservableError(ready)
-    return ready
+    return with_problems(Prepared(instance, plans, rates, link, True, KERNEL))
+
+
+def _all_solved(
+    prepared: list[Prepared],
+    wanted: list[Wanted],
+    seed: int,
+    deadline: Deadline,
+    workers: Workers,
+) -> list[Prepared]:
+    """Return the rates of all areas with what each wants; the same list where nothing is new."""
+    some = [a for a, ready in enumerate(prepared) if lacks(ready, wanted[a])]
+    if not some or deadline.over():
+        return prepared
+    found = workers.each(_solved, [(prepared[a], wanted[a], seed) for a in some], deadline)
+    result = list(prepared)
+    for a, new in zip(some, found, strict=True):
+        result[a] = new
+    return result
+
+
+def _solved(prepared: Prepared, wanted: Wanted, seed: int, deadline: Deadline) -> Prepared:
+    """Return the rates of an area with what it wants."""
+    return solve_wanted(prepared, wanted, seed=seed, deadline=deadline)
 
 
 def _tables(city: City, prepared: list[Prepared]) -> tuple[AreaTables, ...]:
@@ -222,23 +255,27 @@ class PlanSolver:
         The problem with its rates.
     seed, deadline
         As in `finecast.solvers.rates_on_demand.solve_wanted`.
+    workers
+        Who solves, an area at a time.
     """
 
-    def __init__(self, ready: Ready, *, seed: int, deadline: Deadline) -> None:
+    def __init__(
+        self, ready: Ready, *, seed: int, deadline: Deadline, workers: Workers = ALONE
+    ) -> None:
         self.ready = ready
         self.seed = seed
         self.deadline = deadline
+        self.workers = workers
 
     def __call__(self, state: State, rates: Rates) -> Rates:
         """Return the rates with beams of their own for the messages of a plan."""
         city, prepared = self.ready.city, list(self.ready.prepared)
         slots = [local_messages(city, state, rates, t) for t in range(city.instance.slots)]
-        for a in range(len(city.areas)):
-            wanted = [
-                _distinct(slot.group[slot.index == a], slot.sender[slot.index == a])
-                for slot in slots
-            ]
-            prepared[a] = solve_wanted(prepared[a], wanted, seed=self.seed, deadline=self.deadline)
+        wanted = [
+            [_distinct(slot.group[slot.index == a], slot.sender[slot.index == a]) for slot in slots]
+            for a in range(len(city.areas))
+        ]
+        prepared = _all_solved(prepared, wanted, self.seed, self.deadline, self.workers)
         self.ready = replace(self.ready, prepared=tuple(prepared))
         return self.ready.rates
 

@@ -38,6 +38,10 @@ from finecast.solvers.result import (
     relative_gap,
 )
 from finecast.solvers.search import Search
+from finecast.solvers.workers import ALONE, Workers
+
+GREEDY_SHARE = 0.3
+"""Share of what is then left for the plan of `greedy`, of methods that go on."""
 
 BOUND_SHARE = 0.35
 """Share of the time for the rates of the areas and the bound."""
@@ -90,6 +94,7 @@ def solve_areas(
         seed=search.seed,
         callback=search.callback,
         deadline=search.deadline.share(BOUND_SHARE),
+        workers=search.workers,
     )
     bound = ready.point.bound
     rounds = itertools.count(1)
@@ -99,25 +104,34 @@ def solve_areas(
             note = f"about {plan.delay:.6g} s, bound {bound:.6g} s"
             search.callback(Progress("plan of areas", next(rounds), 0, note))
 
-    cache, wide = None, None if greedy else first_ways(ready)
-    if greedy:
-        cache = greedy_caches(ready)
-    elif start is not None and np.isfinite(start_delay):
-        cache, wide = start.cache, None
-    solver = PlanSolver(ready, seed=search.seed, deadline=search.deadline)
-    plan = plan_areas(
-        ready.city,
-        ready.rates,
-        ready.point.prices,
-        wide,
-        seed=search.seed,
-        deadline=search.deadline,
-        goal=0.0 if search.gap is None else bound * (1.0 + search.gap),
-        cache=cache,
-        solve=solver,
-        report=report,
-        sweeps=not greedy,
-    )
+    solver = PlanSolver(ready, seed=search.seed, deadline=search.deadline, workers=search.workers)
+    goal = 0.0 if search.gap is None else bound * (1.0 + search.gap)
+
+    def planned(cache: BoolArray | None, wide: BoolArray | None, *, sweeps: bool) -> Plan:
+        share = 1.0 if sweeps or greedy else GREEDY_SHARE
+        return plan_areas(
+            ready.city,
+            solver.ready.rates,
+            ready.point.prices,
+            wide,
+            seed=search.seed,
+            deadline=search.deadline.share(share),
+            goal=goal,
+            cache=cache,
+            solve=solver,
+            report=report,
+            sweeps=sweeps,
+            workers=search.workers,
+        )
+
+    # The plan of `greedy` comes first, and the search may only improve it.
+    plan = planned(greedy_caches(ready), None, sweeps=False)
+    if not (greedy or plan.interrupted or plan.delay <= goal):
+        if start is not None and np.isfinite(start_delay):
+            found = planned(start.cache, None, sweeps=True)
+        else:
+            found = planned(None, first_ways(ready), sweeps=True)
+        plan = found if found.delay < plan.delay else replace(plan, interrupted=found.interrupted)
     ready = solver.ready if plan.interrupted else solver.bounded(plan.state)
     bound = ready.point.bound
     solution = deliver(ready.city, plan, method)
@@ -152,6 +166,7 @@ def areas_bound(
     restrict: str | Iterable[str] = (),
     time_limit: float | None = None,
     callback: Callback | None = None,
+    workers: Workers = ALONE,
 ) -> float:
     """Return the certified lower bound of an instance of several areas, s.
 
@@ -161,6 +176,8 @@ def areas_bound(
         As in `solve_areas`.
     time_limit
         Seconds; None for the end of its own.
+    workers
+        Who computes the rates of the areas.
 
     Raises
     ------
@@ -171,7 +188,11 @@ def areas_bound(
     check_served(instance, restrictions, KERNEL, None)
     try:
         ready = prepare_areas(
-            instance, restrict=restrictions, callback=callback, deadline=Deadline.after(time_limit)
+            instance,
+            restrict=restrictions,
+            callback=callback,
+            deadline=Deadline.after(time_limit),
+            workers=workers,
         )
     except UnservableError:
         return 0.0

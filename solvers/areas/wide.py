@@ -10,6 +10,7 @@ from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
 from finecast.solvers.areas.state import City, State, participants
 from finecast.solvers.beamforming.by_name import KERNEL, solve_messages
 from finecast.solvers.deadline import BATCH_WORK, MESSAGE_WORK, NEVER, Deadline, count_work
+from finecast.solvers.workers import ALONE, Workers
 
 CHUNK = 16
 """Messages solved between two looks at the clock."""
@@ -64,6 +65,7 @@ def wide_beams(
     starts: int,
     seed: int,
     deadline: Deadline = NEVER,
+    workers: Workers = ALONE,
 ) -> tuple[ComplexArray, FloatArray]:
     """Return beams (Y, N, M) and the SNR (Y,) that they guarantee.
 
@@ -76,7 +78,9 @@ def wide_beams(
     starts, seed
         Starts of the search, and their seed.
     deadline
-        Those not searched for by then get one start; some answer is needed for every message.
+        Those not searched for by then are left silent, with an SNR of 0.
+    workers
+        Who searches, some messages at a time.
     """
     instance = city.instance
     count = len(messages.users)
@@ -84,24 +88,45 @@ def wide_beams(
     snr = np.zeros(count)
     channel, error = instance.normalised_channel[t], instance.normalised_error[t]
     order = np.argsort(messages.users.sum(axis=1), kind="stable")
+    tasks, places = [], []
     for begin in range(0, count, CHUNK):
         rows = order[begin : begin + CHUNK]
         width = int(messages.users[rows].sum(axis=1).max())
         listener = np.argsort(~messages.users[rows], axis=1, kind="stable")[:, :width]
         # Nodes that no message of the chunk uses are left out.
         nodes = np.flatnonzero(messages.sends[rows].any(axis=0))
-        found = solve_messages(
-            KERNEL,
+        tasks.append((
             channel[listener][:, :, nodes],
             error[listener][:, :, nodes],
             instance.network.power[nodes],
-            node_mask=messages.sends[rows][:, nodes],
-            user_mask=np.take_along_axis(messages.users[rows], listener, axis=1),
-            starts=1 if deadline.over() else starts,
-            seed=seed,
-            tight=False,
-        )
-        beam[np.ix_(rows, nodes)] = found.beamformer
-        snr[rows] = found.snr
-        count_work(BATCH_WORK + MESSAGE_WORK * len(rows) * width**2)
+            messages.sends[rows][:, nodes],
+            np.take_along_axis(messages.users[rows], listener, axis=1),
+            starts,
+            seed,
+        ))  # fmt: skip
+        places.append(np.ix_(rows, nodes))
+    for place, (found, reached) in zip(places, workers.each(_beams, tasks, deadline), strict=True):
+        beam[place] = found
+        snr[place[0].reshape(-1)] = reached
     return beam, snr
+
+
+def _beams(
+    channel: ComplexArray,
+    error: FloatArray,
+    power: FloatArray,
+    sends: BoolArray,
+    listens: BoolArray,
+    starts: int,
+    seed: int,
+    deadline: Deadline,
+) -> tuple[ComplexArray, FloatArray]:
+    """Return beams and SNR of some messages; of none of them where the time is up."""
+    if deadline.over():
+        return np.zeros((len(channel), *channel.shape[2:]), complex), np.zeros(len(channel))
+    found = solve_messages(
+        KERNEL, channel, error, power, node_mask=sends, user_mask=listens,
+        starts=starts, seed=seed, tight=False,
+    )  # fmt: skip
+    count_work(BATCH_WORK + MESSAGE_WORK * len(channel) * channel.shape[1] ** 2)
+    return found.beamformer, found.snr

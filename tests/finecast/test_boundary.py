@@ -19,7 +19,6 @@ from repository import DATA, ROOT, TINY
 
 from finecast.cli import main as command_line
 from finecast.cli.common import as_text, parse_settings, print_table
-from finecast.compare.runs import runner
 from finecast.learners.algorithms.hindsight import Config
 from finecast.learners.runs.config import run_config
 from finecast.problem import files
@@ -29,7 +28,7 @@ from finecast.problem.measured import read_channels
 from finecast.problem.memory import LEAST_ADDRESS_SPACE
 from finecast.problem.scenario import read_scenario
 from finecast.problem.wording import printable
-from finecast.solvers import registry
+from finecast.solvers import registry, workers
 from finecast.solvers.registry import Method, methods
 
 FINECAST = (sys.executable, "-c", "from finecast.cli.main import main; main()")
@@ -364,11 +363,11 @@ def test_broken_plug_ins_are_skipped(monkeypatch):
 
 def test_a_port_that_is_no_scheduler(monkeypatch):
     """Something accepts the connection and is silent: refused in the time that is allowed."""
-    monkeypatch.setattr(runner, "SCHEDULER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(workers, "SCHEDULER_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(ConnectionError, match=rf"no Dask scheduler at {address}: \S+"):
-            runner._refuse_silence(address)
+            workers.refuse_silence(address)
 
 
 def test_too_little_memory_is_said_at_once():

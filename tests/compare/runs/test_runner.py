@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet
 import pytest
+from dask_cluster import dask_cluster
 from interrupts import interruptible
 from repository import ROOT
 
@@ -585,39 +586,15 @@ def test_a_killed_worker_of_the_pool_is_replaced(probe: Path, tmp_path: Path) ->
 def test_dask_survives_the_loss_of_a_worker(probe: Path, tmp_path: Path) -> None:
     """A scheduler and two workers on localhost, one killed mid-run: every run has its row."""
     suite, folder = suite_file(tmp_path, probe, 10, 0.4), tmp_path / "r"
-    address = tmp_path / "scheduler.json"
-    dask = [sys.executable, "-W", "ignore", "-m", "distributed.cli"]
-    processes = []
-
-    def start(name: str, *words: str) -> None:
-        line = [*dask[:-1], f"distributed.cli.dask_{name}", *words]
-        processes.append(
-            subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        )
-
-    try:
-        start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
-              "--scheduler-file", str(address))  # fmt: skip
-        for _ in range(400):
-            if address.exists() and address.read_text():
-                break
-            time.sleep(0.05)
-        for _ in range(2):
-            start("worker", "--scheduler-file", str(address), "--nthreads", "1", "--no-nanny",
-                  "--no-dashboard", "--local-directory", str(tmp_path / "dask"))  # fmt: skip
-        where = json.loads(address.read_text())["address"]
+    with dask_cluster(tmp_path) as (where, workers):
         started = subprocess.Popen(
             command(folder, suite, "--engine", "dask", "--scheduler", where, "--json"),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         wait_for(folder, 3)
-        processes[1].kill()
+        workers[0].kill()
         said, complaints = started.communicate(timeout=120)
         assert started.returncode == 0, complaints
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
     told = json.loads(said)
     assert told["status"] == {"no-solution": 10}
     runs = probe.read_text().splitlines()

@@ -164,6 +164,7 @@ def solve_by_search(
                 prices[-1],
                 gap=search.gap,
                 deadline=search.deadline.of("proof"),
+                so_far=relative_gap(found.delay, bound),
             )
             bound = max(bound, proven)
         except SearchInterrupt:

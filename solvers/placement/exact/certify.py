@@ -51,7 +51,7 @@ SEARCH_LIMITS = Limits(grown=2000, paths=400, parts=500)
 """Of `lagrangian`, which hands over small instances: some CPU seconds at most."""
 
 ASKED_LIMITS = Limits(grown=2000, paths=400, parts=20_000)
-"""Of `lagrangian` where a gap is asked for or the time is limited: the tree goes on until then."""
+"""Of `lagrangian` where a gap is asked for, or a limit leaves time and the gap is large."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ from finecast.solvers.placement.units import UNITS
 from finecast.solvers.result import Termination, TracePoint
 from finecast.solvers.signals import SearchInterrupt
 
+LARGE_GAP = 1e-3
+"""Relative gap for which the time that a limit leaves is spent on the proof."""
+
 
 def place_with_proof(
     problem: PlacementProblem,
@@ -59,7 +62,8 @@ def place_with_proof(
     try:
         proof = certified(
             problem, found.placement, found.prices,
-            gap=incumbent.target_gap, limits=_limits(gap, deadline), deadline=deadline.of("proof"),
+            gap=incumbent.target_gap, limits=_limits(gap, deadline, found.gap),
+            deadline=deadline.of("proof"),
         )  # fmt: skip
         if proof is not None:
             if proof.placement is not None:
@@ -77,6 +81,7 @@ def proven_bound(
     *,
     gap: float | None,
     deadline: Deadline,
+    so_far: float = 0.0,
 ) -> float:
     """Return the certified bound (s) of the tree where the instance is small, else 0.
 
@@ -92,14 +97,20 @@ def proven_bound(
         Relative gap that is to be proven; None for an optimum.
     deadline
         When to end.
+    so_far
+        Relative gap without the tree.
     """
     proof = certified(
         problem, placement, prices,
-        gap=max(gap or 0.0, PROOF_GAP), limits=_limits(gap, deadline), deadline=deadline,
+        gap=max(gap or 0.0, PROOF_GAP), limits=_limits(gap, deadline, so_far), deadline=deadline,
     )  # fmt: skip
     return 0.0 if proof is None else proof.lower_bound
 
 
-def _limits(gap: float | None, deadline: Deadline) -> Limits:
-    """Return how large a tree may grow: small where nobody said how long or how close."""
-    return SEARCH_LIMITS if gap is None and deadline.endless else ASKED_LIMITS
+def _limits(gap: float | None, deadline: Deadline, so_far: float) -> Limits:
+    """Return how large a tree may grow: large where a gap is asked for, or is large in spare time.
+
+    `so_far` is the relative gap without the tree.
+    """
+    spare = not deadline.endless and so_far > LARGE_GAP
+    return ASKED_LIMITS if gap is not None or spare else SEARCH_LIMITS

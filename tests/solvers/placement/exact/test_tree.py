@@ -185,25 +185,26 @@ def test_small_placements_end_in_a_certified_proof(place) -> None:
         assert (again.delay, again.lower_bound) == (found.delay, found.lower_bound)
 
 
-ASKED = (
-    {"gap": PROOF_GAP},
-    {"deadline": Deadline.after(1e9)},
-    {"deadline": Deadline.after(None, 1e9)},
+@pytest.mark.parametrize(
+    ("asked", "large_gap", "proven"),
+    [
+        ({"gap": PROOF_GAP}, 1.0, True),
+        ({"deadline": Deadline.after(1e9)}, 0.0, True),
+        ({"deadline": Deadline.after(None, 1e9)}, 0.0, True),
+        ({"deadline": Deadline.after(1e9)}, 1.0, False),
+        ({}, 0.0, False),
+    ],
 )
-
-
-@pytest.mark.parametrize("asked", ASKED)
-def test_a_limit_that_was_asked_for_is_used(asked, monkeypatch) -> None:
-    """Without one the tree ends early; with a gap, a time or work it goes on to the proof."""
+def test_a_gap_or_time_that_was_asked_for_is_used(asked, large_gap, proven, monkeypatch) -> None:
+    """With a gap, or with time and a large gap, the tree goes on to the proof; else it ends."""
     monkeypatch.setattr(with_proof, "SEARCH_LIMITS", Limits(grown=2000, paths=400, parts=0))
+    monkeypatch.setattr(with_proof, "LARGE_GAP", large_gap)
     rng = np.random.default_rng([9, 1])
     drawn = random_problem(rng, 3, 10, 2)
     problem = replace(drawn, storage=np.full(3, int(0.3 * drawn.block_size.sum())))
-    early = place_with_proof(problem)
-    assert early.termination is Termination.ITERATION_LIMIT
     found = place_with_proof(problem, **asked)
-    assert found.termination is Termination.OPTIMAL
-    assert early.lower_bound < found.lower_bound <= found.delay <= early.delay
+    ended = Termination.OPTIMAL if proven else Termination.ITERATION_LIMIT
+    assert found.termination is ended
 
 
 def large() -> PlacementProblem:

@@ -58,6 +58,9 @@ from finecast.solvers.signals import SearchInterrupt
 ROUNDS = 2
 """Rounds of beams in a slot: the second knows the interference of the first."""
 
+MOST_NOTES = 3
+"""Notes of areas that an answer says; of more it says how many."""
+
 PLAY_SHARE = 0.65
 """Share of the time for the slots; the rest is for the bound."""
 
@@ -168,9 +171,12 @@ def solve_online(
     except SearchInterrupt:  # the plan is there
         interrupted = True
     termination = Termination.INTERRUPTED if interrupted else Termination.COMPLETED
-    notes = dict.fromkeys(
+    said = dict.fromkeys(
         note for player in players for note in getattr(player.policy, "notes", ())
     )
+    notes = list(said)[:MOST_NOTES]
+    if len(said) > MOST_NOTES:
+        notes.append(f"{len(said) - MOST_NOTES} more such notes of other areas")
     delay = evaluate(instance, solution).delay
     return Answer(
         solution,

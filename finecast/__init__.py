@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from finecast.problem.evaluation import Evaluation, evaluate
     from finecast.problem.instance import Instance, read_instance, write_instance
     from finecast.problem.library import ModelLibrary, read_library, write_library
+    from finecast.problem.matlab import write_mat
+    from finecast.problem.model_configs import library_from_configs
     from finecast.problem.scenario import Scenario, read_scenario
     from finecast.problem.solution import Broadcast, Solution, read_solution, write_solution
     from finecast.solvers.bounds import certified_lower_bound
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from finecast.solvers.registry import Method, methods
     from finecast.solvers.result import Progress, Result
     from finecast.solvers.solve import solve
+    from finecast.solvers.solver_file import solution_from_sol
 
 __version__ = FINECAST_VERSION
 
@@ -48,6 +51,7 @@ _HOME = {
     "certified_lower_bound": "finecast.solvers.bounds",
     "Suite": "finecast.compare.runs.suite",
     "evaluate": "finecast.problem.evaluation",
+    "library_from_configs": "finecast.problem.model_configs",
     "methods": "finecast.solvers.registry",
     "online_bound": "finecast.solvers.online_bound",
     "plan": "finecast.compare.planning.plan",
@@ -58,11 +62,13 @@ _HOME = {
     "read_suite": "finecast.compare.runs.suite",
     "run_suite": "finecast.compare.runs.runner",
     "run_sweep": "finecast.compare.runs.sweep",
+    "solution_from_sol": "finecast.solvers.solver_file",
     "solve": "finecast.solvers.solve",
     "train": "finecast.learners.train",
     "write_figure": "finecast.compare.report.figure_file",
     "write_instance": "finecast.problem.instance",
     "write_library": "finecast.problem.library",
+    "write_mat": "finecast.problem.matlab",
     "write_plan": "finecast.compare.planning.write",
     "write_report": "finecast.compare.report.write",
     "write_solution": "finecast.problem.solution",
@@ -83,6 +89,7 @@ __all__ = [
     "__version__",
     "certified_lower_bound",
     "evaluate",
+    "library_from_configs",
     "methods",
     "online_bound",
     "plan",
@@ -93,11 +100,13 @@ __all__ = [
     "read_suite",
     "run_suite",
     "run_sweep",
+    "solution_from_sol",
     "solve",
     "train",
     "write_figure",
     "write_instance",
     "write_library",
+    "write_mat",
     "write_plan",
     "write_report",
     "write_solution",

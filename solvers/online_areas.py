@@ -171,9 +171,7 @@ def solve_online(
     except SearchInterrupt:  # the plan is there
         interrupted = True
     termination = Termination.INTERRUPTED if interrupted else Termination.COMPLETED
-    said = dict.fromkeys(
-        note for player in players for note in getattr(player.policy, "notes", ())
-    )
+    said = dict.fromkeys(note for player in players for note in getattr(player.policy, "notes", ()))
     notes = list(said)[:MOST_NOTES]
     if len(said) > MOST_NOTES:
         notes.append(f"{len(said) - MOST_NOTES} more such notes of other areas")

@@ -27,7 +27,7 @@ ADAPTERS = {
     "meta/llama-3.1-8b-chat": 16 * 32 * (2 * 8192 + 2 * 5120),
     # Rank 32; those and three of 4096 by 14336.
     "meta/llama-3.1-8b-code": 32 * 32 * (2 * 8192 + 2 * 5120 + 3 * 18432),
-    # Rank 32; q and v, 1280 by 1280, of 32 encoder layers and of both attentions of 4 decoder layers.
+    # Rank 32; q and v, 1280 by 1280, of 32 encoder layers and both attentions of 4 decoder layers.
     "openai/whisper-large-v3-turbo-de": 32 * (2 * 32 + 4 * 4) * 2560,
 }
 

@@ -161,3 +161,13 @@ def test_plugin_passes_its_own_tests(installed):
     tests = EXAMPLES / "plugin" / "tests"
     printed = run("-m", "pytest", "-q", "-p", "no:cacheprovider", tests, path=installed)
     assert re.search(r"^1\d passed", printed, re.MULTILINE)
+
+
+def test_own_heuristic():
+    """Five lines, each with a delay and a gap of the heuristic and of `greedy`."""
+    lines = run(EXAMPLES / "own_heuristic.py").splitlines()
+    assert len(lines) == 5
+    for line in lines:
+        own, greedy = re.findall(r"([\d.]+) s, at most ([\d.]+)%", line)
+        assert float(own[0]) > 0
+        assert float(greedy[1]) < 50

@@ -278,7 +278,6 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
     """
     from finecast.solvers.joint import solve_by_placement, unserved
     from finecast.solvers.offline import solve_by_search
-    from finecast.solvers.online_areas import solve_online
     from finecast.solvers.prepared import UnservableError
 
     several = instance.area_count > 1
@@ -303,6 +302,9 @@ def answer_of(method: Method, instance: Instance, search: Search, **options: Any
     try:
         match method.kind:
             case "policy":
+                # Areas take torch, which the smallest instances do without.
+                from finecast.solvers.online_areas import solve_online
+
                 if "seed" in signature(entry).parameters:
                     own["seed"] = search.seed
                 make = partial(entry, **own)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from finecast.problem.scenario import read_scenario
-from finecast.solvers.areas.plan import plan_areas
+from finecast.solvers.areas.plan import finish_plan, search_plan
 from finecast.solvers.areas.rates import PlanSolver, prepare_areas
 from finecast.solvers.deadline import NEVER
 from finecast.solvers.solve import solve, versions
@@ -59,11 +59,11 @@ def row(name: str, seed: int, limit: float | None, others: bool) -> dict[str, An
 def forced(instance: Any, wide: bool) -> float:
     """Return the delay where every block goes the same way."""
     ready = prepare_areas(instance)
-    plan = plan_areas(
+    plan = search_plan(
         ready.city, ready.rates, ready.point.prices, np.full(instance.needed.shape, wide),
         solve=PlanSolver(ready, seed=0, deadline=NEVER), keep_ways=True,
     )  # fmt: skip
-    return plan.delay
+    return finish_plan(ready.city, plan).delay
 
 
 def main() -> None:

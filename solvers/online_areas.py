@@ -23,7 +23,7 @@ from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Broadcast, Solution
 from finecast.solvers.areas.deliver import deliver
-from finecast.solvers.areas.plan import plan_areas
+from finecast.solvers.areas.plan import SEARCH_SHARE, finish_plan, search_plan
 from finecast.solvers.areas.rates import check_served, prepare_areas
 from finecast.solvers.areas.split import Area, part_of, split
 from finecast.solvers.areas.state import City
@@ -279,18 +279,19 @@ def play(
 
         # All deliver together what is needed, knowing what is to be kept.
         city = _city(one, areas, prepared, restrictions)
-        plan = plan_areas(
+        plan = search_plan(
             city,
             tuple(ready.rates for ready in prepared),
             (),
             None,
             seed=seed,
-            deadline=limit,
+            deadline=limit.share(SEARCH_SHARE),
             cache=held[None],
             kept=keep,
             sweeps=False,
             rounds=ROUNDS,
         )
+        plan = finish_plan(city, plan, seed=seed, deadline=limit)
         if plan.interrupted:  # the slots to come are played too, with the first beams at hand
             interrupted, deadline = True, Deadline.after(0.0)
         parts.append(deliver(city, plan, method))

@@ -18,7 +18,7 @@ from finecast.solvers.areas.air import (
     local_messages,
 )
 from finecast.solvers.areas.joint_beams import STEPS, LocalMessages, joint_beams
-from finecast.solvers.areas.state import Air, City, State, best_state, wide_seconds
+from finecast.solvers.areas.state import Air, City, State, wide_seconds
 from finecast.solvers.areas.wide import WideMessages, wide_beams, wide_messages
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.workers import ALONE, Workers
@@ -178,7 +178,7 @@ def with_wide_beams(
     city, plan
         The problem and the plan.
     seed, deadline, workers
-        As in `plan_areas`. A wide message that nobody came to is silent, and the delay infinite.
+        As in `finecast.solvers.areas.plan.finish_plan`.
     """
     network = city.instance.network
     result = []
@@ -191,32 +191,6 @@ def with_wide_beams(
         result.append(replace(slot, wide_beam=beam, wide_rate=bits))
     beams = tuple(result)
     return replace(plan, beams=beams, delay=plan_delay(city, plan.state, beams))
-
-
-def without_silent(
-    city: City, plan: Plan, rates: Rates, memory: Memory, air: Air, *, deadline: Deadline
-) -> Plan:
-    """Return the plan in which the blocks of wide messages without beams go locally.
-
-    Parameters
-    ----------
-    city, plan
-        The problem, and the plan of `with_wide_beams`.
-    rates, memory, air, deadline
-        As in `beams_of`; where the time is up the beams are those of each message alone.
-    """
-    wide = plan.state.wide.copy()
-    for t, slot in enumerate(plan.beams):
-        wide[t] &= ~slot.wide.blocks[slot.wide_rate <= 0].any(axis=0)
-    state = best_state(city, air, plan.state.cache, wide)
-    result = []
-    fresh = beams_of(city, state, rates, memory, air, deadline=deadline)
-    for old, new in zip(plan.beams, fresh, strict=True):
-        place = {key: y for y, key in enumerate(old.wide.keys)}
-        rows = [place[key] for key in new.wide.keys]
-        result.append(replace(new, wide_beam=old.wide_beam[rows], wide_rate=old.wide_rate[rows]))
-    beams = tuple(result)
-    return Plan(state, beams, plan_delay(city, state, beams))
 
 
 def polished(city: City, plan: Plan, deadline: Deadline, workers: Workers = ALONE) -> Plan:

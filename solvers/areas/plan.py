@@ -26,7 +26,6 @@ from finecast.solvers.areas.on_air import (
     plan_delay,
     polished,
     with_wide_beams,
-    without_silent,
 )
 from finecast.solvers.areas.state import Air, City, State, best_state
 from finecast.solvers.areas.sweeps import sweep_area
@@ -60,10 +59,6 @@ SEARCH_SHARE = 0.6
 WIDE_TIME = 0.7
 """Share of what is then left for wide beams."""
 
-LEAST_WIDE_S = 20.0
-"""Time that wide messages get even where there is none left, s. What goes locally in their place is
-many times slower: on 199 nodes 163 s of delay in place of 50 s."""
-
 LEAST_S = 2.0
 """Seconds that the first caches may take although the time is up: no plan is no answer."""
 
@@ -71,7 +66,7 @@ WORTH_A_ROUND = 1e-3
 """The rounds end when two of them gained no more than this share."""
 
 
-def plan_areas(
+def search_plan(
     city: City,
     rates: Rates,
     prices: tuple[FloatArray, ...],
@@ -89,7 +84,9 @@ def plan_areas(
     kept: BoolArray | None = None,
     rounds: int = ROUNDS,
 ) -> Plan:
-    """Return the best plan found.
+    """Return the best plan found, its wide messages at the rates that they are thought to reach.
+
+    `finish_plan` gives them beams.
 
     Parameters
     ----------
@@ -134,32 +131,31 @@ def plan_areas(
     memory: Memory = [{} for _ in range(slots)]
     best: Plan | None = None
     stale = 0
-    searching = deadline.share(SEARCH_SHARE)
     try:
         for round_ in range(rounds):
             # Caches and ways at the rates known so far; the first sweep keeps to the given ways.
             first = round_ == 0
             for sweep in range(SWEEPS + first if sweeps else 0):
-                limit = searching.later(LEAST_S) if first and sweep == 0 else searching
+                limit = deadline.later(LEAST_S) if first and sweep == 0 else deadline
                 if limit.over():
                     break
                 state = _swept(city, air, state, prices, rng, limit)
                 as_given = keep_ways or (first and sweep == 0)
                 state = best_state(city, air, state.cache, state.wide if as_given else None)
             if sweeps and not keep_ways:
-                state = _ruined(city, air, state, prices, rng, searching)
+                state = _ruined(city, air, state, prices, rng, deadline)
             if solve is not None and first:
                 rates = solve(state, rates)
 
             # Their beams, and what these are worth.
-            beams = beams_of(city, state, rates, memory, air, deadline=searching, workers=workers)
+            beams = beams_of(city, state, rates, memory, air, deadline=deadline, workers=workers)
             plan = Plan(state, beams, plan_delay(city, state, beams))
             before = np.inf if best is None else best.delay
             if best is None or plan.delay < best.delay:
                 best = plan
                 report(best)
             stale = 0 if best.delay < before * (1.0 - WORTH_A_ROUND) else stale + 1
-            if stale >= 2 or searching.over() or best.delay <= goal:
+            if stale >= 2 or deadline.over() or best.delay <= goal:
                 break
             air = learned(city, rates, beams, air)
             state = best_state(city, air, state.cache, wide if keep_ways else None, kept)
@@ -168,29 +164,43 @@ def plan_areas(
             raise
         best = replace(best, interrupted=True)
     assert best is not None
-    # Wide messages were counted at what they are thought to reach: now their beams.
-    ended = best.interrupted
+    return best
+
+
+def finish_plan(
+    city: City,
+    plan: Plan,
+    *,
+    seed: int = 0,
+    deadline: Deadline = NEVER,
+    goal: float = 0.0,
+    workers: Workers = ALONE,
+) -> Plan:
+    """Return the plan with beams for its wide messages, and more steps for all beams.
+
+    Parameters
+    ----------
+    city, plan
+        The problem, and what `search_plan` found.
+    seed, goal, workers
+        As there.
+    deadline
+        When to stop. Every wide message takes one start of the search all the same.
+    """
+    ended = plan.interrupted
     try:
-        best = with_wide_beams(
-            city,
-            best,
-            seed=seed,
-            deadline=deadline.share(WIDE_TIME).later(LEAST_WIDE_S),
-            workers=workers,
+        plan = with_wide_beams(
+            city, plan, seed=seed, deadline=deadline.share(WIDE_TIME), workers=workers
         )
-        if not np.isfinite(best.delay):
-            best = without_silent(city, best, rates, memory, air, deadline=deadline)
-        if not (deadline.over() or ended or best.delay <= goal):
-            better = polished(city, best, deadline, workers)
-            if better.delay < best.delay:
-                best = better
+        if not (deadline.over() or ended or plan.delay <= goal):
+            better = polished(city, plan, deadline, workers)
+            if better.delay < plan.delay:
+                plan = better
     except SearchInterrupt:
         ended = True
-        if not all(slot.wide_beam.any() for slot in best.beams if len(slot.wide.users)):
-            at_once = Deadline.after(0.0)
-            best = with_wide_beams(city, best, seed=seed, deadline=at_once)
-            best = without_silent(city, best, rates, memory, air, deadline=at_once)
-    return replace(best, interrupted=ended)
+        if not all(slot.wide_beam.any() for slot in plan.beams if len(slot.wide.users)):
+            plan = with_wide_beams(city, plan, seed=seed, deadline=Deadline.after(0.0))
+    return replace(plan, interrupted=ended)
 
 
 def _swept(

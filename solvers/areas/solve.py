@@ -16,7 +16,7 @@ from finecast.problem.wording import percent
 from finecast.solvers.areas.deliver import deliver
 from finecast.solvers.areas.gap import gap_parts
 from finecast.solvers.areas.on_air import Plan
-from finecast.solvers.areas.plan import plan_areas
+from finecast.solvers.areas.plan import SEARCH_SHARE, finish_plan, search_plan
 from finecast.solvers.areas.rates import (
     PlanSolver,
     Ready,
@@ -40,8 +40,8 @@ from finecast.solvers.result import (
 from finecast.solvers.search import Search
 from finecast.solvers.workers import ALONE, Workers
 
-GREEDY_SHARE = 0.3
-"""Share of what is then left for the plan of `greedy`, of methods that go on."""
+GREEDY_SHARE = 0.2
+"""Share of what is then left for the caches of `greedy`, of methods that go on."""
 
 BOUND_SHARE = 0.35
 """Share of the time for the rates of the areas and the bound."""
@@ -107,9 +107,10 @@ def solve_areas(
     solver = PlanSolver(ready, seed=search.seed, deadline=search.deadline, workers=search.workers)
     goal = 0.0 if search.gap is None else bound * (1.0 + search.gap)
 
-    def planned(cache: BoolArray | None, wide: BoolArray | None, *, sweeps: bool) -> Plan:
-        share = 1.0 if sweeps or greedy else GREEDY_SHARE
-        return plan_areas(
+    def searched(
+        cache: BoolArray | None, wide: BoolArray | None, share: float, *, sweeps: bool
+    ) -> Plan:
+        return search_plan(
             ready.city,
             solver.ready.rates,
             ready.point.prices,
@@ -124,14 +125,34 @@ def solve_areas(
             workers=search.workers,
         )
 
-    # The plan of `greedy` comes first, and the search may only improve it.
-    plan = planned(greedy_caches(ready), None, sweeps=False)
-    if not (greedy or plan.interrupted or plan.delay <= goal):
+    def finished(plan: Plan) -> Plan:
+        return finish_plan(
+            ready.city,
+            plan,
+            seed=search.seed,
+            deadline=search.deadline,
+            goal=goal,
+            workers=search.workers,
+        )
+
+    # The plan of `greedy` comes first. Another one is looked for by the prices of the bound.
+    share = SEARCH_SHARE if greedy else GREEDY_SHARE
+    plans = [searched(greedy_caches(ready), None, share, sweeps=False)]
+    if not (greedy or plans[0].interrupted or plans[0].delay <= goal):
         if start is not None and np.isfinite(start_delay):
-            found = planned(start.cache, None, sweeps=True)
+            plans.append(searched(start.cache, None, SEARCH_SHARE, sweeps=True))
         else:
-            found = planned(None, first_ways(ready), sweeps=True)
-        plan = found if found.delay < plan.delay else replace(plan, interrupted=found.interrupted)
+            plans.append(searched(None, first_ways(ready), SEARCH_SHARE, sweeps=True))
+
+    # The one that is thought faster gets the beams of its wide messages; where there is time left,
+    # so does the other, and the faster one counts.
+    first, *others = sorted(plans, key=lambda plan: plan.delay)
+    plan = finished(replace(first, interrupted=plans[-1].interrupted))
+    for other in others:
+        if plan.interrupted or search.deadline.over() or plan.delay <= goal:
+            break
+        also = finished(other)
+        plan = also if also.delay < plan.delay else replace(plan, interrupted=also.interrupted)
     ready = solver.ready if plan.interrupted else solver.bounded(plan.state)
     bound = ready.point.bound
     solution = deliver(ready.city, plan, method)

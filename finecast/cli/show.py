@@ -69,12 +69,12 @@ def command(
     kind = _kind(path)
     if kind not in ("instance", "scenario") and (plot or solution):
         raise click.UsageError(
-            f"--plot and --solution need an instance or scenario, {file} is a {kind}"
+            f"--plot and --solution need an instance or scenario, not the {kind} {file}"
         )
     if solution and not plot:
         raise click.UsageError("--solution is for the picture, give --plot too")
     if of is not None and kind != "solution":
-        raise click.UsageError(f"--instance is for a solution, {file} is a {kind}")
+        raise click.UsageError(f"--instance is for a solution, not for the {kind} {file}")
     sentences: list[str] = []
     if kind == "library":
         from finecast.problem.library import read_library

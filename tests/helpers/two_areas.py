@@ -1,4 +1,4 @@
-"""Tiny instances of two areas of two nodes, and their optimum by enumeration."""
+"""Tiny instances of two and three areas of two nodes, and their optimum by enumeration."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from finecast.problem.demand import Demand
 from finecast.problem.instance import Instance
 from finecast.problem.library import ModelLibrary
 from finecast.problem.network import Network
+from finecast.problem.scenario import read_scenario
 from finecast.problem.sinr import rate
 from finecast.solvers.beamforming.by_name import KERNEL, solve_messages
 
@@ -50,6 +51,14 @@ def two_areas(seed: int, *, slots: int = 1, coupling: float = 0.3, error: float 
         channel_true=channel,
         areas=np.array([0, 0, 1, 1]),
     )
+
+
+def three_areas() -> Instance:
+    """Return six nodes in three areas, two slots."""
+    scenario = read_scenario("tiny").with_(
+        {"slots": 2, "nodes.count": 6, "users.count": 9, "nodes.areas": 2}
+    )
+    return scenario.generate(3)
 
 
 def best_without_interference(instance: Instance) -> float:

@@ -37,6 +37,8 @@ class LearnerKind:
     apart
         Module that trains nodes that decide apart, each on what it sees; its Config has
         `information`. Empty if there is none.
+    apart_steps, apart_every
+        As `steps` and `every`, where another module trains nodes that decide apart; 0: the same.
     """
 
     name: str
@@ -48,6 +50,16 @@ class LearnerKind:
     augmentation: str = "none"
     preset: Mapping[str, Any] = field(default_factory=dict)
     apart: str = ""
+    apart_steps: int = 0
+    apart_every: int = 0
+
+    def length(self, information: str = "full") -> tuple[int, int]:
+        """Return the default number of steps, and steps from one evaluation to the next."""
+        apart = information != "full"
+        return (
+            (apart and self.apart_steps) or self.steps,
+            (apart and self.apart_every) or self.every,
+        )
 
     def load(self, information: str = "full") -> ModuleType:
         """Import the module that trains for what the nodes see."""
@@ -146,11 +158,14 @@ LEARNERS = (
     LearnerKind(
         "graph",
         "finecast.learners.algorithms.ppo",
-        "PPO, a graph network over nodes and users",
+        "PPO, a graph network over nodes and users; decided apart, by the critic of maasn-da",
         "Gilmer et al., ICML 2017, arXiv 1704.01212",
         steps=100,
         every=10,
         preset={"architecture": "graph"},
+        apart="finecast.learners.algorithms.apart_maasn",
+        apart_steps=20000,
+        apart_every=1000,
     ),
     LearnerKind(
         "qmix",

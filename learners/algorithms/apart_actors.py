@@ -15,18 +15,17 @@ import torch
 from torch import Generator, Tensor
 
 from finecast.learners.algorithms.noise import logistic
-from finecast.learners.networks.apart import (
-    ApartNetwork,
-    Seen,
-    seen_apart,
-    seen_by_all,
-)
+from finecast.learners.networks.apart import ApartNetwork, Seen, seen_apart, seen_by_all
+from finecast.learners.networks.apart_graph import GraphApartNetwork, with_users
 from finecast.learners.options import MOST_WIDTH, at_least, one_of
 from finecast.learners.weights import load_module, part_of
 from finecast.learners.world.baselines import of_blocks
 from finecast.learners.world.environment import NodePolicy, View, lookup, packed, unpacked
 from finecast.learners.world.episodes import Slot
 from finecast.solvers.heuristics.apart import PLAN_BONUS, kept_by_all
+
+ARCHITECTURES = ("pairs", "graph")
+"""Networks: of pairs of nodes, or with messages between nodes and users."""
 
 APART = ("full", "delayed", "local")
 """Information structures that learners train for."""
@@ -49,6 +48,10 @@ class ApartOptions:
         Of a planned copy at the start, in units of what a byte here saves on average.
     information
         What the nodes see: "full", "delayed" or "local".
+    architecture
+        "pairs": what a node sees of each other one (`finecast.learners.networks.apart`). "graph":
+        messages between the nodes and the users that it sees
+        (`finecast.learners.networks.apart_graph`).
     """
 
     width: int = 64
@@ -57,6 +60,7 @@ class ApartOptions:
     action_semantics: bool = True
     bonus: float = PLAN_BONUS
     information: str = "delayed"
+    architecture: str = "pairs"
 
     @property
     def beliefs(self) -> str:
@@ -67,6 +71,7 @@ class ApartOptions:
         at_least(self, 1, "width", "embedding", "memory", most=MOST_WIDTH)
         at_least(self, 0, "bonus")
         one_of("information", self.information, APART)
+        check_apart_architecture(self.architecture, self.action_semantics)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +146,8 @@ class ApartActors(NodePolicy):
         if view.last:  # nothing comes after it: whatever fits
             return torch.ones((slot.draws, slot.nodes, slot.blocks), device=view.held.device)
         seen = seen_apart(slot, view.cached, view.held, plan_of(view, self.information))
+        if isinstance(self.network, GraphApartNetwork):
+            seen = with_users(seen, slot)
         memory = self.network.begin(seen) if self.memory is None else self.memory
         if self.shown is not None:
             self.shown.append(Shown(slot, seen, memory))
@@ -172,8 +179,27 @@ def plan_of(view: View, information: str) -> Tensor:
     return packed(torch.from_numpy(kept).to(held.device))
 
 
+def check_apart_architecture(architecture: str, action_semantics: bool) -> None:
+    """Refuse a network that is unknown, or a graph without action semantics.
+
+    Raises
+    ------
+    ValueError
+        Names the option, its value and what is allowed.
+    """
+    one_of("architecture", architecture, ARCHITECTURES)
+    if architecture == "graph" and not action_semantics:
+        raise ValueError(
+            "action_semantics: false is not allowed with architecture 'graph', must be true"
+        )
+
+
 def apart_network(options: ApartOptions) -> ApartNetwork:
     """Return the network of new actors."""
+    if options.architecture == "graph":
+        return GraphApartNetwork(
+            options.width, options.embedding, options.memory, bonus=options.bonus
+        )
     return ApartNetwork(
         options.width,
         options.embedding,

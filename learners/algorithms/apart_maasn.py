@@ -23,12 +23,14 @@ from finecast.learners.algorithms.apart_actors import (
     ApartOptions,
     Shown,
     apart_network,
+    check_apart_architecture,
     trained_apart,
 )
 from finecast.learners.algorithms.lessons import keep_loss, keep_values
 from finecast.learners.algorithms.noise import logistic
 from finecast.learners.algorithms.set_values import unit_of
 from finecast.learners.networks.apart import Seen, worth_of_a_byte
+from finecast.learners.networks.apart_graph import CrowdSeen
 from finecast.learners.options import MOST_WIDTH, at_least, one_of
 from finecast.learners.weights import follow
 from finecast.learners.world.environment import Delivery, packed
@@ -49,18 +51,22 @@ class Config(maasn_options.Config):
         Of a block at a node.
     bonus
         Of a planned copy at the start, in units of what a byte here saves on average.
+    architecture
+        "pairs" or "graph", as in `finecast.learners.algorithms.apart_actors.ApartOptions`.
     """
 
     in_turn: bool = False
     information: str = "delayed"
     memory: int = 32
     bonus: float = PLAN_BONUS
+    architecture: str = "pairs"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("information", self.information, APART)
         at_least(self, 1, "memory", most=MOST_WIDTH)
         at_least(self, 0, "bonus")
+        check_apart_architecture(self.architecture, self.action_semantics)
         if self.in_turn:
             raise ValueError("in_turn: true is not allowed where nodes decide apart, must be false")
 
@@ -79,6 +85,7 @@ class Config(maasn_options.Config):
             self.action_semantics,
             self.bonus,
             self.information,
+            self.architecture,
         )
 
 
@@ -121,13 +128,15 @@ class ApartLessons:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all as tensors."""
-        seen = {f"seen.{field.name}": getattr(self.seen, field.name) for field in fields(Seen)}
+        of_seen = fields(self.seen)
+        seen = {f"seen.{field.name}": getattr(self.seen, field.name) for field in of_seen}
         return seen | {name: getattr(self, name) for name in _TENSORS}
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor], device: torch.device) -> ApartLessons:
         """Take back what `tensors` returned."""
-        seen = Seen(*(tensors[f"seen.{field.name}"].to(device) for field in fields(Seen)))
+        kind = CrowdSeen if "seen.user" in tensors else Seen
+        seen = kind(*(tensors[f"seen.{field.name}"].to(device) for field in fields(kind)))
         return cls(seen, *(tensors[name].to(device) for name in _TENSORS))
 
 

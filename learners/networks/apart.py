@@ -20,7 +20,7 @@ All weights are shared over blocks, nodes and neighbours: any J, N and K.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -86,10 +86,6 @@ class Seen:
     saved: Tensor
     bonus: Tensor
     may: Tensor
-
-    def pick(self, index: tuple[Tensor, ...] | Tensor) -> Seen:
-        """Return some (draw, node, block) pairs, or some of those along the first axis."""
-        return Seen(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 def worth_of_a_byte(slot: Slot) -> Tensor:
@@ -303,7 +299,7 @@ class ApartNetwork(nn.Module):
         # What the node has as a whole: the mean over the blocks that are here.
         weight = seen.may.float()[..., None]
         whole = (first * weight).sum(dim=2) / weight.sum(dim=2).clamp(min=1.0)
-        h = torch.relu(first + self.context(whole)[:, :, None])
+        h = self.heard(seen, torch.relu(first + self.context(whole)[:, :, None]), others)
         after = self.recall(h.flatten(0, 2), memory.flatten(0, 2)).reshape(memory.shape)
         h = torch.relu(self.head(torch.cat([h, after], dim=-1)))
         residual = self.alone(h)[..., 0]
@@ -311,6 +307,20 @@ class ApartNetwork(nn.Module):
             inner = (others @ self.meets(h)[..., None])[..., 0] / math.sqrt(others.shape[-1])
             residual = residual + (inner * seen.neighbour[..., 0]).sum(dim=-1)
         return seen.saved + self.bonus * seen.bonus + residual, after
+
+    def heard(self, seen: Seen, h: Tensor, others: Tensor) -> Tensor:
+        """Return the states of the blocks (E, N, J, width) after what is heard of users: nothing.
+
+        Parameters
+        ----------
+        seen
+            What all nodes see.
+        h
+            (E, N, J, width).
+        others
+            (E, N, J, N - 1, d) embeddings of what each node sees of the others.
+        """
+        return h
 
     def begin(self, seen: Seen) -> Tensor:
         """Return the memory (E, N, J, D) when an episode begins."""

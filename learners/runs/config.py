@@ -197,10 +197,12 @@ def run_config(table: Mapping[str, Any], folder: Path | None = None) -> RunConfi
         if "preset" in given:
             preset = preset_of(given.pop("preset"), kind)
             source, options = {**preset.source, **source}, {**preset.options, **options}
-        every = dict.fromkeys(("validate_every", "checkpoint_every"), kind.every)
-        apart = given.get("information", "full") != "full"  # beliefs are of real draws
+        information = given.get("information", "full")
+        steps, between = kind.length(information)
+        every = dict.fromkeys(("validate_every", "checkpoint_every"), between)
+        apart = information != "full"  # beliefs are of real draws
         source = {"augmentation": "none" if apart else kind.augmentation, **source}
-        given = {"steps": kind.steps, "log_every": max(1, kind.every // 10), **every, **given}
+        given = {"steps": steps, "log_every": max(1, between // 10), **every, **given}
     run = dataclass_from(
         RunConfig,
         {**given, "source": dataclass_from(SourceConfig, source, "source"), "options": options},

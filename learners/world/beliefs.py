@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finecast.problem.arrays import IntArray
 from finecast.problem.instance import Instance
 from finecast.solvers.heuristics.apart import air_of, foreseen_sets, programme_costs
 from finecast.solvers.heuristics.programme_values import Values, values_from
@@ -41,6 +42,12 @@ class Beliefs:
     asked
         (E, N, C, 2) float32 users that each node sees to want the kind in this slot, and by the
         newest request that it sees.
+    wants
+        (E, N, K, 2) int16 the model that each node sees each user to want in this slot, and by the
+        newest request that it sees; -1 where it sees none.
+    reach
+        (E, N, K, N) float32 the newest amplitude that each node sees every user to receive from
+        each node alone, noise 1.
     foreseen
         (E, C, S) int16 who all nodes take to have a block of the kind after the delivery, by the
         nodes that they see to have it cached.
@@ -51,6 +58,8 @@ class Beliefs:
     cost: Tensor
     expert: Tensor
     asked: Tensor
+    wants: Tensor
+    reach: Tensor
     foreseen: Tensor
     seen: Tensor
 
@@ -74,11 +83,14 @@ def joined_beliefs(parts: Sequence[Beliefs]) -> Beliefs:
     def padded(table: Tensor) -> Tensor:
         return torch.nn.functional.pad(table, (0, 0, 0, kinds_of_longest - table.shape[-2]))
 
+    by_kind = ("cost", "expert", "asked", "foreseen")
     joined = {
-        name: torch.cat([padded(getattr(part, name)) for part in parts])
-        for name in ("cost", "expert", "asked", "foreseen")
+        field.name: torch.cat([getattr(part, field.name) for part in parts])
+        for field in fields(Beliefs)
+        if field.name not in by_kind
     }
-    return Beliefs(**joined, seen=torch.cat([part.seen for part in parts]))
+    joined |= {name: torch.cat([padded(getattr(part, name)) for part in parts]) for name in by_kind}
+    return Beliefs(**joined)
 
 
 def beliefs_of(
@@ -155,18 +167,24 @@ def beliefs_in_slot(common: Sight, each: list[Sight], values: Values) -> Beliefs
     cost = np.zeros((1 + nodes, count, sets))
     if common.t < common.prior.demand.slots - 1:
         cost = programme_costs(values, [common, *each])
-    asked = []
-    for sight in each:
-        newest = sight.newest_requests
-        now = np.where(sight.requests[-1] == HIDDEN, -1, newest)
-        asked.append([wanted_last(contains, users).sum(axis=0) for users in (now, newest)])
+    wants = np.array([_models_wanted(sight) for sight in each])  # (N, 2, K)
+    asked = [[wanted_last(contains, users).sum(axis=0) for users in of] for of in wants]
+    reach = np.array([sight.newest_reach for sight in each])
     return Beliefs(
         cost=torch.from_numpy(cost)[None].float(),
         expert=torch.zeros((1, count, sets)),
         asked=torch.from_numpy(np.array(asked).swapaxes(1, 2))[None].float(),
+        wants=torch.from_numpy(wants.swapaxes(1, 2))[None].to(torch.int16),
+        reach=torch.from_numpy(reach)[None].float(),
         foreseen=torch.from_numpy(foreseen_sets(common))[None].to(torch.int16),
         seen=torch.from_numpy(np.stack([sight.seen_nodes for sight in each]))[None],
     )
+
+
+def _models_wanted(sight: Sight) -> tuple[IntArray, IntArray]:
+    """Return (K,) the models that the users are seen to want now, and by their newest requests."""
+    newest = sight.newest_requests
+    return np.where(sight.requests[-1] == HIDDEN, -1, newest), newest
 
 
 def _sights_without_caches(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from learner_scenarios import instance, scenario
 
 from finecast.learners.algorithms import apart_maasn, imitation
 from finecast.learners.algorithms.apart_actors import (
+    ARCHITECTURES,
     ApartActors,
     ApartOptions,
     apart_network,
@@ -18,6 +20,7 @@ from finecast.learners.algorithms.apart_actors import (
 )
 from finecast.learners.algorithms.imitation import keep_chance, lesson_of, saved_beside
 from finecast.learners.networks.apart import OWN, seen_apart, worth_of_a_byte
+from finecast.learners.networks.apart_graph import CrowdSeen, with_users
 from finecast.learners.policy import load_policy
 from finecast.learners.registry import learner_kind
 from finecast.learners.runs.checkpoints import read_checkpoint
@@ -26,10 +29,12 @@ from finecast.learners.runs.training import train
 from finecast.learners.world.baselines import of_blocks
 from finecast.learners.world.beliefs import beliefs_of, joined_beliefs
 from finecast.learners.world.draws import surrogate_episodes
-from finecast.learners.world.environment import View, packed, roll, unpacked
+from finecast.learners.world.environment import View, near_nodes, packed, roll, unpacked
 from finecast.learners.world.episodes import Episodes
 from finecast.learners.world.joint import keep_by_sets
 from finecast.problem.files import FormatError
+from finecast.solvers.information import homes
+from finecast.solvers.online import prior_of, reach_of
 from finecast.solvers.solve import solve
 
 STRUCTURES = ("full", "delayed", "local")
@@ -53,17 +58,19 @@ def keeping(draws: Episodes, t: int = 1, seed: int = 0) -> View:
     return View(slot, cached, packed(held), torch.zeros_like(cached), in_turn=False, keeping=True)
 
 
-def network(information: str = "delayed", seed: int = 0):
+def network(information: str = "delayed", seed: int = 0, architecture: str = "pairs"):
     """Return a network whose heads are not 0: what it sees shows in its scores."""
     torch.manual_seed(seed)
-    made = apart_network(ApartOptions(width=8, embedding=4, memory=4, information=information))
+    sizes = {"width": 8, "embedding": 4, "memory": 4}
+    made = apart_network(ApartOptions(**sizes, information=information, architecture=architecture))
     for head in (made.alone, made.meets):
         torch.nn.init.normal_(head.weight)
     return made
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("information", ["delayed", "local"])
-def test_no_bit_of_what_is_hidden_decides(information):
+def test_no_bit_of_what_is_hidden_decides(information, architecture):
     """All that a node does not see is changed: its scores stay the same to the bit.
 
     That is the whole slot with its requests and tables, the beliefs of the other nodes, the
@@ -81,12 +88,16 @@ def test_no_bit_of_what_is_hidden_decides(information):
     cost, asked = beliefs.cost.clone(), beliefs.asked.clone()
     cost[:, 1:][:, others] = torch.rand(cost[:, 1:][:, others].shape, generator=generator)
     asked[:, others] = torch.rand(asked[:, others].shape, generator=generator)
+    wants, reach = beliefs.wants.clone(), beliefs.reach.clone()
+    wants[:, others] = -1
+    reach[:, others] = torch.rand(reach[:, others].shape, generator=generator)
+    changed_beliefs = {"cost": cost, "asked": asked, "wants": wants, "reach": reach}
     changed_slot = replace(
         slot,
         group=torch.randint(-1, 1, slot.group.shape, generator=generator),
         requests=torch.zeros_like(slot.requests),
         reach=torch.zeros_like(slot.reach),
-        beliefs=replace(beliefs, cost=cost, asked=asked, expert=torch.rand(beliefs.expert.shape)),
+        beliefs=replace(beliefs, **changed_beliefs, expert=torch.rand(beliefs.expert.shape)),
         **noise,
     )
     seen_bits = (beliefs.seen[:, n].long() << torch.arange(slot.nodes)).sum(dim=1)[:, None]
@@ -99,7 +110,7 @@ def test_no_bit_of_what_is_hidden_decides(information):
         held=view.held & 1 << n
         | torch.randint(8, view.held.shape, generator=generator) & ~(1 << n),
     )
-    made = network(information)
+    made = network(information, architecture=architecture)
     before = ApartActors(made, information).keep(view, None)[:, n]
     after = ApartActors(made, information).keep(changed, None)[:, n]
     assert (before == after).all()
@@ -108,6 +119,54 @@ def test_no_bit_of_what_is_hidden_decides(information):
     cost[:, 1 + n] *= torch.linspace(0.5, 2.0, cost.shape[3])
     own = replace(view, slot=replace(slot, beliefs=replace(beliefs, cost=cost)))
     assert (ApartActors(made, information).keep(own, None)[:, n] != before).any()
+    # So do the users that it sees, where they exchange messages with the nodes.
+    nobody = replace(view, slot=replace(slot, beliefs=replace(beliefs, wants=-(beliefs.wants**0))))
+    heard = (ApartActors(made, information).keep(nobody, None)[:, n] != before).any()
+    assert bool(heard) == (architecture == "graph")
+
+
+def test_users_are_seen_as_far_as_the_structure_lets():
+    """Requests by hand: of its own users now, of others a slot later or never."""
+    made = instance()
+    home = homes(reach_of(prior_of(made), made.channel_estimate[:1], made.channel_error[:1])[0])
+    own = home == np.arange(made.nodes)[:, None]  # (N, K)
+    for information in STRUCTURES:
+        beliefs = beliefs_of(made, information)
+        assert torch.isfinite(beliefs.reach).all()
+        for t in range(made.slots):
+            now, newest = beliefs.wants[0, t].numpy().transpose(2, 0, 1)
+            before = made.requests[t - 1] if t else np.full_like(made.requests[0], -1)
+            everywhere = own | (information == "full")
+            late = own if information == "local" else np.ones_like(own)
+            assert (now == np.where(everywhere, made.requests[t], -1)).all()
+            hidden = np.where(late & (t > 0), before, -1)
+            assert (newest == np.where(everywhere, made.requests[t], hidden)).all()
+
+
+def test_a_graph_permutes_with_its_nodes_and_does_not_see_the_order_of_users():
+    """What nodes see, with nodes or users renumbered: the scores are renumbered, or the same."""
+    view = keeping(drawn("local"))
+    slot = view.slot
+    seen = with_users(seen_apart(slot, view.cached, view.held, plan_of(view, "local")), slot)
+    made = network("local", architecture="graph")
+    scores, memory = made(seen, made.begin(seen))
+    users = torch.randperm(seen.user.shape[2], generator=torch.Generator().manual_seed(2))
+    of_users = ("user", "share", "asks")
+    other = replace(seen, **{name: getattr(seen, name)[:, :, users] for name in of_users})
+    torch.testing.assert_close(made(other, made.begin(other))[0], scores, rtol=1e-4, atol=1e-5)
+    # Node i of the renumbered system is node order[i]; the others of a node are in their order.
+    order = torch.tensor([2, 0, 3, 1])
+    near = near_nodes(4, order.device)
+    place = [[int((near[n] == m).nonzero()) for m in order[near[i]]] for i, n in enumerate(order)]
+    neighbour = torch.stack(
+        [seen.neighbour[:, n][:, :, at] for n, at in zip(order, place, strict=True)], dim=1
+    )
+    rows = {f.name: getattr(seen, f.name)[:, order] for f in fields(seen)}
+    rows |= {"neighbour": neighbour, "share": rows["share"][..., order]}
+    permuted = CrowdSeen(**rows)
+    after, kept = made(permuted, made.begin(permuted))
+    torch.testing.assert_close(after, scores[:, order], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(kept, memory[:, order], rtol=1e-4, atol=1e-5)
 
 
 def test_local_hides_caches():
@@ -209,6 +268,7 @@ SMALL = {"width": 8, "embedding": 4, "memory": 4}
 RUNS = [
     ("imitation", "delayed", {"draws": 2, "passes": 1, "expert_steps": 3}),
     ("maasn-da", "local", {"batch": 2, "replay": 6, "lessons": 3, "rows": 16}),
+    ("graph", "local", {"batch": 2, "replay": 6, "lessons": 3, "rows": 16}),
 ]
 
 
@@ -303,6 +363,11 @@ def test_learners_that_see_everything_say_so():
         learner_kind("imitation").config({}, "senders")
     with pytest.raises(ValueError, match="in_turn: true is not allowed"):
         apart_maasn.Config(in_turn=True)
+    for wrong in (apart_maasn.Config, imitation.Config):
+        with pytest.raises(ValueError, match="architecture: 'tree' is not allowed"):
+            wrong(architecture="tree")
+        with pytest.raises(ValueError, match="action_semantics: false is not allowed with arch"):
+            wrong(architecture="graph", action_semantics=False)
     with pytest.raises(ValueError, match="tau"):
         imitation.Config(tau=0.0)
 

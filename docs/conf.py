@@ -128,7 +128,7 @@ def write_suite_tables() -> None:
     for suite in all_suites():
         found = standings(suite, known)
         rows = [
-            "| instance | N | K | J | T | best delay, s | best bound, s | gap, % | state | found by |"
+            "| instance | N | K | J | T | best delay, s | best bound, s | gap, % | state | by |"
         ]
         rows.append("|---" * 10 + "|")
         for instance_class in suite.classes:

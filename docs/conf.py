@@ -15,6 +15,10 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from finecast.compare.runs.best_known import read_best_known  # noqa: E402
+from finecast.compare.runs.reference import Standing, all_suites, standings  # noqa: E402
+from finecast.compare.runs.suite import draw  # noqa: E402
+from finecast.problem.shipped import find  # noqa: E402
 from finecast.problem.version import FINECAST_VERSION  # noqa: E402
 from finecast.solvers.registry import BUILT_IN  # noqa: E402
 
@@ -117,8 +121,41 @@ def write_method_table() -> None:
     (folder / "methods.md").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
+def write_suite_tables() -> None:
+    """Write a table of every shipped suite from its instances and the best known values."""
+    file = find("data/best_known.json")
+    known = read_best_known(file)
+    for suite in all_suites():
+        found = standings(suite, known)
+        rows = [
+            "| instance | N | K | J | T | best delay, s | best bound, s | gap, % | state | by |"
+        ]
+        rows.append("|---" * 10 + "|")
+        for instance_class in suite.classes:
+            seed, path = suite.draws(instance_class)[0]
+            drawn = draw(suite, instance_class, seed, path).instance
+            size = (drawn.nodes, drawn.users, drawn.blocks, drawn.slots)
+            for one in found:
+                if one.instance_class == instance_class.name:
+                    rows.append(suite_row(one, size))
+        (HERE / "_generated" / f"suite-{suite.name}.md").write_text(
+            "\n".join(rows) + "\n", encoding="utf-8"
+        )
+
+
+def suite_row(one: Standing, size: tuple[int, ...]) -> str:
+    """Return the row of an instance."""
+    by = one.delay_from["label"] if one.delay_from else ""
+    when = one.delay_from["started_at"][:10] if one.delay_from else ""
+    figures = ["" if value is None else f"{value:.6g}" for value in (one.delay, one.lower_bound)]
+    gap = "" if one.gap is None else f"{100 * one.gap:.4f}"
+    cells = [f"`{one.name}`", *map(str, size), *figures, gap, one.state, f"{by} {when}".strip()]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
 def setup(app: Any) -> None:
     """Connect the above."""
     write_method_table()
+    write_suite_tables()
     app.connect("autodoc-skip-member", skip_aliases)
     app.connect("autodoc-process-docstring", docstring_to_rest, priority=100)

@@ -33,6 +33,7 @@ COMMANDS = {
     "train": "Train a learner on draws of scenarios.",
     "doctor": "Say what finecast runs on, and test that it works here.",
     "methods": "List the methods, or the options of one.",
+    "suites": "The reference library: list it, write its instances, check it, submit to it.",
     "compare": "Run methods on a suite of instances; goes on where it was stopped.",
     "sweep": "Run methods over values of a scenario: delay against storage, users, ...",
     "figure": "Draw a sweep or training runs for a paper: PDF, SVG, PNG, PGF or CSV.",

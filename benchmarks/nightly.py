@@ -1,0 +1,127 @@
+"""Reruns small tables and compares them with the stored ones; exit code 1 where they are worse.
+
+    python3 benchmarks/nightly.py            compare with benchmarks/nightly.json
+    python3 benchmarks/nightly.py --store    write that file anew
+
+Delays and bounds may be worse by `TOLERANCE`: other processors end in other last digits, and
+a search can end elsewhere. Speed is compared as a ratio: CPU seconds of a run over those of matrix
+products of the same minute, so that a slow machine is slow in both. A ratio may grow by `SLOWER`.
+What is better is told, and no fault. About four CPU minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import finecast
+from finecast.compare.runs.reference import named_instance
+from finecast.compare.runs.suite import draw
+from finecast.solvers.solve import versions
+
+STORED = Path(__file__).with_suffix(".json")
+
+TOLERANCE = 2e-3
+"""Share by which a delay may be larger, or a bound smaller."""
+
+SLOWER = 2.0
+"""Times the stored ratio that a speed may be."""
+
+CASES: dict[str, tuple[str, ...]] = {
+    "smoke/tiny/0": ("lagrangian", "exact", "greedy", "rolling", "lru"),
+    "smoke/n3-j12-t2/1": ("lagrangian", "exact", "greedy"),
+    "exact/n3-j20/0": ("lagrangian", "greedy"),
+    "exact/n8-j40/0": ("greedy", "whole-model"),
+    "mid/storage-10/0": ("greedy", "rolling", "mpc"),
+    "persist/j60/0": ("greedy", "rolling", "programme", "lru"),
+    "llm/storage-16/0": ("lagrangian", "greedy"),
+    "city/n19/0": ("greedy", "rolling"),
+}
+"""Methods by instance; every run ends by its own rules, and not by the clock."""
+
+
+def main() -> None:
+    """Run, and store or compare."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--store", action="store_true", help="write the stored tables anew")
+    parser.add_argument("--file", type=Path, default=STORED, help="stored tables")
+    given = parser.parse_args()
+    finecast.solve(finecast.read_scenario("tiny").generate(0))  # imports are not timed
+    rows = {}
+    for name, row in measured():
+        rows[name] = row
+        print(f"{name}: {row['delay']:.7g} s, bound {_shown(row['bound'])}, "
+              f"{row['ratio']:.3g} times the matrix products", flush=True)  # fmt: skip
+    if given.store:
+        table = {"made_with": versions(), "rows": rows}
+        given.file.write_text(json.dumps(table, indent=1) + "\n")
+        return
+    worse = list(regressions(json.loads(given.file.read_text())["rows"], rows))
+    for line in worse:
+        print(f"worse: {line}", flush=True)
+    sys.exit(1 if worse else 0)
+
+
+def measured() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and row of every run."""
+    for case, methods in CASES.items():
+        suite, instance_class, seed, path = named_instance(case)
+        instance = draw(suite, instance_class, seed, path).instance
+        for method in methods:
+            reference = matrix_products()
+            began = time.process_time()
+            found = finecast.solve(instance, method)
+            spent = time.process_time() - began
+            if not found.evaluation.feasible:
+                raise SystemExit(f"{case}, {method}: the judge finds it infeasible")
+            yield (
+                f"{case} {method}",
+                {"delay": found.delay, "bound": found.lower_bound, "ratio": spent / reference},
+            )
+
+
+def matrix_products() -> float:
+    """Return the CPU seconds of a fixed amount of work: the median of five."""
+    draws = np.random.default_rng(0).standard_normal((64, 48, 48))
+    seconds = []
+    for _ in range(5):
+        began = time.process_time()
+        product = draws
+        for _ in range(20):
+            product = product @ draws
+            product /= np.abs(product).max()
+        seconds.append(time.process_time() - began)
+    return statistics.median(seconds)
+
+
+def regressions(stored: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for each run that is worse than stored, or is missing."""
+    for name, before in stored.items():
+        if name not in now:
+            yield f"{name}: was not run"
+            continue
+        after = now[name]
+        if after["delay"] > before["delay"] * (1 + TOLERANCE):
+            yield f"{name}: delay {after['delay']:.7g} s, stored {before['delay']:.7g} s"
+        if before["bound"] is not None:
+            bound = after["bound"]
+            if bound is None or bound < before["bound"] * (1 - TOLERANCE):
+                yield f"{name}: bound {_shown(bound)}, stored {_shown(before['bound'])}"
+        if after["ratio"] > SLOWER * before["ratio"] + 1.0:
+            yield f"{name}: {after['ratio']:.3g} times the matrix products, {before['ratio']:.3g}"
+
+
+def _shown(bound: float | None) -> str:
+    return "none" if bound is None else f"{bound:.7g} s"
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from draws import CLASSES, prepare
+from marl_eval import marl_eval
 from play import decision_times, described, evaluated
 from runs import GROUPS, named, train_all
 from tables import figure, tables
@@ -43,6 +44,7 @@ def main() -> None:
         help="what to play: names, baselines, runs, shipped; and curves for the marks of the runs",
     )
     parser.add_argument("--figure", type=Path, help="file for the curves, SVG")
+    parser.add_argument("--marl-eval", type=Path, help="of `table`: file for marl-eval, JSON")
     parser.add_argument("--json", action="store_true", help="of `table`: everything as JSON")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -77,6 +79,8 @@ def main() -> None:
             print(tables(folder, made_with))
         if given.figure:
             figure(folder, given.figure)
+        if given.marl_eval:
+            given.marl_eval.write_text(json.dumps(marl_eval(folder), indent=1) + "\n")
 
 
 if __name__ == "__main__":

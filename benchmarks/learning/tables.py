@@ -51,6 +51,11 @@ def tables(folder: Path, made_with: Mapping[str, Any]) -> str:
             ["method", *classes],
             ([m, *(_difference(gaps, c, m) for c in classes)] for m in methods if m != "rolling"),
         ),
+        "Probability of improvement over `rolling`, on the same draw (95 % interval)",
+        _table(
+            ["method", *classes],
+            ([m, *(_improvement(gaps, c, m) for c in classes)] for m in methods if m != "rolling"),
+        ),
         "Runs",
         _runs_table(described(folder)),
         _reach_tables(folder, gaps),
@@ -95,6 +100,19 @@ def _difference(gaps: Mapping[Key, FloatArray], kind: str, method: str) -> str:
     draws = min(len(v) for v in (*seeds, *reference))
     difference = np.mean([v[:draws] for v in seeds], axis=0) - reference[0][:draws]
     return _shown(estimated([difference], lambda v: np.asarray(v.mean(axis=-1))), signed=True)
+
+
+def _improvement(gaps: Mapping[Key, FloatArray], kind: str, method: str) -> str:
+    """Return how likely a policy has a smaller delay than `rolling` on a draw; ties count half."""
+    seeds, reference = by_seed(gaps, kind, method), by_seed(gaps, kind, "rolling")
+    if not seeds or not reference:
+        return ""
+    draws = min(len(v) for v in (*seeds, *reference))
+    better = [
+        (v[:draws] < reference[0][:draws]) + 0.5 * (v[:draws] == reference[0][:draws])
+        for v in seeds
+    ]
+    return _shown(estimated(better, lambda v: np.asarray(v.mean(axis=-1))))
 
 
 def _shown(estimate: Estimate, signed: bool = False) -> str:

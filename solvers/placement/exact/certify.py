@@ -1,4 +1,4 @@
-"""Small placements to a certified proof: useful paths, then the tree.
+"""Small placements to a certified proof: useful paths, then layers, then the tree.
 
 Whether an instance is small is measured by the paths that a faster placement may take: that is what
 the tree has to tell apart, and what every part of it costs.
@@ -16,10 +16,12 @@ from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import Prices, dual_point
 from finecast.solvers.placement.chains import classes as classes_of
 from finecast.solvers.placement.chains import placement_of_paths
+from finecast.solvers.placement.exact.layers import prove_by_layers
 from finecast.solvers.placement.exact.tree import prove
 from finecast.solvers.placement.exact.useful_paths import useful_paths
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from finecast.solvers.placement.senders import best_senders
+from finecast.solvers.rounding import SUM_ALLOWANCE
 
 PROOF_GAP = 1e-6
 """Relative gap at which a placement counts as proven optimal."""
@@ -37,20 +39,23 @@ class Limits:
         Most paths of all blocks.
     parts
         Most parts of the tree that are split.
+    labels
+        Most labels of a layer; 0 for no layers.
     """
 
     grown: int
     paths: int
     parts: int
+    labels: int
 
 
-EXACT_LIMITS = Limits(grown=100_000, paths=6000, parts=20_000)
+EXACT_LIMITS = Limits(grown=100_000, paths=6000, parts=20_000, labels=1_000_000)
 """Of `exact`, which is asked for a proof: some CPU minutes at most."""
 
-SEARCH_LIMITS = Limits(grown=2000, paths=400, parts=500)
+SEARCH_LIMITS = Limits(grown=2000, paths=400, parts=500, labels=100_000)
 """Of `lagrangian`, which hands over small instances: some CPU seconds at most."""
 
-ASKED_LIMITS = Limits(grown=2000, paths=400, parts=20_000)
+ASKED_LIMITS = Limits(grown=2000, paths=400, parts=20_000, labels=1_000_000)
 """Of `lagrangian` where a gap is asked for, or a limit leaves time and the gap is large."""
 
 
@@ -65,7 +70,7 @@ class Certified:
     placement
         A faster placement than the one to beat; None where none was found.
     parts
-        How many parts of the tree were split.
+        How many parts of the tree were split; 0 where the layers came to their end.
     """
 
     lower_bound: float
@@ -133,18 +138,29 @@ def certified(
         return None
     tables = classes_of(problem)
     point = dual_point(problem, tables, prices)
-    paths = useful_paths(problem, tables, point, delay, limits.grown)
+    # Half of the gap is for what is given up, the rest for the sums of the judge. A path of
+    # placements that are faster by less is of no use.
+    gap = 0.5 * gap
+    cutoff = delay / (1.0 + gap)
+    paths = useful_paths(problem, tables, point, cutoff, limits.grown)
     if paths is None or paths.count > limits.paths:
         return None
+    if not np.isfinite(paths.cost).any(axis=1).all():  # a block has none: nothing is faster
+        return Certified(cutoff * (1.0 - SUM_ALLOWANCE), None, 0)
+
+    # Layers first: where labels do not become too many, they are faster than the tree.
     start = prices.storage.reshape(-1)
-    # Half of the gap is for parts that are given up, the rest for the sums of the judge.
-    proof = prove(paths, start, delay, gap=0.5 * gap, most=limits.parts, deadline=deadline)
+    layers = prove_by_layers(paths, start, delay, gap=gap, most=limits.labels, deadline=deadline)
+    bound, choice, parts = layers.lower_bound, layers.choice, 0
+    if not layers.complete:
+        proof = prove(paths, start, delay, gap=gap, most=limits.parts, deadline=deadline)
+        bound, choice, parts = max(bound, proof.lower_bound), proof.choice, proof.parts
     better = None
-    if proof.choice is not None:
-        copies = paths.copies[np.arange(problem.blocks), proof.choice]
+    if choice is not None:
+        copies = paths.copies[np.arange(problem.blocks), choice]
         cached = _cached(problem, copies)
         better = placement_of_paths(problem, cached, best_senders(tables, cached))
-    return Certified(max(point.bound, proof.lower_bound), better, proof.parts)
+    return Certified(max(point.bound, bound), better, parts)
 
 
 def _cached(problem: PlacementProblem, copies: IntArray) -> IntArray:

@@ -17,8 +17,9 @@ Blocks of the same size and the same paths are interchangeable: the later one ta
 that of the earlier one. Blocks go by size, the largest first.
 
 A tree solves a linear programme for every part, and here one serves thousands of labels. In
-return the order of the blocks is fixed: where labels become too many, the least of their bounds
-holds, and the tree has to do the rest.
+return the order of the blocks is fixed. Where labels become too many, the layers end with the least
+of their bounds, or those of the greatest bounds are dropped: what is found is then a plan only (a
+beam search), and the least bound of what was dropped holds beside the rest.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Layers:
     labels
         Labels of all layers.
     complete
-        Whether the layers came to their end.
+        Whether nothing was dropped.
     """
 
     lower_bound: float
@@ -95,6 +96,7 @@ def prove_by_layers(
     *,
     gap: float,
     most: int,
+    drop: bool = False,
     seed: int = 0,
     deadline: Deadline = NEVER,
 ) -> Layers:
@@ -112,6 +114,8 @@ def prove_by_layers(
         Relative gap to prove: nothing that is faster by less is looked for.
     most
         Labels of a layer, at most, before any is left out by its bound.
+    drop
+        Drop the labels beyond that and go on, in place of an end there.
     seed
         Which labels get prices of their own.
     deadline
@@ -138,12 +142,13 @@ def prove_by_layers(
     nothing = np.zeros((1, len(paths.storage)), dtype=np.int64)
     labels = _Labels(np.zeros(1), nothing, np.zeros(1, np.int64), np.zeros(1, np.int64))
     past: list[_Labels] = []
-    count, least = 0, 0.0
+    count, least, dropped = 0, 0.0, np.inf
     for layer, j in enumerate(order.tolist()):
         # Every label goes on by every path of the block that fits.
         choices = np.flatnonzero(np.isfinite(paths.cost[j]))
-        if len(labels.cost) * len(choices) > most or deadline.over():
-            return Layers(min(cutoff, least) * (1.0 - SUM_ALLOWANCE), None, count, False)
+        if deadline.over() or len(labels.cost) * len(choices) > most:
+            bound = min(cutoff, dropped, least) * (1.0 - SUM_ALLOWANCE)
+            return Layers(bound, None, count, False)
         twin = layer > 0 and _twins(paths, int(order[layer - 1]), j)
         labels = _grown(paths, labels, j, choices, twin)
         rest = order[layer + 1 :]
@@ -165,8 +170,16 @@ def prove_by_layers(
         known = known[-KEPT_PRICES:]
         count += len(labels.cost)
         if not len(labels.cost):
-            return Layers(cutoff * (1.0 - SUM_ALLOWANCE), None, count, True)
+            bound = min(cutoff, dropped) * (1.0 - SUM_ALLOWANCE)
+            return Layers(bound, None, count, bool(np.isinf(dropped)))
         least = float(bounds.min())
+
+        # As many go on as the next layer can take, those of the least bounds.
+        room = most // max(1, int(np.isfinite(paths.cost[rest[:1]]).sum()))
+        if drop and 0 < room < len(labels.cost):
+            ranked = np.argsort(bounds, kind="stable")
+            dropped = min(dropped, float(bounds[ranked[room]]))
+            labels = labels.of(np.sort(ranked[:room]))
         past.append(labels)
 
     # What is left is every choice that beats the cutoff; the fastest one, back to the first block.
@@ -176,8 +189,9 @@ def prove_by_layers(
     for j, these in zip(order[::-1].tolist(), past[::-1], strict=True):
         choice[j] = these.path[label]
         label = int(these.parent[label])
-    bound = min(cutoff, value) * (1.0 - SUM_ALLOWANCE)
-    return Layers(bound, choice if value < cutoff else None, count, True)
+    bound = min(cutoff, dropped, value) * (1.0 - SUM_ALLOWANCE)
+    found = choice if value < cutoff else None
+    return Layers(bound, found, count, bool(np.isinf(dropped)))
 
 
 def _grown(paths: UsefulPaths, labels: _Labels, j: int, choices: IntArray, twin: bool) -> _Labels:

@@ -64,6 +64,14 @@ def test_layers_against_all_choices_and_the_tree(seed: int, twins: bool) -> None
         short = prove_by_layers(paths, np.zeros(2), slowest, gap=1e-9, most=most)
         assert short.lower_bound <= best
         assert short.complete or short.choice is None
+        beam = prove_by_layers(paths, np.zeros(2), slowest, gap=1e-9, most=most, drop=True)
+        assert beam.lower_bound <= best
+        if beam.choice is not None:
+            held = paths.holds[np.arange(6), beam.choice].sum(axis=0)
+            assert (held <= paths.storage).all()
+            assert paths.cost[np.arange(6), beam.choice].sum() >= best * (1 - 1e-12)
+        if beam.complete:
+            assert beam.lower_bound == pytest.approx(best, rel=1e-8)
     late = prove_by_layers(
         paths, np.zeros(2), slowest, gap=1e-9, most=10**6, deadline=Deadline.after(0)
     )

@@ -202,6 +202,7 @@ def test_a_gap_or_time_that_was_asked_for_is_used(asked, large_gap, proven, monk
     monkeypatch.setattr(
         with_proof, "SEARCH_LIMITS", Limits(grown=2000, paths=400, parts=0, labels=0)
     )
+    monkeypatch.setattr(with_proof, "SMALL", 0)
     monkeypatch.setattr(with_proof, "LARGE_GAP", large_gap)
     rng = np.random.default_rng([9, 1])
     drawn = random_problem(rng, 3, 10, 2)
@@ -209,6 +210,19 @@ def test_a_gap_or_time_that_was_asked_for_is_used(asked, large_gap, proven, monk
     found = place_with_proof(problem, **asked)
     ended = Termination.OPTIMAL if proven else Termination.ITERATION_LIMIT
     assert found.termination is ended
+
+
+def test_proofs_before_the_search_report_one_rising_trace() -> None:
+    """A proof before the search ends it; the callback sees the trace that is returned."""
+    for seed in range(3):
+        drawn = random_problem(np.random.default_rng([9, seed]), 3, 10, 1)
+        problem = replace(drawn, storage=np.full(3, int(0.3 * drawn.block_size.sum())))
+        seen = []
+        found = place_with_proof(problem, callback=seen.append)
+        assert found.termination is Termination.OPTIMAL
+        assert tuple(seen) == found.trace
+        late = place_with_proof(problem, deadline=Deadline.after(0), callback=seen.append)
+        assert late.termination in (Termination.TIME_LIMIT, Termination.OPTIMAL)
 
 
 def large() -> PlacementProblem:

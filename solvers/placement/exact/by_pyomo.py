@@ -16,11 +16,11 @@ from finecast.solvers.node_set_tables import node_sets
 from finecast.solvers.placement.chains import classes, placement_of_paths
 from finecast.solvers.placement.exact.certify import PROOF_GAP
 from finecast.solvers.placement.exact.pyomo_model import everything_from_the_cloud, placement_model
-from finecast.solvers.placement.exact.senders import best_senders
 from finecast.solvers.placement.fill import keep_by_score
 from finecast.solvers.placement.overfull import CUT_ROUNDS, STORAGE_ROOM, overfull_covers
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
+from finecast.solvers.placement.senders import best_senders
 from finecast.solvers.result import BoundKind, TracePoint
 from finecast.solvers.rounding import SUM_ALLOWANCE
 from finecast.solvers.signals import SearchInterrupt

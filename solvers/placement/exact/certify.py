@@ -1,4 +1,4 @@
-"""Small placements to a certified proof: useful paths, then the tree.
+"""Small placements to a certified proof: useful paths, then layers, then the tree.
 
 Whether an instance is small is measured by the paths that a faster placement may take: that is what
 the tree has to tell apart, and what every part of it costs.
@@ -14,15 +14,21 @@ from finecast.problem.arrays import IntArray
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import Prices, dual_point
+from finecast.solvers.placement.chains import Classes, placement_of_paths
 from finecast.solvers.placement.chains import classes as classes_of
-from finecast.solvers.placement.chains import placement_of_paths
-from finecast.solvers.placement.exact.senders import best_senders
+from finecast.solvers.placement.exact.layers import prove_by_layers
 from finecast.solvers.placement.exact.tree import prove
-from finecast.solvers.placement.exact.useful_paths import useful_paths
+from finecast.solvers.placement.exact.useful_paths import UsefulPaths, useful_paths
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
+from finecast.solvers.placement.senders import best_senders
+from finecast.solvers.rounding import SUM_ALLOWANCE
 
 PROOF_GAP = 1e-6
 """Relative gap at which a placement counts as proven optimal."""
+
+
+BEAM_SHARE = 0.02
+"""Share of the labels with which the layers look for a faster placement before they prove it."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +43,23 @@ class Limits:
         Most paths of all blocks.
     parts
         Most parts of the tree that are split.
+    labels
+        Most labels of a layer; 0 for no layers.
     """
 
     grown: int
     paths: int
     parts: int
+    labels: int
 
 
-EXACT_LIMITS = Limits(grown=100_000, paths=6000, parts=20_000)
+EXACT_LIMITS = Limits(grown=100_000, paths=6000, parts=20_000, labels=1_000_000)
 """Of `exact`, which is asked for a proof: some CPU minutes at most."""
 
-SEARCH_LIMITS = Limits(grown=2000, paths=400, parts=500)
+SEARCH_LIMITS = Limits(grown=2000, paths=400, parts=500, labels=100_000)
 """Of `lagrangian`, which hands over small instances: some CPU seconds at most."""
 
-ASKED_LIMITS = Limits(grown=2000, paths=400, parts=20_000)
+ASKED_LIMITS = Limits(grown=2000, paths=400, parts=20_000, labels=1_000_000)
 """Of `lagrangian` where a gap is asked for, or a limit leaves time and the gap is large."""
 
 
@@ -65,7 +74,7 @@ class Certified:
     placement
         A faster placement than the one to beat; None where none was found.
     parts
-        How many parts of the tree were split.
+        How many parts of the tree were split; 0 where the layers came to their end.
     """
 
     lower_bound: float
@@ -133,18 +142,45 @@ def certified(
         return None
     tables = classes_of(problem)
     point = dual_point(problem, tables, prices)
-    paths = useful_paths(problem, tables, point, delay, limits.grown)
-    if paths is None or paths.count > limits.paths:
-        return None
+    # Half of the gap is for what is given up, the rest for the sums of the judge.
+    gap = 0.5 * gap
     start = prices.storage.reshape(-1)
-    # Half of the gap is for parts that are given up, the rest for the sums of the judge.
-    proof = prove(paths, start, delay, gap=0.5 * gap, most=limits.parts, deadline=deadline)
-    better = None
-    if proof.choice is not None:
-        copies = paths.copies[np.arange(problem.blocks), proof.choice]
-        cached = _cached(problem, copies)
-        better = placement_of_paths(problem, cached, best_senders(tables, cached))
-    return Certified(max(point.bound, proof.lower_bound), better, proof.parts)
+    bound, better = point.bound, None
+
+    # Layers first: where labels do not become too many, they are faster than the tree. With few of
+    # them they find a faster placement, which leaves less to prove.
+    for share in (BEAM_SHARE, 1.0, None) if limits.labels else (None,):
+        cutoff = delay / (1.0 + gap)
+        paths = useful_paths(problem, tables, point, cutoff, limits.grown)
+        if paths is None or paths.count > limits.paths:
+            return None if better is None else Certified(bound, better, 0)
+        if not np.isfinite(paths.cost).any(axis=1).all():  # a block without any: nothing is faster
+            return Certified(max(bound, cutoff * (1.0 - SUM_ALLOWANCE)), better, 0)
+        if share is None:  # the tree
+            proof = prove(paths, start, delay, gap=gap, most=limits.parts, deadline=deadline)
+            if proof.choice is not None:
+                better = _chosen(problem, tables, paths, proof.choice)
+            return Certified(max(bound, proof.lower_bound), better, proof.parts)
+        layers = prove_by_layers(
+            paths, start, delay, gap=gap, most=int(share * limits.labels), drop=share < 1.0,
+            deadline=deadline,
+        )  # fmt: skip
+        bound = max(bound, layers.lower_bound)
+        if layers.choice is not None:
+            better = _chosen(problem, tables, paths, layers.choice)
+            delay = min(delay, placement_delay(problem, better))
+        if layers.complete:
+            return Certified(bound, better, 0)
+    raise AssertionError("the tree comes last")
+
+
+def _chosen(
+    problem: PlacementProblem, tables: Classes, paths: UsefulPaths, choice: IntArray
+) -> Placement:
+    """Return the placement of a choice (J,) of the paths."""
+    copies = paths.copies[np.arange(problem.blocks), choice]
+    cached = _cached(problem, copies)
+    return placement_of_paths(problem, cached, best_senders(tables, cached))
 
 
 def _cached(problem: PlacementProblem, copies: IntArray) -> IntArray:

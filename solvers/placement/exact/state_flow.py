@@ -19,13 +19,13 @@ from finecast.solvers.placement.chains import Classes, placement_of_paths
 from finecast.solvers.placement.chains import classes as classes_of
 from finecast.solvers.placement.exact.certify import EXACT_LIMITS, PROOF_GAP, certified
 from finecast.solvers.placement.exact.elimination import excess
-from finecast.solvers.placement.exact.senders import best_senders
 from finecast.solvers.placement.exact.state_flow_model import Model, model
 from finecast.solvers.placement.exact.useful_paths import room_for
 from finecast.solvers.placement.overfull import CUT_ROUNDS, overfull_covers
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.lagrangian import place_by_prices
+from finecast.solvers.placement.senders import best_senders
 from finecast.solvers.result import BoundKind, TracePoint
 from finecast.solvers.signals import SearchInterrupt
 

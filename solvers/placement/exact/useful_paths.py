@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
-from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.arrays import FloatArray, IntArray
 from finecast.solvers.placement.bound import PricePoint
 from finecast.solvers.placement.chains import Classes
 from finecast.solvers.placement.dynamic_programme import (
@@ -30,6 +30,7 @@ from finecast.solvers.placement.dynamic_programme import (
     set_prices,
 )
 from finecast.solvers.placement.problem import PlacementProblem
+from finecast.solvers.placement.transitions import slot_transitions
 from finecast.solvers.rounding import EPSILON, SUM_ALLOWANCE
 
 MOST_COPIES = 62
@@ -154,23 +155,13 @@ def _paths(
 
     The path grows slot by slot. What it costs at least with the best end says whether it may stay.
     """
-    chains = classes.chains
-    slots, sets, _ = onward.cached.shape
-    nodes = len(chains.count) - 1
+    slots, _, _ = onward.cached.shape
+    nodes = len(classes.chains.count) - 1
     limit = onward.cached[0][:, c].min() + room
     last = np.flatnonzero(onward.cached[0][:, c] <= limit)  # the cached set of the last slot
     mask, cost, rents = last.astype(np.int64), np.zeros(len(last)), rent[0][last, c]
     for t in range(slots):
-        ways = np.full((sets, sets), np.inf)  # from a set to one of the next slot
-        if classes.needed[t, c]:
-            sends = chains.time + classes.broadcast[t][chains.sender, c]
-            for level in range(nodes + 1):
-                np.minimum(
-                    ways, np.where(_within(chains.sender[:, level]), sends[:, [level]], np.inf),
-                    out=ways,
-                )  # fmt: skip
-        else:
-            ways[_within(np.arange(sets))] = 0.0
+        ways = slot_transitions(classes, t, c)
         if t == slots - 1:
             return mask, cost + ways[last, 0]
         least = cost[:, None] + rents[:, None] + ways[last] + onward.cached[t + 1][:, c]
@@ -182,12 +173,6 @@ def _paths(
         mask = mask[path] | after << (t + 1) * nodes
         last = after
     raise AssertionError("a problem has slots")
-
-
-def _within(sender: IntArray) -> BoolArray:
-    """Return (S, S): the set of the column is within the senders of the row."""
-    within: BoolArray = (np.arange(len(sender)) & ~sender[:, None]) == 0
-    return within
 
 
 def _undominated(mask: IntArray, cost: FloatArray) -> tuple[IntArray, FloatArray]:

@@ -1,9 +1,10 @@
-"""The search by storage prices, which hands small instances over to the tree."""
+"""The search by storage prices, with a certified proof of small instances before and after it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.placement.bound import Prices
@@ -20,6 +21,15 @@ from finecast.solvers.placement.search.lagrangian import PATIENCE, place_by_pric
 from finecast.solvers.placement.units import UNITS
 from finecast.solvers.result import Termination, TracePoint
 from finecast.solvers.signals import SearchInterrupt
+
+SMALL = 10_000
+"""Blocks times slots times node sets up to which a proof is tried before the search."""
+
+EARLY_LIMITS = Limits(grown=2000, paths=2000, parts=0, labels=1_000_000)
+"""Of the proof before the search: some tenths of a second, and no tree."""
+
+EARLY_SHARE = 0.3
+"""Share of the time for it."""
 
 LARGE_GAP = 1e-3
 """Relative gap for which the time that a limit leaves is spent on the proof."""
@@ -49,12 +59,42 @@ def place_with_proof(
         Where `start` is not feasible, or `gap` is negative.
     """
     started = time.monotonic()
+    # A small instance is proven at once: the layers find the fastest placement themselves, and
+    # need only something near it to beat. What they do not come to an end with goes the long way.
+    if problem.blocks * problem.slots << problem.nodes <= SMALL:
+        first = place_by_prices(
+            problem, deadline=deadline, gap=gap, seed=seed, start=start, patience=0, units=units
+        )
+        sooner = replace(deadline.share(EARLY_SHARE), cut={})
+        proven = _proven(problem, first, sooner, gap, EARLY_LIMITS, started)
+        if proven is None or proven.reached or proven.interrupted:
+            early = first if proven is None else proven.result(first.prices)
+            if callback is not None:
+                for point in early.trace:
+                    callback(point)
+            return early
+
     found = place_by_prices(
         problem, deadline=deadline, gap=gap, seed=seed, start=start, callback=callback,
         patience=patience, units=units,
     )  # fmt: skip
+    limits = _limits(gap, deadline, found.gap)
+    incumbent = _proven(problem, found, deadline.of("proof"), gap, limits, started, callback)
+    return found if incumbent is None else incumbent.result(found.prices)
+
+
+def _proven(
+    problem: PlacementProblem,
+    found: PlacementResult,
+    deadline: Deadline,
+    gap: float | None,
+    limits: Limits,
+    started: float,
+    callback: Callable[[TracePoint], None] | None = None,
+) -> Incumbent | None:
+    """Return what a search found, with the proof of it; None where it came to no end of its own."""
     if found.prices is None or found.termination is not Termination.ITERATION_LIMIT:
-        return found
+        return None
     incumbent = Incumbent.after(
         found, problem, deadline=deadline, gap=gap, callback=callback,
         optimal_gap=PROOF_GAP, started=started,
@@ -62,8 +102,7 @@ def place_with_proof(
     try:
         proof = certified(
             problem, found.placement, found.prices,
-            gap=incumbent.target_gap, limits=_limits(gap, deadline, found.gap),
-            deadline=deadline.of("proof"),
+            gap=incumbent.target_gap, limits=limits, deadline=deadline,
         )  # fmt: skip
         if proof is not None:
             if proof.placement is not None:
@@ -71,7 +110,7 @@ def place_with_proof(
             incumbent.raise_bound(proof.lower_bound)
     except SearchInterrupt:
         incumbent.interrupted = True
-    return incumbent.result(found.prices)
+    return incumbent
 
 
 def proven_bound(

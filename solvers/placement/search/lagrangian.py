@@ -30,6 +30,7 @@ from finecast.solvers.placement.search.core_milp import dive_again, large_blocks
 from finecast.solvers.placement.search.core_programme import Groups, core_groups
 from finecast.solvers.placement.search.dual_ascent import Ascent, ascend
 from finecast.solvers.placement.search.effort import Effort, whose_turn
+from finecast.solvers.placement.search.joint_responses import most_together, respond_together
 from finecast.solvers.placement.search.path_milp import PathChoice, choose_paths
 from finecast.solvers.placement.search.ruin import ruin_and_recreate
 from finecast.solvers.placement.search.sweeps import Assignment, assignment_of, rounded, sweep
@@ -278,6 +279,8 @@ def _search(
     groups = core_groups(problem, classes)
     ways = [_dived, _branched] if groups else []
     ways += [_paths_again, _ruined]
+    if most_together(problem) > 1:
+        ways += [_together]
     state = _State(incumbent, classes, ascent, groups, rng)
     efforts = [Effort() for _ in ways]
     stagnation = 0
@@ -356,6 +359,16 @@ def _ruined(state: _State) -> None:
     )  # fmt: skip
     incumbent.offer(better.placement)
     _sweeps(incumbent, better, state.ascent, np.arange(0), state.rng, rounds=1)
+
+
+def _together(state: _State) -> None:
+    """Let a few random blocks at a time respond together, exactly."""
+    incumbent = state.incumbent
+    better = respond_together(
+        _assigned(incumbent, state.classes), state.rng,
+        goal=incumbent.goal, deadline=incumbent.deadline,
+    )  # fmt: skip
+    incumbent.offer(better.placement)
 
 
 def _assigned(incumbent: Incumbent, classes: Classes) -> Assignment:

@@ -27,7 +27,8 @@ from finecast.solvers.placement.search.lagrangian import place_by_prices
 from finecast.solvers.result import BoundKind, Termination
 
 SIZES = [(1, 4, 2), (2, 3, 1), (2, 4, 1), (2, 2, 2), (3, 2, 1), (1, 2, 3)]
-WIDE = Limits(grown=10**6, paths=10**6, parts=10**6)
+TREE = Limits(grown=10**6, paths=10**6, parts=10**6, labels=0)
+LAYERS = Limits(grown=10**6, paths=10**6, parts=0, labels=10**6)
 
 
 def random_paths(rng: np.random.Generator, blocks: int, most: int, storages: int) -> UsefulPaths:
@@ -153,7 +154,8 @@ def test_useful_paths_keep_an_optimum(size: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_certified_against_enumeration(size: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("limits", [TREE, LAYERS], ids=["tree", "layers"])
+def test_certified_against_enumeration(limits: Limits, size: tuple[int, int, int]) -> None:
     """From the slowest placement and any prices: the optimum, and a certified bound at it."""
     rng = np.random.default_rng([5, *size])
     for _ in range(10):
@@ -161,11 +163,11 @@ def test_certified_against_enumeration(size: tuple[int, int, int]) -> None:
         best = optimum(problem)
         cloud = everything_from_the_cloud(problem)
         for prices in (no_prices(problem), Prices(rng.random((problem.slots, problem.nodes)))):
-            proof = certified(problem, cloud, prices, gap=PROOF_GAP, limits=WIDE)
+            proof = certified(problem, cloud, prices, gap=PROOF_GAP, limits=limits)
             found = cloud if proof.placement is None else proof.placement
             assert placement_delay(problem, found) <= best * (1 + PROOF_GAP) + 1e-12
             assert best * (1 - PROOF_GAP) <= proof.lower_bound <= best * (1 + 1e-15)
-            few = Limits(grown=10**6, paths=10**6, parts=1)
+            few = Limits(grown=10**6, paths=10**6, parts=1, labels=0)
             short = certified(problem, cloud, prices, gap=PROOF_GAP, limits=few)
             assert short.lower_bound <= best * (1 + 1e-15)
 
@@ -197,7 +199,10 @@ def test_small_placements_end_in_a_certified_proof(place) -> None:
 )
 def test_a_gap_or_time_that_was_asked_for_is_used(asked, large_gap, proven, monkeypatch) -> None:
     """With a gap, or with time and a large gap, the tree goes on to the proof; else it ends."""
-    monkeypatch.setattr(with_proof, "SEARCH_LIMITS", Limits(grown=2000, paths=400, parts=0))
+    monkeypatch.setattr(
+        with_proof, "SEARCH_LIMITS", Limits(grown=2000, paths=400, parts=0, labels=0)
+    )
+    monkeypatch.setattr(with_proof, "SMALL", 0)
     monkeypatch.setattr(with_proof, "LARGE_GAP", large_gap)
     rng = np.random.default_rng([9, 1])
     drawn = random_problem(rng, 3, 10, 2)
@@ -205,6 +210,19 @@ def test_a_gap_or_time_that_was_asked_for_is_used(asked, large_gap, proven, monk
     found = place_with_proof(problem, **asked)
     ended = Termination.OPTIMAL if proven else Termination.ITERATION_LIMIT
     assert found.termination is ended
+
+
+def test_proofs_before_the_search_report_one_rising_trace() -> None:
+    """A proof before the search ends it; the callback sees the trace that is returned."""
+    for seed in range(3):
+        drawn = random_problem(np.random.default_rng([9, seed]), 3, 10, 1)
+        problem = replace(drawn, storage=np.full(3, int(0.3 * drawn.block_size.sum())))
+        seen = []
+        found = place_with_proof(problem, callback=seen.append)
+        assert found.termination is Termination.OPTIMAL
+        assert tuple(seen) == found.trace
+        late = place_with_proof(problem, deadline=Deadline.after(0), callback=seen.append)
+        assert late.termination in (Termination.TIME_LIMIT, Termination.OPTIMAL)
 
 
 def large() -> PlacementProblem:
@@ -216,7 +234,7 @@ def test_large_and_pipelined_placements_are_left_alone() -> None:
     """Too many paths, or a pipelined schedule: no tree, and `lagrangian` is what it was."""
     problem = large()
     found = place_by_prices(problem, patience=1)
-    few = Limits(grown=10, paths=10, parts=10)
+    few = Limits(grown=10, paths=10, parts=10, labels=0)
     assert certified(problem, found.placement, found.prices, gap=0.0, limits=few) is None
     assert (
         place_with_proof(problem, deadline=Deadline.after(0)).termination is Termination.TIME_LIMIT
@@ -224,5 +242,5 @@ def test_large_and_pipelined_placements_are_left_alone() -> None:
     pipelined = random_problem(np.random.default_rng(4), 2, 3, 1, "pipelined")
     start = everything_from_the_cloud(pipelined)
     prices = no_prices(pipelined)
-    assert certified(pipelined, start, prices, gap=0.0, limits=WIDE) is None
+    assert certified(pipelined, start, prices, gap=0.0, limits=TREE) is None
     assert proven_bound(pipelined, start, prices, gap=None, deadline=Deadline()) == 0.0

@@ -132,7 +132,7 @@ def beams_of(
         least = np.where(wide.users, amplitude, np.inf).min(axis=1)
         silent = np.zeros((len(least), instance.nodes, instance.antennas), dtype=np.complex128)
         with np.errstate(divide="ignore"):
-            wide_rate = 8.0 / wide_seconds(instance, air, least)
+            wide_rate = 8.0 / wide_seconds(instance, air.wide_share[t, wide.kind], least)
         result.append(SlotBeams(local, wide, beam, silent, local_rate, wide_rate, interference))
     return tuple(result)
 

@@ -49,9 +49,9 @@ RUIN_SIZE = 4000
 """Fewer where there are many: so many over blocks and areas."""
 
 WIDE_SHARE = 0.88
-"""Of the rate of the weakest user alone, what wide messages are thought to reach. One start of the
-search reached about 0.93 of it at 19 nodes and 0.85 at 61, where each goes to more users, as far as
-the difference between the delay thought and judged tells."""
+"""Of the rate of the weakest user alone, what wide messages are thought to reach where no beam of
+the class was searched for. One start of the search reached about 0.93 of it at 19 nodes and 0.85 at
+61, where each goes to more users."""
 
 SEARCH_SHARE = 0.6
 """Share of the time for the rounds; the rest is for wide beams and the last steps of all."""
@@ -83,6 +83,7 @@ def search_plan(
     workers: Workers = ALONE,
     kept: BoolArray | None = None,
     rounds: int = ROUNDS,
+    wide_share: FloatArray | None = None,
 ) -> Plan:
     """Return the best plan found, its wide messages at the rates that they are thought to reach.
 
@@ -119,12 +120,18 @@ def search_plan(
         new.
     rounds
         Most rounds.
+    wide_share
+        (T, C) of the rate that the weakest user of a class could have alone, what wide messages
+        reach; not a number where not known.
     """
     instance = city.instance
     slots = instance.slots
     rng = np.random.default_rng(seed)
     quiet = np.zeros((slots, instance.users))
-    air = Air(_all_seconds(city, rates, quiet), WIDE_SHARE)
+    share = np.full(city.whole.users.shape[:2], WIDE_SHARE)
+    if wide_share is not None:
+        share = np.where(np.isfinite(wide_share), wide_share, WIDE_SHARE)
+    air = Air(_all_seconds(city, rates, quiet), share)
     shape = (slots, instance.nodes, instance.blocks)
     start = np.zeros(shape, dtype=bool) if cache is None else cache
     state = best_state(city, air, start, wide, kept)

@@ -123,6 +123,7 @@ def solve_areas(
             report=report,
             sweeps=sweeps,
             workers=search.workers,
+            wide_share=ready.wide.share,
         )
 
     def finished(plan: Plan) -> Plan:

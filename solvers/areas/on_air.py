@@ -54,6 +54,13 @@ class SlotBeams:
     wide_rate: FloatArray
     interference: FloatArray
 
+    @property
+    def known_wide(self) -> dict[bytes, tuple[ComplexArray, float]]:
+        """Beams and rates of wide messages by their key."""
+        return dict(
+            zip(self.wide.keys, zip(self.wide_beam, self.wide_rate, strict=True), strict=True)
+        )
+
     def seconds(self, block_size: FloatArray) -> tuple[float, float]:
         """Return the time on the air of wide messages, and the mean one of local messages, s."""
         with np.errstate(divide="ignore"):
@@ -169,7 +176,13 @@ def _joint(
 
 
 def with_wide_beams(
-    city: City, plan: Plan, *, seed: int, deadline: Deadline, workers: Workers = ALONE
+    city: City,
+    plan: Plan,
+    *,
+    seed: int,
+    deadline: Deadline,
+    workers: Workers = ALONE,
+    after: Plan | None = None,
 ) -> Plan:
     """Return the plan with beams of its wide messages, and the delay with them.
 
@@ -177,17 +190,23 @@ def with_wide_beams(
     ----------
     city, plan
         The problem and the plan.
-    seed, deadline, workers
+    seed, deadline, workers, after
         As in `finecast.solvers.areas.plan.finish_plan`.
     """
     network = city.instance.network
     result = []
     for t, slot in enumerate(plan.beams):
-        beam, snr = wide_beams(
-            city, t, slot.wide,
+        # Messages that a finished plan has too keep their beams.
+        beam, bits = np.zeros_like(slot.wide_beam), np.zeros(len(slot.wide.users))
+        known = {} if after is None else after.beams[t].known_wide
+        new = np.array([key not in known for key in slot.wide.keys], dtype=bool)
+        for y in np.flatnonzero(~new):
+            beam[y], bits[y] = known[slot.wide.keys[y]]
+        beam[new], snr = wide_beams(
+            city, t, slot.wide.some(new),
             starts=WIDE_STARTS, seed=seed, deadline=deadline, workers=workers,
         )  # fmt: skip
-        bits = rate(snr, network.bandwidth, network.max_spectral_efficiency)
+        bits[new] = rate(snr, network.bandwidth, network.max_spectral_efficiency)
         result.append(replace(slot, wide_beam=beam, wide_rate=bits))
     beams = tuple(result)
     return replace(plan, beams=beams, delay=plan_delay(city, plan.state, beams))

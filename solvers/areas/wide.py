@@ -38,6 +38,12 @@ class WideMessages:
         packed = np.packbits(np.concatenate([self.users, self.sends], axis=1), axis=1)
         return [row.tobytes() for row in packed]
 
+    def some(self, chosen: BoolArray) -> WideMessages:
+        """Return some of the messages, (Y,) bool."""
+        return WideMessages(
+            self.users[chosen], self.sends[chosen], self.blocks[chosen], self.kind[chosen]
+        )
+
 
 def wide_messages(city: City, state: State, t: int) -> WideMessages:
     """Return the wide messages of a slot: one for each set of users and of senders.

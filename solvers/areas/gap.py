@@ -43,6 +43,7 @@ def gap_parts(ready: Ready, plan: Plan) -> dict[str, float]:
         least = np.where(slot.wide.users, amplitude, np.inf).min(axis=1)
         bits = 8.0 * (slot.wide.blocks @ size)
         limit = rate(least**2, network.bandwidth, network.max_spectral_efficiency)
+        limit = np.minimum(limit, ready.wide.bound[t, slot.wide.kind])
         wide_at_bound += float((bits / np.maximum(limit, 1e-300)).sum())
     alone = min(alone, float(local))
     moved, sent = _of_bound(ready)

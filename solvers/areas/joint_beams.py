@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
@@ -65,21 +66,87 @@ class LocalMessages:
 
 
 @dataclass(frozen=True, eq=False)
-class _Problem:
-    """Everything by area, padded: A areas of up to X messages, N nodes, V neighbours each."""
+class Joint:
+    """The beams of a slot as a problem of their own: what areas exchange, and nothing else.
 
-    message: IntArray  # (A, X) index of the message, -1 for none
-    node: IntArray  # (A, N) index of the node, -1 for none
-    limit: Tensor  # (A, X, N) sqrt(P_n) of nodes that send, 0 else
-    victim: Tensor  # (A, V) index of the user, K for none
-    channel: Tensor  # (A, V, N M) conjugate channels of the neighbours
-    error: Tensor  # (A, V, N)
-    row: Tensor  # (Y,) area and place of a message, of every pair of message and listener
-    listener: Tensor  # (Y,) user
+    Everything is by area and padded: A areas of up to X messages, N nodes, V neighbours each. Of
+    a user whom an area does not reach there is no channel from it.
+
+    Attributes
+    ----------
+    message, node
+        (A, X) and (A, N) index of the message or node, -1 for none.
+    limit
+        (A, X, N) sqrt(P_n) of nodes that send, 0 else.
+    victim
+        (A, V) index of the user, `users` for none.
+    channel, error
+        (A, V, N M) conjugate channels of the neighbours, and (A, V, N).
+    row, listener, own
+        (Y,) area and place of a message, its listener, and who that is among `own_channel`, for
+        every pair of a message and a listener.
+    own_channel, own_error
+        (D, N M) and (D, N) of every listener from its own area.
+    weight
+        (A X,) of the messages.
+    start
+        (A, X, N M) beams to start from.
+    scale
+        Largest amplitude of a node.
+    users
+        K.
+    cap
+        Highest efficiency of a message, bit/s/Hz.
+    """
+
+    message: IntArray
+    node: IntArray
+    limit: NDArray[np.float32]
+    victim: IntArray
+    channel: NDArray[np.complex64]
+    error: NDArray[np.float32]
+    row: IntArray
+    listener: IntArray
+    own: IntArray
+    own_channel: NDArray[np.complex64]
+    own_error: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    start: NDArray[np.complex64]
+    scale: float
+    users: int
+    cap: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """What a step needs of `Joint`, with the channels of every pair of message and listener."""
+
+    limit: Tensor
+    victim: Tensor
+    channel: Tensor
+    error: Tensor
+    row: Tensor
+    listener: Tensor
     own_channel: Tensor  # (Y, N M)
     own_error: Tensor  # (Y, N)
-    weight: Tensor  # (A X,)
+    weight: Tensor
     users: int
+
+
+def _in_torch(joint: Joint) -> _Problem:
+    own = torch.tensor(joint.own)
+    return _Problem(
+        torch.tensor(joint.limit),
+        torch.tensor(joint.victim),
+        torch.tensor(joint.channel),
+        torch.tensor(joint.error),
+        torch.tensor(joint.row),
+        torch.tensor(joint.listener),
+        torch.tensor(joint.own_channel)[own],
+        torch.tensor(joint.own_error)[own],
+        torch.tensor(joint.weight),
+        joint.users,
+    )
 
 
 def neighbours(strength: FloatArray, power: FloatArray, node_area: IntArray) -> BoolArray:
@@ -103,44 +170,23 @@ def neighbours(strength: FloatArray, power: FloatArray, node_area: IntArray) -> 
 
 
 def joint_beams(
-    channel: ComplexArray,
-    error: FloatArray,
-    power: FloatArray,
-    node_area: IntArray,
-    user_area: IntArray,
-    messages: LocalMessages,
-    start: ComplexArray,
-    *,
-    cap: float,
-    steps: int = STEPS,
-    deadline: Deadline = NEVER,
-) -> ComplexArray:
-    """Return (X, N, M) beams that are better together than those given, within the powers.
+    joint: Joint, steps: int = STEPS, deadline: Deadline = NEVER
+) -> NDArray[np.complex64]:
+    """Return (A, X, N M) beams that are better together than the first, within the powers.
 
     Parameters
     ----------
-    channel, error
-        (K, N, M) and (K, N) of the slot, normalised by the noise amplitude.
-    power, node_area
-        (N,) W, and area of every node.
-    user_area
-        (K,) area of every user, -1 for none.
-    messages
-        Who sends what to whom.
-    start
-        (X, N, M) beams to start from.
-    cap
-        Highest efficiency of a message, bit/s/Hz.
+    joint
+        The problem.
     steps, deadline
         Steps of Adam, and when to stop. The best beams on the way are returned.
     """
-    if not len(messages.area):
-        return start
+    if not joint.message.size:
+        return joint.start
+    antennas = joint.start.shape[2] // joint.node.shape[1]
     with one_thread():
-        problem = _padded(channel, error, power, node_area, user_area, messages)
-        antennas = channel.shape[2]
-        beam = torch.view_as_real(_by_area(problem, start, antennas))
-        scale = float(np.sqrt(power.max()))
+        problem = _in_torch(joint)
+        beam = torch.view_as_real(torch.tensor(joint.start))
         products = (
             problem.channel.shape[0] * problem.channel.shape[1] * beam.shape[1] * beam.shape[2]
         )
@@ -149,7 +195,7 @@ def joint_beams(
         best, best_value = beam, np.inf
         for step in range(steps + 1):
             beam = beam.detach().requires_grad_(True)
-            value = _objective(problem, torch.view_as_complex(beam), cap, antennas)
+            value = _objective(problem, torch.view_as_complex(beam), joint.cap, antennas)
             if value.item() < best_value:
                 best, best_value = beam.detach(), value.item()
             if step == steps or deadline.over():
@@ -159,12 +205,11 @@ def joint_beams(
             moment = 0.9 * moment + 0.1 * slope
             square = 0.99 * square + 0.01 * slope**2
             bias = (1 - 0.9 ** (step + 1)) / np.sqrt(1 - 0.99 ** (step + 1))
-            length = FIRST_STEP * scale * (0.5 + 0.5 * np.cos(np.pi * step / steps))
+            length = FIRST_STEP * joint.scale * (0.5 + 0.5 * np.cos(np.pi * step / steps))
             with torch.no_grad():
                 beam = beam - length / bias * moment / (square.sqrt() + 1e-30)
                 beam = _projected(problem, beam, antennas)
-        found = torch.view_as_complex(best.contiguous()).to(torch.complex128).numpy()
-    return _by_message(problem, found, start.shape)
+        return np.asarray(torch.view_as_complex(best.contiguous()).numpy())
 
 
 def _objective(problem: _Problem, beam: Tensor, cap: float, antennas: int) -> Tensor:
@@ -197,14 +242,33 @@ def _projected(problem: _Problem, beam: Tensor, antennas: int) -> Tensor:
     return (by_node * factor[..., None]).reshape(beam.shape)
 
 
-def _padded(
+def joint_problem(
     channel: ComplexArray,
     error: FloatArray,
     power: FloatArray,
     node_area: IntArray,
     user_area: IntArray,
     messages: LocalMessages,
-) -> _Problem:
+    start: ComplexArray,
+    cap: float,
+) -> Joint:
+    """Return the problem of `joint_beams`.
+
+    Parameters
+    ----------
+    channel, error
+        (K, N, M) and (K, N) of the slot, normalised by the noise amplitude.
+    power, node_area
+        (N,) W, and area of every node.
+    user_area
+        (K,) area of every user, -1 for none.
+    messages
+        Who sends what to whom.
+    start
+        (X, N, M) beams to start from.
+    cap
+        Highest efficiency of a message, bit/s/Hz.
+    """
     users = len(channel)
     sending = np.unique(messages.area)
     message = _rows([np.flatnonzero(messages.area == a) for a in sending])
@@ -219,27 +283,30 @@ def _padded(
     limit = np.sqrt(power)[node][:, None] * (node >= 0)[:, None]
     limit = limit * messages.sends[message[:, :, None], node[:, None, :]]
     limit = limit * (message >= 0)[:, :, None]
-    # Every pair of a message and one of its users.
+    # Every pair of a message and one of its users; users of several messages have one channel.
     area, place = np.nonzero(message >= 0)
     pair, listener = np.nonzero(messages.users[message[area, place]])
-    mine = node[area[pair]]
-    own = channel[listener[:, None], mine].conj() * (mine >= 0)[..., None]
-    weight = np.where(message >= 0, messages.weight[message], 0.0)
-    shape = victim.shape
-    complex_, real = torch.complex64, torch.float32
-    return _Problem(
+    distinct, own = np.unique(area[pair] * users + listener, return_inverse=True)
+    mine = node[distinct // max(users, 1)]
+    of_own = channel[(distinct % max(users, 1))[:, None], mine].conj() * (mine >= 0)[..., None]
+    own_error = error[(distinct % max(users, 1))[:, None], mine] * (mine >= 0)
+    return Joint(
         message,
         node,
-        torch.tensor(limit, dtype=real),
-        torch.tensor(np.where(victim >= 0, victim, users)),
-        torch.tensor(of_victim.reshape(*shape, -1), dtype=complex_),
-        torch.tensor(error[victim[:, :, None], node[:, None, :]] * there, dtype=real),
-        torch.tensor(area[pair] * message.shape[1] + place[pair]),
-        torch.tensor(listener),
-        torch.tensor(own.reshape(len(own), -1), dtype=complex_),
-        torch.tensor(error[listener[:, None], mine] * (mine >= 0), dtype=real),
-        torch.tensor(weight.reshape(-1), dtype=real),
+        limit.astype(np.float32),
+        np.where(victim >= 0, victim, users),
+        of_victim.reshape(*victim.shape, -1).astype(np.complex64),
+        (error[victim[:, :, None], node[:, None, :]] * there).astype(np.float32),
+        area[pair] * message.shape[1] + place[pair],
+        listener,
+        own.reshape(-1),
+        of_own.reshape(len(distinct), -1).astype(np.complex64),
+        own_error.astype(np.float32),
+        np.where(message >= 0, messages.weight[message], 0.0).reshape(-1).astype(np.float32),
+        _by_area(message, node, start),
+        float(np.sqrt(power.max())),
         users,
+        cap,
     )
 
 
@@ -251,19 +318,26 @@ def _rows(rows: list[IntArray]) -> IntArray:
     return padded
 
 
-def _by_area(problem: _Problem, beam: ComplexArray, antennas: int) -> Tensor:
-    """Return (A, X, N M) the beams by area."""
-    message, node = problem.message, problem.node
+def _by_area(message: IntArray, node: IntArray, beam: ComplexArray) -> NDArray[np.complex64]:
+    """Return (A, X, N M) the beams (X, N, M) by area."""
     there = (message >= 0)[:, :, None] & (node >= 0)[:, None, :]
     table = beam[message[:, :, None], node[:, None, :]] * there[..., None]
-    return torch.tensor(table.reshape(*message.shape, -1), dtype=torch.complex64)
+    return np.asarray(table.reshape(*message.shape, -1).astype(np.complex64))
 
 
-def _by_message(problem: _Problem, beam: ComplexArray, shape: tuple[int, ...]) -> ComplexArray:
-    """Return (X, N, M) from the beams by area."""
+def by_message(joint: Joint, beam: NDArray[np.complex64], shape: tuple[int, ...]) -> ComplexArray:
+    """Return (X, N, M) from the beams by area.
+
+    Parameters
+    ----------
+    joint, beam
+        The problem, and the answer of `joint_beams`.
+    shape
+        (X, N, M).
+    """
     result = np.zeros(shape, dtype=np.complex128)
-    areas, count = problem.message.shape
-    table = beam.reshape(areas, count, problem.node.shape[1], -1)
-    a, x, n = np.nonzero((problem.message >= 0)[:, :, None] & (problem.node >= 0)[:, None, :])
-    result[problem.message[a, x], problem.node[a, n]] = table[a, x, n]
+    areas, count = joint.message.shape
+    table = beam.reshape(areas, count, joint.node.shape[1], -1)
+    a, x, n = np.nonzero((joint.message >= 0)[:, :, None] & (joint.node >= 0)[:, None, :])
+    result[joint.message[a, x], joint.node[a, n]] = table[a, x, n]
     return result

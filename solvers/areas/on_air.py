@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from finecast.problem.arrays import ComplexArray, FloatArray, IntArray
+from finecast.problem.arrays import ComplexArray, FloatArray
 from finecast.problem.sinr import rate
 from finecast.solvers.areas.air import (
     Rates,
@@ -17,7 +17,14 @@ from finecast.solvers.areas.air import (
     interference_of,
     local_messages,
 )
-from finecast.solvers.areas.joint_beams import STEPS, LocalMessages, joint_beams
+from finecast.solvers.areas.joint_beams import (
+    STEPS,
+    Joint,
+    LocalMessages,
+    by_message,
+    joint_beams,
+    joint_problem,
+)
 from finecast.solvers.areas.state import Air, City, State, wide_seconds
 from finecast.solvers.areas.wide import WideMessages, wide_beams, wide_messages
 from finecast.solvers.deadline import NEVER, Deadline
@@ -53,6 +60,13 @@ class SlotBeams:
     local_rate: FloatArray
     wide_rate: FloatArray
     interference: FloatArray
+
+    @property
+    def known_wide(self) -> dict[bytes, tuple[ComplexArray, float]]:
+        """Beams and rates of wide messages by their key."""
+        return dict(
+            zip(self.wide.keys, zip(self.wide_beam, self.wide_rate, strict=True), strict=True)
+        )
 
     def seconds(self, block_size: FloatArray) -> tuple[float, float]:
         """Return the time on the air of wide messages, and the mean one of local messages, s."""
@@ -114,15 +128,19 @@ def beams_of(
         Who makes the beams, a slot at a time.
     """
     instance = city.instance
-    every, tasks, result = [], [], []
+    every, starts, result = [], [], []
     for t in range(instance.slots):
         local = local_messages(city, state, rates, t)
         start = first_beams(city, local, rates, t)
         for x, key in enumerate(local.keys):
             start[x] = memory[t].get(key, start[x])
         every.append(local)
-        tasks.append(_local_task(city, t, local.messages, start, STEPS))
-    found = workers.each(_joint, tasks, deadline)
+        starts.append(start)
+    problems = [
+        _local_problem(city, t, local.messages, start) if len(start) else None
+        for t, (local, start) in enumerate(zip(every, starts, strict=True))
+    ]
+    found = _together(problems, starts, STEPS, deadline, workers)
     for t, (local, beam) in enumerate(zip(every, found, strict=True)):
         memory[t].update(zip(local.keys, beam, strict=True))
         local_rate, interference = _local_rate(city, t, local.messages, beam)
@@ -132,44 +150,50 @@ def beams_of(
         least = np.where(wide.users, amplitude, np.inf).min(axis=1)
         silent = np.zeros((len(least), instance.nodes, instance.antennas), dtype=np.complex128)
         with np.errstate(divide="ignore"):
-            wide_rate = 8.0 / wide_seconds(instance, air, least)
+            wide_rate = 8.0 / wide_seconds(instance, air.wide_share[t, wide.kind], least)
         result.append(SlotBeams(local, wide, beam, silent, local_rate, wide_rate, interference))
     return tuple(result)
 
 
-def _local_task(
-    city: City, t: int, messages: LocalMessages, start: ComplexArray, steps: int
-) -> tuple[Any, ...]:
-    """Return the task of `_joint` for the local messages of a slot."""
+def _local_problem(city: City, t: int, messages: LocalMessages, start: ComplexArray) -> Joint:
+    """Return the problem of the local messages of a slot."""
     instance, network = city.instance, city.instance.network
-    channel, error = instance.normalised_channel[t], instance.normalised_error[t]
-    return (
-        channel, error, network.power, instance.areas, instance.user_area[t],
-        messages, start, network.max_spectral_efficiency, steps,
-    )  # fmt: skip
+    return joint_problem(
+        instance.normalised_channel[t],
+        instance.normalised_error[t],
+        network.power,
+        instance.areas,
+        instance.user_area[t],
+        messages,
+        start,
+        network.max_spectral_efficiency,
+    )
 
 
-def _joint(
-    channel: ComplexArray,
-    error: FloatArray,
-    power: FloatArray,
-    node_area: IntArray,
-    user_area: IntArray,
-    messages: LocalMessages,
-    start: ComplexArray,
-    cap: float,
+def _together(
+    problems: Sequence[Joint | None],
+    starts: Sequence[ComplexArray],
     steps: int,
     deadline: Deadline,
-) -> ComplexArray:
-    """Return joint beams as a task does."""
-    return joint_beams(
-        channel, error, power, node_area, user_area, messages, start,
-        cap=cap, steps=steps, deadline=deadline,
-    )  # fmt: skip
+    workers: Workers,
+) -> list[ComplexArray]:
+    """Return joint beams, a task for each problem; the first beams where there are no messages."""
+    tasks = [(problem, steps) for problem in problems if problem is not None]
+    found = iter(workers.each(joint_beams, tasks, deadline))
+    return [
+        start if problem is None else by_message(problem, next(found), start.shape)
+        for problem, start in zip(problems, starts, strict=True)
+    ]
 
 
 def with_wide_beams(
-    city: City, plan: Plan, *, seed: int, deadline: Deadline, workers: Workers = ALONE
+    city: City,
+    plan: Plan,
+    *,
+    seed: int,
+    deadline: Deadline,
+    workers: Workers = ALONE,
+    after: Plan | None = None,
 ) -> Plan:
     """Return the plan with beams of its wide messages, and the delay with them.
 
@@ -177,17 +201,23 @@ def with_wide_beams(
     ----------
     city, plan
         The problem and the plan.
-    seed, deadline, workers
+    seed, deadline, workers, after
         As in `finecast.solvers.areas.plan.finish_plan`.
     """
     network = city.instance.network
     result = []
     for t, slot in enumerate(plan.beams):
-        beam, snr = wide_beams(
-            city, t, slot.wide,
+        # Messages that a finished plan has too keep their beams.
+        beam, bits = np.zeros_like(slot.wide_beam), np.zeros(len(slot.wide.users))
+        known = {} if after is None else after.beams[t].known_wide
+        new = np.array([key not in known for key in slot.wide.keys], dtype=bool)
+        for y in np.flatnonzero(~new):
+            beam[y], bits[y] = known[slot.wide.keys[y]]
+        beam[new], snr = wide_beams(
+            city, t, slot.wide.some(new),
             starts=WIDE_STARTS, seed=seed, deadline=deadline, workers=workers,
         )  # fmt: skip
-        bits = rate(snr, network.bandwidth, network.max_spectral_efficiency)
+        bits[new] = rate(snr, network.bandwidth, network.max_spectral_efficiency)
         result.append(replace(slot, wide_beam=beam, wide_rate=bits))
     beams = tuple(result)
     return replace(plan, beams=beams, delay=plan_delay(city, plan.state, beams))
@@ -208,7 +238,8 @@ def polished(city: City, plan: Plan, deadline: Deadline, workers: Workers = ALON
     instance, network = city.instance, city.instance.network
     cap = network.max_spectral_efficiency
     nobody = np.zeros(instance.users, dtype=np.int64)
-    tasks, every, result = [], [], []
+    every, starts, result = [], [], []
+    problems: list[Joint | None] = []
     for t, slot in enumerate(plan.beams):
         channel, error = instance.normalised_channel[t], instance.normalised_error[t]
         bits = np.asarray(slot.wide.blocks @ instance.library.block_size, dtype=np.float64)
@@ -216,12 +247,15 @@ def polished(city: City, plan: Plan, deadline: Deadline, workers: Workers = ALON
             np.zeros(len(bits), dtype=np.int64), slot.wide.sends, slot.wide.users, bits
         )
         every.append(together)
-        tasks.append(_local_task(city, t, slot.local.messages, slot.local_beam, POLISH_STEPS))
-        tasks.append((
+        of_slot = _local_problem(city, t, slot.local.messages, slot.local_beam)
+        problems.append(of_slot if len(slot.local_beam) else None)
+        of_wide = joint_problem(
             channel, error, network.power, np.zeros(instance.nodes, dtype=np.int64), nobody,
-            together, slot.wide_beam, cap, POLISH_STEPS,
-        ))  # fmt: skip
-    found = workers.each(_joint, tasks, deadline)
+            together, slot.wide_beam, cap,
+        )  # fmt: skip
+        problems.append(of_wide if len(bits) else None)
+        starts += [slot.local_beam, slot.wide_beam]
+    found = _together(problems, starts, POLISH_STEPS, deadline, workers)
     for t, (slot, together) in enumerate(zip(plan.beams, every, strict=True)):
         channel, error = instance.normalised_channel[t], instance.normalised_error[t]
         beam, wide_beam = found[2 * t], found[2 * t + 1]

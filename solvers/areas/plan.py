@@ -27,7 +27,7 @@ from finecast.solvers.areas.on_air import (
     polished,
     with_wide_beams,
 )
-from finecast.solvers.areas.state import Air, City, State, best_state
+from finecast.solvers.areas.state import Air, City, State, best_state, wide_seconds
 from finecast.solvers.areas.sweeps import sweep_area
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.signals import SearchInterrupt
@@ -49,9 +49,9 @@ RUIN_SIZE = 4000
 """Fewer where there are many: so many over blocks and areas."""
 
 WIDE_SHARE = 0.88
-"""Of the rate of the weakest user alone, what wide messages are thought to reach. One start of the
-search reached about 0.93 of it at 19 nodes and 0.85 at 61, where each goes to more users, as far as
-the difference between the delay thought and judged tells."""
+"""Of the rate of the weakest user alone, what wide messages are thought to reach where no beam of
+the class was searched for. One start of the search reached about 0.93 of it at 19 nodes and 0.85 at
+61, where each goes to more users."""
 
 SEARCH_SHARE = 0.6
 """Share of the time for the rounds; the rest is for wide beams and the last steps of all."""
@@ -83,6 +83,8 @@ def search_plan(
     workers: Workers = ALONE,
     kept: BoolArray | None = None,
     rounds: int = ROUNDS,
+    wide_share: FloatArray | None = None,
+    after: Plan | None = None,
 ) -> Plan:
     """Return the best plan found, its wide messages at the rates that they are thought to reach.
 
@@ -119,16 +121,31 @@ def search_plan(
         new.
     rounds
         Most rounds.
+    wide_share
+        (T, C) of the rate that the weakest user of a class could have alone, what wide messages
+        reach; not a number where not known.
+    after
+        A finished plan: the rates known at first are those that its beams reach, and its messages
+        begin with its beams. None for rates without interference.
     """
     instance = city.instance
     slots = instance.slots
     rng = np.random.default_rng(seed)
     quiet = np.zeros((slots, instance.users))
-    air = Air(_all_seconds(city, rates, quiet), WIDE_SHARE)
+    share = np.full(city.whole.users.shape[:2], WIDE_SHARE)
+    if wide_share is not None:
+        share = np.where(np.isfinite(wide_share), wide_share, WIDE_SHARE)
+    air = Air(_all_seconds(city, rates, quiet), share)
+    memory: Memory = [{} for _ in range(slots)]
+    if after is not None:
+        air = learned(
+            city, rates, after.beams, replace(air, wide_share=reached(city, after, share))
+        )
+        for known, slot in zip(memory, after.beams, strict=True):
+            known.update(zip(slot.local.keys, slot.local_beam, strict=True))
     shape = (slots, instance.nodes, instance.blocks)
     start = np.zeros(shape, dtype=bool) if cache is None else cache
     state = best_state(city, air, start, wide, kept)
-    memory: Memory = [{} for _ in range(slots)]
     best: Plan | None = None
     stale = 0
     try:
@@ -175,6 +192,7 @@ def finish_plan(
     deadline: Deadline = NEVER,
     goal: float = 0.0,
     workers: Workers = ALONE,
+    after: Plan | None = None,
 ) -> Plan:
     """Return the plan with beams for its wide messages, and more steps for all beams.
 
@@ -186,11 +204,13 @@ def finish_plan(
         As there.
     deadline
         When to stop. Every wide message takes one start of the search all the same.
+    after
+        A finished plan, whose wide messages have beams already.
     """
     ended = plan.interrupted
     try:
         plan = with_wide_beams(
-            city, plan, seed=seed, deadline=deadline.share(WIDE_TIME), workers=workers
+            city, plan, after=after, seed=seed, deadline=deadline.share(WIDE_TIME), workers=workers
         )
         if not (deadline.over() or ended or plan.delay <= goal):
             better = polished(city, plan, deadline, workers)
@@ -287,6 +307,24 @@ def learned(city: City, rates: Rates, beams: tuple[SlotBeams, ...], air: Air) ->
             table[group, sender] = seconds[x]
             tables[a][t] = subsets_serve(table)
     return replace(air, local=tuple(tuple(of_area) for of_area in tables))
+
+
+def reached(city: City, plan: Plan, share: FloatArray) -> FloatArray:
+    """Return (T, C) shares of the weakest user's rate that wide messages reach, with a plan's own.
+
+    Parameters
+    ----------
+    city, plan
+        The problem, and a plan with beams of its wide messages.
+    share
+        (T, C) for classes that do not go wide in it.
+    """
+    share = share.copy()
+    for t, slot in enumerate(plan.beams):
+        amplitude = slot.wide.sends @ city.whole.reach[t].T
+        least = np.where(slot.wide.users, amplitude, np.inf).min(axis=1)
+        share[t, slot.wide.kind] = slot.wide_rate * wide_seconds(city.instance, 1.0, least) / 8.0
+    return share
 
 
 def _all_seconds(

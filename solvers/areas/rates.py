@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from finecast.problem.arrays import IntArray
+from finecast.problem.arrays import BoolArray, IntArray
 from finecast.problem.instance import Instance
 from finecast.solvers.areas.air import Rates, local_messages
 from finecast.solvers.areas.bound import (
@@ -20,7 +21,8 @@ from finecast.solvers.areas.bound import (
 )
 from finecast.solvers.areas.split import Area, inflow, split
 from finecast.solvers.areas.state import City, State
-from finecast.solvers.areas.tables import AreaTables, area_tables, whole
+from finecast.solvers.areas.tables import AreaTables, Whole, area_tables, whole
+from finecast.solvers.areas.wide_rates import WideRates, no_wide_rates, solve_wide
 from finecast.solvers.beamforming.by_name import KERNEL
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import MOST_NODES
@@ -55,6 +57,8 @@ class Ready:
         Per area, its rates alone on the air.
     tables
         Per area, at certified upper bounds of the rates.
+    wide
+        Rates of wide messages.
     point
         The bound.
     """
@@ -62,6 +66,7 @@ class Ready:
     city: City
     prepared: tuple[Prepared, ...]
     tables: tuple[AreaTables, ...]
+    wide: WideRates
     point: WholePoint
 
     @property
@@ -149,7 +154,8 @@ def prepare_areas(
         link,
         tuple(np.stack([plan.group for plan in area.plans]) for area in prepared),
     )
-    tables = _tables(city, prepared)
+    wide = no_wide_rates(city.whole)
+    tables = _tables(city, prepared, wide)
     point = raise_bound(
         tables,
         (no_prices(tables), first_shares(city.whole, tables)),
@@ -165,10 +171,14 @@ def prepare_areas(
             for group, table, part in zip(city.group, tables, point.parts, strict=True)
         ]
         solved = _all_solved(prepared, wanted, seed, deadline, workers)
-        if solved is prepared:
+        known = solve_wide(
+            instance, city.whole, wide, sent_wide(city.whole, tables, point),
+            seed=seed, deadline=deadline, workers=workers,
+        )  # fmt: skip
+        if solved is prepared and known is wide:
             break
-        prepared = solved
-        tables = _tables(city, prepared)
+        prepared, wide = solved, known
+        tables = _tables(city, prepared, wide)
         point = raise_bound(
             tables,
             (point.prices, point.shares),
@@ -182,7 +192,7 @@ def prepare_areas(
     point = raise_bound(
         tables, (point.prices, point.shares), steps=STEPS, taken=taken, deadline=deadline
     )
-    return Ready(city, tuple(prepared), tables, point)
+    return Ready(city, tuple(prepared), tables, wide, point)
 
 
 def _first(
@@ -220,12 +230,23 @@ def _solved(prepared: Prepared, wanted: Wanted, seed: int, deadline: Deadline) -
     return solve_wanted(prepared, wanted, seed=seed, deadline=deadline)
 
 
-def _tables(city: City, prepared: list[Prepared]) -> tuple[AreaTables, ...]:
+def sent_wide(whole: Whole, tables: Sequence[AreaTables], point: WholePoint) -> BoolArray:
+    """Return (T, C) which classes go wide on the bound's path of some area that needs them."""
+    wide = np.zeros(whole.users.shape[:2], dtype=bool)
+    for table, part in zip(tables, point.parts, strict=True):
+        mine = np.flatnonzero(table.of_whole >= 0)
+        wide[:, table.of_whole[mine]] |= (part.wide & table.classes.needed)[:, mine]
+    return wide
+
+
+def _tables(city: City, prepared: list[Prepared], wide: WideRates) -> tuple[AreaTables, ...]:
     tables = []
     for a, (area, ready) in enumerate(zip(city.areas, prepared, strict=True)):
         assert ready.bounded is not None
         tables.append(
-            area_tables(city.whole, a, area, ready.bounded, inflow(city.link, area.nodes))
+            area_tables(
+                city.whole, a, area, ready.bounded, inflow(city.link, area.nodes), wide.bound
+            )
         )
     return tuple(tables)
 
@@ -282,7 +303,7 @@ class PlanSolver:
     def bounded(self, state: State) -> Ready:
         """Return the rates with those of the last plan, and the bound at their better bounds."""
         self(state, self.ready.rates)
-        tables = _tables(self.ready.city, list(self.ready.prepared))
+        tables = _tables(self.ready.city, list(self.ready.prepared), self.ready.wide)
         old = self.ready.point
         point = raise_bound(
             tables, (old.prices, old.shares), steps=EARLY_STEPS, taken=STEPS, deadline=self.deadline

@@ -46,6 +46,9 @@ GREEDY_SHARE = 0.2
 BOUND_SHARE = 0.35
 """Share of the time for the rates of the areas and the bound."""
 
+WORTH_FINISHING = 1.003
+"""A plan that is thought slower than this, over one that is finished, is not finished."""
+
 GREEDY_ROUNDS = 2
 """Rounds of `greedy`: the second knows the interference of the first."""
 
@@ -108,7 +111,12 @@ def solve_areas(
     goal = 0.0 if search.gap is None else bound * (1.0 + search.gap)
 
     def searched(
-        cache: BoolArray | None, wide: BoolArray | None, share: float, *, sweeps: bool
+        cache: BoolArray | None,
+        wide: BoolArray | None,
+        share: float,
+        *,
+        sweeps: bool,
+        after: Plan | None = None,
     ) -> Plan:
         return search_plan(
             ready.city,
@@ -123,12 +131,15 @@ def solve_areas(
             report=report,
             sweeps=sweeps,
             workers=search.workers,
+            wide_share=ready.wide.share,
+            after=after,
         )
 
-    def finished(plan: Plan) -> Plan:
+    def finished(plan: Plan, after: Plan | None = None) -> Plan:
         return finish_plan(
             ready.city,
             plan,
+            after=after,
             seed=search.seed,
             deadline=search.deadline,
             goal=goal,
@@ -145,14 +156,25 @@ def solve_areas(
             plans.append(searched(None, first_ways(ready), SEARCH_SHARE, sweeps=True))
 
     # The one that is thought faster gets the beams of its wide messages; where there is time left,
-    # so does the other, and the faster one counts.
+    # so does the other if it may be faster.
     first, *others = sorted(plans, key=lambda plan: plan.delay)
-    plan = finished(replace(first, interrupted=plans[-1].interrupted))
+    plan = base = finished(replace(first, interrupted=plans[-1].interrupted))
+
+    def over() -> bool:
+        return plan.interrupted or search.deadline.over() or plan.delay <= goal
+
     for other in others:
-        if plan.interrupted or search.deadline.over() or plan.delay <= goal:
-            break
-        also = finished(other)
-        plan = also if also.delay < plan.delay else replace(plan, interrupted=also.interrupted)
+        if not over() and other.delay <= WORTH_FINISHING * plan.delay:
+            plan = _faster(plan, finished(other))
+
+    # The rates of the first are known now, also those of wide messages: caches and ways are chosen
+    # again at these.
+    if not (greedy or over()):
+        other = searched(base.state.cache, None, SEARCH_SHARE, sweeps=True, after=base)
+        if other.interrupted:
+            plan = replace(plan, interrupted=True)
+        elif other.delay <= WORTH_FINISHING * plan.delay:
+            plan = _faster(plan, finished(other, after=base))
     ready = solver.ready if plan.interrupted else solver.bounded(plan.state)
     bound = ready.point.bound
     solution = deliver(ready.city, plan, method)
@@ -179,6 +201,11 @@ def solve_areas(
         notes=(note,),
         instance=ready.city.instance,
     )
+
+
+def _faster(plan: Plan, other: Plan) -> Plan:
+    """Return the faster plan, interrupted if the later one was."""
+    return replace(other if other.delay < plan.delay else plan, interrupted=other.interrupted)
 
 
 def areas_bound(

@@ -16,7 +16,7 @@ from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.instance import Instance
 from finecast.problem.sinr import rate
 from finecast.solvers.areas.split import Area
-from finecast.solvers.areas.tables import Whole
+from finecast.solvers.areas.tables import Whole, participants
 from finecast.solvers.placement.chains import nested
 
 
@@ -57,11 +57,12 @@ class Air:
     local
         Per area and slot (G, 2^N_a) seconds per byte of every user group and set of nodes.
     wide_share
-        Of the rate that the weakest user could have alone, what a wide message reaches.
+        (T, C) of the rate that the weakest user could have alone, what a wide message of a class
+        reaches.
     """
 
     local: tuple[tuple[FloatArray, ...], ...]
-    wide_share: float
+    wide_share: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,27 +199,33 @@ def _local(
     return choices[row, pick], times[row, pick], seconds[row, pick]
 
 
-def participants(city: City, t: int, kind: IntArray) -> BoolArray:
-    """Return (B, N) the nodes that may send classes wide."""
-    whole = city.whole
-    return np.asarray(whole.takes_part[t][:, kind].T[:, whole.area_of] & (whole.area_of >= 0))
-
-
 def _least_wide(city: City, air: Air, t: int, block: IntArray) -> FloatArray:
     """Return (B,) s/byte of wide messages where all nodes that may send hold the block."""
     whole = city.whole
     kinds, which = np.unique(whole.kind[block], return_inverse=True)
-    amplitude = participants(city, t, kinds) @ whole.reach[t].T
+    amplitude = participants(whole, t, kinds) @ whole.reach[t].T
     least = np.where(whole.users[t, kinds], amplitude, np.inf).min(axis=1)
-    return wide_seconds(city.instance, air, least)[which.reshape(-1)]
+    return wide_seconds(city.instance, air.wide_share[t, kinds], least)[which.reshape(-1)]
 
 
-def wide_seconds(instance: Instance, air: Air, amplitude: FloatArray) -> FloatArray:
-    """Return the s/byte of wide messages from the amplitude at the weakest user."""
+def wide_seconds(
+    instance: Instance, share: FloatArray | float, amplitude: FloatArray
+) -> FloatArray:
+    """Return the s/byte of wide messages from the amplitude at the weakest user.
+
+    Parameters
+    ----------
+    instance
+        The problem.
+    share
+        Of the rate that this user could have alone, what a message reaches.
+    amplitude
+        That of the beam best for it, over the noise.
+    """
     network = instance.network
     bits = rate(amplitude**2, network.bandwidth, network.max_spectral_efficiency)
     with np.errstate(divide="ignore"):
-        return np.asarray(8.0 / (air.wide_share * bits))
+        return np.asarray(8.0 / (share * bits))
 
 
 def _wide(
@@ -227,7 +234,7 @@ def _wide(
     """Return (B, N) senders of wide messages, and (B,) migration and broadcast in s/byte."""
     whole, instance = city.whole, city.instance
     nodes = np.arange(instance.nodes)
-    may = participants(city, t, whole.kind[block])
+    may = participants(whole, t, whole.kind[block])
     reach = np.where(cache[:, block].T, 0.0, reach_of(city, cache, nodes, block))
     reach[~may] = np.inf
     senders = np.zeros((len(block), instance.nodes), dtype=bool)
@@ -236,7 +243,7 @@ def _wide(
         order = np.argsort(reach[b], kind="stable")[: int(may[b].sum())]
         users = np.flatnonzero(whole.users[t, whole.kind[j]])
         summed = np.cumsum(whole.reach[t][np.ix_(users, order)], axis=1).min(axis=0)
-        seconds = wide_seconds(instance, air, summed)
+        seconds = wide_seconds(instance, air.wide_share[t, whole.kind[j]], summed)
         times = reach[b, order]
         least = reach[b, later[:, j] & may[b]].max(initial=0.0)
         # A set ends where the next node takes longer, and holds all that must receive.

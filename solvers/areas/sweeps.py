@@ -128,7 +128,9 @@ def _wide_times(
     for b, j in enumerate(goes):
         users = np.flatnonzero(whole.users[t, kind[b]])
         seconds[:, j] = wide_seconds(
-            city.instance, air, (outside[users, b] + inside[:, users]).min(axis=1)
+            city.instance,
+            air.wide_share[t, kind[b]],
+            (outside[users, b] + inside[:, users]).min(axis=1),
         )
     return seconds
 

@@ -82,6 +82,11 @@ def whole(instance: Instance, areas: tuple[Area, ...], robust: bool) -> Whole:
     return Whole(kind.reshape(-1), users, takes_part, reach, area_of)
 
 
+def participants(whole: Whole, t: int, kind: IntArray) -> BoolArray:
+    """Return (B, N) the nodes that may send classes wide in slot t."""
+    return np.asarray(whole.takes_part[t][:, kind].T[:, whole.area_of] & (whole.area_of >= 0))
+
+
 @dataclass(frozen=True, eq=False)
 class AreaTables:
     """The classes of one area with their two ways; the second is wide, at a weight of 1.
@@ -120,6 +125,7 @@ def area_tables(
     area: Area,
     problem: PlacementProblem,
     inflow: FloatArray,
+    wide_limit: FloatArray,
 ) -> AreaTables:
     """Return the tables of the bound for one area.
 
@@ -133,6 +139,8 @@ def area_tables(
         Its placement problem at certified upper bounds of the rates.
     inflow
         (N_a,) s/byte from the fastest source outside the area, which is taken to hold everything.
+    wide_limit
+        (T, C) bit/s that messages which together go to all users of a class never exceed.
     """
     needed = (problem.group >= 0).any(axis=0)
     link = np.concatenate([problem.link[:-1], np.minimum(problem.link[-1], inflow)[None]])
@@ -149,6 +157,7 @@ def area_tables(
             network.bandwidth,
             network.max_spectral_efficiency,
         )
+        bits = np.minimum(bits, wide_limit[t, of_whole[mine], None])
         with np.errstate(divide="ignore"):
             seconds[t][:, mine] = 8.0 / bits.T
     shape = (problem.slots, len(tables.size))
@@ -175,7 +184,7 @@ def wide_reach(whole: Whole, t: int, a: int, area: Area, kind: IntArray) -> Floa
         (B,) classes that the area needs in the slot.
     """
     users, reach = whole.users[t, kind], whole.reach[t]
-    sends = whole.takes_part[t][:, kind].T[:, whole.area_of] & (whole.area_of >= 0)  # (B, N)
+    sends = participants(whole, t, kind)
     everybody = sends @ reach.T  # (B, K)
     least = np.where(users, everybody, np.inf).min(axis=1)
     # The same from the others alone, and the area's nodes set by set.

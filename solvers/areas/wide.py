@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray
-from finecast.solvers.areas.state import City, State, participants
-from finecast.solvers.beamforming.by_name import KERNEL, solve_messages
-from finecast.solvers.deadline import BATCH_WORK, MESSAGE_WORK, NEVER, Deadline, count_work
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
+from finecast.solvers.areas.state import City, State
+from finecast.solvers.areas.tables import participants
+from finecast.solvers.areas.wide_rates import CHUNK, searched, wide_task
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.workers import ALONE, Workers
-
-CHUNK = 16
-"""Messages solved between two looks at the clock."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,17 +23,26 @@ class WideMessages:
     ----------
     users, sends, blocks
         (Y, K), (Y, N) and (Y, J) bool: listeners, senders, what each carries.
+    kind
+        (Y,) a class of those that each carries.
     """
 
     users: BoolArray
     sends: BoolArray
     blocks: BoolArray
+    kind: IntArray
 
     @property
     def keys(self) -> list[bytes]:
         """(Y,) listeners and senders: messages of two plans with the same key are the same."""
         packed = np.packbits(np.concatenate([self.users, self.sends], axis=1), axis=1)
         return [row.tobytes() for row in packed]
+
+    def some(self, chosen: BoolArray) -> WideMessages:
+        """Return some of the messages, (Y,) bool."""
+        return WideMessages(
+            self.users[chosen], self.sends[chosen], self.blocks[chosen], self.kind[chosen]
+        )
 
 
 def wide_messages(city: City, state: State, t: int) -> WideMessages:
@@ -49,12 +57,12 @@ def wide_messages(city: City, state: State, t: int) -> WideMessages:
     block = np.flatnonzero(state.wide[t])
     kind = whole.kind[block]
     users = whole.users[t, kind]
-    sends = state.sends[t][:, block].T & participants(city, t, kind)
+    sends = state.sends[t][:, block].T & participants(whole, t, kind)
     packed = np.packbits(np.concatenate([users, sends], axis=1), axis=1)
     _, example, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
     carried = np.zeros((len(example), instance.blocks), dtype=bool)
     carried[which.reshape(-1), block] = True
-    return WideMessages(users[example], sends[example], carried)
+    return WideMessages(users[example], sends[example], carried, kind[example])
 
 
 def wide_beams(
@@ -86,24 +94,14 @@ def wide_beams(
     count = len(messages.users)
     beam = np.zeros((count, instance.nodes, instance.antennas), dtype=np.complex128)
     snr = np.zeros(count)
-    channel, error = instance.normalised_channel[t], instance.normalised_error[t]
     order = np.argsort(messages.users.sum(axis=1), kind="stable")
     tasks, places = [], []
     for begin in range(0, count, CHUNK):
         rows = order[begin : begin + CHUNK]
-        width = int(messages.users[rows].sum(axis=1).max())
-        listener = np.argsort(~messages.users[rows], axis=1, kind="stable")[:, :width]
-        # Nodes that no message of the chunk uses are left out.
-        nodes = np.flatnonzero(messages.sends[rows].any(axis=0))
-        tasks.append((
-            channel[listener][:, :, nodes],
-            error[listener][:, :, nodes],
-            instance.network.power[nodes],
-            messages.sends[rows][:, nodes],
-            np.take_along_axis(messages.users[rows], listener, axis=1),
-            starts,
-            seed,
-        ))  # fmt: skip
+        task, nodes = wide_task(
+            instance, t, messages.users[rows], messages.sends[rows], starts, seed
+        )
+        tasks.append(task)
         places.append(np.ix_(rows, nodes))
     for place, (found, reached) in zip(places, workers.each(_beams, tasks, deadline), strict=True):
         beam[place] = found
@@ -111,20 +109,7 @@ def wide_beams(
     return beam, snr
 
 
-def _beams(
-    channel: ComplexArray,
-    error: FloatArray,
-    power: FloatArray,
-    sends: BoolArray,
-    listens: BoolArray,
-    starts: int,
-    seed: int,
-    deadline: Deadline,
-) -> tuple[ComplexArray, FloatArray]:
-    """Return beams and SNR of some messages, from one start where the time is up."""
-    found = solve_messages(
-        KERNEL, channel, error, power, node_mask=sends, user_mask=listens,
-        starts=1 if deadline.over() else starts, seed=seed, tight=False,
-    )  # fmt: skip
-    count_work(BATCH_WORK + MESSAGE_WORK * len(channel) * channel.shape[1] ** 2)
+def _beams(*task: Any) -> tuple[ComplexArray, FloatArray]:
+    """Return beams and SNR of some messages."""
+    found = searched(*task)
     return found.beamformer, found.snr

@@ -10,7 +10,6 @@ from helpers.two_areas import two_areas
 
 from finecast.problem.instance import Instance
 from finecast.solvers.areas import on_air
-from finecast.solvers.areas.joint_beams import joint_beams
 from finecast.solvers.registry import methods
 from finecast.solvers.solve import solve
 from finecast.testing import checks
@@ -26,7 +25,7 @@ PLAYERS = [(name, "") for name in ONLINE] + [("policy", "dcg"), ("policy", "loca
 @pytest.fixture(autouse=True)
 def _few_steps(monkeypatch):
     """Beams of a few steps: the rules hold for any."""
-    monkeypatch.setitem(joint_beams.__kwdefaults__, "steps", 10)
+    monkeypatch.setattr(on_air, "STEPS", 10)
     monkeypatch.setattr(on_air, "POLISH_STEPS", 10)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -288,6 +289,11 @@ class NetworkPlan:
             "interrupted": self.interrupted,
             "wall_s": self.wall_s,
         }
+
+    def _repr_html_(self) -> str:
+        """Return the answer in sentences, the first one bold, for notebooks."""
+        first, *others = [f"<p>{escape(text)}</p>" for text in (*self.sentences, *self.notes)]
+        return "".join([f"<strong>{first}</strong>", *others])
 
     def __str__(self) -> str:
         """Return the answer in sentences, one a line."""

@@ -1,4 +1,4 @@
-"""The tutorial notebook runs as it stands and is stored without outputs; a bad cell ends the build."""
+"""The tutorial notebook runs as it stands, without stored outputs; a bad cell ends the build."""
 
 from __future__ import annotations
 

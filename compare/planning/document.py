@@ -11,6 +11,7 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
 from finecast.compare.planning.figures import NetworkPlan, SitePlan
+from finecast.compare.planning.map import MOST_NAMED, SHADES, links_shown
 from finecast.compare.planning.words import gb, s, stored_models
 from finecast.pictures.style import plain
 
@@ -55,6 +56,21 @@ def plan_document(plan: NetworkPlan) -> bytes:
             ("site", "stored", "models"),
             [(site.name, _stored(site), _models(plan, site)) for site in plan.sites],
             (18, 28, 52),
+        )
+        pages.table(
+            "What goes within an area",
+            ("area", "sites", "users a round", "served after", "sent within"),
+            [
+                (
+                    area.name,
+                    ", ".join(plan.sites[n].name for n in area.sites),
+                    f"{area.asking:.1f}",
+                    "-" if area.wait is None else s(area.wait.mean),
+                    gb(area.sent_bytes),
+                )
+                for area in plan.areas
+            ],
+            (12, 40, 16, 15, 15),
         )
         pages.table(
             "What it buys",
@@ -151,18 +167,32 @@ class _Pages:
         axes = self.figure.add_axes((LEFT, self.at - height, 1 - 2 * LEFT, height))
         place = [site.position or (0.0, 0.0) for site in plan.sites]
         fastest = max((rate for _, _, rate in plan.links), default=1.0)
-        if len(plan.links) <= 4 * len(plan.sites):
+        wide = 26.0 if len(place) <= MOST_NAMED else 12.0
+        for a, area in enumerate(plan.areas):
+            pairs = [(n, m) for n in area.sites for m in area.sites if n <= m]
+            for n, m in pairs:
+                axes.plot(
+                    *zip(place[n], place[m], strict=True), color=SHADES[a % len(SHADES)],
+                    linewidth=wide, solid_capstyle="round", zorder=0,
+                )  # fmt: skip
+        if links_shown(plan):
             for n, m, rate in plan.links:
                 axes.plot(
                     *zip(place[n], place[m], strict=True), color=GREY,
                     linewidth=0.6 + 2.4 * (rate / fastest) ** 0.5, zorder=1,
                 )  # fmt: skip
+        named = len(place) <= MOST_NAMED or not plan.areas
         for site, (x, y) in zip(plan.sites, place, strict=True):
-            axes.plot(x, y, "o", color=BLUE, markersize=7, zorder=2)
+            axes.plot(x, y, "o", color=BLUE, markersize=7 if named else 3, zorder=2)
+            if not named:
+                continue
             axes.annotate(
                 f"{plain(site.name)}\n{gb(site.stored_bytes)}", (x, y), xytext=(0, -7),
                 textcoords="offset points", ha="center", va="top", fontsize=7, color=INK,
             )  # fmt: skip
+        for area in () if named else plan.areas:
+            x, y = (sum(place[n][axis] for n in area.sites) / len(area.sites) for axis in (0, 1))
+            axes.annotate(area.name, (x, y), ha="center", va="center", fontsize=7, color=INK)
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.12)
         axes.set_axis_off()

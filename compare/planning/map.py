@@ -17,6 +17,15 @@ SMALLEST_RADIUS = 8.0
 LETTERS = 18
 """Longer names are cut."""
 
+MOST_NAMED = 30
+"""With more sites, areas are named alone."""
+
+APART = 0.42
+"""Of the distance to the nearest other site, the largest radius."""
+
+SHADES = ("#cfe3f5", "#fbe3c0", "#d3ecd3", "#f6d4dc", "#e2dbf1", "#e6e1c8")
+"""Of areas, in turn."""
+
 
 def sites_map(plan: NetworkPlan) -> str:
     """Return the map as an SVG element; empty where no position is known.
@@ -35,14 +44,25 @@ def sites_map(plan: NetworkPlan) -> str:
     height = float(reach[1]) * scale + 2 * MARGIN
     x = MARGIN + (metres[:, 0] - low[0]) * scale + (WIDTH - 2 * MARGIN - reach[0] * scale) / 2
     y = height - MARGIN - (metres[:, 1] - low[1]) * scale
+    apart = np.hypot(x[:, None] - x, y[:, None] - y) + 1e9 * np.eye(len(x))
+    largest = min(LARGEST_RADIUS, max(APART * float(apart.min()), 2.0))
+    smallest = min(SMALLEST_RADIUS, 0.5 * largest)
     fastest = max((rate for _, _, rate in plan.links), default=1.0)
     parts = [
         f'<svg class="map" viewBox="0 0 {WIDTH:.0f} {height + 26:.0f}" role="img" '
         'aria-labelledby="map-t"><title id="map-t">Map of the sites: a disc is as large as the '
         "room of the site, its dark part as large as what is stored</title>"
     ]
-    # Links below, then discs, then names, so that names stay readable.
-    if len(plan.links) <= 4 * len(plan.sites):
+    # Areas and links below, then discs, then names, so that names stay readable.
+    for a, area in enumerate(plan.areas):
+        shade = f'stroke="{SHADES[a % len(SHADES)]}" stroke-width="{2.6 * largest:.1f}"'
+        pairs = [(n, m) for n in area.sites for m in area.sites if n <= m]
+        path = "".join(f"M{x[n]:.1f},{y[n]:.1f}L{x[m]:.1f},{y[m]:.1f}" for n, m in pairs)
+        parts.append(
+            f'<path d="{path}" fill="none" stroke-linecap="round" {shade}>'
+            f"<title>{escape(area.name)}</title></path>"
+        )
+    if links_shown(plan):
         for n, m, rate in plan.links:
             thick = 0.8 + 3.2 * math.sqrt(rate / fastest)
             parts.append(
@@ -53,7 +73,7 @@ def sites_map(plan: NetworkPlan) -> str:
             )
     room = max((site.storage_bytes for site in plan.sites), default=1) or 1
     for site, cx, cy in zip(plan.sites, x, y, strict=True):
-        radius = max(SMALLEST_RADIUS, LARGEST_RADIUS * math.sqrt(site.storage_bytes / room))
+        radius = max(smallest, largest * math.sqrt(site.storage_bytes / room))
         inner = radius * math.sqrt(min(site.full, 1.0)) if site.stored_bytes else 0.0
         parts.append(
             f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{radius:.1f}" fill="#ffffff" '
@@ -62,15 +82,27 @@ def sites_map(plan: NetworkPlan) -> str:
             f"<title>{escape(site.name)}: {gb(site.stored_bytes)} of {gb(site.storage_bytes)}"
             "</title></circle>"
         )
-    for n, site in enumerate(plan.sites):
-        radius = max(SMALLEST_RADIUS, LARGEST_RADIUS * math.sqrt(site.storage_bytes / room))
+    named = len(plan.sites) <= MOST_NAMED or not plan.areas
+    for n, site in enumerate(plan.sites if named else ()):
+        radius = max(smallest, largest * math.sqrt(site.storage_bytes / room))
         name = site.name if len(site.name) <= LETTERS else site.name[: LETTERS - 1] + "…"
         parts.append(
             f'<text x="{x[n]:.1f}" y="{y[n] + radius + 13:.1f}" text-anchor="middle" '
             f'paint-order="stroke" stroke="#ffffff" stroke-width="3.5">{escape(name)}</text>'
         )
+    for area in () if named else plan.areas:
+        middle = [float(v[list(area.sites)].mean()) for v in (x, y)]
+        parts.append(
+            f'<text x="{middle[0]:.1f}" y="{middle[1] + 4:.1f}" text-anchor="middle" '
+            f'paint-order="stroke" stroke="#ffffff" stroke-width="3.5">{escape(area.name)}</text>'
+        )
     parts.append(_scale_bar(scale, height) + "</svg>")
     return "".join(parts)
+
+
+def links_shown(plan: NetworkPlan) -> bool:
+    """Return whether there are few enough links to draw them."""
+    return 0 < len(plan.links) <= 4 * len(plan.sites)
 
 
 def _scale_bar(scale: float, height: float) -> str:

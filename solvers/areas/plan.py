@@ -124,7 +124,7 @@ def search_plan(
     slots = instance.slots
     rng = np.random.default_rng(seed)
     quiet = np.zeros((slots, instance.users))
-    air = Air(_all_seconds(city, rates, quiet), WIDE_SHARE)
+    air = Air(all_seconds(city, rates, quiet), WIDE_SHARE)
     shape = (slots, instance.nodes, instance.blocks)
     start = np.zeros(shape, dtype=bool) if cache is None else cache
     state = best_state(city, air, start, wide, kept)
@@ -267,7 +267,7 @@ def learned(city: City, rates: Rates, beams: tuple[SlotBeams, ...], air: Air) ->
     air
         The rates before.
     """
-    tables = [list(of_area) for of_area in _all_seconds(
+    tables = [list(of_area) for of_area in all_seconds(
         city, rates, np.stack([slot.interference for slot in beams])
     )]  # fmt: skip
     for t, slot in enumerate(beams):
@@ -289,7 +289,7 @@ def learned(city: City, rates: Rates, beams: tuple[SlotBeams, ...], air: Air) ->
     return replace(air, local=tuple(tuple(of_area) for of_area in tables))
 
 
-def _all_seconds(
+def all_seconds(
     city: City, rates: Rates, interference: FloatArray
 ) -> tuple[tuple[FloatArray, ...], ...]:
     """Return per area and slot the tables of `local_seconds`, at interference (T, K)."""

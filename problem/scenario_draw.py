@@ -144,6 +144,7 @@ def _replay(keys: ScenarioKeys, library: ModelLibrary, users: int) -> Replay:
         models=given.models,
         who=given.users,
         columns=given.columns,
+        answered=given.answered,
     )
 
 

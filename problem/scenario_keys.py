@@ -276,6 +276,7 @@ class ReplaySection(_Section):
     models: Literal["rank"] | dict[str, str | Annotated[int, Field(ge=0, strict=True)]] = "rank"
     users: Users = "first-come"
     columns: Annotated[list[str], Field(min_length=3, max_length=3)] = list(COLUMNS)
+    answered: str | None = None
 
 
 class DemandSection(_Section):

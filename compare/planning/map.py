@@ -7,8 +7,9 @@ from html import escape
 
 import numpy as np
 
-from finecast.compare.planning.figures import NetworkPlan
+from finecast.compare.planning.figures import AreaPlan, NetworkPlan
 from finecast.compare.planning.words import gb
+from finecast.problem.arrays import FloatArray
 
 WIDTH = 480.0
 MARGIN = 62.0
@@ -20,11 +21,14 @@ LETTERS = 18
 MOST_NAMED = 30
 """With more sites, areas are named alone."""
 
-APART = 0.42
-"""Of the distance to the nearest other site, the largest radius."""
+APART, APART_IN_CROWD = 0.42, 0.24
+"""Of the distance to the nearest other site, the largest radius; with more than `MOST_NAMED`."""
 
 SHADES = ("#cfe3f5", "#fbe3c0", "#d3ecd3", "#f6d4dc", "#e2dbf1", "#e6e1c8")
 """Of areas, in turn."""
+
+SHADE_WIDTH = 2.8
+"""Width of the line around an area, in radii of the largest disc."""
 
 
 def sites_map(plan: NetworkPlan) -> str:
@@ -45,7 +49,9 @@ def sites_map(plan: NetworkPlan) -> str:
     x = MARGIN + (metres[:, 0] - low[0]) * scale + (WIDTH - 2 * MARGIN - reach[0] * scale) / 2
     y = height - MARGIN - (metres[:, 1] - low[1]) * scale
     apart = np.hypot(x[:, None] - x, y[:, None] - y) + 1e9 * np.eye(len(x))
-    largest = min(LARGEST_RADIUS, max(APART * float(apart.min()), 2.0))
+    named = not crowded(plan)
+    part = APART if named else APART_IN_CROWD
+    largest = min(LARGEST_RADIUS, max(part * float(apart.min()), 2.0))
     smallest = min(SMALLEST_RADIUS, 0.5 * largest)
     fastest = max((rate for _, _, rate in plan.links), default=1.0)
     parts = [
@@ -55,12 +61,13 @@ def sites_map(plan: NetworkPlan) -> str:
     ]
     # Areas and links below, then discs, then names, so that names stay readable.
     for a, area in enumerate(plan.areas):
-        shade = f'stroke="{SHADES[a % len(SHADES)]}" stroke-width="{2.6 * largest:.1f}"'
-        pairs = [(n, m) for n in area.sites for m in area.sites if n <= m]
-        path = "".join(f"M{x[n]:.1f},{y[n]:.1f}L{x[m]:.1f},{y[m]:.1f}" for n, m in pairs)
+        shade = SHADES[a % len(SHADES)]
+        outline = outline_of(area, x, y)
+        points = " ".join(f"{x[n]:.1f},{y[n]:.1f}" for n in outline)
         parts.append(
-            f'<path d="{path}" fill="none" stroke-linecap="round" {shade}>'
-            f"<title>{escape(area.name)}</title></path>"
+            f'<polygon points="{points}" fill="{shade}" stroke="{shade}" stroke-linejoin="round" '
+            f'stroke-width="{SHADE_WIDTH * largest:.1f}"><title>{escape(area.name)}</title>'
+            "</polygon>"
         )
     if links_shown(plan):
         for n, m, rate in plan.links:
@@ -82,7 +89,6 @@ def sites_map(plan: NetworkPlan) -> str:
             f"<title>{escape(site.name)}: {gb(site.stored_bytes)} of {gb(site.storage_bytes)}"
             "</title></circle>"
         )
-    named = len(plan.sites) <= MOST_NAMED or not plan.areas
     for n, site in enumerate(plan.sites if named else ()):
         radius = max(smallest, largest * math.sqrt(site.storage_bytes / room))
         name = site.name if len(site.name) <= LETTERS else site.name[: LETTERS - 1] + "…"
@@ -98,6 +104,43 @@ def sites_map(plan: NetworkPlan) -> str:
         )
     parts.append(_scale_bar(scale, height) + "</svg>")
     return "".join(parts)
+
+
+def crowded(plan: NetworkPlan) -> bool:
+    """Return whether areas alone are named."""
+    return len(plan.sites) > MOST_NAMED and len(plan.areas) > 0
+
+
+def outline_of(area: AreaPlan, x: FloatArray, y: FloatArray) -> list[int]:
+    """Return the sites of an area in the order in which a line around them meets them.
+
+    Parameters
+    ----------
+    area
+        The area.
+    x, y
+        (N,) of all sites, of whatever unit.
+
+    Returns
+    -------
+    The corners of the convex hull; all sites of two, or on one line.
+    """
+    # Andrew's monotone chain: the lower half from left to right, the upper one back.
+    ordered = sorted(area.sites, key=lambda n: (x[n], y[n]))
+    halves: list[list[int]] = []
+    for sequence in (ordered, ordered[::-1]):
+        half: list[int] = []
+        for n in sequence:
+            while len(half) > 1 and _turn(half[-2], half[-1], n, x, y) <= 0:
+                half.pop()
+            half.append(n)
+        halves.append(half[:-1])
+    return [*halves[0], *halves[1]] or ordered
+
+
+def _turn(a: int, b: int, c: int, x: FloatArray, y: FloatArray) -> float:
+    """Return twice the area of a triangle, positive where it turns to the left."""
+    return float((x[b] - x[a]) * (y[c] - y[a]) - (y[b] - y[a]) * (x[c] - x[a]))
 
 
 def links_shown(plan: NetworkPlan) -> bool:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from finecast.cli.main import cli
 from finecast.compare.planning.city import ALONE
 from finecast.compare.planning.document import plan_document
+from finecast.compare.planning.map import outline_of
 from finecast.compare.planning.page import plan_page
 from finecast.compare.planning.placing import weighted_total
 from finecast.compare.planning.plan import plan
@@ -108,6 +109,15 @@ def test_many_sites_are_not_named_on_the_map(town):
     assert ">area 9</text>" in drawn
     assert ">site 9</text>" not in drawn
     assert plan_document(many).startswith(b"%PDF-")
+
+
+def test_a_line_around_an_area(town):
+    """It meets the corners of the hull alone, and both ends of sites on one line."""
+    x, y = np.array([0.0, 4, 4, 0, 2, 2]), np.array([0.0, 0, 4, 4, 2, 0])
+    area = dataclasses.replace(town.areas[0], sites=tuple(range(6)))
+    assert sorted(outline_of(area, x, y)) == [0, 1, 2, 3]
+    assert set(outline_of(dataclasses.replace(area, sites=(0, 4, 2)), x, y)) == {0, 2}
+    assert outline_of(dataclasses.replace(area, sites=(3,)), x, y) == [3]
 
 
 @pytest.mark.parametrize("width", [1400, 390])

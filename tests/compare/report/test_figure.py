@@ -64,6 +64,21 @@ def test_a_category_is_across_as_bars(swept: Path) -> None:
     assert chosen.panel_key == ""
 
 
+def test_runs_with_another_setting_are_not_mixed_in(
+    swept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep run again with `--set users.count=2` into the same folder has points of two sorts."""
+    records = [r for r in read_records(swept) if "mixture" in str(r.point)]
+    point = {**json.loads(str(records[0].point)), "users.count": 2}
+    again = replace(records[0], point=json.dumps(point), instance_hash="0" * 64)
+    monkeypatch.setattr(figure, "read_records", lambda _: [*records, again])
+    with pytest.raises(ValueError, match=r"some runs are with users\.count=2 and others without"):
+        sweep_figure(swept)
+    assert len(sweep_figure(swept, where={"users.count": 2}).points) == 1
+    found = sweep_figure(swept, where={"users.count": None})
+    assert {p.value.count for p in found.points} == {3}
+
+
 def test_gaps_are_percent_over_the_best_bound(swept: Path) -> None:
     for point in sweep_figure(swept, "gap_to_best").points:
         assert point.value.value == np.inf or point.value.value >= -1e-6

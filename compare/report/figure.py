@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from finecast.compare.report.comparison import Comparison, compare_runs
+from finecast.compare.report.known import known_bounds
 from finecast.compare.report.statistics import Estimate, estimate, resamples
-from finecast.compare.report.write import known_bounds
 from finecast.compare.runs.grid import shown
 from finecast.compare.runs.records import Record, field_kinds
 from finecast.compare.runs.store import read_records

@@ -14,6 +14,7 @@ import pytest
 from finecast.compare.report import figure
 from finecast.compare.report.figure import sweep_figure
 from finecast.compare.report.paper_curves import curves_csv, learning_curves
+from finecast.compare.report.sweep_charts import sweep_charts
 from finecast.compare.report.write import write_report
 from finecast.compare.runs.store import read_records
 from finecast.compare.runs.sweep import run_sweep
@@ -77,6 +78,40 @@ def test_runs_with_another_setting_are_not_mixed_in(
     assert len(sweep_figure(swept, where={"users.count": 2}).points) == 1
     found = sweep_figure(swept, where={"users.count": None})
     assert {p.value.count for p in found.points} == {3}
+
+
+def test_the_report_has_the_figure(swept: Path, tmp_path: Path) -> None:
+    """Delay and gap, a chart a panel, a point with its numbers for every one of the figure.
+
+    The same folder gives the same bytes; a page of chosen classes has no sweep.
+    """
+    write_report(swept, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert page.count('<svg class="chart" id="chart-sweep-delay-') == 2
+    assert page.count('<svg class="chart" id="chart-sweep-gap_to_best-') == 2
+    part = page.partition('id="chart-sweep-delay-0"')[2].partition("</svg>")[0]
+    panel = [p for p in sweep_figure(swept).points if p.panel == "mixture"]
+    for p in panel:
+        v = p.value
+        said = f"{p.label}, {p.x}: {v.value:.4g} ({v.low:.4g} to {v.high:.4g})"
+        assert f"<title>{said}</title></circle>" in part
+    assert part.count("<circle") == len(panel) == 4
+    assert part.count('class="line"') == 2  # a number is swept: lines
+    assert [text for text in (">0.2<", ">0.5<") if text in part] == [">0.2<", ">0.5<"]
+    write_report(swept, tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text() == page
+    one = next(str(r.instance_class) for r in read_records(swept))
+    write_report(swept, tmp_path / "one.html", classes=[one])
+    assert "chart-sweep" not in (tmp_path / "one.html").read_text()
+
+
+def test_categories_have_points_and_no_lines(swept: Path) -> None:
+    """What is no number stands at equal distances, and nothing lies between."""
+    found = sweep_figure(swept, x="channel.los", panels="nodes.storage_share")
+    html = sweep_charts([found], {"greedy": 0, "lru": 1})
+    assert html.count("<circle") == len(found.points)
+    assert 'class="line"' not in html
+    assert ">mixture</text>" in html
 
 
 def test_gaps_are_percent_over_the_best_bound(swept: Path) -> None:

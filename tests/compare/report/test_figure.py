@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from finecast.compare.report import figure
+from finecast.compare.report.comparison import compare_runs
 from finecast.compare.report.figure import sweep_figure
 from finecast.compare.report.paper_curves import curves_csv, learning_curves
 from finecast.compare.report.sweep_charts import sweep_charts
@@ -103,6 +104,15 @@ def test_the_report_has_the_figure(swept: Path, tmp_path: Path) -> None:
     one = next(str(r.instance_class) for r in read_records(swept))
     write_report(swept, tmp_path / "one.html", classes=[one])
     assert "chart-sweep" not in (tmp_path / "one.html").read_text()
+
+
+def test_classes_stand_in_numeric_order(swept: Path) -> None:
+    """Of a sweep over users 9 comes before 10, wherever classes are listed."""
+    records = read_records(swept)[:2]
+    named = [replace(records[0], instance_class=f"tiny users.count={n}") for n in (10, 2, 9)]
+    named = [replace(r, key=str(i), instance_hash=str(i)) for i, r in enumerate(named)]
+    found = compare_runs(named).classes
+    assert found == tuple(f"tiny users.count={n}" for n in (2, 9, 10))
 
 
 def test_categories_have_points_and_no_lines(swept: Path) -> None:

@@ -1,6 +1,7 @@
 """Sphinx: the pages of this folder (MyST) and the API from the docstrings (numpydoc).
 
 `sphinx-build -W docs docs/_build/html` builds them; no network is needed to build or to read.
+Notebooks are stored without outputs and run anew by every build, which fails where a cell fails.
 Formulas stand in code blocks, as in the code, so that no page loads MathJax.
 """
 
@@ -27,7 +28,7 @@ author = "The finecast developers"
 project_copyright = "the finecast developers, MIT licence"
 version = release = FINECAST_VERSION
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
 exclude_patterns = ["_build", "_generated", "_templates"]
 templates_path = ["_templates"]
 nitpicky = False
@@ -35,6 +36,12 @@ default_role = "literal"  # in docstrings `name` is code
 highlight_language = "none"  # what is not said to be code is a formula
 
 myst_heading_anchors = 3
+
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_timeout = 300  # seconds of a cell
+nb_execution_show_tb = True  # a cell that fails is a warning, an error under -W
+nb_merge_streams = True
 
 autosummary_generate = True
 autodoc_member_order = "bysource"

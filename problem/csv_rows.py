@@ -11,7 +11,11 @@ from finecast.problem.files import LARGEST_TEXT_BYTES, FormatError, read_bytes
 
 
 def csv_rows(
-    path: str | os.PathLike[str], columns: Sequence[str], *, others: bool = False
+    path: str | os.PathLike[str],
+    columns: Sequence[str],
+    *,
+    others: bool = False,
+    absent: Sequence[str] = (),
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of each line and its fields, stripped, in the order of `columns`.
 
@@ -24,6 +28,8 @@ def csv_rows(
         What the first line must name.
     others
         Whether it may name other columns too, which are left out.
+    absent
+        Those of `columns` that it need not name; their fields are then empty.
 
     Raises
     ------
@@ -32,9 +38,15 @@ def csv_rows(
     """
     lines = csv_lines(path)
     _, header = next(lines)
-    chosen = _places(path, header, columns, others)
+    there = [name for name in columns if name in header or name not in absent]
+    chosen = _places(path, header, there, others)
+    if len(there) == len(columns):
+        for line, row in lines:
+            yield line, [row[place] for place in chosen]
+        return
+    place_of = dict(zip(there, chosen, strict=True))
     for line, row in lines:
-        yield line, [row[place] for place in chosen]
+        yield line, [row[place_of[name]] if name in place_of else "" for name in columns]
 
 
 def csv_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
@@ -47,11 +59,9 @@ def csv_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
     FormatError
         The file cannot be read or is no CSV, or a line has fewer or more fields; names the line.
     """
-    try:
-        text = read_bytes(path, LARGEST_TEXT_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(path, f"not a CSV text in UTF-8: {error.reason}") from None
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    # Decoded as it is read: a trace has hundreds of MB, and a text takes several times that.
+    content = io.BytesIO(read_bytes(path, LARGEST_TEXT_BYTES))
+    rows = csv.reader(io.TextIOWrapper(content, "utf-8-sig", newline=""), strict=True)
     try:
         header = [name.strip() for name in next(rows, [])]
         yield rows.line_num, header
@@ -65,18 +75,10 @@ def csv_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
                     f"{', '.join(map(short, header))}",
                 )
             yield rows.line_num, [field.strip() for field in row]
+    except UnicodeDecodeError as error:
+        raise FormatError(path, f"not a CSV text in UTF-8: {error.reason}") from None
     except csv.Error as error:
         raise FormatError(path, f"line {rows.line_num}: not valid CSV: {error}") from None
-
-
-def first_line(path: str | os.PathLike[str]) -> list[str]:
-    """Return the names of the columns of a CSV file, stripped; none if it cannot be read."""
-    try:
-        text = read_bytes(path, LARGEST_TEXT_BYTES).decode("utf-8-sig")
-        header = next(csv.reader(io.StringIO(text, newline=""), strict=True), [])
-    except (UnicodeDecodeError, FormatError, csv.Error):
-        return []
-    return [name.strip() for name in header]
 
 
 def shown(text: str, longest: int = 40) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from finecast.problem.areas import area_of_users, area_weights, checked_areas, needed_by_area
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, checked
 from finecast.problem.demand import Demand, popularity
+from finecast.problem.drawing import drawn
 from finecast.problem.files import content_hash, read_archive, reading, write_archive
 from finecast.problem.library import ModelLibrary
 from finecast.problem.network import Network
@@ -27,7 +28,7 @@ SINCE = {"areas": 2, "deadline": 2}
 """The version that an entry of the file came with. A file without any of them is of version 1."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Instance:
     """One problem: what may be cached, where, who asks for it, and over which channels.
 
@@ -150,6 +151,13 @@ class Instance:
                 f"be within channel_error = {self.channel_error[t, k, n]:.3g}"
             )
 
+    def __repr__(self) -> str:
+        return (
+            f"Instance(name={self.name!r}, seed={self.seed}, slots={self.slots}, "
+            f"users={self.users}, nodes={self.nodes}, models={self.library.models}, "
+            f"blocks={self.blocks})"
+        )
+
     def _repr_html_(self) -> str:
         """Return the sizes as a table, for notebooks."""
         library = self.library
@@ -164,6 +172,23 @@ class Instance:
                 ("delivery, schedule", f"{self.delivery}, {self.schedule}"),
             ]
         )
+
+    def plot(self, solution: Any = None, slot: int = 0) -> Any:
+        """Return a picture of the network, with a solution also of its caches and messages.
+
+        Parameters
+        ----------
+        solution
+            Decisions of the same shape; None for the network alone.
+        slot
+            Which slot.
+
+        Raises
+        ------
+        ValueError
+            There is no such slot, or the shapes differ.
+        """
+        return drawn(self, solution, slot)
 
     @property
     def slots(self) -> int:

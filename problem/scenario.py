@@ -26,6 +26,7 @@ from finecast.problem.scenario_keys import (
 from finecast.problem.scenario_network import count_nodes
 from finecast.problem.shipped import find
 from finecast.problem.toml import merged, read_model, validated
+from finecast.problem.wording import hint
 
 
 class Scenario(ScenarioKeys):
@@ -156,12 +157,22 @@ def scenario_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict
 
     Those of a scenario are `slots`, `nested` and dotted keys that begin with one of its sections,
     as in `users.count`.
+
+    Raises
+    ------
+    ValueError
+        A dotted key begins with nearly the name of a section, which is suggested.
     """
     sections = {
         name
         for name, field in Scenario.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
     }
+    for key in settings:
+        section, dot, _ = key.partition(".")
+        near = hint(section, sorted(sections), alike=0.75)
+        if dot and section not in sections and near.startswith("did you mean"):
+            raise ValueError(f"{key!r} is unknown; {near}")
     of_scenario = {
         key: value
         for key, value in settings.items()

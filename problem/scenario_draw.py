@@ -37,6 +37,7 @@ from finecast.problem.scenario_network import (
     areas_of_nodes,
     beside,
     cells_of,
+    districts_of,
     generator,
     nearest_nodes,
     network_of,
@@ -92,7 +93,8 @@ def draw_instance(
     track = track_for(places)
     user_position = track[0]
     nearest = nearest_nodes(user_position, node_position)
-    demand = _demand(keys, seed, library, nearest, nodes, sites)
+    districts = districts_of(sites, cells, of_cell, nearest)
+    demand = _demand(keys, seed, library, nearest, nodes, sites, districts)
     channels = _channels(keys, seed, path, places, node_position, track, antennas)
     estimate, error, true, gain = channels
     if places is not None and isinstance(keys.nodes.areas, int):  # areas stay where they are
@@ -116,7 +118,7 @@ def draw_instance(
         deadline=_deadline(keys, library),
         name=keys.name,
         seed=seed,
-        areas=areas_of_nodes(keys, gain, node_position),
+        areas=areas_of_nodes(keys, gain, node_position, sites),
         user_track=track if len(track) == keys.slots and (track != track[:1]).any() else None,
     )
 
@@ -142,6 +144,7 @@ def _replay(keys: ScenarioKeys, library: ModelLibrary, users: int) -> Replay:
         models=given.models,
         who=given.users,
         columns=given.columns,
+        answered=given.answered,
     )
 
 
@@ -165,15 +168,23 @@ def _demand(
     nearest: IntArray,
     nodes: int,
     sites: Sites | None,
+    districts: tuple[tuple[str, ...], IntArray],
 ) -> Demand:
-    """Return the demand model: of the file, or drawn. nearest is (K,), every user's node."""
+    """Return the demand model: of the file, or drawn.
+
+    nearest is (K,), every user's node; districts are names, and (K,) every user's.
+    """
     if keys.demand.file is not None:
-        names = () if sites is None else sites.names
-        weight = read_weights(
-            beside(keys, keys.demand.file), names, library.model_names, library.models
+        weight, column = read_weights(
+            beside(keys, keys.demand.file),
+            () if sites is None else sites.names,
+            library.model_names,
+            library.models,
+            districts[0],
         )
         share = weight / weight.sum(axis=1, keepdims=True)
-        of_user = share[nearest if len(share) > 1 else np.zeros_like(nearest)]
+        of_all = np.zeros_like(nearest)
+        of_user = share[{"site": nearest, "district": districts[1]}.get(column, of_all)]
         return Demand(
             np.broadcast_to(of_user, (keys.slots, *of_user.shape)),
             keys.demand.persistence,

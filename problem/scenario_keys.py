@@ -119,7 +119,7 @@ class NodesSection(_Section):
     power_w: Positive | list[Positive] | None = None
     storage_gb: NonNegative | list[NonNegative] | None = None
     storage_share: NonNegative | None = None
-    areas: Literal["none"] | int | list[list[int]] = "none"
+    areas: Literal["none", "district"] | int | list[list[int]] = "none"
 
     @field_validator("areas", mode="before")
     @classmethod
@@ -129,10 +129,10 @@ class NodesSection(_Section):
             isinstance(nodes, list | tuple) and all(type(n) is int for n in nodes)
             for nodes in given
         )
-        if given != "none" and not number and not (lists and given):
+        if given not in ("none", "district") and not number and not (lists and given):
             raise ValueError(
-                "areas must be 'none', the most nodes of an area (a whole number >= 1), or a list "
-                "of the nodes of each area"
+                "areas must be 'none', 'district', the most nodes of an area (a whole number >= "
+                "1), or a list of the nodes of each area"
             )
         return given
 
@@ -276,6 +276,7 @@ class ReplaySection(_Section):
     models: Literal["rank"] | dict[str, str | Annotated[int, Field(ge=0, strict=True)]] = "rank"
     users: Users = "first-come"
     columns: Annotated[list[str], Field(min_length=3, max_length=3)] = list(COLUMNS)
+    answered: str | None = None
 
 
 class DemandSection(_Section):

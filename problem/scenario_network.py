@@ -25,7 +25,7 @@ from finecast.problem.network import (
 )
 from finecast.problem.scenario_keys import ScenarioKeys
 from finecast.problem.site_tables import read_links
-from finecast.problem.sites import Sites, read_sites
+from finecast.problem.sites import DISTRICT, Sites, read_sites
 from finecast.problem.user_cells import UserCells, drop_in_cells, read_user_cells, shared_out
 
 
@@ -69,6 +69,29 @@ def cells_of(keys: ScenarioKeys, sites: Sites | None) -> tuple[UserCells | None,
     cells = read_user_cells(beside(keys, keys.users.file), sites)
     given = keys.users.count if "count" in keys.users.model_fields_set else None
     return cells, shared_out(cells, given)
+
+
+def districts_of(
+    sites: Sites | None,
+    cells: UserCells | None,
+    of_cell: IntArray | None,
+    nearest: IntArray,
+) -> tuple[tuple[str, ...], IntArray]:
+    """Return the names of all districts, and that of every user (K,) as an index, -1 for none.
+
+    It is that of the user's cell, where the file of the users says it, else that of the nearest
+    site. nearest is (K,), every user's site.
+    """
+    of_sites = () if sites is None or sites.district is None else sites.district
+    of_cells = () if cells is None or cells.district is None else cells.district
+    names = tuple(dict.fromkeys([*of_sites, *of_cells]))
+    if of_cells and of_cell is not None:
+        named = [of_cells[c] for c in of_cell]
+    elif of_sites:
+        named = [of_sites[n] for n in nearest]
+    else:
+        return (), np.full(len(nearest), -1)
+    return names, np.array([names.index(name) for name in named], dtype=np.int64)
 
 
 def antennas_of(keys: ScenarioKeys, sites: Sites | None) -> IntArray:
@@ -280,9 +303,19 @@ def _links(
     return np.append(steps[:, 1], 0.0)[step], cloud
 
 
-def areas_of_nodes(keys: ScenarioKeys, gain: FloatArray, node_position: FloatArray) -> IntArray:
+def areas_of_nodes(
+    keys: ScenarioKeys, gain: FloatArray, node_position: FloatArray, sites: Sites | None
+) -> IntArray:
     """Return (N,) the area of every node; gain is (K, N), the power gain of each link."""
     areas = keys.nodes.areas
+    if areas == DISTRICT:
+        if sites is None or sites.district is None:
+            raise ValueError(
+                "nodes.areas: 'district' needs a file of sites ('nodes.file') with a column "
+                "'district'"
+            )
+        names = list(dict.fromkeys(sites.district))
+        return np.array([names.index(name) for name in sites.district], dtype=np.int64)
     if isinstance(areas, list):
         try:
             return areas_of_lists(areas, len(node_position))

@@ -11,7 +11,7 @@ from finecast.problem.arrays import FloatArray
 from finecast.problem.csv_rows import shown
 from finecast.problem.csv_table import read_table
 from finecast.problem.files import FormatError
-from finecast.problem.sites import CLOUD, EVERY_SITE, LARGEST
+from finecast.problem.sites import CLOUD, DISTRICT, EVERY_SITE, LARGEST
 
 
 def read_links(path: str | os.PathLike[str], names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
@@ -69,40 +69,58 @@ def read_weights(
     names: Sequence[str],
     model_names: Sequence[str],
     models: int,
-) -> FloatArray:
-    """Return how often the users of each site ask for each model, in a CSV file.
+    districts: Sequence[str] = (),
+) -> tuple[FloatArray, str]:
+    """Return how often the users of each site, or district, ask for each model, in a CSV file.
 
     Parameters
     ----------
     path
-        Columns `model` (a name, or a number from 0) and `weight`; if wanted `site`. The rows of
-        `*` are for all sites without rows of their own. A model without a row has weight 0.
+        Columns `model` (a name, or a number from 0) and `weight`; if wanted `site` or `district`.
+        The rows of `*` are for all sites, or districts, without rows of their own. A model without
+        a row has weight 0.
     names
         (N,) of the sites.
     model_names
         (M,), or none.
     models
         M.
+    districts
+        D different ones, of the sites or of the cells of users.
 
     Returns
     -------
-    (N, M) weights; (1, M) where the file has no column `site`.
+    weight
+        (N, M) or (D, M); (1, M) where the file has neither column.
+    column
+        "site" or "district", what its rows stand for; empty for neither.
 
     Raises
     ------
     FormatError
-        The file is no such table, a site or model is unknown, a pair stands twice, a number is
-        negative, or a site has no weight at all. The message names line and column.
+        The file is no such table, a site, district or model is unknown, a pair stands twice, a
+        number is negative, or a site or district has no weight at all. The message names line and
+        column.
     """
-    rows = read_table(path, ["model", "weight"], ["site"])
-    by_site = "site" in rows[0].fields
-    if by_site and not names:
-        raise FormatError(path, "line 1: column 'site' needs sites with names, give 'nodes.file'")
+    rows = read_table(path, ["model", "weight"], ["site", DISTRICT])
+    columns = [column for column in ("site", DISTRICT) if column in rows[0].fields]
+    if len(columns) == 2:
+        raise FormatError(path, "line 1: give either the column 'site' or 'district'")
+    column = "".join(columns)
+    known = {"": (), "site": names, DISTRICT: districts}[column]
+    if column and not known:
+        needs = (
+            "sites with names, give 'nodes.file'"
+            if column == "site"
+            else "a column 'district' in the file of the sites ('nodes.file') or of the users "
+            "('users.file')"
+        )
+        raise FormatError(path, f"line 1: column {column!r} needs {needs}")
     of_name = {str(m): m for m in range(models)} | {name: m for m, name in enumerate(model_names)}
-    places = [*names, EVERY_SITE] if by_site else [EVERY_SITE]
+    places = [*known, EVERY_SITE]
     weight = np.full((len(places), models), np.nan)
     for row in rows:
-        place = row.one_of("site", places, "site") if by_site else 0
+        place = row.one_of(column, places, column) if column else 0
         if row.text("model") not in of_name:
             row.one_of("model", model_names or [str(m) for m in range(models)], "model")
         m = of_name[row.text("model")]
@@ -111,9 +129,9 @@ def read_weights(
         weight[place, m] = row.number("weight", low=0.0, high=LARGEST)
     listed = ~np.isnan(weight).all(axis=1)
     weight = np.asarray(np.nan_to_num(weight))
-    if by_site:
+    if column:
         weight = np.asarray(np.where(listed[:-1, None], weight[:-1], weight[-1]))
     for n in np.flatnonzero(weight.sum(axis=1) <= 0).tolist():
-        whose = f"for site {shown(names[n])}" if by_site else "for any model"
+        whose = f"for {column} {shown(known[n])}" if column else "for any model"
         raise FormatError(path, f"column 'weight': none above 0 {whose}")
-    return weight
+    return weight, column

@@ -41,7 +41,10 @@ CLOUD = "cloud"
 """Stands in a file of links for where every block is; no site may be called so."""
 
 EVERY_SITE = "*"
-"""Stands in a file of demand for all sites without rows of their own."""
+"""Stands in a file of demand for all sites, or districts, without rows of their own."""
+
+DISTRICT = "district"
+"""Column with the name of the district of a site, or of a cell of users."""
 
 GLOBE = ("latitude", "longitude")
 PLANE = ("x_m", "y_m")
@@ -67,6 +70,8 @@ class Sites:
         (N,) GB and W; None where the file has no such column.
     antennas
         (N,); None where the file does not say.
+    district
+        N names of districts, the planner's own; None where the file does not say.
     """
 
     names: tuple[str, ...]
@@ -76,6 +81,7 @@ class Sites:
     storage_gb: FloatArray | None
     power_w: FloatArray | None
     antennas: IntArray | None
+    district: tuple[str, ...] | None = None
 
 
 def read_sites(path: str | os.PathLike[str]) -> Sites:
@@ -85,7 +91,7 @@ def read_sites(path: str | os.PathLike[str]) -> Sites:
     ----------
     path
         Columns `name`, and `latitude` and `longitude` in degrees (or `x_m` and `y_m`). If wanted
-        `storage_gb`, `power_w` or `power_dbm`, and `antennas`.
+        `storage_gb`, `power_w` or `power_dbm`, `antennas`, and `district`.
 
     Raises
     ------
@@ -94,7 +100,7 @@ def read_sites(path: str | os.PathLike[str]) -> Sites:
         where another one is, or far from all others; a number is negative. The message names line
         and column.
     """
-    rows = read_table(path, ["name"], [*GLOBE, *PLANE, "storage_gb", *POWER, "antennas"])
+    rows = read_table(path, ["name"], [*GLOBE, *PLANE, "storage_gb", *POWER, "antennas", DISTRICT])
     if len(rows) > MOST_SITES:
         raise FormatError(path, f"has {len(rows)} sites, {MOST_SITES} are allowed")
     line_of: dict[str, int] = {}
@@ -118,6 +124,7 @@ def read_sites(path: str | os.PathLike[str]) -> Sites:
         storage_gb=_column(rows, "storage_gb", low=0.0),
         power_w=_power(path, rows),
         antennas=_antennas(rows),
+        district=districts(rows),
     )
 
 
@@ -205,6 +212,22 @@ def _power(path: str | os.PathLike[str], rows: Sequence[Row]) -> FloatArray | No
         dbm = [row.number("power_dbm", low=-LARGEST_DBM, high=LARGEST_DBM) for row in rows]
         return dbm_to_w(np.array(dbm))
     return _column(rows, "power_w", low=0.0)
+
+
+def districts(rows: Sequence[Row]) -> tuple[str, ...] | None:
+    """Return the name of the district in every row; None where there is no such column.
+
+    Raises
+    ------
+    FormatError
+        One is empty, or has a meaning of its own; names line and column.
+    """
+    if DISTRICT not in rows[0].fields:
+        return None
+    for row in rows:
+        if row.text(DISTRICT) == EVERY_SITE:
+            raise row.wrong(DISTRICT, f"{EVERY_SITE!r} is not allowed, it has a meaning of its own")
+    return tuple(row.text(DISTRICT) for row in rows)
 
 
 def _antennas(rows: Sequence[Row]) -> IntArray | None:

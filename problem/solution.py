@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from finecast.problem.areas import WIDE
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray, Kind, checked
+from finecast.problem.drawing import drawn
 from finecast.problem.files import read_archive, reading, write_archive
 from finecast.problem.sparse import (
     MOST_BYTES,
@@ -237,7 +238,7 @@ def silence(users: int, nodes: int, blocks: int, antennas: int) -> Broadcast:
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Solution:
     """All decisions of an instance.
 
@@ -339,6 +340,15 @@ class Solution:
 
         return frame(self, what)  # type: ignore[arg-type]
 
+    def __repr__(self) -> str:
+        slots, nodes, blocks = self.cache.shape
+        messages = sum(broadcast.messages for broadcast in self.broadcasts)
+        return (
+            f"Solution(method={self.method!r}, slots={slots}, nodes={nodes}, blocks={blocks}, "
+            f"copies={int(self.cache.sum())}, migrations={int(self.received.sum())}, "
+            f"messages={messages})"
+        )
+
     def _repr_html_(self) -> str:
         """Return the sizes of the decisions as a table, for notebooks."""
         slots, nodes, blocks = self.cache.shape
@@ -352,6 +362,23 @@ class Solution:
                 ("messages", str(messages)),
             ]
         )
+
+    def plot(self, instance: Any, slot: int = 0) -> Any:
+        """Return a picture of the network, the caches and the messages of a slot.
+
+        Parameters
+        ----------
+        instance
+            The problem that it solves.
+        slot
+            Which slot.
+
+        Raises
+        ------
+        ValueError
+            There is no such slot, or the shapes differ.
+        """
+        return drawn(instance, self, slot)
 
 
 _COUNTED = {

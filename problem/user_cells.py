@@ -12,12 +12,14 @@ from finecast.problem.csv_rows import shown
 from finecast.problem.csv_table import read_table
 from finecast.problem.files import FormatError
 from finecast.problem.sites import (
+    DISTRICT,
     FARTHEST_M,
     LARGEST,
     NEAREST_M,
     Sites,
     check_axes,
     coordinates_of,
+    districts,
 )
 
 MOST_USERS = 100_000
@@ -42,6 +44,8 @@ class UserCells:
         (C,) numbers of users, or weights.
     counted
         They are numbers of users.
+    district
+        C names of districts; None where the file does not say.
     """
 
     path: str
@@ -49,6 +53,7 @@ class UserCells:
     site: IntArray
     amount: FloatArray
     counted: bool
+    district: tuple[str, ...] | None = None
 
 
 def read_user_cells(path: str | os.PathLike[str], sites: Sites) -> UserCells:
@@ -57,8 +62,8 @@ def read_user_cells(path: str | os.PathLike[str], sites: Sites) -> UserCells:
     Parameters
     ----------
     path
-        Columns `site`, or the two coordinates of a cell's centre, as the sites have them; and
-        `users` or `weight`.
+        Columns `site`, or the two coordinates of a cell's centre, as the sites have them;
+        `users` or `weight`; and if wanted `district`.
     sites
         The sites.
 
@@ -68,7 +73,7 @@ def read_user_cells(path: str | os.PathLike[str], sites: Sites) -> UserCells:
         The file is no such table, a site is unknown or stands twice, a number is negative, a cell
         is far from all sites, or there are no users at all. The message names line and column.
     """
-    rows = read_table(path, [], ["site", *sites.axes, "users", "weight"])
+    rows = read_table(path, [], ["site", *sites.axes, "users", "weight", DISTRICT])
     has = rows[0].fields
     if ("site" in has) == any(axis in has for axis in sites.axes):
         raise FormatError(
@@ -108,7 +113,7 @@ def read_user_cells(path: str | os.PathLike[str], sites: Sites) -> UserCells:
         raise FormatError(
             path, f"column 'users': {sum(amount):.0f} in all, {MOST_USERS} are allowed"
         )
-    return UserCells(os.fspath(path), centre, site, np.array(amount), counted)
+    return UserCells(os.fspath(path), centre, site, np.array(amount), counted, districts(rows))
 
 
 def shared_out(cells: UserCells, users: int | None) -> IntArray:

@@ -55,8 +55,11 @@ def html_table(rows: Iterable[tuple[str, str]], remarks: Iterable[str] = ()) -> 
     return f"<table>{cells}</table>" + "".join(f"<div>{escape(line)}</div>" for line in remarks)
 
 
-def hint(name: str, known: Iterable[str]) -> str:
-    """Return what to say after an unknown name: the nearest known one, or all that are known."""
+def hint(name: str, known: Iterable[str], alike: float = 0.5) -> str:
+    """Return what to say after an unknown name: the nearest known one, or all that are known.
+
+    It is near where its ratio of matching letters is at least `alike` (difflib).
+    """
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=alike)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"

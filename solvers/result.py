@@ -335,6 +335,25 @@ class Result:
         """Return the summary as a table, for notebooks."""
         return html_table(self.rows(), self.remarks())
 
+    def plot(self, instance: Instance, slot: int = 0) -> Any:
+        """Return a picture of the network, the caches and the messages of a slot.
+
+        Parameters
+        ----------
+        instance
+            The problem that was solved.
+        slot
+            Which slot.
+
+        Raises
+        ------
+        ValueError
+            There is no solution, no such slot, or the instance has another shape.
+        """
+        if self.solution is None:
+            raise ValueError(f"plot: {self.method} has no solution to draw")
+        return self.solution.plot(instance, slot)
+
     def __repr__(self) -> str:
         return (
             f"Result(method={self.method!r}, delay={self.delay:.6g}, "

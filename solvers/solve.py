@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError
@@ -20,6 +20,7 @@ from finecast.problem.reception import gain_notes
 from finecast.problem.solution import Solution
 from finecast.problem.tolerances import JUDGE_TOLERANCES
 from finecast.problem.version import FINECAST_VERSION
+from finecast.problem.wording import hint
 from finecast.solvers.deadline import GRAIN, Deadline, grains_done
 from finecast.solvers.message_order import (
     MessageOrder,
@@ -432,10 +433,16 @@ def _check_options(method: str, options: dict[str, Any], known: dict[str, Any]) 
     for name, value in options.items():
         if name not in known:
             raise ValueError(
-                f"option {name!r} is unknown to method {method!r}; it has "
+                f"option {name!r} is unknown to method {method!r}; {_near(name, known)}it has "
                 + (", ".join(f"{key} (default {known[key]})" for key in known) or "none")
             )
         _check_option(name, value, known[name])
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """Return the nearest known option as a question, nothing where none is near."""
+    found = hint(name, known)
+    return f"{found} " if found.startswith("did you mean") else ""
 
 
 def _check_option(name: str, value: Any, default: Any) -> None:

@@ -6,11 +6,13 @@ import io
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
 from finecast.compare.planning.figures import NetworkPlan, SitePlan
+from finecast.compare.planning.map import SHADES, crowded, links_shown, outline_of
 from finecast.compare.planning.words import gb, s, stored_models
 from finecast.pictures.style import plain
 
@@ -25,6 +27,9 @@ LINE = 0.0165
 
 LETTERS = 98
 """Of a line."""
+
+PARTS_SHOWN = 8
+"""Models stored in part that a row names."""
 
 INK, BLUE, GREY = "#1b1f24", "#0b5cad", "#c4ccd4"
 
@@ -55,6 +60,21 @@ def plan_document(plan: NetworkPlan) -> bytes:
             ("site", "stored", "models"),
             [(site.name, _stored(site), _models(plan, site)) for site in plan.sites],
             (18, 28, 52),
+        )
+        pages.table(
+            "What goes within an area",
+            ("area", "sites", "users a round", "served after", "sent within"),
+            [
+                (
+                    area.name,
+                    ", ".join(plan.sites[n].name for n in area.sites),
+                    f"{area.asking:.1f}",
+                    "-" if area.wait is None else s(area.wait.mean),
+                    gb(area.sent_bytes),
+                )
+                for area in plan.areas
+            ],
+            (12, 40, 16, 15, 15),
         )
         pages.table(
             "What it buys",
@@ -126,16 +146,20 @@ class _Pages:
         """Set a table of columns with so many letters each; nothing without rows."""
         if not rows:
             return
-        self.room(6 * LINE)
-        self.at -= LINE
-        self.write(heading, size=11.5, bold=True)
         share = (1 - 2 * LEFT) / LETTERS
         start = [LEFT + share * sum(letters[:c]) for c in range(len(letters))]
-        for number, row in enumerate([names, *rows]):
-            cells = [
+        lines = [
+            [
                 textwrap.wrap(text, width - 2) or [""]
                 for text, width in zip(row, letters, strict=True)
             ]
+            for row in (names, *rows)
+        ]
+        # Heading, names of the columns and first row stay together.
+        self.room((4.5 + max(map(len, lines[1]))) * LINE)
+        self.at -= LINE
+        self.write(heading, size=11.5, bold=True)
+        for number, cells in enumerate(lines):
             self.room(LINE * max(map(len, cells)) + 0.3 * LINE)
             for line in range(max(map(len, cells))):
                 for x, cell in zip(start, cells, strict=True):
@@ -151,18 +175,33 @@ class _Pages:
         axes = self.figure.add_axes((LEFT, self.at - height, 1 - 2 * LEFT, height))
         place = [site.position or (0.0, 0.0) for site in plan.sites]
         fastest = max((rate for _, _, rate in plan.links), default=1.0)
-        if len(plan.links) <= 4 * len(plan.sites):
+        named = not crowded(plan)
+        x, y = np.array(place, dtype=np.float64).T
+        for a, area in enumerate(plan.areas):
+            outline, shade = outline_of(area, x, y), SHADES[a % len(SHADES)]
+            corners = [*outline, outline[0]]
+            axes.plot(
+                x[corners], y[corners], color=shade, linewidth=26.0 if named else 12.0,
+                solid_capstyle="round", solid_joinstyle="round", zorder=0,
+            )  # fmt: skip
+            axes.fill(x[corners], y[corners], color=shade, zorder=0)
+        if links_shown(plan):
             for n, m, rate in plan.links:
                 axes.plot(
                     *zip(place[n], place[m], strict=True), color=GREY,
                     linewidth=0.6 + 2.4 * (rate / fastest) ** 0.5, zorder=1,
                 )  # fmt: skip
-        for site, (x, y) in zip(plan.sites, place, strict=True):
-            axes.plot(x, y, "o", color=BLUE, markersize=7, zorder=2)
+        for site, at in zip(plan.sites, place, strict=True):
+            axes.plot(*at, "o", color=BLUE, markersize=7 if named else 3, zorder=2)
+            if not named:
+                continue
             axes.annotate(
-                f"{plain(site.name)}\n{gb(site.stored_bytes)}", (x, y), xytext=(0, -7),
+                f"{plain(site.name)}\n{gb(site.stored_bytes)}", at, xytext=(0, -7),
                 textcoords="offset points", ha="center", va="top", fontsize=7, color=INK,
             )  # fmt: skip
+        for area in () if named else plan.areas:
+            middle = (float(x[list(area.sites)].mean()), float(y[list(area.sites)].mean()))
+            axes.annotate(area.name, middle, ha="center", va="center", fontsize=7, color=INK)
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.12)
         axes.set_axis_off()
@@ -177,5 +216,7 @@ def _models(plan: NetworkPlan, site: SitePlan) -> str:
     whole, parts = stored_models(site, plan.models)
     said = [f"whole: {', '.join(whole)}"] if whole else []
     if parts:
-        said.append("in part: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in parts))
+        named = ", ".join(f"{name} {100 * share:.0f} %" for name, share in parts[:PARTS_SHOWN])
+        more = len(parts) - PARTS_SHOWN
+        said.append(f"in part: {named}" + (f", {more} more" if more > 0 else ""))
     return "; ".join(said) or "nothing"

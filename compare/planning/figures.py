@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,31 @@ class Move:
 
 
 @dataclass(frozen=True)
+class AreaPlan:
+    """What an area of a city does.
+
+    Attributes
+    ----------
+    name
+        With its number.
+    sites
+        Numbers of its sites.
+    asking
+        Users with a request in a round, mean.
+    wait
+        Seconds until everything that it waits for has arrived; None where nobody ever asks.
+    sent_bytes
+        Bytes of the messages that stay within it, mean per slot.
+    """
+
+    name: str
+    sites: tuple[int, ...]
+    asking: float
+    wait: Spread | None
+    sent_bytes: float
+
+
+@dataclass(frozen=True)
 class Option:
     """Another way of running the network, on the same draws.
 
@@ -150,7 +176,7 @@ class Option:
     longer: Spread
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NetworkPlan:
     """The plan of a network; `print(plan)` says it in sentences, `write_plan` makes a page of it.
 
@@ -187,6 +213,14 @@ class NetworkPlan:
         What a reader should know, one line each.
     interrupted
         Ctrl-C ended the computation: some figures are of fewer draws, or missing.
+    areas
+        Of a city of several; none where all sites send together.
+    slowest_area
+        Seconds until the slowest area of a round is through; None with one area.
+    wide_bytes
+        Bytes that go to several areas at once, mean per slot.
+    disturbance_db
+        How far other areas raise the noise of a user, mean, dB; None with one area.
     links
         Pairs of sites with a link, and its rate in bit/s.
     seed
@@ -220,6 +254,10 @@ class NetworkPlan:
     deadline_s: float | None = None
     notes: tuple[str, ...] = ()
     interrupted: bool = False
+    areas: tuple[AreaPlan, ...] = ()
+    slowest_area: Spread | None = None
+    wide_bytes: float = 0.0
+    disturbance_db: Spread | None = None
     links: tuple[tuple[int, int, float], ...] = field(default=(), repr=False)
     seed: int = 0
     wall_s: float = 0.0
@@ -264,6 +302,19 @@ class NetworkPlan:
                 }
                 for site in self.sites
             ],
+            "areas": [
+                {
+                    "name": area.name,
+                    "sites": [self.sites[n].name for n in area.sites],
+                    "asking": area.asking,
+                    "wait_s": figures(area.wait),
+                    "sent_bytes_per_slot": area.sent_bytes,
+                }
+                for area in self.areas
+            ],
+            "slowest_area_s": figures(self.slowest_area),
+            "wide_bytes_per_slot": self.wide_bytes,
+            "disturbance_db": figures(self.disturbance_db),
             "moves": [vars(move) for move in self.moves],
             "moved_bytes_per_slot": self.moved_per_slot,
             "from_cloud_bytes_per_slot": self.from_cloud_per_slot,
@@ -288,6 +339,17 @@ class NetworkPlan:
             "interrupted": self.interrupted,
             "wall_s": self.wall_s,
         }
+
+    def __repr__(self) -> str:
+        return (
+            f"NetworkPlan(name={self.name!r}, sites={len(self.sites)}, draws={self.draws}, "
+            f"wait_s={self.wait.mean:.6g}, slot_delay_s={self.slot_delay.mean:.6g})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the answer in sentences, the first one bold, for notebooks."""
+        first, *others = [f"<p>{escape(text)}</p>" for text in (*self.sentences, *self.notes)]
+        return "".join([f"<strong>{first}</strong>", *others])
 
     def __str__(self) -> str:
         """Return the answer in sentences, one a line."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from finecast.compare.planning.figures import NetworkPlan, SitePlan, Spread
-from finecast.compare.planning.map import sites_map
+from finecast.compare.planning.map import links_shown, sites_map
 from finecast.compare.planning.words import (
     answer,
     clear,
@@ -15,6 +15,7 @@ from finecast.compare.planning.words import (
     growing,
     moving,
     s,
+    side_by_side,
     stored_models,
     sure,
     waiting,
@@ -84,6 +85,10 @@ def plan_page(plan: NetworkPlan) -> str:
         "<main>",
         _answer(plan),
         _section("What to store", _stored(plan)),
+        *(
+            [_section("What goes within an area, and what to the city", _areas(plan))]
+            * bool(plan.areas)
+        ),
         _section("What moves", _moves(plan)),
         _section("What it buys", _options(plan)),
         _section("Where more storage helps", _growth(plan)),
@@ -130,13 +135,15 @@ def _answer(plan: NetworkPlan) -> str:
     if plan.in_time is not None:
         within = "the deadline" if plan.deadline_s is None else s(plan.deadline_s)
         numbers.append((f"{100 * plan.in_time.mean:.0f} %", f"of requests served within {within}"))
-    numbers.append((s(plan.slot_delay.mean), "until the last user of a round is served"))
+    through = "the last user of a round is served"
+    if plan.areas:
+        through = "a user's area is served, in the mean"
+    numbers.append((s(plan.slot_delay.mean), f"until {through}"))
     boxes = "".join(f"<li><strong>{escape(n)}</strong>{escape(t)}</li>" for n, t in numbers)
     drawn = sites_map(plan)
     picture = (
         f"<figure>{drawn}<figcaption>A disc is as large as the storage of its site, filled as far "
-        "as the plan fills it. Lines are links between sites, thicker ones faster."
-        "</figcaption></figure>"
+        f"as the plan fills it. {escape(_lines(plan))}</figcaption></figure>"
         if drawn
         else ""
     )
@@ -147,6 +154,36 @@ def _answer(plan: NetworkPlan) -> str:
         + f'<div class="beside"><div><ul class="numbers">{boxes}</ul>'
         + _paragraphs([*waiting(plan), *moving(plan)])
         + f"</div><div>{picture}</div></div>"
+    )
+
+
+def _lines(plan: NetworkPlan) -> str:
+    """Return what lines and colours of the map mean."""
+    said = []
+    if plan.areas:
+        said.append("Sites on one shade are an area.")
+    if links_shown(plan):
+        said.append("Lines are links between sites, thicker ones faster.")
+    return " ".join(said)
+
+
+def _areas(plan: NetworkPlan) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{escape(area.name)}</th>'
+        f"<td>{escape(', '.join(plan.sites[n].name for n in area.sites))}</td>"
+        f'<td class="n">{area.asking:.1f}</td>'
+        f'<td class="n">{"-" if area.wait is None else s(area.wait.mean)}</td>'
+        f'<td class="n">{gb(area.sent_bytes)}</td></tr>'
+        for area in plan.areas
+    )
+    return (
+        _paragraphs(side_by_side(plan))
+        + f"<p>To several areas at once go {gb(plan.wide_bytes)} a round. That comes first, and "
+        "then all areas send side by side.</p>"
+        "<table><caption>Sites of an area send together, and only to users of the area.</caption>"
+        '<thead><tr><th>Area</th><th>Sites</th><th class="n">users a round</th>'
+        '<th class="n">served after</th><th class="n">sent within</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
     )
 
 
@@ -224,8 +261,19 @@ def _options(plan: NetworkPlan) -> str:
         "<th>a round against this plan</th></tr></thead><tbody>"
         + "".join(rows)
         + "</tbody></table>"
-        '<p class="note">A round ends when its last user is served. Without joint sending sites '
-        "take turns; that sites far apart could send at the same time is not counted.</p>"
+        f'<p class="note">{_round_of_ways(plan)}</p>'
+    )
+
+
+def _round_of_ways(plan: NetworkPlan) -> str:
+    if plan.areas:
+        return (
+            "A round is counted for every user until all users of its area are served. Without "
+            "joint sending every site is an area of its own, and no site waits for another."
+        )
+    return (
+        "A round ends when its last user is served. Without joint sending sites take turns; that "
+        "sites far apart could send at the same time is not counted."
     )
 
 
@@ -298,6 +346,12 @@ def _appendix(plan: NetworkPlan) -> str:
         "site begins with the models that promise most, and the few rounds of a draw teach it "
         "little. The proven limit is a Lagrangian bound on all plans of a draw, by weak duality.",
     ]
+    if plan.areas:
+        how.append(
+            "Storage was chosen area by area, as if no other area sent. In a draw, the messages of "
+            "all areas were then planned together: a part goes to the city where that is faster, "
+            "else within areas, with joint beams, at rates that hold whatever the other areas send."
+        )
     blocks = "".join(
         f'<tr><th scope="row">{escape(site.name)}</th>'
         f"<td>{escape(_block_list(plan, site))}</td></tr>"

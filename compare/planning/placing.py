@@ -9,7 +9,7 @@ draw what is missing then comes by the best migration.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from finecast.problem.arrays import FloatArray, IntArray
 from finecast.problem.evaluation import Evaluation, evaluate
 from finecast.problem.solution import Solution
 from finecast.solvers.delivery import deliver
-from finecast.solvers.node_set_tables import Table, bits
-from finecast.solvers.placement.greedy import best_levels, static_placement
+from finecast.solvers.node_set_tables import OnDemand, Table, bits
+from finecast.solvers.placement.greedy import best_levels, static_placement, total_cost
 from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.prepared import Prepared
 
@@ -47,6 +47,39 @@ def pooled(problems: Sequence[PlacementProblem]) -> PlacementProblem:
         broadcast=tuple(table for problem in problems for table in problem.broadcast),
         link=first.link,
     )
+
+
+def weighted_total(draws: Sequence[tuple[PlacementProblem, FloatArray]]) -> Table:
+    """Return the delay per byte of every block over draws, if it stays cached, slots by weight.
+
+    Parameters
+    ----------
+    draws
+        At least one: a placement problem and (T,) what a second of each of its slots counts.
+
+    Returns
+    -------
+    (J, 2^N) seconds per byte.
+    """
+    tables: list[Table] = []
+    weights: list[float] = []
+    for problem, weight in draws:
+        for t in np.flatnonzero(weight).tolist():
+            slot = replace(
+                problem, group=problem.group[t : t + 1], broadcast=problem.broadcast[t : t + 1]
+            )
+            tables.append(total_cost(slot))
+            weights.append(float(weight[t]))
+
+    def summed(block: IntArray, cached: IntArray) -> FloatArray:
+        parts = [w * table[block, cached] for w, table in zip(weights, tables, strict=True)]
+        return np.asarray(np.sum(parts, axis=0))
+
+    blocks, nodes = draws[0][0].blocks, draws[0][0].nodes
+    if any(isinstance(table, OnDemand) for table in tables):
+        return OnDemand(blocks, summed)
+    sets = np.arange(1 << nodes)
+    return summed(np.arange(blocks)[:, None], sets)
 
 
 def judged(prepared: Prepared, problem: PlacementProblem, cached: IntArray) -> Judged:

@@ -20,7 +20,15 @@ def sentences(plan: NetworkPlan) -> list[str]:
     plan
         The plan.
     """
-    said = [answer(plan), *waiting(plan), *moving(plan), *buying(plan), *growing(plan), sure(plan)]
+    said = [
+        answer(plan),
+        *waiting(plan),
+        *side_by_side(plan),
+        *moving(plan),
+        *buying(plan),
+        *growing(plan),
+        sure(plan),
+    ]
     if plan.interrupted:
         said.append(
             f"The computation was ended early: {counted(plan.draws, 'draw')} of demand "
@@ -48,15 +56,45 @@ def answer(plan: NetworkPlan) -> str:
 
 def waiting(plan: NetworkPlan) -> list[str]:
     """Return what users wait."""
-    said = (
-        f"Of 100 users 95 have their model within {s(plan.wait_p95.mean)}; a round of requests "
-        f"takes {interval(plan.slot_delay)} until its last user is served."
-    )
+    said = f"Of 100 users 95 have their model within {s(plan.wait_p95.mean)}; a round of requests "
+    if plan.areas:
+        said += (
+            f"takes {interval(plan.slot_delay)}, counted for every user until all users of its "
+            "area are served, in the mean"
+        )
+        if plan.slowest_area is not None:
+            said += f", and the slowest area of a round takes {s(plan.slowest_area.mean)}"
+        said += "."
+    else:
+        said += f"takes {interval(plan.slot_delay)} until its last user is served."
     if plan.in_time is not None:
         within = "" if plan.deadline_s is None else f" of {s(plan.deadline_s)}"
         said += f" {100 * plan.in_time.mean:.0f} % of the requests are served within the deadline"
         said += f"{within}."
     return [said]
+
+
+def side_by_side(plan: NetworkPlan) -> list[str]:
+    """Return how the areas of a city send beside one another; nothing with one area."""
+    if not plan.areas:
+        return []
+    local = sum(area.sent_bytes for area in plan.areas)
+    total = local + plan.wide_bytes
+    share = 100 * plan.wide_bytes / total if total else 0.0
+    said = (
+        f"The {len(plan.areas)} areas send at the same time. Of what is sent, {share:.0f} % goes "
+        "to several areas at once, by their sites together, and the rest stays within an area"
+    )
+    if plan.disturbance_db is not None:
+        said += (
+            f", where the other areas raise the noise by {plan.disturbance_db.mean:.0f} dB in the "
+            "mean"
+        )
+    waits = [(area.wait.mean, area.name) for area in plan.areas if area.wait is not None]
+    if len(waits) > 1:
+        longest, name = max(waits)
+        said += f". Longest waits {name}, {s(longest)} a round"
+    return [f"{said}."]
 
 
 def moving(plan: NetworkPlan) -> list[str]:
@@ -151,7 +189,7 @@ def gb(value: float) -> str:
     """Write bytes in GB, small ones in MB."""
     if value == 0:
         return "0 GB"
-    return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB"
+    return f"{value / 1e9:.2f} GB" if value >= 0.9995e9 else f"{value / 1e6:.3g} MB"
 
 
 def lower_first(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -151,7 +152,8 @@ def compare_runs(
         raise ValueError("records: there are none, run `finecast compare` first")
     records = kept_apart(records)
     labels = _chosen("methods", methods, (r.label for r in records))
-    shown_classes = _chosen("classes", classes, (r.instance_class for r in records))
+    by_number = sorted({r.instance_class for r in records}, key=in_numeric_order)
+    shown_classes = _chosen("classes", classes, by_number)
     shown = tuple(r for r in records if r.label in labels and r.instance_class in shown_classes)
     if not shown:
         raise ValueError("classes: none of the methods named has a run in the classes named")
@@ -216,6 +218,19 @@ def compare_runs(
 def failed(run: Record) -> bool:
     """Return whether a run brought no feasible solution."""
     return run.status != Status.COMPLETED
+
+
+def in_numeric_order(name: str) -> tuple[tuple[str, float], ...]:
+    """Return what names are ordered by: their texts, and the numbers between them by size.
+
+    Examples
+    --------
+    >>> sorted(["k=10", "k=9", "k=-1", "k=0.5", "n199", "n61"], key=in_numeric_order)
+    ['k=-1', 'k=0.5', 'k=9', 'k=10', 'n61', 'n199']
+    """
+    parts = re.split(r"((?:(?<!\w)-)?\d+(?:\.\d+)?)", name)
+    texts, numbers = parts[::2], [*map(float, parts[1::2]), 0.0]
+    return tuple(zip(texts, numbers, strict=True))
 
 
 def _chosen(what: str, wanted: Sequence[str], there: Iterable[str]) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from finecast.compare.report.comparison import Comparison, compare_runs
+from finecast.compare.report.known import known_bounds
 from finecast.compare.report.statistics import Estimate, estimate, resamples
-from finecast.compare.report.write import known_bounds
 from finecast.compare.runs.grid import shown
 from finecast.compare.runs.records import Record, field_kinds
 from finecast.compare.runs.store import read_records
@@ -177,6 +177,14 @@ def sweep_figure(
             )
         point_of = {t: p for t, p in point_of.items() if p.get(key) == value}
     records = [record for record in records if record.point in point_of]
+    # A sweep that was run again with another setting beside it has points of both sorts.
+    for key in dict.fromkeys(key for point in point_of.values() for key in point):
+        there = list(dict.fromkeys(shown(p[key]) for p in point_of.values() if key in p))
+        if key not in (where or {}) and not all(key in point for point in point_of.values()):
+            raise ValueError(
+                f"where: some runs are with {key}={' or '.join(there)} and others without it; "
+                f"choose one of its values, or {key}=null for the others"
+            )
     values: dict[str, list[Any]] = {}
     for point in point_of.values():
         for key, value in point.items():

@@ -19,6 +19,7 @@ import numpy as np
 from finecast.compare.report import charts
 from finecast.compare.report.comparison import Comparison
 from finecast.compare.report.curves import DEFAULT_TOLERANCE, TOLERANCES, ProfileData, profile_data
+from finecast.compare.report.figure import SweepFigure
 from finecast.compare.report.gains import Gain, gain_sentences, gains, gains_table
 from finecast.compare.report.learning import Learning, learning_figures
 from finecast.compare.report.online import (
@@ -39,6 +40,7 @@ from finecast.compare.report.result_tables import (
 )
 from finecast.compare.report.sentences import sentences, solve_command
 from finecast.compare.report.svg import COLOURS, DASHES
+from finecast.compare.report.sweep_charts import sweep_charts
 from finecast.compare.report.table import Column, Table, to_csv, to_html, to_latex, to_markdown
 from finecast.problem.version import FINECAST_VERSION
 
@@ -135,6 +137,7 @@ def html_report(
     pictures: Sequence[Picture] = (),
     learning: Sequence[Learning] = (),
     commands: Sequence[str] = (),
+    sweeps: Sequence[SweepFigure] = (),
 ) -> str:
     """Return the page: style, script, charts and data inside, nothing to fetch.
 
@@ -148,6 +151,8 @@ def html_report(
         Training logs.
     commands
         Command lines that made the runs and the report, to be shown.
+    sweeps
+        What a sweep varied, a figure for each metric.
     """
     # The sections, in the order of the page; some need what not every folder has.
     c, tables = what.comparison, what.tables
@@ -162,6 +167,8 @@ def html_report(
         _section("pairs", "Pairs of methods", _wide(tables["pairs"])),
         _section("classes", "Classes of instances", _wide(tables["classes"])),
     ]
+    if sweeps:
+        sections.insert(2, _section("sweep", "Over what was varied", sweep_charts(sweeps, colour)))
     if what.online:
         body = f"<p>{escape(IN_THE_MEAN)}</p>" + charts.online_figures_drawn(what.online)
         sections.insert(2, _section("online", "Online", body + _wide(tables["online"])))

@@ -141,15 +141,13 @@ def step_chart(
 
     The box and the axes travel as `data-` attributes: the page redraws the lines for a subset.
     """
-    ends = [_px_y(y, float(line.value[-1]) if len(line.value) else line.before) for line in lines]
+    ends = [px_y(y, float(line.value[-1]) if len(line.value) else line.before) for line in lines]
     drawn = []
     for line, height in zip(lines, spread(ends), strict=True):
         drawn.append(
             f'<g class="series" data-m="{escape(line.label)}">'
-            f'<path class="line" style="{_stroke(line.index)}" d="{_step_path(line, x, y)}"/>'
-            f'<text class="end" x="{WIDTH - RIGHT + 6}" y="{height + 4:.1f}" '
-            f'style="fill:var(--c{line.index % COLOURS})">{_short(line.label)}'
-            f"<title>{escape(line.label)}</title></text></g>"
+            f'<path class="line" style="{stroke(line.index)}" d="{_step_path(line, x, y)}"/>'
+            f"{end_label(line.label, line.index, height)}</g>"
         )
     data = (
         f'data-box="{LEFT} {TOP} {WIDTH - RIGHT} {HEIGHT - BOTTOM}" '
@@ -166,7 +164,7 @@ def scatter_chart(
     drawn = []
     taken: list[tuple[float, float, float, float]] = []
     for p in sorted(points, key=lambda p: -p.y):
-        px, py = _px_x(x, p.x, SCATTER_RIGHT), _px_y(y, p.y)
+        px, py = px_x(x, p.x, SCATTER_RIGHT), px_y(y, p.y)
         label = _short(p.label)
         right = px < WIDTH - 40 - 7.4 * len(label)
         width = 7.4 * len(label)
@@ -182,8 +180,8 @@ def scatter_chart(
         anchor = "" if right else ' text-anchor="end"'
         drawn.append(
             f'<g class="series" data-m="{escape(p.label)}">'
-            f'<path class="whisker" style="{_stroke(p.index)}" '
-            f'd="M{px:.1f},{_px_y(y, p.low):.1f}V{_px_y(y, p.high):.1f}"/>'
+            f'<path class="whisker" style="{stroke(p.index)}" '
+            f'd="M{px:.1f},{px_y(y, p.low):.1f}V{px_y(y, p.high):.1f}"/>'
             f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" style="fill:var(--c{p.index % COLOURS})"/>'
             f'<text class="end" x="{px + (8 if right else -8):.1f}" y="{label_y:.1f}"{anchor} '
             f'style="fill:var(--c{p.index % COLOURS})">{label}'
@@ -334,13 +332,13 @@ def _frame(x: Axis, y: Axis, right: int = RIGHT) -> str:
     floor, end = HEIGHT - BOTTOM, WIDTH - right
     parts = []
     for value, text in ticks(y):
-        tick_y = _px_y(y, value)
+        tick_y = px_y(y, value)
         parts.append(
             f'<path class="grid" d="M{LEFT},{tick_y:.1f}H{end}"/>'
             f'<text x="{LEFT - 6}" y="{tick_y + 4:.1f}" text-anchor="end">{text}</text>'
         )
     for value, text in ticks(x):
-        tick_x = _px_x(x, value, right)
+        tick_x = px_x(x, value, right)
         parts.append(
             f'<path class="tick" d="M{tick_x:.1f},{floor}v5"/>'
             f'<text x="{tick_x:.1f}" y="{floor + 18}" text-anchor="middle">{text}</text>'
@@ -353,11 +351,13 @@ def _frame(x: Axis, y: Axis, right: int = RIGHT) -> str:
     return "".join(parts)
 
 
-def _px_x(axis: Axis, value: float, right: int = RIGHT) -> float:
+def px_x(axis: Axis, value: float, right: int = RIGHT) -> float:
+    """Return where a value of the horizontal axis stands, px."""
     return LEFT + axis.share(value) * (WIDTH - right - LEFT)
 
 
-def _px_y(axis: Axis, value: float) -> float:
+def px_y(axis: Axis, value: float) -> float:
+    """Return where a value of the vertical axis stands, px."""
     return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - BOTTOM - TOP)
 
 
@@ -366,17 +366,27 @@ def _step_path(line: Line, x: Axis, y: Axis) -> str:
     inside = line.at > x.low
     passed = line.value[~inside]
     start = float(passed[-1]) if len(passed) else line.before
-    path = [f"M{LEFT},{_px_y(y, start):.1f}"]
+    path = [f"M{LEFT},{px_y(y, start):.1f}"]
     for jump, value in zip(line.at[inside], line.value[inside], strict=True):
         if jump > x.high:
             break
-        path.append(f"H{_px_x(x, jump):.1f}V{_px_y(y, value):.1f}")
+        path.append(f"H{px_x(x, jump):.1f}V{px_y(y, value):.1f}")
     return "".join([*path, f"H{WIDTH - RIGHT}"])
 
 
-def _stroke(index: int) -> str:
+def stroke(index: int) -> str:
+    """Return the style of a line: colour, then dash."""
     dash = DASHES[index // COLOURS % len(DASHES)]
     return f"stroke:var(--c{index % COLOURS})" + (f";stroke-dasharray:{dash}" if dash else "")
+
+
+def end_label(label: str, index: int, height: float) -> str:
+    """Return the name of a line at its end."""
+    return (
+        f'<text class="end" x="{WIDTH - RIGHT + 6}" y="{height + 4:.1f}" '
+        f'style="fill:var(--c{index % COLOURS})">{_short(label)}'
+        f"<title>{escape(label)}</title></text>"
+    )
 
 
 def _short(label: str) -> str:
@@ -389,6 +399,11 @@ def _short(label: str) -> str:
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def drawing(name: str, title: str, description: str, content: str) -> str:
+    """Return a chart of the usual size with some content."""
+    return _svg(name, title, description, HEIGHT, content, "")
 
 
 def _svg(name: str, title: str, description: str, height: float, content: str, data: str) -> str:

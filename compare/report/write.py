@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from finecast.compare.report.comparison import Comparison, compare_runs, cost
+from finecast.compare.report.figure import GAP, SweepFigure, sweep_figure
+from finecast.compare.report.known import known_bounds
 from finecast.compare.report.learning import read_learning
 from finecast.compare.report.page import (
     Contents,
@@ -20,12 +22,10 @@ from finecast.compare.report.page import (
     text_report,
 )
 from finecast.compare.report.sentences import solve_command
-from finecast.compare.runs.best_known import read_best_known
 from finecast.compare.runs.records import Record
 from finecast.compare.runs.store import instance_path, one_instance_each, read_records
 from finecast.problem.files import FormatError, write_atomically
 from finecast.problem.instance import Instance, read_instance
-from finecast.problem.shipped import find
 from finecast.problem.solution import read_solution
 from finecast.problem.wording import printable
 
@@ -33,9 +33,6 @@ FORM_OF: dict[str, Format] = {
     ".html": "html", ".htm": "html", ".csv": "csv", ".md": "markdown", ".tex": "latex",
 }  # fmt: skip
 """What a file of each ending holds."""
-
-BEST_KNOWN = "data/best_known.json"
-"""Bounds that count besides those of the runs, if the file is there."""
 
 
 def write_report(
@@ -98,6 +95,7 @@ def write_report(
             what,
             pictures=_pictures(what.comparison, home, instance),
             learning=[read_learning(log) for log in logs],
+            sweeps=[] if classes else _sweeps(what.comparison, home),
             commands=_commands(what.comparison, folder, path, methods, classes),
         )
     else:
@@ -144,53 +142,17 @@ def report_contents(
     return contents(comparison, lambda run: solve_command(run, os.fspath(folder)))
 
 
-def known_bounds(
-    folder: str | os.PathLike[str],
-    records: Sequence[Record],
-    best_known: str | os.PathLike[str] | None = None,
-) -> dict[str, tuple[float, str]]:
-    """Return the lower bounds known besides, s, with what they rest on.
-
-    They are by the hash of the instance as solved.
-    A known bound is for the instance as drawn: it counts for the runs with that delivery and
-    schedule.
-
-    Parameters
-    ----------
-    folder
-        Result folder, where the instances are.
-    records
-        Its runs.
-    best_known
-        File of bounds; the shipped one by default, if it is there.
-
-    Raises
-    ------
-    FormatError
-        A file cannot be read.
-    """
-    try:
-        file = find(BEST_KNOWN if best_known is None else best_known)
-    except FormatError:
-        if best_known is not None:
-            raise
-        return {}
-    solved: dict[str, dict[tuple[str, str], set[str]]] = {}
-    for r in records:
-        systems = solved.setdefault(r.instance_hash, {})
-        systems.setdefault((r.delivery, r.schedule), set()).add(r.solved_hash)
-    bounds = {}
-    for instance_hash, entry in read_best_known(file).items():
-        where = instance_path(Path(folder), instance_hash)
-        if entry["lower_bound"] is None or instance_hash not in solved or not where.is_file():
+def _sweeps(comparison: Comparison, folder: Path) -> list[SweepFigure]:
+    """Return delay and gap over what a sweep varied; none where there is none, or no one figure."""
+    if not any(record.point for record in comparison.records):
+        return []
+    found = []
+    for metric in ("delay", GAP):
+        try:
+            found.append(sweep_figure(folder, metric, methods=comparison.labels))
+        except ValueError:  # more varies than a figure shows: `finecast figure --where` chooses
             continue
-        drawn = read_instance(where)
-        for solved_hash in solved[instance_hash].get((drawn.delivery, drawn.schedule), ()):
-            bounds[solved_hash] = (
-                float(entry["lower_bound"]),
-                str(entry["bound_from"]["bound_kind"]),
-            )
-    return bounds
+    return found
 
 
 def _commands(

@@ -198,7 +198,7 @@ def tell_runs(ran: SuiteRuns, as_json: bool) -> None:
 def _comparison(ran: SuiteRuns) -> Comparison | None:
     """Return all runs of the folder, as `finecast report` compares them; None without any."""
     from finecast.compare.report.comparison import compare_runs
-    from finecast.compare.report.write import known_bounds
+    from finecast.compare.report.known import known_bounds
     from finecast.compare.runs.store import read_records
 
     if not ran.records:

@@ -180,9 +180,16 @@ def check_fits(instance: Instance, solution: Solution) -> None:
         )
 
 
+class Picture(Figure):
+    """A figure that notebooks show, although pyplot knows nothing of it."""
+
+    def _repr_png_(self) -> bytes:
+        return picture_bytes(self, ".png")
+
+
 def new_figure(height_in: float, width_in: float = WIDTH_IN, dpi: float = DPI) -> Figure:
     """Return an empty white figure."""
-    return Figure(figsize=(width_in, height_in), dpi=dpi, facecolor="white")
+    return Picture(figsize=(width_in, height_in), dpi=dpi, facecolor="white")
 
 
 def size_in(container: Container) -> tuple[float, float]:

@@ -131,16 +131,10 @@ def search_plan(
     instance = city.instance
     slots = instance.slots
     rng = np.random.default_rng(seed)
-    quiet = np.zeros((slots, instance.users))
-    share = np.full(city.whole.users.shape[:2], WIDE_SHARE)
-    if wide_share is not None:
-        share = np.where(np.isfinite(wide_share), wide_share, WIDE_SHARE)
-    air = Air(_all_seconds(city, rates, quiet), share)
+    air = quiet_air(city, rates, wide_share)
     memory: Memory = [{} for _ in range(slots)]
     if after is not None:
-        air = learned(
-            city, rates, after.beams, replace(air, wide_share=reached(city, after, share))
-        )
+        air = air_after(city, rates, after, air)
         for known, slot in zip(memory, after.beams, strict=True):
             known.update(zip(slot.local.keys, slot.local_beam, strict=True))
     shape = (slots, instance.nodes, instance.blocks)
@@ -309,22 +303,41 @@ def learned(city: City, rates: Rates, beams: tuple[SlotBeams, ...], air: Air) ->
     return replace(air, local=tuple(tuple(of_area) for of_area in tables))
 
 
-def reached(city: City, plan: Plan, share: FloatArray) -> FloatArray:
-    """Return (T, C) shares of the weakest user's rate that wide messages reach, with a plan's own.
+def quiet_air(city: City, rates: Rates, wide_share: FloatArray | None = None) -> Air:
+    """Return the rates that are known before any plan: without interference.
 
     Parameters
     ----------
-    city, plan
-        The problem, and a plan with beams of its wide messages.
-    share
-        (T, C) for classes that do not go wide in it.
+    city, rates
+        The problem, and the rates of every area alone.
+    wide_share
+        As in `search_plan`.
     """
-    share = share.copy()
+    share = np.full(city.whole.users.shape[:2], WIDE_SHARE)
+    if wide_share is not None:
+        share = np.where(np.isfinite(wide_share), wide_share, WIDE_SHARE)
+    quiet = np.zeros((city.instance.slots, city.instance.users))
+    return Air(_all_seconds(city, rates, quiet), share)
+
+
+def air_after(city: City, rates: Rates, plan: Plan, air: Air) -> Air:
+    """Return the rates that a finished plan teaches, local and wide.
+
+    Parameters
+    ----------
+    city, rates
+        The problem, and the rates of every area alone.
+    plan
+        A plan with beams of its wide messages.
+    air
+        The rates before, which stay for classes that do not go wide in the plan.
+    """
+    share = air.wide_share.copy()
     for t, slot in enumerate(plan.beams):
         amplitude = slot.wide.sends @ city.whole.reach[t].T
         least = np.where(slot.wide.users, amplitude, np.inf).min(axis=1)
         share[t, slot.wide.kind] = slot.wide_rate * wide_seconds(city.instance, 1.0, least) / 8.0
-    return share
+    return learned(city, rates, plan.beams, replace(air, wide_share=share))
 
 
 def _all_seconds(

@@ -85,7 +85,6 @@ def test_other_columns_dates_and_no_sessions(tmp_path: Path) -> None:
     [
         (("soon", "s", "m"), "line 9, field 'Timestamp': 'soon' is not allowed, must be seconds"),
         (("nan", "s", "m"), "line 9, field 'Timestamp': 'nan' is not allowed"),
-        ((1, "", "m"), "line 9, field 'Session ID' is empty"),
         ((1, "s", ""), "line 9, field 'Model' is empty"),
         ((1, "s", "m,m"), "line 9: 9 fields, expected 8"),
     ],
@@ -94,6 +93,66 @@ def test_a_bad_row_is_named(tmp_path: Path, row: tuple[Any, ...], message: str) 
     with pytest.raises(FormatError, match=message) as caught:
         read_replay(trace(tmp_path, [*ROWS, row]), 3, 4, NAMES, slot_s=9.0)
     assert "\n" not in str(caught.value)
+
+
+def test_the_files_of_burstgpt(tmp_path: Path) -> None:
+    """Its first files have no session; in the third, requests by the interface have an empty one.
+
+    Times are whole numbers or have a decimal; fields may be quoted; lines may end as on Windows,
+    and a byte order mark may stand first. A request without a session is a session of its own.
+    """
+    first = tmp_path / "BurstGPT_1.csv"
+    first.write_text(
+        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+        "5,ChatGPT,472,18,490,Conversation log\n"
+        "45,ChatGPT,1087,230,1317,Conversation log\n"
+        "58,GPT-4,417,0,417,API log\n"
+    )
+    found = read_replay(first, 1, 9, NAMES, slot_s=60.0)
+    assert found.requests.tolist() == [[0, 0, 1, *[-1] * 6]]
+    third = tmp_path / "BurstGPT_3.csv"
+    rows = [
+        "19440110.0,a4f9,43,GPT-4,906,446,1352,Conversation log",
+        '"19440111.0","",2,"ChatGPT",36,29,65,"API log"',
+        "19440112.0,,2,ChatGPT,36,0,36,API log",
+        '19440113.0,a4f9,8,"GPT-4",1779,123,1902,"Conversation log, the second"',
+    ]
+    third.write_bytes(("\ufeff" + "\r\n".join([HEADER, *rows]) + "\r\n").encode())
+    found = read_replay(third, 1, 9, NAMES, slot_s=60.0)
+    assert found.requests.tolist() == [[1, 0, 0, *[-1] * 6]]
+    assert (found.lines, found.second, found.failed) == (4, 1, 0)
+    assert found.models == {"ChatGPT": 0, "GPT-4": 1}
+    # What failed may be left out. Then GPT-4 is asked for more often, and is model 0.
+    kept = read_replay(third, 1, 9, NAMES, slot_s=60.0, answered="Response tokens")
+    assert kept.requests.tolist() == [[0, 1, *[-1] * 7]]
+    assert (kept.lines, kept.failed) == (4, 1)
+    assert "left out: 1 failed, 1 of a user" in kept.note()
+
+
+def test_what_failed_is_a_number(tmp_path: Path) -> None:
+    """A column that is missing or has another text is one line; only failures are no requests."""
+    with pytest.raises(FormatError, match="line 1: column 'Reply' is missing"):
+        read_replay(trace(tmp_path), 3, 4, NAMES, slot_s=9.0, answered="Reply")
+    with pytest.raises(FormatError, match="line 2, field 'Log Type': 'API log' is not allowed"):
+        read_replay(trace(tmp_path), 3, 4, NAMES, slot_s=9.0, answered="Log Type")
+    rows = "\n".join(f"{t},m,0" for t in range(3))
+    (tmp_path / "failed.csv").write_text(f"Timestamp,Model,Response tokens\n{rows}\n")
+    with pytest.raises(FormatError, match=r"has only failed requests \(3\)"):
+        read_replay(tmp_path / "failed.csv", 3, 4, NAMES, slot_s=9.0, answered="Response tokens")
+
+
+def test_a_bad_byte_is_one_line(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8 are said, wherever they stand in a long file."""
+    good = b"".join(b"%d,m\n" % t for t in range(50_000))
+    (tmp_path / "bytes.csv").write_bytes(b"Timestamp,Model\n" + good + b"7,\xff\n")
+    with pytest.raises(FormatError, match="not a CSV text in UTF-8: invalid start byte"):
+        read_replay(tmp_path / "bytes.csv", 3, 4, NAMES, slot_s=9.0)
+
+
+def test_times_beyond_all_slots_overflow_nothing(tmp_path: Path) -> None:
+    """Finite times of any size are outside of the slots, and nothing else."""
+    found = read_replay(trace(tmp_path, [*ROWS, (1e308, "s", "m")]), 3, 4, NAMES, slot_s=1e-3)
+    assert found.outside == 7
 
 
 def test_a_trace_of_nothing_is_refused(tmp_path: Path) -> None:

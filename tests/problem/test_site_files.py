@@ -168,6 +168,53 @@ def test_names_are_for_people(city, tmp_path):
     assert instance_hash(other) == instance_hash(made)
 
 
+BY_DISTRICT = "district,model,weight\neast,2,5\n*,0,3\n*,1,1\n"
+DISTRICTS = (
+    FILES["sites.csv"]
+    .replace("antennas\n", "antennas,district\n")
+    .replace(",4\n", ",4,west\n")
+    .replace("0,4,4,west", "0,4,4,east")
+)
+
+
+def test_demand_by_district(city):
+    """Users ask as their district does: that of their nearest site, or of their own row.
+
+    Site C is east, A and B are west; users are listed with two at C first, then three at A.
+    """
+    made = city(sites=DISTRICTS, demand=BY_DISTRICT).generate(0)
+    assert made.demand.preference[0, 0].tolist() == [0, 0, 1]
+    assert made.demand.preference[1, 4].tolist() == [0.75, 0.25, 0]
+    own = "site,users,district\nC,2,west\nA,3,east\nB,0,far\n"
+    for sites in (DISTRICTS, FILES["sites.csv"]):
+        made = city(sites=sites, users=own, demand=BY_DISTRICT).generate(0)
+        assert made.demand.preference[0, 0].tolist() == [0.75, 0.25, 0]
+        assert made.demand.preference[0, 4].tolist() == [0, 0, 1]
+    # A district without users may have rows, and users of a map have districts too.
+    cells = "latitude,longitude,users,district\n50.9415,6.9530,2,east\n50.9415,6.9510,1,west\n"
+    rows = BY_DISTRICT.replace("*", "west")
+    made = city(sites=DISTRICTS, users=cells, demand=rows).generate(0)
+    assert made.demand.preference[0].tolist() == [[0, 0, 1], [0, 0, 1], [0.75, 0.25, 0]]
+
+
+def test_districts_are_areas(city):
+    """Sites of a district send together where that is asked for; without the column, one line."""
+    text = TEXT + 'nodes.areas = "district"\n'
+    assert city(text, sites=DISTRICTS).generate(0).areas.tolist() == [0, 0, 1]
+    assert city(sites=DISTRICTS).generate(0).areas.tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match=r"nodes\.areas: 'district' needs a file of sites"):
+        city(text).generate(0)
+    with pytest.raises(ValueError, match="areas must be 'none', 'district'"):
+        read_scenario("tiny").with_({"nodes.areas": "districts"})
+
+
+def test_places_keep_districts(city):
+    """Other places of the users of a seed leave what they ask for as it is."""
+    scenario = city(sites=DISTRICTS, demand=BY_DISTRICT)
+    first, moved = scenario.generate(0), scenario.generate(0, path=1, places=1)
+    assert np.array_equal(first.demand.preference, moved.demand.preference)
+
+
 SITES, USERS = FILES["sites.csv"], FILES["users.csv"]
 LINKS, DEMAND = FILES["links.csv"], FILES["demand.csv"]
 
@@ -204,6 +251,19 @@ LINKS, DEMAND = FILES["links.csv"], FILES["demand.csv"]
         ({"demand": DEMAND.replace("C,2", "E,2")}, "line 4, column 'site': site 'E' is unknown"),
         ({"demand": DEMAND.replace("*,1", "*,0")}, "line 3, column 'model': '0' has a row already"),
         ({"demand": DEMAND.replace("5", "0")}, "column 'weight': none above 0 for site 'C'"),
+        ({"demand": "district,model,weight\n*,0,1\n"}, "line 1: column 'district' needs a column"),
+        ({"demand": "site,district,model,weight\nA,x,0,1\n"}, "line 1: give either the column 's"),
+        (
+            {"demand": BY_DISTRICT.replace("east", "eats"), "sites": DISTRICTS},
+            "line 2, column 'district': district 'eats' is unknown; did you mean 'east'?",
+        ),
+        (
+            {"demand": BY_DISTRICT.replace("*", "west").replace(",5", ",0"), "sites": DISTRICTS},
+            "column 'weight': none above 0 for district 'east'",
+        ),
+        ({"sites": DISTRICTS.replace("east", "")}, "line 4, column 'district': is empty"),
+        ({"sites": DISTRICTS.replace("east", "*")}, "line 4, column 'district': '*' is not allow"),
+        ({"users": "site,users,district\nA,1,\n"}, "line 2, column 'district': is empty"),
         ({"demand": DEMAND.replace("*", "A")}, "column 'weight': none above 0 for site 'B'"),
     ],
 )

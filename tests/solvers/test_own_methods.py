@@ -214,6 +214,22 @@ def test_notebooks_show_tables_without_markup(tiny: Instance) -> None:
     for shown in (tiny, result.solution, result):
         html = shown._repr_html_()  # type: ignore[union-attr]
         assert html.startswith("<table>")
+        assert len(repr(shown)) < 300  # names and sizes, not arrays
     from dataclasses import replace
 
     assert "<script>" not in replace(tiny, name="<script>")._repr_html_()
+
+
+def test_everything_plots_itself(tiny: Instance) -> None:
+    """A picture is shown as PNG where nothing else draws it; without a solution there is none."""
+    from dataclasses import replace
+
+    result = finecast.solve(tiny, "greedy")
+    assert result.solution is not None
+    of_all = [result.plot(tiny), result.solution.plot(tiny), tiny.plot(result.solution)]
+    pictures = [figure._repr_png_() for figure in of_all]
+    assert pictures[0].startswith(b"\x89PNG")
+    assert pictures == [pictures[0]] * 3
+    assert tiny.plot()._repr_png_() != pictures[0]
+    with pytest.raises(ValueError, match="greedy has no solution to draw"):
+        replace(result, solution=None).plot(tiny)

@@ -244,8 +244,6 @@ def test_command(tmp_path):
     assert said["answer"][0] in target.read_text().replace("&#x27;", "'")
     with pytest.raises(ValueError, match="has the ending"):
         command.main(["tiny", "-o", str(tmp_path / "plan.doc")], standalone_mode=False)
-    with pytest.raises(ValueError, match="a plan is for one area"):
-        command.main(["city-19", "--draws", "1"], standalone_mode=False)
     with pytest.raises(ValueError, match="did you mean 'users'"):
         command.main(["tiny", "--set", "userz.count=1"], standalone_mode=False)
     with pytest.raises(ValueError, match="draws: 0 is not allowed"):

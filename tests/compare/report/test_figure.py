@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from finecast.compare.report import figure
+from finecast.compare.report.comparison import compare_runs
 from finecast.compare.report.figure import sweep_figure
 from finecast.compare.report.paper_curves import curves_csv, learning_curves
+from finecast.compare.report.sweep_charts import sweep_charts
 from finecast.compare.report.write import write_report
 from finecast.compare.runs.store import read_records
 from finecast.compare.runs.sweep import run_sweep
@@ -62,6 +64,64 @@ def test_a_category_is_across_as_bars(swept: Path) -> None:
     chosen = sweep_figure(swept, where={"channel.los": "nlos"}, methods=["lru"])
     assert {p.label for p in chosen.points} == {"lru"}
     assert chosen.panel_key == ""
+
+
+def test_runs_with_another_setting_are_not_mixed_in(
+    swept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep run again with `--set users.count=2` into the same folder has points of two sorts."""
+    records = [r for r in read_records(swept) if "mixture" in str(r.point)]
+    point = {**json.loads(str(records[0].point)), "users.count": 2}
+    again = replace(records[0], point=json.dumps(point), instance_hash="0" * 64)
+    monkeypatch.setattr(figure, "read_records", lambda _: [*records, again])
+    with pytest.raises(ValueError, match=r"some runs are with users\.count=2 and others without"):
+        sweep_figure(swept)
+    assert len(sweep_figure(swept, where={"users.count": 2}).points) == 1
+    found = sweep_figure(swept, where={"users.count": None})
+    assert {p.value.count for p in found.points} == {3}
+
+
+def test_the_report_has_the_figure(swept: Path, tmp_path: Path) -> None:
+    """Delay and gap, a chart a panel, a point with its numbers for every one of the figure.
+
+    The same folder gives the same bytes; a page of chosen classes has no sweep.
+    """
+    write_report(swept, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert page.count('<svg class="chart" id="chart-sweep-delay-') == 2
+    assert page.count('<svg class="chart" id="chart-sweep-gap_to_best-') == 2
+    part = page.partition('id="chart-sweep-delay-0"')[2].partition("</svg>")[0]
+    panel = [p for p in sweep_figure(swept).points if p.panel == "mixture"]
+    for p in panel:
+        v = p.value
+        said = f"{p.label}, {p.x}: {v.value:.4g} ({v.low:.4g} to {v.high:.4g})"
+        assert f"<title>{said}</title></circle>" in part
+    assert part.count("<circle") == len(panel) == 4
+    assert part.count('class="line"') == 2  # a number is swept: lines
+    assert [text for text in (">0.2<", ">0.5<") if text in part] == [">0.2<", ">0.5<"]
+    write_report(swept, tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text() == page
+    one = next(str(r.instance_class) for r in read_records(swept))
+    write_report(swept, tmp_path / "one.html", classes=[one])
+    assert "chart-sweep" not in (tmp_path / "one.html").read_text()
+
+
+def test_classes_stand_in_numeric_order(swept: Path) -> None:
+    """Of a sweep over users 9 comes before 10, wherever classes are listed."""
+    records = read_records(swept)[:2]
+    named = [replace(records[0], instance_class=f"tiny users.count={n}") for n in (10, 2, 9)]
+    named = [replace(r, key=str(i), instance_hash=str(i)) for i, r in enumerate(named)]
+    found = compare_runs(named).classes
+    assert found == tuple(f"tiny users.count={n}" for n in (2, 9, 10))
+
+
+def test_categories_have_points_and_no_lines(swept: Path) -> None:
+    """What is no number stands at equal distances, and nothing lies between."""
+    found = sweep_figure(swept, x="channel.los", panels="nodes.storage_share")
+    html = sweep_charts([found], {"greedy": 0, "lru": 1})
+    assert html.count("<circle") == len(found.points)
+    assert 'class="line"' not in html
+    assert ">mixture</text>" in html
 
 
 def test_gaps_are_percent_over_the_best_bound(swept: Path) -> None:

@@ -89,6 +89,8 @@ def test_a_value_is_placed_and_the_rest_stays() -> None:
 def test_settings_of_a_scenario_are_told_from_options() -> None:
     found = scenario_settings({"users.count": 6, "slots": 2, "keep": "joint", "options.width": 3})
     assert found == ({"users.count": 6, "slots": 2}, {"keep": "joint", "options.width": 3})
+    with pytest.raises(ValueError, match=r"'userz\.count' is unknown; did you mean 'users'\?"):
+        scenario_settings({"userz.count": 6})
 
 
 @pytest.fixture(scope="module")

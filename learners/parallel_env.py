@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 from finecast.learners.networks.features import CLOUD, NEIGHBOUR, OWN, STATE, Features, features
+from finecast.learners.world.area_draws import trained_on
 from finecast.learners.world.baselines import savings
 from finecast.learners.world.draws import check_instance, episodes_of, fitted_exponent, surrogate_of
 from finecast.learners.world.environment import (
@@ -106,9 +107,9 @@ class DownloadingEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
             )
         if rates not in ("surrogate", "true"):
             raise ValueError(f"rates: {rates!r} is not allowed, must be 'surrogate' or 'true'")
-        self.scenario, self.rates, self.rate_cache = scenario, rates, rate_cache
+        self.scenario, self.rates, self.rate_cache = trained_on(scenario), rates, rate_cache
         self._rng = np.random.default_rng(seed)
-        example = scenario.generate(seed)
+        example = self.scenario.generate(seed)
         check_instance(example, "scenario")
         self._exponent = fitted_exponent(example) if rates == "surrogate" else 0.0
         nodes, blocks = example.nodes, example.library.blocks

@@ -39,11 +39,11 @@ from torch import Tensor
 from finecast.learners.augmentation.predictor import Predictor, imagine, last_requests
 from finecast.learners.augmentation.sources import SOURCES, Source
 from finecast.learners.augmentation.world_model import WorldModel, imagine_world
+from finecast.learners.world.area_draws import Draws
 from finecast.learners.world.draws import surrogate_of
 from finecast.learners.world.episodes import Episodes, joined_episodes
 from finecast.problem.arrays import FloatArray, checked_number
 from finecast.problem.instance import Instance
-from finecast.problem.scenario import Scenario
 
 DECIBEL = 20 / math.log(10)
 """Factor from the natural logarithm of an amplitude to dB."""
@@ -100,7 +100,7 @@ def synthetic_instances(
     generator: torch.Generator,
     *,
     predictor: Predictor | WorldModel | None = None,
-    scenario: Scenario | None = None,
+    scenario: Draws | None = None,
     real_slots: tuple[int, int] = (1, 8),
     redrawn: float = 0.1,
     noise_db: float = 1.0,

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from finecast.learners.learner import TrainedPolicy, play
+from finecast.learners.world.area_draws import Draws
 from finecast.learners.world.baselines import Replacement, Rolling
 from finecast.learners.world.draws import episodes_of, surrogate_episodes
 from finecast.learners.world.environment import roll
 from finecast.learners.world.episodes import Episodes, joined_episodes
 from finecast.learners.world.lookahead import Lookahead, lookahead_of
-from finecast.problem.scenario import Scenario
 from finecast.solvers.information import Information
 from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.placement.search.lagrangian import dual_bound
@@ -56,7 +56,7 @@ class HeldOut:
 
 
 def held_out(
-    scenarios: Sequence[Scenario],
+    scenarios: Sequence[Draws],
     count: int,
     *,
     horizon: int,

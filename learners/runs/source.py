@@ -33,6 +33,7 @@ from finecast.learners.augmentation.world_model import WorldModel, fit_world_mod
 from finecast.learners.runs.config import SourceConfig
 from finecast.learners.runs.held_out import FIRST_SEED, lookahead_to
 from finecast.learners.weights import seeded
+from finecast.learners.world.area_draws import Draws
 from finecast.learners.world.draws import (
     FITTED_DRAWS,
     episodes_of,
@@ -44,7 +45,6 @@ from finecast.learners.world.episodes import Episodes, joined_episodes
 from finecast.learners.world.lookahead import Lookahead, lookahead_of
 from finecast.learners.world.pool import Pool
 from finecast.problem.instance import Instance
-from finecast.problem.scenario import Scenario
 from finecast.solvers.information import Information
 from finecast.solvers.result import Callback, Progress
 
@@ -77,7 +77,7 @@ class ScenarioSource:
 
     def __init__(
         self,
-        scenarios: Sequence[Scenario],
+        scenarios: Sequence[Draws],
         config: SourceConfig,
         seed: int,
         *,
@@ -97,7 +97,7 @@ class ScenarioSource:
         chosen = np.random.default_rng([seed, *b"draws"])
         self._paths = 1 if information is None else PATHS
         networks = -(-config.draws // self._paths)
-        self._seeds: list[tuple[Scenario, list[int]]] = [
+        self._seeds: list[tuple[Draws, list[int]]] = [
             (scenario, chosen.choice(FIRST_SEED, networks, replace=False).tolist())
             for scenario in scenarios
         ]
@@ -260,7 +260,7 @@ def check_augmentation(name: str, slots: int, draws: int) -> None:
 class _Augmented:
     """What synthetic draws of a scenario are made from."""
 
-    scenario: Scenario
+    scenario: Draws
     instances: tuple[Instance, ...]
     predictor: Predictor | WorldModel | None
     error: float
@@ -286,7 +286,7 @@ class _Augmented:
 
 
 def _augmented(
-    scenario: Scenario, seeds: Sequence[int], config: SourceConfig, seed: int
+    scenario: Draws, seeds: Sequence[int], config: SourceConfig, seed: int
 ) -> _Augmented:
     """Return what synthetic draws are made from; the error is that on a fifth of the draws."""
     instances = [scenario.generate(draw_seed) for draw_seed in seeds]

@@ -41,6 +41,7 @@ from finecast.learners.runs.log import Log
 from finecast.learners.runs.source import ScenarioSource
 from finecast.learners.runs.warm_start import read_start, start_from
 from finecast.learners.weights import Part, load_tensors, part_of, tensors_of
+from finecast.learners.world.area_draws import trained_on
 from finecast.problem.files import FormatError, concerning, sole_writer
 from finecast.problem.scenario import read_scenario
 from finecast.solvers.result import Callback, Progress
@@ -304,7 +305,7 @@ def _prepared(
         Prepare the held-out draws now, and not when they are needed first.
     """
     device = _device(run.device)
-    scenarios = [read_scenario(name).with_(run.scenario) for name in run.scenarios]
+    scenarios = [trained_on(read_scenario(name).with_(run.scenario)) for name in run.scenarios]
     kind = learner_kind(run.learner).load(run.information)
     information = getattr(run.learner_options, "beliefs", None)
     with concerning(", ".join(run.scenarios)):

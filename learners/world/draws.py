@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from finecast.learners.world.area_draws import Draws
 from finecast.learners.world.beliefs import beliefs_of, network_values
 from finecast.learners.world.episodes import MOST_NODES, Episodes, Slot, joined_episodes
 from finecast.learners.world.slot_tables import (
@@ -39,7 +40,6 @@ from finecast.learners.world.slot_tables import (
 from finecast.problem.arrays import FloatArray, IntArray
 from finecast.problem.demand import Demand, sample
 from finecast.problem.instance import Instance, user_groups
-from finecast.problem.scenario import Scenario
 from finecast.problem.sinr import rate
 from finecast.problem.tolerances import LOWEST_SNR
 from finecast.solvers.bounds import price_bound
@@ -137,7 +137,7 @@ def episodes_of(
 
 
 def surrogate_episodes(
-    scenario: Scenario,
+    scenario: Draws,
     seeds: Sequence[int],
     *,
     horizon: int = HORIZON,
@@ -241,7 +241,7 @@ def slot_of(
     return Slot(t=observation.t, slots=prior.demand.slots, beliefs=None, **static, **varying)
 
 
-def mean_exponent(scenario: Scenario, seeds: Sequence[int]) -> float:
+def mean_exponent(scenario: Draws, seeds: Sequence[int]) -> float:
     """Return the mean of `fitted_exponent` over the first draws of these seeds, at most 4."""
     return float(np.mean([fitted_exponent(scenario.generate(s)) for s in seeds[:FITTED_DRAWS]]))
 

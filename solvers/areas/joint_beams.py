@@ -263,7 +263,7 @@ def joint_problem(
     user_area
         (K,) area of every user, -1 for none.
     messages
-        Who sends what to whom.
+        Who sends what to whom, X >= 1.
     start
         (X, N, M) beams to start from.
     cap

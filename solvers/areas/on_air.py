@@ -247,13 +247,15 @@ def polished(city: City, plan: Plan, deadline: Deadline, workers: Workers = ALON
             np.zeros(len(bits), dtype=np.int64), slot.wide.sends, slot.wide.users, bits
         )
         every.append(together)
-        of_slot = _local_problem(city, t, slot.local.messages, slot.local_beam)
-        problems.append(of_slot if len(slot.local_beam) else None)
-        of_wide = joint_problem(
-            channel, error, network.power, np.zeros(instance.nodes, dtype=np.int64), nobody,
-            together, slot.wide_beam, cap,
-        )  # fmt: skip
-        problems.append(of_wide if len(bits) else None)
+        one = np.zeros(instance.nodes, dtype=np.int64)
+        problems += [
+            _local_problem(city, t, slot.local.messages, slot.local_beam)
+            if len(slot.local_beam)
+            else None,
+            joint_problem(channel, error, network.power, one, nobody, together, slot.wide_beam, cap)
+            if len(bits)
+            else None,
+        ]
         starts += [slot.local_beam, slot.wide_beam]
     found = _together(problems, starts, POLISH_STEPS, deadline, workers)
     for t, (slot, together) in enumerate(zip(plan.beams, every, strict=True)):

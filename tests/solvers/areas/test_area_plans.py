@@ -7,7 +7,11 @@ import pytest
 from two_areas import three_areas, two_areas
 
 import finecast
+from finecast.problem.evaluation import evaluate
 from finecast.solvers.areas.air import subsets_serve
+from finecast.solvers.areas.deliver import deliver
+from finecast.solvers.areas.plan import finish_plan, search_plan
+from finecast.solvers.areas.rates import prepare_areas
 
 
 def test_lagrangian_is_no_worse_than_greedy() -> None:
@@ -33,3 +37,19 @@ def test_an_area_may_have_no_groups() -> None:
     assert subsets_serve(np.zeros((0, 2))).shape == (0, 2)
     table = np.array([[np.inf, 3.0, 2.0, np.inf]])
     assert subsets_serve(table).tolist() == [[np.inf, 3.0, 2.0, 2.0]]
+
+
+@pytest.mark.parametrize("goes_wide", [False, True])
+def test_all_messages_may_go_one_way(goes_wide: bool) -> None:
+    """Where nothing goes wide, or everything does, a plan is searched and finished all the same."""
+    instance = three_areas()
+    ready = prepare_areas(instance)
+    wide = np.full((instance.slots, instance.blocks), goes_wide)
+    plan = search_plan(ready.city, ready.rates, ready.point.prices, wide, keep_ways=True, rounds=2)
+    plan = finish_plan(ready.city, plan)
+    for slot in plan.beams:
+        assert bool(len(slot.wide.users)) == goes_wide
+        assert bool(len(slot.local.keys)) != goes_wide
+    evaluation = evaluate(instance, deliver(ready.city, plan, "plan"))
+    assert evaluation.feasible
+    assert evaluation.delay >= ready.point.bound * (1 - 1e-9)

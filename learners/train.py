@@ -10,6 +10,7 @@ from finecast.learners.runs.config import run_config
 from finecast.learners.runs.training import Trained
 from finecast.learners.runs.training import train as train_run
 from finecast.solvers.result import Callback
+from finecast.solvers.workers import Engine, workers_of
 
 
 def train(
@@ -21,6 +22,9 @@ def train(
     seed: int = 0,
     resume: bool = False,
     callback: Callback | None = None,
+    workers: int = 1,
+    engine: Engine = "local",
+    scheduler: str | None = None,
     **options: Any,
 ) -> Trained:
     """Train a learner on draws of scenarios.
@@ -44,6 +48,8 @@ def train(
         Go on from the newest state in the folder; start if there is none.
     callback
         Receives the progress of the run.
+    workers, engine, scheduler
+        Who makes the draws, as in `finecast.solve`; the run is the same.
     **options
         Further options as in the TOML of a run (`finecast.learners.runs.config.RunConfig`): by
         name, and the tables `source` (of the draws) and `options` (of the learner).
@@ -69,4 +75,6 @@ def train(
     table["scenarios"] = [os.fspath(name) for name in names]
     if steps is not None:
         table["steps"] = steps
-    return train_run(run_config(table), folder, resume=resume, callback=callback)
+    run = run_config(table)
+    with workers_of(workers, engine, scheduler) as crew:
+        return train_run(run, folder, resume=resume, callback=callback, workers=crew)

@@ -26,6 +26,9 @@ RESTARTS = 3
 SCHEDULER_TIMEOUT_S = 10
 """For the first answer of a Dask scheduler."""
 
+TASKS_EACH = 4
+"""Tasks of every process from one word of progress to the next."""
+
 IDLE_S = 300
 """Seconds after which a process of the pool without tasks ends."""
 
@@ -53,6 +56,14 @@ class Workers:
         self.count = count
         self.client = client
         self.cpu_s = 0.0
+
+    @property
+    def at_once(self) -> int:
+        """Tasks to hand over at once where the progress is told in between."""
+        if self.client is not None:
+            threads = sum(self.client.nthreads().values())
+            return TASKS_EACH * max(1, int(threads))
+        return TASKS_EACH * self.count if self.count > 1 else 1
 
     def each(
         self,

@@ -13,6 +13,7 @@ from finecast.cli.common import (
     print_table,
     progress_bar,
     settings_of,
+    workers_options,
 )
 from finecast.problem.files import FormatError, reading
 from finecast.problem.shipped import find
@@ -36,6 +37,9 @@ from finecast.problem.wording import percent, seconds
 @click.option("--device", help="Where torch computes, as in cpu or cuda:0.")
 @click.option("--resume", is_flag=True, help="Go on from the newest state in the folder.")
 @click.option("-o", "--output", help="Folder for checkpoints and log.")
+@workers_options(
+    "Processes of this machine that make the draws; the run is the same.", "draws are made"
+)
 @click.option("--list", "as_list", is_flag=True, help="List the learners and leave.")
 @json_option
 def command(
@@ -48,6 +52,9 @@ def command(
     device: str | None,
     resume: bool,
     output: str | None,
+    workers: int,
+    engine: Any,
+    scheduler: str | None,
     as_list: bool,
     as_json: bool,
 ) -> None:
@@ -88,10 +95,11 @@ def command(
             run = run_config(table, file.parent)
 
     from finecast.learners.runs.training import TrainingInterrupt, train
+    from finecast.solvers.workers import workers_of
 
     try:
-        with progress_bar() as tell:
-            trained = train(run, output, resume=resume, callback=tell)
+        with workers_of(workers, engine, scheduler) as crew, progress_bar() as tell:
+            trained = train(run, output, resume=resume, callback=tell, workers=crew)
     except TrainingInterrupt as interrupt:
         trained = interrupt.trained
     if as_json:

@@ -23,6 +23,7 @@ from finecast.solvers.information import Information
 from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.placement.search.lagrangian import dual_bound
 from finecast.solvers.result import Callback, Progress
+from finecast.solvers.workers import ALONE, Workers
 
 FIRST_SEED = 1_000_000
 """Seed of the first held-out draw; training draws have smaller ones."""
@@ -64,6 +65,7 @@ def held_out(
     price_steps: int,
     callback: Callback | None = None,
     information: Information | None = None,
+    workers: Workers = ALONE,
 ) -> HeldOut:
     """Make the held-out draws of some scenarios.
 
@@ -83,6 +85,8 @@ def held_out(
         Receives the progress after every draw.
     information
         What the nodes see, if they decide apart.
+    workers
+        Who makes the draws.
     """
     seeds = range(FIRST_SEED, FIRST_SEED + count)
     parts = []
@@ -90,11 +94,20 @@ def held_out(
         if true_rates:
             instances = [scenario.generate(seed) for seed in seeds]
             part = episodes_of(
-                instances, horizon=horizon, callback=callback, information=information
+                instances,
+                horizon=horizon,
+                callback=callback,
+                information=information,
+                workers=workers,
             )
         else:
             part = surrogate_episodes(
-                scenario, seeds, horizon=horizon, callback=callback, information=information
+                scenario,
+                seeds,
+                horizon=horizon,
+                callback=callback,
+                information=information,
+                workers=workers,
             )
         parts.append(part)
     episodes = joined_episodes(parts)

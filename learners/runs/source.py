@@ -47,6 +47,7 @@ from finecast.learners.world.pool import Pool
 from finecast.problem.instance import Instance
 from finecast.solvers.information import Information
 from finecast.solvers.result import Callback, Progress
+from finecast.solvers.workers import ALONE, Workers
 
 PATHS = 4
 """Paths of requests of every network, where nodes decide apart."""
@@ -73,6 +74,8 @@ class ScenarioSource:
     information
         What the nodes see, if they decide apart. A network's values take seconds then, so every
         network has `PATHS` paths of requests.
+    workers
+        Who makes the draws.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class ScenarioSource:
         steps: int = 1,
         callback: Callback | None = None,
         information: Information | None = None,
+        workers: Workers = ALONE,
     ) -> None:
         if information is not None and config.augmentation != "none":
             raise ValueError(
@@ -92,7 +96,7 @@ class ScenarioSource:
             )
         self.config, self.seed, self.steps = config, seed, steps
         self.device = torch.device("cpu")
-        self._callback, self._information = callback, information
+        self._callback, self._information, self._workers = callback, information, workers
         # All seeds are chosen now, the draws are made when a step asks for them.
         chosen = np.random.default_rng([seed, *b"draws"])
         self._paths = 1 if information is None else PATHS
@@ -162,6 +166,7 @@ class ScenarioSource:
                     bound=False,
                     callback=self._callback,
                     information=self._information,
+                    workers=self._workers,
                 )
             else:
                 if len(self._exponents) == i:
@@ -175,6 +180,7 @@ class ScenarioSource:
                     callback=self._callback,
                     information=self._information,
                     paths=self._paths,
+                    workers=self._workers,
                 )
             parts.append(part)
         return joined_episodes(parts)

@@ -45,6 +45,7 @@ from finecast.learners.world.area_draws import trained_on
 from finecast.problem.files import FormatError, concerning, sole_writer
 from finecast.problem.scenario import read_scenario
 from finecast.solvers.result import Callback, Progress
+from finecast.solvers.workers import ALONE, Workers
 
 
 class LossNotFiniteError(ValueError):
@@ -99,14 +100,15 @@ class Trained:
 class _Clock:
     """Seconds spent, those of earlier sittings included."""
 
-    def __init__(self, state: Checkpoint | None) -> None:
+    def __init__(self, state: Checkpoint | None, workers: Workers) -> None:
+        self._workers = workers
         self._wall = (state.train_s if state else 0.0) - time.perf_counter()
         self._cpu = (state.cpu_s if state else 0.0) - time.process_time()
 
     def read(self) -> dict[str, float]:
         return {
             "train_s": self._wall + time.perf_counter(),
-            "cpu_s": self._cpu + time.process_time(),
+            "cpu_s": self._cpu + time.process_time() + self._workers.cpu_s,
         }
 
 
@@ -129,6 +131,7 @@ def train(
     *,
     resume: bool = False,
     callback: Callback | None = None,
+    workers: Workers = ALONE,
 ) -> Trained:
     """Train a learner; leave its best policy and its newest states in a folder.
 
@@ -142,6 +145,8 @@ def train(
         Go on from the newest state in the folder; start if there is none.
     callback
         Receives the progress of the run.
+    workers
+        Who makes the draws of training and of the held-out evaluation; the run is the same.
 
     Raises
     ------
@@ -162,22 +167,24 @@ def train(
     except OSError as error:
         raise FormatError(target, f"cannot be made: {error.strerror}") from None
     with sole_writer(target, "training"):
-        return _train(run, target, resume, callback)
+        return _train(run, target, resume, callback, workers)
 
 
-def _train(run: RunConfig, target: Path, resume: bool, callback: Callback | None) -> Trained:
+def _train(
+    run: RunConfig, target: Path, resume: bool, callback: Callback | None, workers: Workers
+) -> Trained:
     """Train in a folder that nobody else writes to; parameters and errors as in `train`."""
     # What the run goes on from, or starts from. Both are read before the draws are made, which
     # takes longer: they may be bad.
     state = _newest(run, target, resume)
     remove_leftovers(target)
-    clock = _Clock(state)
+    clock = _Clock(state, workers)
     torch.set_num_threads(run.threads)
     warm_start = None
     if state is None and run.warm_start:
         warm_start = read_start(run.warm_start, run.learner, run.learner_options)
     # The learner at step 0, or where the state or the warm start leaves it.
-    learner, measure = _prepared(run, callback, at_once=state is not None)
+    learner, measure = _prepared(run, callback, workers, at_once=state is not None)
     step, best, last = 0, _Best(), "none was written"
     if warm_start is not None:
         start_from(learner, warm_start)
@@ -293,13 +300,13 @@ def _policy_of(learner: Learner) -> dict[str, torch.Tensor]:
 
 
 def _prepared(
-    run: RunConfig, callback: Callback | None, *, at_once: bool
+    run: RunConfig, callback: Callback | None, workers: Workers, *, at_once: bool
 ) -> tuple[Learner, Callable[[Learner], dict[str, float]]]:
     """Return the learner at step 0, and what measures one on the held-out draws.
 
     Parameters
     ----------
-    run, callback
+    run, callback, workers
         As in `train`.
     at_once
         Prepare the held-out draws now, and not when they are needed first.
@@ -316,6 +323,7 @@ def _prepared(
             steps=run.steps,
             callback=callback,
             information=information,
+            workers=workers,
         )
         source.to(device)
         learner: Learner = kind.Learner(run.learner_options, source, seed=run.seed, device=device)
@@ -331,6 +339,7 @@ def _prepared(
                 price_steps=run.source.price_steps,
                 callback=callback,
                 information=information,
+                workers=workers,
             ).to(device)
 
     if at_once:

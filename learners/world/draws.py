@@ -12,8 +12,7 @@ can have as many draws as it needs. `slot_of` makes the `Slot` of an online meth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -43,6 +42,7 @@ from finecast.problem.instance import Instance, user_groups
 from finecast.problem.sinr import rate
 from finecast.problem.tolerances import LOWEST_SNR
 from finecast.solvers.bounds import price_bound
+from finecast.solvers.deadline import Deadline
 from finecast.solvers.heuristics.expected import (
     group_exponent,
     user_reach,
@@ -64,6 +64,7 @@ from finecast.solvers.placement.chains import Chains, chains
 from finecast.solvers.prepared import prepare
 from finecast.solvers.restrictions import check_restrictions, restricted_instance
 from finecast.solvers.result import Callback, Progress
+from finecast.solvers.workers import ALONE, Workers
 
 HORIZON = 3
 """Coming slots in the expected tables."""
@@ -83,7 +84,7 @@ def episodes_of(
     dtype: torch.dtype = torch.float32,
     callback: Callback | None = None,
     rate_cache: str | None = None,
-    processes: int = 1,
+    workers: Workers = ALONE,
     information: Information | None = None,
 ) -> Episodes:
     """Return the episodes of instances, with the rates that the online methods get.
@@ -102,8 +103,8 @@ def episodes_of(
         Type of the expected tables.
     callback
         It is called after every draw.
-    processes
-        Processes that share the draws.
+    workers
+        Who makes the draws, each a task of its own: they are the same whoever does.
     information
         What the nodes see, if they are to decide apart: then episodes have beliefs, which take some
         seconds for every network. None for episodes without.
@@ -128,12 +129,8 @@ def episodes_of(
         rate_cache=rate_cache,
         information=information,
     )
-    if processes == 1:
-        return _gathered(map(episode_of, instances), len(instances), "episodes", callback)
-    # Not forked: a fork of a process with torch's threads can hang.
-    spawn = torch.multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
-        return _gathered(pool.map(episode_of, instances), len(instances), "episodes", callback)
+    tasks = [(instance,) for instance in instances]
+    return _gathered(episode_of, tasks, "episodes", callback, workers)
 
 
 def surrogate_episodes(
@@ -146,6 +143,7 @@ def surrogate_episodes(
     callback: Callback | None = None,
     information: Information | None = None,
     paths: int = 1,
+    workers: Workers = ALONE,
 ) -> Episodes:
     """Return episodes whose rates come from the closed form; `bound` is NaN.
 
@@ -155,7 +153,7 @@ def surrogate_episodes(
         The instances are drawn from it.
     seeds
         One seed for each network.
-    horizon, dtype, callback, information
+    horizon, dtype, callback, information, workers
         As in `episodes_of`.
     paths
         Paths of requests of every network, a draw each; the first is that of its seed.
@@ -172,16 +170,44 @@ def surrogate_episodes(
         raise ValueError("seeds: is empty, must be at least one")
     check_instance(scenario.generate(seeds[0]), "scenario")
     known_exponent = mean_exponent(scenario, seeds) if exponent is None else exponent
+    episodes_on = partial(
+        _episodes_on,
+        scenario,
+        exponent=known_exponent,
+        horizon=horizon,
+        dtype=dtype,
+        information=information,
+        paths=paths,
+    )
+    tasks = [(seed,) for seed in seeds]
+    return _gathered(episodes_on, tasks, "surrogate episodes", callback, workers, paths)
 
-    def draws() -> Iterator[Episodes]:
-        for seed in seeds:
-            network = scenario.generate(seed)
-            values = None if information is None else network_values(network)
-            for path in paths_of(network, paths, seed):
-                episode = surrogate_of(path, known_exponent, horizon=horizon, dtype=dtype)
-                yield believed(episode, path, information, values)
 
-    return _gathered(draws(), len(seeds) * paths, "surrogate episodes", callback)
+def _episodes_on(
+    scenario: Draws,
+    seed: int,
+    _deadline: Deadline,
+    *,
+    exponent: float,
+    horizon: int,
+    dtype: torch.dtype,
+    information: Information | None,
+    paths: int,
+) -> Episodes:
+    """Return the episodes of one network; arguments as in `surrogate_episodes`."""
+    network = scenario.generate(seed)
+    values = None if information is None else network_values(network)
+    return joined_episodes(
+        [
+            believed(
+                surrogate_of(path, exponent, horizon=horizon, dtype=dtype),
+                path,
+                information,
+                values,
+            )
+            for path in paths_of(network, paths, seed)
+        ]
+    )
 
 
 def paths_of(instance: Instance, paths: int, seed: int) -> list[Instance]:
@@ -318,19 +344,25 @@ def _check_nodes(nodes: int, name: str) -> None:
 
 
 def _gathered(
-    draws: Iterable[Episodes], count: int, stage: str, callback: Callback | None
+    draw: Callable[..., Episodes],
+    tasks: Sequence[tuple[Any, ...]],
+    stage: str,
+    callback: Callback | None,
+    workers: Workers,
+    paths: int = 1,
 ) -> Episodes:
-    """Return all draws as one, and call the callback after each."""
-    parts = []
-    for part in draws:
-        parts.append(part)
+    """Return the draws of all tasks as one; tell the progress after some of them."""
+    parts: list[Episodes] = []
+    while len(parts) < len(tasks):
+        parts += workers.each(draw, tasks[len(parts) :][: workers.at_once])
         if callback is not None:
-            callback(Progress(stage, len(parts), count))
+            callback(Progress(stage, len(parts) * paths, len(tasks) * paths))
     return joined_episodes(parts)
 
 
 def _episode_of(
     instance: Instance,
+    _deadline: Deadline,
     *,
     horizon: int,
     beamforming: str,

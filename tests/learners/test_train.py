@@ -36,6 +36,29 @@ def test_one_call_is_the_run_of_its_table(tmp_path):
     assert result.evaluation.feasible
 
 
+def test_two_processes_make_the_draws_of_the_same_run(tmp_path):
+    """The same tensors to the bit, and the same held-out figures; what is no engine is refused."""
+    short = {"held_out": 3, "source": {"draws": 12, "price_steps": 4}, "options": SHORT["options"]}
+    ends = []
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        trained = finecast.train(
+            TINY_SLOTS, "vdn", folder=folder, steps=3, workers=workers, **short
+        )
+        ends.append((read_checkpoint(states(folder)[-1]).tensors, trained.best))
+    (alone, best), (shared, same) = ends
+    assert best == same
+    assert all(torch.equal(alone[name], shared[name]) for name in alone)
+    for wrong, says in (
+        ({"workers": 0}, "workers: 0 is not allowed"),
+        ({"engine": "spark"}, "engine: 'spark' is not allowed"),
+        ({"engine": "dask"}, "scheduler: none is given"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            finecast.train(TINY_SLOTS, "vdn", folder=tmp_path / "no", **wrong)
+    assert not (tmp_path / "no").exists()
+
+
 def test_it_goes_on_and_tells_how_it_stands(tmp_path):
     """Two steps, then two more with `resume`; the callback receives every step that is made.
 

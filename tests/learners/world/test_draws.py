@@ -27,6 +27,7 @@ from finecast.problem.demand import forecast
 from finecast.problem.instance import user_groups
 from finecast.solvers.heuristics.expected import group_exponent, kinds, user_reach
 from finecast.solvers.online import observation_of, prepare_slots, prior_of
+from finecast.solvers.workers import Workers
 
 
 def test_a_slot_is_what_the_online_method_observes() -> None:
@@ -161,8 +162,10 @@ def test_several_processes_make_the_same() -> None:
     small = scenario(slots=1, nodes={"count": 2}, users={"count": 2})
     draws = [small.generate(seed) for seed in range(2)]
     told: list[int] = []
-    shared = episodes_of(draws, processes=2, callback=lambda progress: told.append(progress.done))
-    assert told == [1, 2]
+    shared = episodes_of(
+        draws, workers=Workers(2), callback=lambda progress: told.append(progress.done)
+    )
+    assert told == [2]
     alone = episodes_of(draws)
     assert shared.beliefs is None
     for name in EPISODE_TENSORS:

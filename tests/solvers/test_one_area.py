@@ -27,22 +27,6 @@ def test_methods_of_one_area(name: str) -> None:
         solve(APART, name, time_limit=0.0)
 
 
-def test_environments_and_training_of_one_area(tmp_path: Path) -> None:
-    """A scenario of areas is refused in one line."""
-    from finecast.learners.apart_env import ApartEnv
-    from finecast.learners.parallel_env import DownloadingEnv
-    from finecast.learners.train import train
-
-    scenario = read_scenario("tiny").with_(nodes={"areas": [[0], [1]]})
-    for refuse in (
-        lambda: DownloadingEnv(scenario),
-        lambda: ApartEnv(scenario, "local"),
-        lambda: train("city-19", "dcg", folder=tmp_path / "run", steps=1),
-    ):
-        with pytest.raises(ValueError, match=r"areas: the instance has [24], .* is for one area"):
-            refuse()
-
-
 def test_rates_and_learners_of_one_area() -> None:
     """The doors beside `solve`: rate tables, what learners play."""
     for refuse, what in (

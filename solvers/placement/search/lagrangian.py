@@ -279,7 +279,7 @@ def _search(
     groups = core_groups(problem, classes)
     ways = [_dived, _branched] if groups else []
     ways += [_paths_again, _ruined]
-    if most_together(problem) > 1:
+    if classes.unit is None and most_together(problem) > 1:
         ways += [_together]
     state = _State(incumbent, classes, ascent, groups, rng)
     efforts = [Effort() for _ in ways]

@@ -16,6 +16,7 @@ from finecast.learners.runs.training import _prepared, train
 from finecast.learners.runs.warm_start import read_start, start_from
 from finecast.learners.weights import tensors_of
 from finecast.problem.files import FormatError
+from finecast.solvers.workers import ALONE
 
 TINY = str(TINY_SLOTS)
 SMALL = {"width": 8, "embedding": 4}
@@ -56,7 +57,7 @@ def policy_of(tensors) -> dict[str, torch.Tensor]:
 
 def policy_at_start(run, folder: Path) -> dict[str, torch.Tensor]:
     """The policy at step 0, before anything was learned; a training measures the same one."""
-    learner, measure = _prepared(run, None, at_once=False)
+    learner, measure = _prepared(run, None, ALONE, at_once=False)
     start_from(learner, read_start(run.warm_start, run.learner, run.learner_options))
     tensors = {k: v.clone() for k, v in tensors_of(learner.parts()).items()}
     train(run, folder)

@@ -31,7 +31,7 @@ from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.workers import ALONE, Workers
 
 POLISH_STEPS = 300
-"""Steps of the joint beams, and of every wide message's, in the last plan."""
+"""Steps of the joint beams in the last plan."""
 
 WIDE_STARTS = 1
 """Starts of the search for the beams of a wide message."""
@@ -224,7 +224,7 @@ def with_wide_beams(
 
 
 def polished(city: City, plan: Plan, deadline: Deadline, workers: Workers = ALONE) -> Plan:
-    """Return the plan after more steps for all its beams; wide ones are joint beams of one area.
+    """Return the plan after more steps for the beams of its local messages.
 
     Parameters
     ----------
@@ -233,48 +233,21 @@ def polished(city: City, plan: Plan, deadline: Deadline, workers: Workers = ALON
     deadline
         When to be done.
     workers
-        Who makes the beams, local or wide ones of a slot at a time.
+        Who makes the beams, a slot at a time.
     """
-    instance, network = city.instance, city.instance.network
-    cap = network.max_spectral_efficiency
-    nobody = np.zeros(instance.users, dtype=np.int64)
-    every, starts, result = [], [], []
-    problems: list[Joint | None] = []
-    for t, slot in enumerate(plan.beams):
-        channel, error = instance.normalised_channel[t], instance.normalised_error[t]
-        bits = np.asarray(slot.wide.blocks @ instance.library.block_size, dtype=np.float64)
-        together = LocalMessages(
-            np.zeros(len(bits), dtype=np.int64), slot.wide.sends, slot.wide.users, bits
-        )
-        every.append(together)
-        one = np.zeros(instance.nodes, dtype=np.int64)
-        problems += [
-            _local_problem(city, t, slot.local.messages, slot.local_beam)
-            if len(slot.local_beam)
-            else None,
-            joint_problem(channel, error, network.power, one, nobody, together, slot.wide_beam, cap)
-            if len(bits)
-            else None,
-        ]
-        starts += [slot.local_beam, slot.wide_beam]
+    starts = [slot.local_beam for slot in plan.beams]
+    problems = [
+        _local_problem(city, t, slot.local.messages, slot.local_beam)
+        if len(slot.local_beam)
+        else None
+        for t, slot in enumerate(plan.beams)
+    ]
     found = _together(problems, starts, POLISH_STEPS, deadline, workers)
-    for t, (slot, together) in enumerate(zip(plan.beams, every, strict=True)):
-        channel, error = instance.normalised_channel[t], instance.normalised_error[t]
-        beam, wide_beam = found[2 * t], found[2 * t + 1]
+    result = []
+    for t, (slot, beam) in enumerate(zip(plan.beams, found, strict=True)):
         local_rate, interference = _local_rate(city, t, slot.local.messages, beam)
-        _, signal = interference_of(channel, error, wide_beam, together.area, nobody)
-        quiet = np.zeros(instance.users)
-        wide_rate = network.bandwidth * efficiency_of(signal, quiet, slot.wide.users, cap)
-        better = wide_rate > slot.wide_rate
         result.append(
-            replace(
-                slot,
-                local_beam=beam,
-                local_rate=local_rate,
-                interference=interference,
-                wide_beam=np.where(better[:, None, None], wide_beam, slot.wide_beam),
-                wide_rate=np.maximum(wide_rate, slot.wide_rate),
-            )
+            replace(slot, local_beam=beam, local_rate=local_rate, interference=interference)
         )
     beams = tuple(result)
     return Plan(plan.state, beams, plan_delay(city, plan.state, beams))

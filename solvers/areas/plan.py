@@ -53,10 +53,10 @@ WIDE_SHARE = 0.88
 the class was searched for. One start of the search reached about 0.93 of it at 19 nodes and 0.85 at
 61, where each goes to more users."""
 
-SEARCH_SHARE = 0.6
+SEARCH_SHARE = 0.35
 """Share of the time for the rounds; the rest is for wide beams and the last steps of all."""
 
-WIDE_TIME = 0.7
+WIDE_TIME = 0.8
 """Share of what is then left for wide beams."""
 
 LEAST_S = 2.0
@@ -197,7 +197,7 @@ def finish_plan(
     seed, goal, workers
         As there.
     deadline
-        When to stop. Every wide message takes one start of the search all the same.
+        When to stop. Wide messages without a search by then go by beams in closed form.
     after
         A finished plan, whose wide messages have beams already.
     """

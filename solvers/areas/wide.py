@@ -8,11 +8,27 @@ from typing import Any
 import numpy as np
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
+from finecast.solvers.areas.air import interference_of
 from finecast.solvers.areas.state import City, State
 from finecast.solvers.areas.tables import participants
-from finecast.solvers.areas.wide_rates import CHUNK, searched, wide_task
+from finecast.solvers.areas.wide_rates import (
+    MOST_SEARCHED,
+    QUICKLY_SEARCHED,
+    chunks,
+    search_size,
+    searched,
+    wide_task,
+)
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.workers import ALONE, Workers
+
+WIDE_STEPS = 100
+"""Steps of the beams of other messages."""
+
+ALIGNMENTS = 10
+"""Rounds of phases in `aligned_beam`."""
+
+TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,30 +102,116 @@ def wide_beams(
     starts, seed
         Starts of the search, and their seed.
     deadline
-        Those not searched for by then get one start; some answer is needed for every message.
+        Those not searched for by then go by beams in closed form.
     workers
         Who searches, some messages at a time.
     """
     instance = city.instance
-    count = len(messages.users)
-    beam = np.zeros((count, instance.nodes, instance.antennas), dtype=np.complex128)
-    snr = np.zeros(count)
-    order = np.argsort(messages.users.sum(axis=1), kind="stable")
-    tasks, places = [], []
-    for begin in range(0, count, CHUNK):
-        rows = order[begin : begin + CHUNK]
-        task, nodes = wide_task(
-            instance, t, messages.users[rows], messages.sends[rows], starts, seed
-        )
-        tasks.append(task)
-        places.append(np.ix_(rows, nodes))
-    for place, (found, reached) in zip(places, workers.each(_beams, tasks, deadline), strict=True):
-        beam[place] = found
-        snr[place[0].reshape(-1)] = reached
+    beam = np.zeros((len(messages.users), instance.nodes, instance.antennas), dtype=np.complex128)
+    for y, (users, sends) in enumerate(zip(messages.users, messages.sends, strict=True)):
+        beam[y] = aligned_beam(instance.normalised_channel[t], instance.network.power, users, sends)
+    snr = _snr(city, t, messages, beam)
+
+    # Many listeners and many nodes take long to search for, and one try is nearly as good. So one
+    # try comes first for all, then the whole search, each beginning where a second gains most.
+    size = search_size(messages.users, messages.sends)
+    seconds = messages.blocks @ instance.library.block_size / np.log1p(np.maximum(snr, TINY))
+    order = np.argsort(-seconds / size, kind="stable")
+    slow = order[(size[order] > QUICKLY_SEARCHED) & (size[order] <= MOST_SEARCHED)]
+    _improve(city, t, messages, beam, snr, slow, 0, seed, workers, deadline)
+    order = order[size[order] <= MOST_SEARCHED]
+    _improve(city, t, messages, beam, snr, order, starts, seed, workers, deadline)
     return beam, snr
 
 
-def _beams(*task: Any) -> tuple[ComplexArray, FloatArray]:
-    """Return beams and SNR of some messages."""
-    found = searched(*task)
+def aligned_beam(
+    channel: ComplexArray, power: FloatArray, users: BoolArray, sends: BoolArray
+) -> ComplexArray:
+    """Return the beam (N, M), W^1/2, of signals that add up in phase, weak users counting more.
+
+    Parameters
+    ----------
+    channel
+        (K, N, M), normalised by the noise amplitude.
+    power
+        (N,) W.
+    users, sends
+        (K,) and (N,) bool, listeners and senders.
+
+    Examples
+    --------
+    Two nodes of one antenna, one user who receives the second one turned by 90 degrees.
+
+    >>> channel = np.array([[[1.0], [1.0j]]])
+    >>> beam = aligned_beam(channel, np.ones(2), np.array([True]), np.array([True, True]))
+    >>> float(abs((channel[0].conj() * beam).sum()).round(6))
+    2.0
+    """
+    listener, node = np.flatnonzero(users), np.flatnonzero(sends)
+    beam = np.zeros(channel.shape[1:], dtype=np.complex128)
+    mine = channel[np.ix_(listener, node)]
+    amplitude = np.sqrt(power[node])[:, None]
+    strength = (np.linalg.norm(mine, axis=2) @ amplitude)[:, 0]
+    weight = 1.0 / np.maximum(strength, TINY)
+    signal = np.ones(len(listener), dtype=np.complex128)
+    for _ in range(ALIGNMENTS):
+        direction = np.tensordot(weight * signal / np.abs(signal), mine, axes=1)
+        length = np.linalg.norm(direction, axis=1, keepdims=True)
+        beam[node] = amplitude * direction / np.maximum(length, TINY)
+        signal = np.tensordot(mine.conj(), beam[node], axes=2) + TINY
+    return beam
+
+
+def _snr(city: City, t: int, messages: WideMessages, beam: ComplexArray) -> FloatArray:
+    """Return (Y,) the SNR that beams guarantee."""
+    instance = city.instance
+    _, signal = interference_of(
+        instance.normalised_channel[t],
+        instance.normalised_error[t],
+        beam,
+        np.zeros(len(beam), dtype=np.int64),
+        np.zeros(instance.users, dtype=np.int64),
+    )
+    least = np.where(messages.users, signal.T, np.inf).min(axis=1)
+    return np.asarray(np.maximum(least, 0.0) ** 2)
+
+
+def _improve(
+    city: City,
+    t: int,
+    messages: WideMessages,
+    beam: ComplexArray,
+    snr: FloatArray,
+    order: IntArray,
+    starts: int,
+    seed: int,
+    workers: Workers,
+    deadline: Deadline,
+) -> None:
+    """Replace, in place, the beams of some messages and their SNR by those of a search."""
+    if deadline.over() or not len(order):
+        return
+    tasks, places = [], []
+    for rows in chunks(order, search_size(messages.users, messages.sends)):
+        task, nodes = wide_task(
+            city.instance, t, messages.users[rows], messages.sends[rows], starts, seed
+        )
+        tasks.append(task)
+        places.append(np.ix_(rows, nodes))
+    for place, answer in zip(places, workers.each(_search, tasks, deadline), strict=True):
+        if answer is None:
+            continue
+        found, reached = answer
+        rows = place[0].reshape(-1)
+        better = reached > snr[rows]
+        beam[place] = np.where(better[:, None, None], found, beam[place])
+        snr[rows] = np.maximum(snr[rows], reached)
+
+
+def _search(*task: Any) -> tuple[ComplexArray, FloatArray] | None:
+    """Return beams and SNR of some messages; None where the time is up."""
+    *arguments, deadline = task
+    if deadline.over():
+        return None
+    found = searched(*arguments)
     return found.beamformer, found.snr

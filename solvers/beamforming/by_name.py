@@ -104,7 +104,7 @@ def solve_messages(
     node_mask, user_mask
         (B, N) and (B, K), who sends and who listens.
     starts
-        Starts of the kernel's search.
+        Starts of the kernel's search; 0 for one try alone, from equal phases, if not `tight`.
     seed
         Seed of random starts.
     tight

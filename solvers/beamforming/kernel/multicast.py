@@ -57,7 +57,8 @@ class MulticastOptions:
     Attributes
     ----------
     starts
-        Candidates carried through the search; twice as many are screened.
+        Candidates carried through the search; twice as many are screened. 0 for one try alone,
+        from equal phases, for large groups in a hurry; not with a tolerance.
     tolerance
         None for the free certificate. Otherwise every bound is lowered until it is within this
         relative distance (on the SNR) of what the beams reach, or of the relaxation's optimum.
@@ -90,10 +91,11 @@ class MulticastOptions:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("starts", "boxes", "chunk"):
+        least_starts = 0 if self.tolerance is None else 1
+        for name, least in (("starts", least_starts), ("boxes", 1), ("chunk", 1)):
             count = getattr(self, name)
-            if count is not None and count < 1:
-                raise ValueError(f"{name}: {count} is not allowed, must be >= 1")
+            if count is not None and count < least:
+                raise ValueError(f"{name}: {count} is not allowed, must be >= {least}")
         if self.tolerance is not None and not self.tolerance > 0:
             raise ValueError(f"tolerance: {self.tolerance} is not allowed, must be > 0 or None")
         if self.dtype not in (torch.complex64, torch.complex128):

@@ -41,16 +41,17 @@ def search(
 
     Every problem is first solved from equal phases. Where the free certificate does not prove the
     result optimal to `CLOSED`, twice `starts` candidates are screened and the better half goes
-    on, both in `dtype`; the best one is finished in complex128. See `Carried`.
+    on, both in `dtype`; the best one is finished in complex128. See `Carried`. At `starts` 0 what
+    comes from equal phases is the result.
     """
-    phases = initial_phases(group, 2 * starts, seed)
+    phases = initial_phases(group, max(1, 2 * starts), seed)
     if len(phases) <= SMALL and phases.device.type == "cpu":
         direction, gain = _one_by_one(group, phases, starts)
         guess, _ = guess_from_beams(group, direction, gain)
         return direction, gain, guess
     known = _proven(group, _straight(group, phases[:, :1], dtype))
     left = known.left()
-    if len(left):
+    if starts and len(left):
         hard = _screened(group.take(left), phases[left], starts, dtype, known.take(left))
         known = known.put(left, hard)
     return known.beams.direction[:, 0], known.beams.gain[:, 0], known.proof

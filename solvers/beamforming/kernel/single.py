@@ -169,8 +169,9 @@ def _solve_into(
     per_node = g.transpose(1, 0, 2)
     gram = per_node.conj() @ per_node.transpose(0, 2, 1)
     order = np.argsort(-np.einsum("nkk->k", gram).real, kind="stable")
-    phase = np.empty((2 * starts, count), complex)
-    phase[:, order] = _phases(seed, count, 2 * starts)
+    candidates = max(1, 2 * starts)
+    phase = np.empty((candidates, count), complex)
+    phase[:, order] = _phases(seed, count, candidates)
 
     beam, proof = search_one(gram, eps, phase, starts, antennas)
     # Beams are judged, and bound and dual point brought back, in the units given.

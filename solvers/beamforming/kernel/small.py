@@ -96,14 +96,17 @@ def search_one(
     phase
         (s, K) phases to start from, the first one for the straight try.
     starts
-        How many candidates go on after the first stage.
+        How many candidates go on after the first stage; 0 for the first steps of the straight try
+        alone.
     antennas
         Length of the inner products behind gram.
     """
     with np.errstate(all="ignore"):
         # The straight try: one candidate, which is proven optimal more often than not.
         state = _start(gram, phase[:1])
-        state, _, tau = _follow(gram, error, state, FIRST_TEMPERATURE, FIRST, coupled=False)
+        state, best, tau = _follow(gram, error, state, FIRST_TEMPERATURE, FIRST, coupled=False)
+        if not starts:
+            return best, free_bound(gram, error, antennas, best)
         _, best, _ = _follow(gram, error, state, tau, SETTLE, coupled=True)
         proof = free_bound(gram, error, antennas, best)
         if best.value * (1 + CLOSED) >= proof.bound:

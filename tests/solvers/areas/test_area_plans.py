@@ -23,7 +23,7 @@ def test_lagrangian_is_no_worse_than_greedy() -> None:
 
 @pytest.mark.parametrize("method", ["greedy", "lagrangian"])
 def test_without_time_every_wide_message_has_a_beam(method: str) -> None:
-    """One start each: a silent message would be a delay without end."""
+    """One in closed form at least: a silent message would be a delay without end."""
     found = finecast.solve(three_areas(), method, seed=2, time_limit=0.01)
     assert found.evaluation.feasible
     assert np.isfinite(found.delay)
@@ -37,6 +37,23 @@ def test_an_area_may_have_no_groups() -> None:
     assert subsets_serve(np.zeros((0, 2))).shape == (0, 2)
     table = np.array([[np.inf, 3.0, 2.0, np.inf]])
     assert subsets_serve(table).tolist() == [[np.inf, 3.0, 2.0, 2.0]]
+
+
+def test_large_wide_messages_get_a_try_then_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them count as large here, one in a task; they end as good as all at once."""
+    instance = three_areas()
+    ready = prepare_areas(instance)
+    wide = np.ones((instance.slots, instance.blocks), dtype=bool)
+    plan = search_plan(ready.city, ready.rates, ready.point.prices, wide, keep_ways=True, rounds=1)
+    together = finish_plan(ready.city, plan)
+    monkeypatch.setattr("finecast.solvers.areas.wide.QUICKLY_SEARCHED", 0.0)
+    monkeypatch.setattr("finecast.solvers.areas.wide_rates.CHUNK_SIZE", 0.0)
+    one_by_one = finish_plan(ready.city, plan)
+    assert one_by_one.delay == pytest.approx(together.delay, rel=1e-3)
+    # Too large for any search: closed forms serve everybody.
+    monkeypatch.setattr("finecast.solvers.areas.wide.MOST_SEARCHED", 0.0)
+    closed = finish_plan(ready.city, plan)
+    assert together.delay * (1 - 1e-9) <= closed.delay < np.inf
 
 
 @pytest.mark.parametrize("goes_wide", [False, True])

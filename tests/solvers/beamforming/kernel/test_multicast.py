@@ -280,6 +280,21 @@ def test_bound_is_never_below_any_beams(
     assert (others.snr <= answer.bound * (1 + 1e-12)).all()
 
 
+@pytest.mark.parametrize("batch", [1, 6])
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_one_try_alone(batch: int, share: float) -> None:
+    """Without other starts: proven all the same, no better than the search that begins with it."""
+    channel = rayleigh(np.random.default_rng(5), 6, 12, 5, 4)
+    error = relative(channel, share)
+    for at in range(0, 6, batch):
+        part = channel[at : at + batch], error[at : at + batch], np.ones(5)
+        one, full = solve(*part, starts=0), solve(*part, starts=2)
+        check(*part, one)
+        assert (one.snr <= full.snr * (1 + 1e-9)).all()
+        assert (one.snr >= 0.5 * full.snr).all()
+        assert (full.snr <= one.bound).all()
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -296,7 +311,8 @@ def test_bound_is_never_below_any_beams(
         ("node_mask", {"node_mask": np.ones((2, 2))}),
         ("user_mask", {"user_mask": np.zeros((2, 3), bool)}),
         ("user_mask", {"user_mask": np.ones((3, 3), bool)}),
-        ("starts", {"starts": 0}),
+        ("starts", {"starts": -1}),
+        ("starts", {"starts": 0, "tolerance": 1e-3}),
         ("tolerance", {"tolerance": 0.0}),
         ("tolerance", {"tolerance": float("nan")}),
         ("boxes", {"boxes": 0}),

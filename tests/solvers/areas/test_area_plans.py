@@ -8,14 +8,17 @@ from two_areas import three_areas, two_areas
 
 import finecast
 from finecast.problem.evaluation import evaluate
+from finecast.solvers.areas import on_air
 from finecast.solvers.areas.air import subsets_serve
 from finecast.solvers.areas.deliver import deliver
 from finecast.solvers.areas.plan import finish_plan, search_plan
 from finecast.solvers.areas.rates import prepare_areas
 
 
-def test_lagrangian_is_no_worse_than_greedy() -> None:
+def test_lagrangian_is_no_worse_than_greedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its plan comes first."""
+    monkeypatch.setattr(on_air, "STEPS", 15)
+    monkeypatch.setattr(on_air, "POLISH_STEPS", 15)
     for instance in (two_areas(4, slots=2), three_areas()):
         greedy = finecast.solve(instance, "greedy", seed=2)
         assert finecast.solve(instance, "lagrangian", seed=2).delay <= greedy.delay

@@ -18,6 +18,7 @@ from two_areas import three_areas, two_areas
 
 import finecast
 from finecast.problem.scenario import read_scenario
+from finecast.solvers.areas import on_air
 from finecast.solvers.bounds import certified_lower_bound
 from finecast.solvers.deadline import Deadline
 from finecast.solvers.result import Progress, Result, Termination
@@ -25,6 +26,13 @@ from finecast.solvers.signals import ctrl_c_keeps_the_best
 from finecast.solvers.workers import RESTARTS, Workers, check_workers
 
 DECISIONS = ("cache", "source")
+
+
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beams need not be good here."""
+    monkeypatch.setattr(on_air, "STEPS", 15)
+    monkeypatch.setattr(on_air, "POLISH_STEPS", 15)
 
 
 def assert_same_answer(one: Result, other: Result) -> None:

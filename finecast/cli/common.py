@@ -39,25 +39,33 @@ def workers_options(what: str, where: str) -> Callable[[Command], Command]:
     """Return the options --workers, --engine and --scheduler, of a command that does `what`."""
 
     def add(command: Command) -> Command:
-        for option in (
-            click.option("--scheduler", metavar="ADDRESS", help="Of Dask, as in tcp://host:8786."),
-            click.option(
-                "--engine",
-                type=click.Choice(["local", "dask"]),
-                default="local",
-                show_default=True,
-                help=f"Where {where}: on this machine, or by the workers of a Dask scheduler.",
-            ),
-            click.option(
-                "--workers",
-                type=click.IntRange(min=1),
-                default=1,
-                show_default=True,
-                help=what,
-            ),
-        ):
-            command = option(command)
-        return command
+        workers = click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help=what,
+        )
+        return workers(engine_options(where)(command))
+
+    return add
+
+
+def engine_options(where: str) -> Callable[[Command], Command]:
+    """Return the options --engine and --scheduler."""
+
+    def add(command: Command) -> Command:
+        scheduler = click.option(
+            "--scheduler", metavar="ADDRESS", help="Of Dask, as in tcp://host:8786."
+        )
+        engine = click.option(
+            "--engine",
+            type=click.Choice(["local", "dask"]),
+            default="local",
+            show_default=True,
+            help=f"Where {where}: on this machine, or by the workers of a Dask scheduler.",
+        )
+        return engine(scheduler(command))
 
     return add
 

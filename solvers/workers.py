@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TypeVar
@@ -111,7 +112,7 @@ class Workers:
         return [answer for answer, *_ in done]
 
     def _by_loky(self, jobs: list[tuple[Any, ...]]) -> list[Any]:
-        from concurrent.futures import as_completed
+        from concurrent.futures import FIRST_COMPLETED, wait
 
         from joblib.externals.loky import get_reusable_executor
         from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -122,10 +123,16 @@ class Workers:
                 self.count, timeout=IDLE_S, initializer=_begin, initargs=(os.getpid(),)
             )
             try:
-                left = [index for index in range(len(jobs)) if index not in done]
-                futures = {pool.submit(_task, *jobs[index]): index for index in left}
-                for future in as_completed(futures):
-                    done[futures[future]] = future.result()
+                # No more at a time than go to the processes at once: with more waiting, the pool
+                # ends with an error of its own at Ctrl-C.
+                left = deque(index for index in range(len(jobs)) if index not in done)
+                futures: dict[Any, int] = {}
+                while left or futures:
+                    while left and len(futures) < 2 * self.count:
+                        index = left.popleft()
+                        futures[pool.submit(_task, *jobs[index])] = index
+                    for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                        done[futures.pop(future)] = future.result()
             except TerminatedWorkerError:
                 continue
             return [done[index] for index in range(len(jobs))]

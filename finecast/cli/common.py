@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import threading
 import time
@@ -35,37 +36,31 @@ SPEAK_EVERY_S = 20.0
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 
 
-def workers_options(what: str, where: str) -> Callable[[Command], Command]:
+def workers_options(
+    what: str, where: str, *, all_cores: bool = False
+) -> Callable[[Command], Command]:
     """Return the options --workers, --engine and --scheduler, of a command that does `what`."""
 
     def add(command: Command) -> Command:
-        workers = click.option(
-            "--workers",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help=what,
-        )
-        return workers(engine_options(where)(command))
-
-    return add
-
-
-def engine_options(where: str) -> Callable[[Command], Command]:
-    """Return the options --engine and --scheduler."""
-
-    def add(command: Command) -> Command:
-        scheduler = click.option(
-            "--scheduler", metavar="ADDRESS", help="Of Dask, as in tcp://host:8786."
-        )
-        engine = click.option(
-            "--engine",
-            type=click.Choice(["local", "dask"]),
-            default="local",
-            show_default=True,
-            help=f"Where {where}: on this machine, or by the workers of a Dask scheduler.",
-        )
-        return engine(scheduler(command))
+        for option in (
+            click.option("--scheduler", metavar="ADDRESS", help="Of Dask, as in tcp://host:8786."),
+            click.option(
+                "--engine",
+                type=click.Choice(["local", "dask"]),
+                default="local",
+                show_default=True,
+                help=f"Where {where}: on this machine, or by the workers of a Dask scheduler.",
+            ),
+            click.option(
+                "--workers",
+                type=click.IntRange(min=1),
+                default=(os.cpu_count() or 1) if all_cores else 1,
+                show_default="all cores" if all_cores else True,
+                help=what,
+            ),
+        ):
+            command = option(command)
+        return command
 
     return add
 

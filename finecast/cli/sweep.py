@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from finecast.cli.common import engine_options, json_option, parse_settings, resumable, words
+from finecast.cli.common import json_option, parse_settings, resumable, words, workers_options
 from finecast.cli.compare import seeds_of, tell_runs
 
 
@@ -32,14 +30,7 @@ from finecast.cli.compare import seeds_of, tell_runs
     help="Option of every method, delivery=, schedule=, restrict=, or a key of the scenario as in "
     "users.count=6; repeatable.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=lambda: os.cpu_count() or 1,
-    show_default="all cores",
-    help="Runs at once.",
-)
-@engine_options("runs are made")
+@workers_options("Runs at once.", "runs are made", all_cores=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True,
               help="Of each run.")  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Run failed and killed runs again.")

@@ -158,20 +158,25 @@ def solve_areas(
     # The one that is thought faster gets the beams of its wide messages; where there is as much
     # time left, so does the other if it may be faster.
     first, *others = sorted(plans, key=lambda plan: plan.delay)
-    left = search.deadline.left()
+    before = search.deadline.left()
     plan = base = finished(replace(first, interrupted=plans[-1].interrupted))
 
-    def over() -> bool:
-        return plan.interrupted or search.deadline.over() or plan.delay <= goal
+    # What follows takes about as long again.
+    ended = greedy or plan.interrupted or plan.delay <= goal
+    too_late = not ended and 2.0 * search.deadline.left() < before
+    if too_late:
+        search.deadline.note()
 
-    enough = 2.0 * search.deadline.left() >= left
+    def over() -> bool:
+        return plan.interrupted or too_late or search.deadline.over() or plan.delay <= goal
+
     for other in others:
-        if enough and not over() and other.delay <= WORTH_FINISHING * plan.delay:
+        if not over() and other.delay <= WORTH_FINISHING * plan.delay:
             plan = _faster(plan, finished(other))
 
     # The rates of the first are known now, also those of wide messages: caches and ways are chosen
     # again at these.
-    if enough and not (greedy or over()):
+    if not (greedy or over()):
         other = searched(base.state.cache, None, SEARCH_SHARE, sweeps=True, after=base)
         if other.interrupted:
             plan = replace(plan, interrupted=True)
@@ -187,7 +192,7 @@ def solve_areas(
         termination = Termination.INTERRUPTED
     elif search.gap is not None and relative_gap(plan.delay, bound) <= search.gap:
         termination = Termination.GAP_REACHED
-    elif search.deadline.over() or not enough:
+    elif too_late or search.deadline.over():
         termination = Termination.TIME_LIMIT
     parts = gap_parts(ready, plan)
     gap = (plan.delay - bound) / bound if bound > 0 else float("inf")

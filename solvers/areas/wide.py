@@ -22,9 +22,6 @@ from finecast.solvers.areas.wide_rates import (
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.workers import ALONE, Workers
 
-WIDE_STEPS = 100
-"""Steps of the beams of other messages."""
-
 ALIGNMENTS = 10
 """Rounds of phases in `aligned_beam`."""
 
@@ -106,20 +103,20 @@ def wide_beams(
     workers
         Who searches, some messages at a time.
     """
+    # Every message goes by a beam in closed form at first, so that a limit silences nobody.
     instance = city.instance
     beam = np.zeros((len(messages.users), instance.nodes, instance.antennas), dtype=np.complex128)
     for y, (users, sends) in enumerate(zip(messages.users, messages.sends, strict=True)):
         beam[y] = aligned_beam(instance.normalised_channel[t], instance.network.power, users, sends)
     snr = _snr(city, t, messages, beam)
 
-    # Many listeners and many nodes take long to search for, and one try is nearly as good. So one
-    # try comes first for all, then the whole search, each beginning where a second gains most.
+    # Large messages take long to search for, and one try is nearly as good: it comes first. Then
+    # the whole search for all that fit into memory. Small ones come first: they take little time.
     size = search_size(messages.users, messages.sends)
-    seconds = messages.blocks @ instance.library.block_size / np.log1p(np.maximum(snr, TINY))
-    order = np.argsort(-seconds / size, kind="stable")
-    slow = order[(size[order] > QUICKLY_SEARCHED) & (size[order] <= MOST_SEARCHED)]
-    _improve(city, t, messages, beam, snr, slow, 0, seed, workers, deadline)
+    order = np.argsort(size, kind="stable")
     order = order[size[order] <= MOST_SEARCHED]
+    large = order[size[order] > QUICKLY_SEARCHED]
+    _improve(city, t, messages, beam, snr, large, 0, seed, workers, deadline)
     _improve(city, t, messages, beam, snr, order, starts, seed, workers, deadline)
     return beam, snr
 
@@ -188,7 +185,7 @@ def _improve(
     workers: Workers,
     deadline: Deadline,
 ) -> None:
-    """Replace, in place, the beams of some messages and their SNR by those of a search."""
+    """Replace, in place, beams and SNR of the messages in `order` where a search finds better."""
     if deadline.over() or not len(order):
         return
     tasks, places = [], []

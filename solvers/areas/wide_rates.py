@@ -30,8 +30,8 @@ from finecast.solvers.workers import ALONE, Workers
 CHUNK = 16
 """Messages solved between two looks at the clock, at most."""
 
-CHUNK_SIZE = 2e6
-"""Their sizes together, at most, if they are several: a second or so."""
+CHUNK_SIZE = 4e6
+"""Their sizes together, at most, if they are several: two seconds or so."""
 
 QUICKLY_SEARCHED = 5e5
 """Size of a message up to which the search takes no more than 0.3 s. One try without other starts
@@ -183,7 +183,7 @@ def chunks(order: IntArray, size: FloatArray) -> Iterator[IntArray]:
 
     Examples
     --------
-    >>> [part.tolist() for part in chunks(np.array([2, 0, 1]), np.array([1e6, 3e6, 5.0]))]
+    >>> [part.tolist() for part in chunks(np.array([2, 0, 1]), np.array([2e6, 3e6, 5.0]))]
     [[2, 0], [1]]
     """
     begin = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from two_areas import three_areas, two_areas
@@ -13,6 +15,9 @@ from finecast.solvers.areas.air import subsets_serve
 from finecast.solvers.areas.deliver import deliver
 from finecast.solvers.areas.plan import finish_plan, search_plan
 from finecast.solvers.areas.rates import prepare_areas
+from finecast.solvers.areas.wide_rates import searched
+from finecast.solvers.beamforming.by_name import Beams
+from finecast.solvers.deadline import Deadline
 
 
 def test_lagrangian_is_no_worse_than_greedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +62,30 @@ def test_large_wide_messages_get_a_try_then_the_search(monkeypatch: pytest.Monke
     monkeypatch.setattr("finecast.solvers.areas.wide.MOST_SEARCHED", 0.0)
     closed = finish_plan(ready.city, plan)
     assert together.delay * (1 - 1e-9) <= closed.delay < np.inf
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.0, 0), (0.3, 1)])
+def test_no_search_begins_after_the_limit(
+    seconds: float, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search outlasts the limit; those that wait behind it are left out, of all slots."""
+    instance = three_areas()
+    ready = prepare_areas(instance)
+    wide = np.ones((instance.slots, instance.blocks), dtype=bool)
+    plan = search_plan(ready.city, ready.rates, ready.point.prices, wide, keep_ways=True, rounds=1)
+    assert sum(len(slot.wide.users) for slot in plan.beams) > 3
+    begun = []
+
+    def slow(*task: object) -> Beams:
+        begun.append(task)
+        time.sleep(0.4)
+        return searched(*task)
+
+    monkeypatch.setattr("finecast.solvers.areas.wide.searched", slow)
+    monkeypatch.setattr("finecast.solvers.areas.wide_rates.CHUNK_SIZE", 0.0)
+    found = finish_plan(ready.city, plan, deadline=Deadline.after(seconds))
+    assert len(begun) <= most
+    assert evaluate(instance, deliver(ready.city, found, "plan")).feasible
 
 
 @pytest.mark.parametrize("goes_wide", [False, True])

@@ -22,7 +22,7 @@ from finecast.solvers.areas import on_air
 from finecast.solvers.bounds import certified_lower_bound
 from finecast.solvers.deadline import Deadline
 from finecast.solvers.result import Progress, Result, Termination
-from finecast.solvers.signals import ctrl_c_keeps_the_best
+from finecast.solvers.signals import SearchInterrupt, ctrl_c_keeps_the_best
 from finecast.solvers.workers import RESTARTS, Workers, check_workers
 
 DECISIONS = ("cache", "source")
@@ -83,6 +83,25 @@ def test_tasks_of_a_killed_process_are_done_again(tmp_path: Path) -> None:
             crew.each(die_always, [(1,), (2,)])
     finally:
         crew.close()
+
+
+def nap(seconds: float, deadline: Deadline) -> float:
+    """Take a while."""
+    time.sleep(seconds)
+    return seconds
+
+
+def test_ctrl_c_amidst_many_tasks() -> None:
+    """The pool ends without an error of its own; an unhandled one in a thread fails this test."""
+    crew = Workers(2)
+    assert crew.each(nap, [(0.0,)] * 4) == [0.0] * 4
+    began = time.monotonic()
+    alarm = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    alarm.start()
+    with ctrl_c_keeps_the_best(), pytest.raises(SearchInterrupt):
+        crew.each(nap, [(0.05,)] * 2000)
+    assert time.monotonic() - began < 20
+    assert crew.each(nap, [(0.0,)] * 3) == [0.0] * 3  # by the calling process
 
 
 def test_dask_gives_the_same_answer_though_a_worker_is_killed(tmp_path: Path) -> None:

@@ -124,3 +124,27 @@ def _record(
             trace=(),
         )
     return record
+
+
+ONE = synthetic_records(1)[0]
+
+
+def run(label: str, instance: str, delay: float | None, **changes: object) -> Record:
+    """Return a record with a delay; a bound of 10 s is known of every instance."""
+    given: dict[str, object] = {
+        "key": f"{label}-{instance}-{changes.get('seed', 0)}-{changes.get('delivery', '')}",
+        "label": label,
+        "method": "lagrangian",
+        "instance_hash": instance,
+        "solved_hash": instance,
+        "instance_class": "c",
+        "delay": delay,
+        "status": Status.FAILED if delay is None else Status.COMPLETED,
+        "realised_delay": delay,
+        "lower_bound": 10.0,
+        "bound_kind": "certified",
+        "trace": (),
+        "wall_s": 1.0,
+        "suite": "paper",
+    }
+    return replace(ONE, **{**given, **changes})  # type: ignore[arg-type]

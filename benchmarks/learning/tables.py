@@ -235,7 +235,6 @@ def figure(folder: Path, target: Path) -> None:
             axis.fill_between(x, gap.min(axis=0), gap.max(axis=0), color=colour, alpha=0.1, lw=0)
         level = gaps[kind, "rolling", None, None][:CURVE_DRAWS].mean()
         axis.axhline(level, color="0.3", lw=0.9, ls="--", label="rolling")
-        axis.set_ylim(0.8 * level, 1.5 * level)
         axis.set(title=f"{title}\n({kind})", xlabel="CPU seconds of learning")
         axis.legend(
             loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=8, frameon=False

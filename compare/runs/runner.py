@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -180,6 +180,10 @@ def run_suite(
     changes, options = scenario_settings(options or {})
     chosen = changed(suite if isinstance(suite, Suite) else read_suite(suite), changes)
     entries = None if methods is None and not options else chosen_entries(chosen, methods, options)
+    # A refusal leaves no folder behind.
+    classes = None if classes is None else list(classes)
+    instances = None if instances is None else list(instances)
+    check_asked(chosen, entries, classes, instances, time_limit_s)
     home = open_folder(folder)
 
     def drawn(done: int, total: int) -> None:
@@ -222,6 +226,55 @@ def _networks(suite: Suite, runs: Iterable[Run]) -> list[NetworkPaths]:
         NetworkPaths(scenario_of(suite, classes[name]), seed, tuple(of_network.items()))
         for (name, seed), of_network in paths.items()
     ]
+
+
+def check_asked(
+    suite: Suite,
+    given: Sequence[MethodEntry] | None,
+    classes: Iterable[str] | None,
+    instances: Iterable[int] | None,
+    time_limit_s: float | None,
+) -> tuple[set[str], set[int]]:
+    """Return the names of the classes asked for and the seeds of their instances.
+
+    Parameters
+    ----------
+    suite, given, classes, instances, time_limit_s
+        As in `plan`, with `given` for its entries.
+
+    Raises
+    ------
+    FormatError
+        The scenario of a class is bad.
+    ValueError
+        An unknown class, instance, method or option, or a time limit that is none.
+    """
+    if time_limit_s is not None and not 0 < time_limit_s < math.inf:
+        raise ValueError(f"time_limit_s: {time_limit_s} is not allowed, must be finite and > 0")
+    # Whatever is named must exist, before anything is drawn.
+    if given is None:
+        with concerning(suite.file):
+            for entry in suite.methods:
+                check_entry(entry)
+    for entry in given or ():
+        check_entry(entry)
+    names = [kind.name for kind in suite.classes]
+    chosen = set(names) if classes is None else set(classes)
+    for name in sorted(chosen):
+        if name not in names:
+            raise ValueError(
+                f"classes: {name!r} is none of {', '.join(names)} of suite {suite.name}"
+            )
+    drawn_seeds = {seed for kind in suite.classes for seed, _ in suite.draws(kind)}
+    of_instances = drawn_seeds if instances is None else set(instances)
+    for seed in sorted(of_instances - drawn_seeds):
+        raise ValueError(
+            f"instances: no class of suite {suite.name} has an instance of seed {seed}"
+        )
+    for kind in suite.classes:
+        if kind.files is None:
+            scenario_of(suite, kind)
+    return chosen, of_instances
 
 
 def plan(
@@ -269,29 +322,8 @@ def plan(
     ValueError
         An unknown class, method, option or restriction.
     """
-    if time_limit_s is not None and not 0 < time_limit_s < math.inf:
-        raise ValueError(f"time_limit_s: {time_limit_s} is not allowed, must be finite and > 0")
-    # Whatever is named must exist, before anything is drawn.
     given = None if entries is None else list(entries)
-    if given is None:
-        with concerning(suite.file):
-            for entry in suite.methods:
-                check_entry(entry)
-    for entry in given or ():
-        check_entry(entry)
-    names = [kind.name for kind in suite.classes]
-    chosen = set(names) if classes is None else set(classes)
-    for name in sorted(chosen):
-        if name not in names:
-            raise ValueError(
-                f"classes: {name!r} is none of {', '.join(names)} of suite {suite.name}"
-            )
-    drawn_seeds = {seed for kind in suite.classes for seed, _ in suite.draws(kind)}
-    of_instances = drawn_seeds if instances is None else set(instances)
-    for seed in sorted(of_instances - drawn_seeds):
-        raise ValueError(
-            f"instances: no class of suite {suite.name} has an instance of seed {seed}"
-        )
+    chosen, of_instances = check_asked(suite, given, classes, instances, time_limit_s)
     # All instances are drawn and checked, those chosen are kept, each with all its runs.
     known = one_instance_each(folder, read_records(folder))
     of_methods = list(suite.seeds if seeds is None else seeds)

@@ -156,7 +156,7 @@ def test_bad_sweeps_are_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         run_sweep("tiny", vary, tmp_path / "out", methods=["lru"])
-    assert not list((tmp_path / "out").glob("records/*"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_suite_may_have_a_sweep(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from finecast.learners.runs.warm_start import read_start, start_from
 from finecast.learners.weights import Part, load_tensors, part_of, tensors_of
 from finecast.learners.world.area_draws import trained_on
 from finecast.problem.files import FormatError, concerning, sole_writer
-from finecast.problem.scenario import read_scenario
+from finecast.problem.scenario import Scenario, read_scenario
 from finecast.solvers.result import Callback, Progress
 from finecast.solvers.workers import ALONE, Workers
 
@@ -161,6 +161,8 @@ def train(
     ValueError
         An option is not allowed, or the folder holds another run.
     """
+    # A scenario that is none leaves no folder behind.
+    _scenarios(run)
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -299,6 +301,11 @@ def _policy_of(learner: Learner) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in tensors_of(_policy_parts(learner)).items()}
 
 
+def _scenarios(run: RunConfig) -> list[Scenario]:
+    """Return the scenarios of the run with its changes."""
+    return [read_scenario(name).with_(run.scenario) for name in run.scenarios]
+
+
 def _prepared(
     run: RunConfig, callback: Callback | None, workers: Workers, *, at_once: bool
 ) -> tuple[Learner, Callable[[Learner], dict[str, float]]]:
@@ -312,7 +319,7 @@ def _prepared(
         Prepare the held-out draws now, and not when they are needed first.
     """
     device = _device(run.device)
-    scenarios = [trained_on(read_scenario(name).with_(run.scenario)) for name in run.scenarios]
+    scenarios = [trained_on(scenario) for scenario in _scenarios(run)]
     kind = learner_kind(run.learner).load(run.information)
     information = getattr(run.learner_options, "beliefs", None)
     with concerning(", ".join(run.scenarios)):

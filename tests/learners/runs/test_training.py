@@ -383,6 +383,16 @@ def test_scenarios_that_do_not_fit_are_named(tmp_path):
         train(both, tmp_path / "b")
 
 
+@pytest.mark.parametrize(
+    "changes", [{"scenarios": ["none-of-that-name"]}, {"scenario": {"users": {"count": 0}}}]
+)
+def test_a_refused_scenario_leaves_no_folder(changes, tmp_path):
+    """It is read before anything is written."""
+    with pytest.raises(ValueError, match=r"none-of-that-name|users\.count"):
+        train(tiny(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_interrupted_from_the_command_line(tmp_path):
     """Ctrl-C: a state is written, exit code 130, and the run can go on."""
     command = [sys.executable, "-m", "finecast.cli", "train", TINY, "--learner", "maasn-da"]

@@ -25,8 +25,10 @@ from finecast.solvers.proven import BEAM_NODES, with_proven_beams
 from finecast.solvers.rates_on_demand import (
     Dual,
     dual_again,
+    lacks_node_sets,
     prepare_on_demand,
     serves_on_demand,
+    solve_on_demand,
     with_sent,
 )
 from finecast.solvers.restrictions import check_restrictions
@@ -212,7 +214,8 @@ def _prepared(
 ) -> tuple[Prepared, Dual | None]:
     """Return the rates that the method needs, within its share of the time, and their dual.
 
-    A table that is kept is whole: other methods, which need all of it, read it, too.
+    A table that is kept is whole: other methods, which need all of it, read it, too. Where it has
+    no node set but some, those that the bound rests on are solved beside it.
     """
     restrictions = check_restrictions(restrict)
     deadline = search.deadline.share(RATES_SHARE).of("rates")
@@ -226,6 +229,9 @@ def _prepared(
     whole = prepare(
         instance, beamforming=beamforming, rate_cache=rate_cache, deadline=deadline, **given
     )
+    if lacks_node_sets(instance, beamforming, restrictions):
+        del given["restrict"]
+        return solve_on_demand(whole, deadline=deadline, **given)
     return whole, None
 
 

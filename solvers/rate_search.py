@@ -151,6 +151,7 @@ def solve_user_sets(
     splits: bool,
     callback: Callback | None = None,
     deadline: Deadline = NEVER,
+    timed_chunk: int = TIMED_CHUNK,
 ) -> Solved:
     """Return beams and bounds of P user sets of all slots by F node sets each.
 
@@ -167,6 +168,8 @@ def solve_user_sets(
         Finds beams and bounds.
     robust, splits, callback, deadline
         As in `rate_table`.
+    timed_chunk
+        Messages solved between two looks at the clock.
     """
     sets, family = node_sets.shape
     beam = np.zeros((sets, family, instance.nodes, instance.antennas), dtype=np.complex128)
@@ -186,7 +189,7 @@ def solve_user_sets(
         channel = instance.normalised_channel[slot[rows, None], order]
         error = errors[slot[rows, None], order]
         pairs = np.argwhere(np.ones((len(rows), family), dtype=bool))
-        chunk = CHUNK if deadline.endless else TIMED_CHUNK
+        chunk = CHUNK if deadline.endless else timed_chunk
         for begin in range(0, len(pairs), chunk):
             if deadline.over():
                 return Solved(beam, snr, bound, cover)

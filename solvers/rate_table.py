@@ -11,12 +11,12 @@ import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.problem.instance import Instance
-from finecast.solvers.beamforming.by_name import Beams, Proof, check_name, prove_again
+from finecast.solvers.beamforming.by_name import KERNEL, Beams, Proof, check_name, prove_again
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.kept_rates import Kept, keep, read_kept, table_key
 from finecast.solvers.node_set_tables import FULL_TABLES, bits, members
 from finecast.solvers.partial_rates import better_of, quick_rates
-from finecast.solvers.rate_search import Batch, Find, by_search, solve_user_sets
+from finecast.solvers.rate_search import TIMED_CHUNK, Batch, Find, by_search, solve_user_sets
 from finecast.solvers.rates import SlotRates, closed_slots, user_reach
 from finecast.solvers.result import Callback
 
@@ -166,15 +166,19 @@ def rate_table(
         else:
             kept = Kept.room(all_sets, instance)
             find = _noted(find, kept)
+    # Other methods take up to a second a message: first rates in closed form, and the clock is
+    # looked at after each message.
+    batched = beamforming == KERNEL
     quick = None
     if not deadline.endless:
         quick = quick_rates(
             instance, slot, all_users, all_sets,
-            beamforming=beamforming, seed=seed, robust=robust, splits=splits,
+            beamforming=KERNEL if batched else "matched", seed=seed, robust=robust, splits=splits,
         )  # fmt: skip
     solved = solve_user_sets(
         instance, slot, all_users, all_sets, find,
         robust=robust, splits=splits, callback=callback, deadline=deadline,
+        timed_chunk=TIMED_CHUNK if batched else 1,
     )  # fmt: skip
     whole = bool(np.isfinite(solved.snr_bound).all())
     if kept is not None and whole:

@@ -36,7 +36,7 @@ from finecast.solvers.placement.search.dual_ascent import ascend
 from finecast.solvers.placement.units import classes_of_units, relaxed_classes
 from finecast.solvers.prepared import Prepared, with_problems
 from finecast.solvers.rate_search import by_search, solve_entries
-from finecast.solvers.rate_table import node_sets_to_solve
+from finecast.solvers.rate_table import FULL_FAMILY_NODES, node_sets_to_solve
 from finecast.solvers.rates import (
     SlotRates,
     closed_slots,
@@ -89,15 +89,33 @@ Wanted = list[tuple[IntArray, IntArray]]
 def serves_on_demand(instance: Instance, beamforming: str, restrictions: frozenset[str]) -> bool:
     """Return whether rates on demand speak of this system: else its whole table is solved.
 
-    A small table costs less than the rounds, and proofs rest on all of it. Without CoMP there are
-    few messages. Spatial delivery looks at messages that no path names.
+    A small table costs less than the rounds, and proofs rest on all of it.
     """
-    sequential = instance.delivery == "sequential"
-    if not sequential or beamforming != KERNEL or "no-comp" in restrictions:
+    if not _paths_name_messages(instance, beamforming, restrictions):
         return False
     instance = restricted_instance(instance, restrictions)
     count = sum(len(messages(instance, t, restrictions).users) for t in range(instance.slots))
     return count * min(1 << instance.nodes, MANY_SETS) > FEW_PAIRS
+
+
+def lacks_node_sets(instance: Instance, beamforming: str, restrictions: frozenset[str]) -> bool:
+    """Return whether a whole table is still without node sets that bounds rest on.
+
+    Beyond 6 nodes it holds some of them, and the bounds of larger ones for the others.
+    """
+    some = instance.nodes > FULL_FAMILY_NODES
+    return some and _paths_name_messages(instance, beamforming, restrictions)
+
+
+def _paths_name_messages(
+    instance: Instance, beamforming: str, restrictions: frozenset[str]
+) -> bool:
+    """Return whether the paths of blocks say which messages matter.
+
+    Without CoMP there are few messages. Spatial delivery looks at messages that no path names.
+    """
+    sequential = instance.delivery == "sequential"
+    return sequential and beamforming == KERNEL and "no-comp" not in restrictions
 
 
 def prepare_on_demand(
@@ -144,7 +162,29 @@ def prepare_on_demand(
         for t, slot in enumerate(rates)
     )  # fmt: skip
     prepared = with_problems(Prepared(instance, plans, rates, link, robust, KERNEL))
+    return solve_on_demand(prepared, seed=seed, callback=callback, deadline=deadline)
 
+
+def solve_on_demand(
+    prepared: Prepared,
+    *,
+    seed: int,
+    callback: Callback | None = None,
+    deadline: Deadline = NEVER,
+) -> tuple[Prepared, Dual | None]:
+    """Solve the messages that the bound rests on, in rounds, until it rests on solved ones.
+
+    Parameters
+    ----------
+    prepared
+        Instance and rates, some of whose node sets are not solved.
+    seed, callback, deadline
+        As in `prepare_on_demand`.
+
+    Returns
+    -------
+    As `prepare_on_demand`.
+    """
     dual = None
     for round_ in range(ROUNDS):
         if prepared.bounded is None or prepared.at_achieved is None or deadline.over():

@@ -12,9 +12,11 @@ from repository import TINY
 from finecast.problem.files import read_archive, write_archive
 from finecast.problem.instance import Instance, user_groups
 from finecast.problem.scenario import Scenario, read_scenario
+from finecast.solvers.beamforming import by_name
 from finecast.solvers.beamforming.by_name import solve_messages
+from finecast.solvers.beamforming.matched import solve_matched
 from finecast.solvers.beamforming.worst_case import worst_case_snr
-from finecast.solvers.deadline import Deadline
+from finecast.solvers.deadline import BATCH_WORK, Deadline
 from finecast.solvers.kept_rates import FORMAT, VERSION
 from finecast.solvers.rate_table import node_set_family, node_sets_to_solve, rate_table
 from finecast.solvers.rates import SlotRates
@@ -295,3 +297,21 @@ def test_time_enough_is_the_whole_table():
     for slot, full in zip(limited, table(instance), strict=True):
         for name in ("achieved", "bound", "beam", "snr"):
             assert np.array_equal(getattr(slot, name), getattr(full, name))
+
+
+def test_slow_beams_look_at_the_limit_after_each_message(monkeypatch):
+    """Beams that take a second each may not go on for a whole batch after the limit."""
+    solved = []
+
+    def load(name):
+        def solve(channel, *args, **given):
+            solved.append(name)
+            return solve_matched(channel, *args, **given)
+
+        return solve
+
+    monkeypatch.setattr(by_name, "_load", load)
+    instance = read_scenario("vision-small").generate(seed=0)
+    rates = table(instance, beamforming="sdr", deadline=Deadline.after(None, 5 * BATCH_WORK))
+    assert 0 < solved.count("sdr") <= 5
+    assert all((slot.achieved[:, -1] > 0).all() for slot in rates)  # in closed form from all nodes

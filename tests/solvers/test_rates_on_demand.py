@@ -9,7 +9,7 @@ import pytest
 
 from finecast.problem.instance import Instance
 from finecast.problem.scenario import Scenario
-from finecast.solvers import rates_on_demand
+from finecast.solvers import rate_table, rates_on_demand
 from finecast.solvers.beamforming.worst_case import worst_case_snr
 from finecast.solvers.deadline import Deadline
 from finecast.solvers.placement.bound import dual_point
@@ -78,6 +78,26 @@ def test_plans_are_as_fast(nodes, seed, error):
     assert found.evaluation.feasible
     assert found.delay <= plan.delay * (1 + 2e-3)
     assert found.lower_bound >= dual_bound(whole.bounded) * (1 - NEAR)
+
+
+@pytest.mark.parametrize("method", ["lagrangian", "exact"])
+def test_a_kept_table_of_seven_nodes_bounds_as_if_all_were_solved(method, monkeypatch, tmp_path):
+    """Beyond six nodes a whole table lacks node sets; those that the bound rests on are solved."""
+    instance = Scenario.model_validate(
+        {
+            "slots": 1,
+            "library": {"synthetic": {"models": 6, "blocks": 20}},
+            "nodes": {"count": 7, "antennas": 2, "storage_share": 0.2},
+            "users": {"count": 4},
+        }
+    ).generate(0)
+    kept = solve(instance, method=method, rate_cache=str(tmp_path / "rates.npz"), seed=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(rate_table, "FULL_FAMILY_NODES", 7)
+        patch.setattr(rates_on_demand, "FULL_FAMILY_NODES", 7)
+        everything = solve(instance, method=method, rate_cache=str(tmp_path / "all.npz"), seed=0)
+    assert kept.lower_bound >= everything.lower_bound * (1 - NEAR)
+    assert kept.delay <= everything.delay * (1 + NEAR)
 
 
 @pytest.mark.parametrize("error", [0.0, 0.2])

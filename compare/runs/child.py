@@ -159,7 +159,8 @@ def _solve(instance: Instance, task: dict[str, Any], tell: Tell) -> tuple[dict[s
         options["restrict"] = task["restrict"]
     with ExitStack() as temporary:
         rates_s, note = None, ""
-        if "rate_cache" in method.options():
+        # Of several areas no whole table is made: every area has its own rates, and keeps none.
+        if "rate_cache" in method.options() and instance.area_count == 1:
             rates_s, note = _stored_rates(instance, method.setting, options, task, temporary)
         base = _start_of_peak()
         tell({"event": "solving", "base_memory_bytes": base, "rates_s": rates_s})

@@ -13,6 +13,15 @@ from finecast.problem.solution import Broadcast, Solution
 from finecast.solvers.areas.on_air import Plan, SlotBeams
 from finecast.solvers.areas.state import City
 
+NO_BEAM = (
+    "a message does not reach all its listeners by the beam found so far; "
+    "a longer limit gives its beam more time"
+)
+
+
+class UnreachedError(ValueError):
+    """A plan has a message that somebody who needs it does not receive."""
+
 
 def deliver(city: City, plan: Plan, method: str) -> Solution:
     """Return the solution: wide messages first, then those of every area, each in its own mode.
@@ -23,6 +32,11 @@ def deliver(city: City, plan: Plan, method: str) -> Solution:
         The problem, and the plan with its beams.
     method
         Name to leave in the solution.
+
+    Raises
+    ------
+    UnreachedError
+        A message does not reach all its listeners by the beam that it has.
     """
     instance = city.instance
     solution = Solution(
@@ -45,6 +59,8 @@ def deliver(city: City, plan: Plan, method: str) -> Solution:
         bits = 8.0 * broadcast.message_size(instance.library.block_size)
         with np.errstate(divide="ignore"):
             duration = bits / rate
+        if not np.isfinite(duration).all():
+            raise UnreachedError(NO_BEAM)
         broadcasts.append(replace(broadcast, rate=rate, duration=duration))
     return replace(solution, broadcasts=tuple(broadcasts))
 

@@ -13,7 +13,7 @@ from finecast.problem.arrays import BoolArray
 from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance
 from finecast.problem.wording import percent
-from finecast.solvers.areas.deliver import deliver
+from finecast.solvers.areas.deliver import UnreachedError, deliver
 from finecast.solvers.areas.gap import gap_parts
 from finecast.solvers.areas.on_air import Plan
 from finecast.solvers.areas.plan import SEARCH_SHARE, finish_plan, search_plan
@@ -184,7 +184,11 @@ def solve_areas(
             plan = _faster(plan, finished(other, after=base))
     ready = solver.ready if plan.interrupted else solver.bounded(plan.state)
     bound = ready.point.bound
-    solution = deliver(ready.city, plan, method)
+    try:
+        solution = deliver(ready.city, plan, method)
+    except UnreachedError as error:
+        note = str(error)
+        return Answer(None, bound, BoundKind.CERTIFIED, Termination.NO_SOLUTION, notes=(note,))
     if start is not None and start_delay < plan.delay:
         solution = replace(start, method=method)
     termination = Termination.COMPLETED

@@ -23,7 +23,13 @@ from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.workers import ALONE, Workers
 
 ALIGNMENTS = 10
-"""Rounds of phases in `aligned_beam`."""
+"""Rounds of phases in `aligned_beam`, with weights as they are."""
+
+REWEIGHTINGS = 30
+"""Rounds of phases and weights there."""
+
+REWEIGHTING_STEP = 0.3
+"""Of the weights: a user at the mean amplitude loses this share of its weight, about."""
 
 TINY = 1e-12
 
@@ -107,7 +113,13 @@ def wide_beams(
     instance = city.instance
     beam = np.zeros((len(messages.users), instance.nodes, instance.antennas), dtype=np.complex128)
     for y, (users, sends) in enumerate(zip(messages.users, messages.sends, strict=True)):
-        beam[y] = aligned_beam(instance.normalised_channel[t], instance.network.power, users, sends)
+        beam[y] = aligned_beam(
+            instance.normalised_channel[t],
+            instance.normalised_error[t],
+            instance.network.power,
+            users,
+            sends,
+        )
     snr = _snr(city, t, messages, beam)
 
     # Large messages take long to search for, and one try is nearly as good: it comes first. Then
@@ -122,14 +134,18 @@ def wide_beams(
 
 
 def aligned_beam(
-    channel: ComplexArray, power: FloatArray, users: BoolArray, sends: BoolArray
+    channel: ComplexArray, error: FloatArray, power: FloatArray, users: BoolArray, sends: BoolArray
 ) -> ComplexArray:
     """Return the beam (N, M), W^1/2, of signals that add up in phase, weak users counting more.
 
+    Every node sends at full power, so that errors take the same from a user whatever the beam is.
+    Weights are 1 over a user's strength at first. Then those of users who are guaranteed much fall
+    by multiplicative steps, and the best beam on the way counts.
+
     Parameters
     ----------
-    channel
-        (K, N, M), normalised by the noise amplitude.
+    channel, error
+        (K, N, M) and (K, N), normalised by the noise amplitude.
     power
         (N,) W.
     users, sends
@@ -139,8 +155,8 @@ def aligned_beam(
     --------
     Two nodes of one antenna, one user who receives the second one turned by 90 degrees.
 
-    >>> channel = np.array([[[1.0], [1.0j]]])
-    >>> beam = aligned_beam(channel, np.ones(2), np.array([True]), np.array([True, True]))
+    >>> channel, error = np.array([[[1.0], [1.0j]]]), np.zeros((1, 2))
+    >>> beam = aligned_beam(channel, error, np.ones(2), np.array([True]), np.array([True, True]))
     >>> float(abs((channel[0].conj() * beam).sum()).round(6))
     2.0
     """
@@ -148,14 +164,23 @@ def aligned_beam(
     beam = np.zeros(channel.shape[1:], dtype=np.complex128)
     mine = channel[np.ix_(listener, node)]
     amplitude = np.sqrt(power[node])[:, None]
+    lost = (error[np.ix_(listener, node)] @ amplitude)[:, 0]
     strength = (np.linalg.norm(mine, axis=2) @ amplitude)[:, 0]
     weight = 1.0 / np.maximum(strength, TINY)
-    signal = np.ones(len(listener), dtype=np.complex128)
-    for _ in range(ALIGNMENTS):
+    signal: ComplexArray = np.ones(len(listener), dtype=np.complex128)
+    best = -np.inf
+    for round_ in range(ALIGNMENTS + REWEIGHTINGS):
         direction = np.tensordot(weight * signal / np.abs(signal), mine, axes=1)
         length = np.linalg.norm(direction, axis=1, keepdims=True)
-        beam[node] = amplitude * direction / np.maximum(length, TINY)
-        signal = np.tensordot(mine.conj(), beam[node], axes=2) + TINY
+        sent = amplitude * direction / np.maximum(length, TINY)
+        signal = np.tensordot(mine.conj(), sent, axes=2) + TINY
+        left = np.abs(signal) - lost
+        if left.min() > best:
+            best, beam[node] = left.min(), sent
+        if round_ >= ALIGNMENTS - 1:
+            relative = np.clip(left / max(np.abs(left).mean(), TINY), -10.0, 10.0)
+            weight = weight * np.exp(-REWEIGHTING_STEP * relative)
+            weight = weight / weight.max()
     return beam
 
 

@@ -149,6 +149,15 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.parametrize("method", ["lagrangian", "greedy", "rolling"])
+def test_instances_of_several_areas_are_run(method: str, tmp_path: Path) -> None:
+    """Of several areas no whole table of rates is made; the run makes those of every area."""
+    suite = suite_of([{"method": method}])
+    sections = suite.scenario | {"nodes": {**suite.scenario["nodes"], "areas": 1}}
+    (record,) = run(suite.model_copy(update={"scenario": sections}), tmp_path / "out")
+    assert record.feasible
+
+
 def test_methods_are_run_judged_and_recorded(tmp_path: Path) -> None:
     """The row says what the judge says of the stored solution, on the stored instance."""
     entries = [

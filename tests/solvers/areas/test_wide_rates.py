@@ -12,6 +12,7 @@ from finecast.problem.sinr import rate
 from finecast.solvers.areas.bound import whole_point
 from finecast.solvers.areas.rates import Ready, _tables, prepare_areas, sent_wide
 from finecast.solvers.areas.tables import participants
+from finecast.solvers.areas.wide import aligned_beam
 from finecast.solvers.areas.wide_rates import no_wide_rates, solve_wide
 from finecast.solvers.beamforming.by_name import KERNEL, solve_messages
 from finecast.solvers.deadline import Deadline
@@ -85,3 +86,21 @@ def test_no_time_leaves_them_unknown() -> None:
     assert solve_wide(instance, whole, nothing, everything, deadline=Deadline.after(0.0)) is nothing
     found = solve_wide(instance, whole, nothing, everything)
     assert solve_wide(instance, whole, found, everything) is found
+
+
+@pytest.mark.parametrize("error", [0.0, 0.05])
+def test_closed_forms_silence_no_listener_of_a_large_message(error: float) -> None:
+    """Two hundred listeners in a city: the weakest one keeps most of what weights can give."""
+    rng = np.random.default_rng(3)
+    nodes, users, antennas = 50, 200, 4
+    place = rng.random((users + nodes, 2))
+    distance = np.linalg.norm(place[:users, None] - place[None, users:], axis=2) + 0.02
+    gain = distance[..., None] ** -1.75
+    channel = gain * (rng.normal(size=(users, nodes, antennas, 2)) @ [1.0, 1.0j])
+    radius = error * np.linalg.norm(channel, axis=2)
+    everybody, all_send = np.ones(users, dtype=bool), np.ones(nodes, dtype=bool)
+    beam = aligned_beam(channel, radius, np.ones(nodes), everybody, all_send)
+    assert np.linalg.norm(beam, axis=1).max() <= 1.0 + 1e-9
+    left = np.abs(np.tensordot(channel.conj(), beam, axes=2)) - radius @ np.ones(nodes)
+    strength = np.linalg.norm(channel, axis=2).sum(axis=1)
+    assert left.min() > 0.05 * strength.min()

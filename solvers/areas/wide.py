@@ -173,7 +173,7 @@ def aligned_beam(
         direction = np.tensordot(weight * signal / np.abs(signal), mine, axes=1)
         length = np.linalg.norm(direction, axis=1, keepdims=True)
         sent = amplitude * direction / np.maximum(length, TINY)
-        signal = np.tensordot(mine.conj(), sent, axes=2) + TINY
+        signal = np.asarray(np.tensordot(mine.conj(), sent, axes=2) + TINY, dtype=np.complex128)
         left = np.abs(signal) - lost
         if left.min() > best:
             best, beam[node] = left.min(), sent

@@ -81,8 +81,8 @@ def command(
     """Run the methods of SUITE on its instances: only what -o does not hold yet.
 
     SUITE is a file, or instance files of your own (mine/*.npz) with --methods, or the name of a
-    shipped suite: smoke, exact, small-hard, mid, slow-links,
-    persist, persist-slow, online, large, paper, llm.
+    shipped suite: smoke, exact, small-hard, mid, slow-links, persist, persist-slow, online, large,
+    paper, llm, city.
     """
     own = mode is None and all(source.endswith(".npz") for source in sources)
     if mode != "--merge" and len(sources) > 1 and not own:

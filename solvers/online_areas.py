@@ -22,7 +22,7 @@ from finecast.problem.demand import Demand
 from finecast.problem.evaluation import evaluate
 from finecast.problem.instance import Instance
 from finecast.problem.solution import Broadcast, Solution
-from finecast.solvers.areas.deliver import deliver
+from finecast.solvers.areas.deliver import UnreachedError, deliver
 from finecast.solvers.areas.plan import SEARCH_SHARE, finish_plan, search_plan
 from finecast.solvers.areas.rates import check_served, prepare_areas
 from finecast.solvers.areas.split import Area, part_of, split
@@ -143,15 +143,18 @@ def solve_online(
     check_served(instance, restrictions, beamforming, rate_cache)
     instance = restricted_instance(instance, restrictions)
     players = tuple(player_of(instance, a, make, restrictions) for a in range(instance.area_count))
-    solution, interrupted = play(
-        instance,
-        players,
-        method,
-        restrictions=restrictions,
-        seed=seed,
-        callback=callback,
-        deadline=deadline.share(PLAY_SHARE),
-    )
+    try:
+        solution, interrupted = play(
+            instance,
+            players,
+            method,
+            restrictions=restrictions,
+            seed=seed,
+            callback=callback,
+            deadline=deadline.share(PLAY_SHARE),
+        )
+    except UnreachedError as error:
+        return Answer(None, 0.0, BoundKind.NONE, Termination.NO_SOLUTION, notes=(str(error),))
     played = f"areas: caches and messages of all slots took {time.process_time() - cpu:.3g} CPU s"
 
     # The bound needs all slots, so it comes when every decision is made.

@@ -170,13 +170,18 @@ def aligned_beam(
     signal: ComplexArray = np.ones(len(listener), dtype=np.complex128)
     best = -np.inf
     for round_ in range(ALIGNMENTS + REWEIGHTINGS):
+        # Every node sends towards what its listeners receive, in phase.
         direction = np.tensordot(weight * signal / np.abs(signal), mine, axes=1)
         length = np.linalg.norm(direction, axis=1, keepdims=True)
         sent = amplitude * direction / np.maximum(length, TINY)
         signal = np.asarray(np.tensordot(mine.conj(), sent, axes=2) + TINY, dtype=np.complex128)
+
+        # What errors leave of it, in amplitude: the weakest listener decides which beam is best.
         left = np.abs(signal) - lost
         if left.min() > best:
             best, beam[node] = left.min(), sent
+
+        # Once the phases have settled, whoever is guaranteed much counts less.
         if round_ >= ALIGNMENTS - 1:
             relative = np.clip(left / max(np.abs(left).mean(), TINY), -10.0, 10.0)
             weight = weight * np.exp(-REWEIGHTING_STEP * relative)

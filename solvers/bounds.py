@@ -10,14 +10,20 @@ import numpy as np
 
 from finecast.problem.instance import Instance
 from finecast.solvers.deadline import NEVER, Deadline
-from finecast.solvers.node_set_tables import whole_set
+from finecast.solvers.node_set_tables import FULL_TABLES, whole_set
 from finecast.solvers.one_area import check_for_areas
-from finecast.solvers.placement.search.lagrangian import dual_bound
+from finecast.solvers.placement.chains import classes
+from finecast.solvers.placement.exact.hulls import MOST_BLOCKS, hull_bound
+from finecast.solvers.placement.search.dual_ascent import best_prices
+from finecast.solvers.placement.search.lagrangian import BOUND_TOLERANCE, dual_bound
 from finecast.solvers.prepared import Prepared, prepare
 from finecast.solvers.result import Callback
 from finecast.solvers.rounding import SUM_ALLOWANCE
 from finecast.solvers.spatial.bounds import slot_bounds
 from finecast.solvers.workers import Engine, check_workers, workers_of
+
+AIM = 1.02
+"""Steps towards a bound from whole fillings go towards this multiple of the bound by prices."""
 
 _ONLINE = ("online_bound", "controlled_gap")
 """Bounds for online methods stand on the methods, a higher floor: imported when asked for."""
@@ -72,7 +78,9 @@ def certified_lower_bound(
                 instance, restrict=restrict, time_limit=time_limit, callback=callback, workers=crew
             )
     prepared = prepare(instance, restrict=restrict, callback=callback)
-    return price_bound(prepared, Deadline.after(time_limit))
+    deadline = Deadline.after(time_limit)
+    bound = price_bound(prepared, deadline)
+    return max(bound, _whole_blocks_bound(prepared, bound, deadline))
 
 
 def price_bound(prepared: Prepared, deadline: Deadline = NEVER) -> float:
@@ -94,6 +102,22 @@ def price_bound(prepared: Prepared, deadline: Deadline = NEVER) -> float:
     if deadline.over():
         return bound
     return max(bound, dual_bound(prepared.bounded, deadline))
+
+
+def _whole_blocks_bound(prepared: Prepared, bound: float, deadline: Deadline) -> float:
+    """Return the certified bound that whole fillings of the storages give; 0 with many blocks.
+
+    `bound` is another one, above which this one is looked for.
+    """
+    problem = prepared.bounded
+    if problem is None or prepared.instance.delivery == "spatial" or deadline.over():
+        return 0.0
+    few = problem.blocks <= MOST_BLOCKS and problem.nodes <= FULL_TABLES
+    if not few or problem.schedule != "sequential":
+        return 0.0
+    tables = classes(problem)
+    start = best_prices(problem, tables, tolerance=BOUND_TOLERANCE, deadline=deadline).prices
+    return hull_bound(problem, tables, start, AIM * bound, deadline=deadline)
 
 
 def everywhere_bound(prepared: Prepared, deadline: Deadline = NEVER) -> float:

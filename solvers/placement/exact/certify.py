@@ -1,4 +1,4 @@
-"""Small placements to a certified proof: useful paths, then layers, then the tree.
+"""Small placements to a certified proof: useful paths, layers, hulls of the storages, the tree.
 
 Whether an instance is small is measured by the paths that a faster placement may take: that is what
 the tree has to tell apart, and what every part of it costs.
@@ -16,6 +16,7 @@ from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import Prices, dual_point
 from finecast.solvers.placement.chains import Classes, placement_of_paths
 from finecast.solvers.placement.chains import classes as classes_of
+from finecast.solvers.placement.exact.hulls import hull_bound
 from finecast.solvers.placement.exact.layers import prove_by_layers
 from finecast.solvers.placement.exact.tree import prove
 from finecast.solvers.placement.exact.useful_paths import UsefulPaths, useful_paths
@@ -26,6 +27,9 @@ from finecast.solvers.rounding import SUM_ALLOWANCE
 PROOF_GAP = 1e-6
 """Relative gap at which a placement counts as proven optimal."""
 
+
+HULL_SHARE = 0.2
+"""Share of the time for the hulls, which take under a second with few nodes."""
 
 BEAM_SHARE = 0.02
 """Share of the labels with which the layers look for a faster placement before they prove it."""
@@ -111,7 +115,8 @@ def certified(
     Returns
     -------
     Certified or None
-        None where the schedule is pipelined, there are more than 8 nodes, or too many paths.
+        None where the schedule is pipelined, there are more than 8 nodes, or there are too many
+        paths for a proof and too many blocks for hulls.
 
     Raises
     ------
@@ -146,6 +151,11 @@ def certified(
     gap = 0.5 * gap
     start = prices.storage.reshape(-1)
     bound, better = point.bound, None
+    goal = delay / (1.0 + gap)
+
+    def by_hulls() -> float:
+        soon = deadline.share(HULL_SHARE)
+        return hull_bound(problem, tables, prices, goal, deadline=soon) if limits.parts else 0.0
 
     # Layers first: where labels do not become too many, they are faster than the tree. With few of
     # them they find a faster placement, which leaves less to prove.
@@ -153,10 +163,14 @@ def certified(
         cutoff = delay / (1.0 + gap)
         paths = useful_paths(problem, tables, point, cutoff, limits.grown)
         if paths is None or paths.count > limits.paths:
-            return None if better is None else Certified(bound, better, 0)
+            hull = by_hulls()
+            return None if better is None and not hull else Certified(max(bound, hull), better, 0)
         if not np.isfinite(paths.cost).any(axis=1).all():  # a block without any: nothing is faster
             return Certified(max(bound, cutoff * (1.0 - SUM_ALLOWANCE)), better, 0)
-        if share is None:  # the tree
+        if share is None:  # the tree, where the hulls do not do
+            bound = max(bound, by_hulls())
+            if bound >= cutoff:
+                return Certified(bound, better, 0)
             proof = prove(paths, start, delay, gap=gap, most=limits.parts, deadline=deadline)
             if proof.choice is not None:
                 better = _chosen(problem, tables, paths, proof.choice)

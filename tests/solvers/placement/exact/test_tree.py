@@ -235,6 +235,10 @@ def test_large_and_pipelined_placements_are_left_alone() -> None:
     problem = large()
     found = place_by_prices(problem, patience=1)
     few = Limits(grown=10, paths=10, parts=10, labels=0)
+    by_hulls = certified(problem, found.placement, found.prices, gap=0.0, limits=few)
+    assert by_hulls is not None  # few blocks: a bound, without a part of a tree
+    assert by_hulls.parts == 0
+    few = replace(few, parts=0)
     assert certified(problem, found.placement, found.prices, gap=0.0, limits=few) is None
     assert (
         place_with_proof(problem, deadline=Deadline.after(0)).termination is Termination.TIME_LIMIT

@@ -10,10 +10,10 @@ import numpy as np
 
 from finecast.problem.instance import Instance
 from finecast.solvers.deadline import NEVER, Deadline
-from finecast.solvers.node_set_tables import FULL_TABLES, whole_set
+from finecast.solvers.node_set_tables import whole_set
 from finecast.solvers.one_area import check_for_areas
 from finecast.solvers.placement.chains import classes
-from finecast.solvers.placement.exact.hulls import MOST_BLOCKS, hull_bound
+from finecast.solvers.placement.exact.hulls import has_hulls, hull_bound
 from finecast.solvers.placement.search.dual_ascent import best_prices
 from finecast.solvers.placement.search.lagrangian import BOUND_TOLERANCE, dual_bound
 from finecast.solvers.prepared import Prepared, prepare
@@ -105,15 +105,14 @@ def price_bound(prepared: Prepared, deadline: Deadline = NEVER) -> float:
 
 
 def _whole_blocks_bound(prepared: Prepared, bound: float, deadline: Deadline) -> float:
-    """Return the certified bound that whole fillings of the storages give; 0 with many blocks.
+    """Return the certified bound that whole fillings of the storages give; 0 where it has none.
 
     `bound` is another one, above which this one is looked for.
     """
     problem = prepared.bounded
-    if problem is None or prepared.instance.delivery == "spatial" or deadline.over():
+    if problem is None or prepared.instance.delivery == "spatial" or not has_hulls(problem):
         return 0.0
-    few = problem.blocks <= MOST_BLOCKS and problem.nodes <= FULL_TABLES
-    if not few or problem.schedule != "sequential":
+    if deadline.over():
         return 0.0
     tables = classes(problem)
     start = best_prices(problem, tables, tolerance=BOUND_TOLERANCE, deadline=deadline).prices

@@ -27,7 +27,6 @@ from finecast.solvers.rounding import SUM_ALLOWANCE
 PROOF_GAP = 1e-6
 """Relative gap at which a placement counts as proven optimal."""
 
-
 HULL_SHARE = 0.2
 """Share of the time for the hulls, which take under a second with few nodes."""
 
@@ -151,9 +150,8 @@ def certified(
     gap = 0.5 * gap
     start = prices.storage.reshape(-1)
     bound, better = point.bound, None
-    goal = delay / (1.0 + gap)
 
-    def by_hulls() -> float:
+    def by_hulls(goal: float) -> float:
         soon = deadline.share(HULL_SHARE)
         return hull_bound(problem, tables, prices, goal, deadline=soon) if limits.parts else 0.0
 
@@ -163,12 +161,12 @@ def certified(
         cutoff = delay / (1.0 + gap)
         paths = useful_paths(problem, tables, point, cutoff, limits.grown)
         if paths is None or paths.count > limits.paths:
-            hull = by_hulls()
+            hull = by_hulls(cutoff)
             return None if better is None and not hull else Certified(max(bound, hull), better, 0)
         if not np.isfinite(paths.cost).any(axis=1).all():  # a block without any: nothing is faster
             return Certified(max(bound, cutoff * (1.0 - SUM_ALLOWANCE)), better, 0)
         if share is None:  # the tree, where the hulls do not do
-            bound = max(bound, by_hulls())
+            bound = max(bound, by_hulls(cutoff))
             if bound >= cutoff:
                 return Certified(bound, better, 0)
             proof = prove(paths, start, delay, gap=gap, most=limits.parts, deadline=deadline)

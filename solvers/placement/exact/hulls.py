@@ -24,9 +24,14 @@ import numpy as np
 
 from finecast.problem.arrays import BoolArray, FloatArray, IntArray
 from finecast.solvers.deadline import NEVER, STATE_WORK, Deadline, count_work
+from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import Prices
 from finecast.solvers.placement.chains import Classes
-from finecast.solvers.placement.dynamic_programme import cheapest_paths, cost_to_go
+from finecast.solvers.placement.dynamic_programme import (
+    cheapest_paths,
+    cost_to_go,
+    sequential_weights,
+)
 from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.rounding import EPSILON
 
@@ -150,16 +155,22 @@ def _point(
     4.2).
     """
     size = problem.block_size.astype(float)
-    weights = Prices(prices[:, :, 0]).weights
+    slots, nodes, blocks = prices.shape
+    weights = sequential_weights(slots)
     values = cost_to_go(classes, classes.of_block, prices, weights)
     paths = cheapest_paths(classes, classes.of_block, values, weights)
     worth, chosen = fillings.best(prices * size)
     gain, rent = float(size @ values.value), float(worth.sum())
-    slots, nodes, blocks = prices.shape
     roundings = slots * (2 * nodes + 4) + slots * nodes + 2 * blocks + 8
     allowance = 2.0 * roundings * EPSILON * (gain + rent)
     slope = classes.holds(classes.of_block, paths.cached) - chosen.astype(float)
     return _Point(gain - rent - allowance, slope)
+
+
+def has_hulls(problem: PlacementProblem) -> bool:
+    """Whether `hull_bound` is for the problem: few blocks, up to 8 nodes, a sequential schedule."""
+    few = problem.blocks <= MOST_BLOCKS and problem.nodes <= FULL_TABLES
+    return few and problem.schedule == "sequential"
 
 
 def hull_bound(
@@ -179,7 +190,7 @@ def hull_bound(
     Parameters
     ----------
     problem, classes
-        The problem, whose schedule is sequential, and its tables, whose units are the nodes.
+        The problem, and its tables, whose units are the nodes.
     prices
         Storage prices, where the steps begin.
     goal
@@ -190,7 +201,7 @@ def hull_bound(
     Returns
     -------
     float
-        0 where there are more than `MOST_BLOCKS` blocks.
+        0 where the problem is not one for hulls (`has_hulls`).
 
     Examples
     --------
@@ -208,7 +219,7 @@ def hull_bound(
     >>> round(hull_bound(problem, classes(problem), Prices(np.array([[3.0]])), 50.0), 6)
     50.0
     """
-    if problem.blocks > MOST_BLOCKS:
+    if not has_hulls(problem):
         return 0.0
     size = problem.block_size.astype(float)
     fillings = Fillings(problem.block_size, problem.storage)
@@ -216,6 +227,7 @@ def hull_bound(
     best, length, failures = 0.0, LENGTH, 0
     direction = np.zeros_like(here)
     for _ in range(STEPS):
+        # The bound here: the best so far, or one more failure.
         point = _point(problem, classes, fillings, here)
         if point.bound > best * (1.0 + PROGRESS):
             best, best_prices, failures = point.bound, here, 0
@@ -223,6 +235,8 @@ def hull_bound(
             failures += 1
         if best >= goal or length < LEAST_LENGTH or deadline.over():
             break
+
+        # A step back to the best after some failures, or a step on towards the goal.
         if failures == FAILURES:
             here, direction, length, failures = best_prices, np.zeros_like(here), length / 2, 0
             continue

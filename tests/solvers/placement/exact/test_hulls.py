@@ -75,6 +75,8 @@ def test_three_blocks_of_which_two_fit() -> None:
     # Beyond the blocks of which all fillings are formed there is no bound.
     many = replace(problem, block_size=[10] * (MOST_BLOCKS + 1), group=[[0] * (MOST_BLOCKS + 1)])
     assert hull_bound(many, classes(many), prices, 60.0) == 0.0
+    pipelined = replace(problem, schedule="pipelined")
+    assert hull_bound(pipelined, classes(pipelined), prices, 60.0) == 0.0
 
 
 def test_large_blocks_over_slots_get_a_better_bound_than_by_prices() -> None:

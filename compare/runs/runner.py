@@ -62,6 +62,9 @@ from finecast.solvers.workers import RESTARTS, Engine, dask_client
 OF_SOLVE = ("gap", "order", "spatial_time", "work")
 """Options that `finecast.solvers.solve.solve` takes for every method."""
 
+MOST_SECONDS_A_UNIT = 10.0
+"""Seconds that a unit of work may take before its run is killed: 1 to 4 on an idle machine."""
+
 Tell = Callable[[int, int, Record | None], None]
 
 
@@ -345,7 +348,7 @@ def plan(
             write_instance(kept, case.instance)
         for entry in suite.entries(case.instance_class) if given is None else given:
             for seed in of_methods:
-                limits = _limits(suite, case.instance_class, time_limit_s)
+                limits = _limits(suite, case.instance_class, entry, time_limit_s)
                 run = Run(
                     suite=suite.name,
                     suite_version=suite.version,
@@ -617,12 +620,16 @@ def check_entry(entry: MethodEntry) -> None:
         raise ValueError(f"method {entry.label!r}: {entry.method!r} has no restricted systems")
 
 
-def _limits(suite: Suite, one: InstanceClass, time_limit_s: float | None) -> dict[str, Any]:
+def _limits(
+    suite: Suite, one: InstanceClass, entry: MethodEntry, time_limit_s: float | None
+) -> dict[str, Any]:
     limit = time_limit_s or one.time_limit_s or suite.time_limit_s
     memory_gb = one.memory_limit_gb or suite.memory_limit_gb
+    # A limit of work is no limit of time: the clock ends only a run that hangs.
+    allowed = max(limit, MOST_SECONDS_A_UNIT * float(entry.options.get("work", 0.0)))
     return {
         "time_limit_s": limit,
-        "hard_limit_s": limit + suite.grace_s,
+        "hard_limit_s": allowed + suite.grace_s,
         "rates_limit_s": suite.rates_limit_s,
         "memory_limit_bytes": round(1e9 * memory_gb),
     }

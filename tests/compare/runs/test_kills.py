@@ -30,6 +30,18 @@ from finecast.compare.runs.store import (
 from finecast.compare.runs.suite import read_suite
 
 
+def test_a_limit_of_work_moves_the_kill(tmp_path: Path) -> None:
+    """A run that counts its work gets the time for it, whatever the time limit of its suite is."""
+    entries = [
+        {"method": "greedy"},
+        {"label": "little", "method": "greedy", "options": {"work": 0.01}},
+        {"label": "much", "method": "greedy", "options": {"work": 5.0}},
+    ]
+    whole = plan(suite_of(entries, time_limit_s=2.0, grace_s=3.0), open_folder(tmp_path / "out"))
+    limits = {one.label: (one.time_limit_s, one.hard_limit_s) for one in whole}
+    assert limits == {"greedy": (2.0, 5.0), "little": (2.0, 5.0), "much": (2.0, 53.0)}
+
+
 def test_hanging_methods_are_killed(probe: Path, tmp_path: Path) -> None:
     """A run that never ends is a row, be it the run itself or what comes before its clock."""
     limits = {"time_limit_s": 0.1, "grace_s": 0.2}

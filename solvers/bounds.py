@@ -13,7 +13,7 @@ from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import whole_set
 from finecast.solvers.one_area import check_for_areas
 from finecast.solvers.placement.chains import classes
-from finecast.solvers.placement.exact.hulls import has_hulls, hull_bound
+from finecast.solvers.placement.hulls import has_hulls, hull_bound
 from finecast.solvers.placement.search.dual_ascent import best_prices
 from finecast.solvers.placement.search.lagrangian import BOUND_TOLERANCE, dual_bound
 from finecast.solvers.prepared import Prepared, prepare

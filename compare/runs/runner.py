@@ -626,7 +626,8 @@ def _limits(
     limit = time_limit_s or one.time_limit_s or suite.time_limit_s
     memory_gb = one.memory_limit_gb or suite.memory_limit_gb
     # A limit of work is no limit of time: the clock ends only a run that hangs.
-    allowed = max(limit, MOST_SECONDS_A_UNIT * float(entry.options.get("work", 0.0)))
+    work = entry.options.get("work")
+    allowed = max(limit, MOST_SECONDS_A_UNIT * work) if isinstance(work, int | float) else limit
     return {
         "time_limit_s": limit,
         "hard_limit_s": allowed + suite.grace_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -19,10 +20,12 @@ NODES, USERS, ANTENNAS = 4, 4, 2
 SIZE = np.array([30_000_000, 50_000_000, 20_000_000])
 
 
+@cache
 def two_areas(seed: int, *, slots: int = 1, coupling: float = 0.3, error: float = 0.05) -> Instance:
     """Nodes 0 and 1 with users 0 and 1, nodes 2 and 3 with the others; three blocks and models.
 
-    Channels between areas are `coupling` times as strong as within them.
+    Channels between areas are `coupling` times as strong as within them. Tests share the instance:
+    what is computed once for an instance need not be computed again.
     """
     rng = np.random.default_rng(seed)
     shape = (slots, USERS, NODES, ANTENNAS)
@@ -53,6 +56,7 @@ def two_areas(seed: int, *, slots: int = 1, coupling: float = 0.3, error: float 
     )
 
 
+@cache
 def three_areas() -> Instance:
     """Return six nodes in three areas, two slots."""
     scenario = read_scenario("tiny").with_(

@@ -16,10 +16,10 @@ from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import Prices, dual_point
 from finecast.solvers.placement.chains import Classes, placement_of_paths
 from finecast.solvers.placement.chains import classes as classes_of
-from finecast.solvers.placement.exact.hulls import hull_bound
 from finecast.solvers.placement.exact.layers import prove_by_layers
 from finecast.solvers.placement.exact.tree import prove
 from finecast.solvers.placement.exact.useful_paths import UsefulPaths, useful_paths
+from finecast.solvers.placement.hulls import hull_bound
 from finecast.solvers.placement.problem import Placement, PlacementProblem, placement_delay
 from finecast.solvers.placement.senders import best_senders
 from finecast.solvers.rounding import SUM_ALLOWANCE

@@ -10,7 +10,7 @@ bound is that of a relaxation and the search is restricted, see `units`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -23,6 +23,7 @@ from finecast.solvers.placement.bound import PricePoint, dual_point, no_prices
 from finecast.solvers.placement.chains import Classes, paths_of_placement
 from finecast.solvers.placement.dynamic_programme import Paths
 from finecast.solvers.placement.greedy import greedy_placement
+from finecast.solvers.placement.hulls import cheapest_within, has_hulls, hull_ascent
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.columns import empty_paths
@@ -71,6 +72,9 @@ LEAST_HOPE = 0.02
 
 LEAST_COST = 1e-3
 """Seconds that a turn counts at least: the clock of the process is coarse."""
+
+HULL_TIME_SHARE = 0.1
+"""Share of the time for the fillings that a search of few blocks starts from."""
 
 RUIN_STEPS = 150
 """Most steps of one ruin and recreate."""
@@ -281,7 +285,8 @@ def _search(
     ways += [_paths_again, _ruined]
     if classes.unit is None and most_together(problem) > 1:
         ways += [_together]
-    state = _State(incumbent, classes, ascent, groups, rng)
+    starts = _starts(incumbent, classes, ascent)
+    state = _State(incumbent, classes, ascent, groups, rng, starts)
     efforts = [Effort() for _ in ways]
     stagnation = 0
     while not incumbent.finished and stagnation < 2 * patience:
@@ -311,6 +316,8 @@ class _State:
         Those of the core; None where it has nothing to decide.
     rng
         Source of randomness.
+    starts
+        Where blocks begin to respond together.
     """
 
     incumbent: Incumbent
@@ -318,6 +325,7 @@ class _State:
     ascent: Ascent
     groups: Groups | None
     rng: np.random.Generator
+    starts: Iterator[Assignment]
 
 
 def _dived(state: _State) -> None:
@@ -365,10 +373,31 @@ def _together(state: _State) -> None:
     """Let a few random blocks at a time respond together, exactly."""
     incumbent = state.incumbent
     better = respond_together(
-        _assigned(incumbent, state.classes), state.rng,
-        goal=incumbent.goal, deadline=incumbent.deadline,
-    )  # fmt: skip
+        next(state.starts), state.rng, goal=incumbent.goal, deadline=incumbent.deadline
+    )
     incumbent.offer(better.placement)
+
+
+def _starts(incumbent: Incumbent, classes: Classes, ascent: Ascent) -> Iterator[Assignment]:
+    """Yield where blocks begin to respond together: the best placement, by turns with others.
+
+    The others are, of few blocks, what whole fillings of the storages allow, the fastest first.
+    From them the search comes to placements to which no change of a few blocks leads from the best.
+    """
+    problem = incumbent.problem
+    yield _assigned(incumbent, classes)
+    if has_hulls(problem):
+        found = hull_ascent(
+            problem, classes, ascent.best.prices, incumbent.delay,
+            deadline=incumbent.deadline.share(HULL_TIME_SHARE),
+        )  # fmt: skip
+        incumbent.raise_bound(found.bound)
+        within = dict(cheapest_within(problem, classes, filling) for filling in found.fillings)
+        for delay in sorted(within):
+            yield Assignment(problem, classes, within[delay])
+            yield _assigned(incumbent, classes)
+    while True:
+        yield _assigned(incumbent, classes)
 
 
 def _assigned(incumbent: Incumbent, classes: Classes) -> Assignment:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,18 @@ from finecast.solvers.deadline import Deadline
 from finecast.solvers.placement.bound import Prices, dual_point, no_prices
 from finecast.solvers.placement.chains import classes
 from finecast.solvers.placement.exact.certify import EXACT_LIMITS, SEARCH_LIMITS, certified
-from finecast.solvers.placement.exact.hulls import MOST_BLOCKS, Fillings, hull_bound
+from finecast.solvers.placement.hulls import (
+    MOST_BLOCKS,
+    Fillings,
+    cheapest_within,
+    hull_ascent,
+    hull_bound,
+)
 from finecast.solvers.placement.problem import PlacementProblem, placement_delay
+from finecast.solvers.placement.search import joint_responses, lagrangian
 from finecast.solvers.placement.search.dual_ascent import best_prices
-from finecast.solvers.placement.search.lagrangian import place_by_prices
+from finecast.solvers.placement.search.lagrangian import dual_bound, place_by_prices
+from finecast.solvers.placement.search.sweeps import Assignment
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -85,11 +94,12 @@ def test_large_blocks_over_slots_get_a_better_bound_than_by_prices() -> None:
     problem = random_problem(rng, 3, 12, 4)
     found = place_by_prices(problem)
     assert found.prices is not None
+    by_prices = dual_bound(problem)
     few = replace(EXACT_LIMITS, paths=10)
     for limits in (few, replace(SEARCH_LIMITS, labels=0, parts=1)):
         proof = certified(problem, found.placement, found.prices, gap=1e-6, limits=limits)
         assert proof is not None
-        assert found.lower_bound * (1 + 1e-4) < proof.lower_bound
+        assert by_prices * (1 + 1e-4) < proof.lower_bound
         plan = found.placement if proof.placement is None else proof.placement
         assert proof.lower_bound <= placement_delay(problem, plan)
     # Without the tree, as in the first and short try of a proof, there are no hulls either.
@@ -97,3 +107,40 @@ def test_large_blocks_over_slots_get_a_better_bound_than_by_prices() -> None:
         certified(problem, found.placement, found.prices, gap=1e-6, limits=replace(few, parts=0))
         is None
     )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_a_filling_allows_is_the_fastest_placement_within_it(seed: int) -> None:
+    """Nothing outside is cached, the delay is what was said, and no placement within is faster."""
+    rng = np.random.default_rng([43, seed])
+    problem = random_problem(rng, 2, 3, 2)
+    tables = classes(problem)
+    found = hull_ascent(problem, tables, no_prices(problem), 2.0 * optimum(problem))
+    assert (found.fillings @ problem.block_size <= problem.storage).all()
+    filling = found.fillings[int(rng.integers(len(found.fillings)))]
+    delay, paths = cheapest_within(problem, tables, filling)
+    placement = Assignment(problem, tables, paths).placement
+    assert not (placement.cache & ~filling).any()
+    assert placement_delay(problem, placement) == pytest.approx(delay, rel=1e-12)
+    held = (np.arange(4)[:, None] >> np.arange(2)) & 1 == 1
+    outside = (held[None, :, :, None] & ~filling[:, None]).any(axis=2)
+    assert delay == pytest.approx(optimum(problem, 1e9 * outside), rel=1e-12)
+
+
+def test_a_search_of_few_blocks_also_starts_from_fillings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First from the best placement, then from another, and the bound is that of the hulls."""
+    problem = random_problem(np.random.default_rng(7), 3, 12, 4)
+    delays = []
+    respond = lagrangian.respond_together
+
+    def told(assignment: Assignment, *rest: Any, **options: Any) -> Assignment:
+        delays.append(placement_delay(problem, assignment.placement))
+        return respond(assignment, *rest, **options)
+
+    monkeypatch.setattr(lagrangian, "respond_together", told)
+    monkeypatch.setattr(lagrangian, "whose_turn", lambda efforts, floor: len(efforts) - 1)
+    monkeypatch.setattr(joint_responses, "TURN_WORK", 0.05)
+    found = place_by_prices(problem)
+    first, other = delays[:2]
+    assert other != first
+    assert dual_bound(problem) * (1 + 1e-4) < found.lower_bound <= found.delay <= min(first, other)

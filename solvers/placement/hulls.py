@@ -1,4 +1,4 @@
-"""Bounds from the convex hulls of the storage rows, for placements of few blocks.
+"""Whole fillings of the storages, for placements of few blocks: bounds, and starts for a search.
 
 The Lagrangian function of storage prices lets a storage be filled to the last byte by shares of
 blocks. Here every block has a price of its own in every storage, pi_{t,n,j} >= 0 seconds per byte,
@@ -11,6 +11,9 @@ is a lower bound on every placement. (A path X of every block that together fit 
 are one of the y there.) With pi = lambda it is at least the function of the storage prices, and its
 maximum replaces every storage row by the hull of its whole fillings: Lagrangian decomposition,
 M. Guignard and S. Kim, Mathematical Programming 39 (1987) 215-228.
+
+The storages hold every filling on the way to the maximum. So the cheapest paths that cache nothing
+else are placements, unlike each other, from which a search can start.
 
 The paths come from the dynamic programme, the fillings from all subsets of two halves of the
 blocks (E. Horowitz and S. Sahni, Journal of the ACM 21 (1974) 277-292), bytes in whole numbers.
@@ -28,6 +31,7 @@ from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import Prices
 from finecast.solvers.placement.chains import Classes
 from finecast.solvers.placement.dynamic_programme import (
+    Paths,
     cheapest_paths,
     cost_to_go,
     sequential_weights,
@@ -55,6 +59,9 @@ MOMENTUM = 0.7
 
 PROGRESS = 1e-9
 """A bound counts as better if it is by this share."""
+
+FORBIDDEN = 1e9
+"""Price of a copy outside of a filling, seconds per byte: above all that a copy can save."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +146,10 @@ class Fillings:
 
 @dataclass(frozen=True)
 class _Point:
-    """The function at prices (T, N, J), and its slope (T, N, J): copies of paths less fillings."""
+    """The function at prices (T, N, J): bound, filling, and slope, the copies of paths less it."""
 
     bound: float
+    filling: BoolArray
     slope: FloatArray
 
 
@@ -164,13 +172,85 @@ def _point(
     roundings = slots * (2 * nodes + 4) + slots * nodes + 2 * blocks + 8
     allowance = 2.0 * roundings * EPSILON * (gain + rent)
     slope = classes.holds(classes.of_block, paths.cached) - chosen.astype(float)
-    return _Point(gain - rent - allowance, slope)
+    return _Point(gain - rent - allowance, chosen, slope)
 
 
 def has_hulls(problem: PlacementProblem) -> bool:
     """Whether `hull_bound` is for the problem: few blocks, up to 8 nodes, a sequential schedule."""
     few = problem.blocks <= MOST_BLOCKS and problem.nodes <= FULL_TABLES
     return few and problem.schedule == "sequential"
+
+
+@dataclass(frozen=True)
+class HullAscent:
+    """What the ascent came to.
+
+    Attributes
+    ----------
+    bound
+        Certified, s.
+    fillings
+        (steps, T, N, J) what filled the storages on the way, from the first step to the last.
+    """
+
+    bound: float
+    fillings: BoolArray
+
+
+def hull_ascent(
+    problem: PlacementProblem,
+    classes: Classes,
+    prices: Prices,
+    goal: float,
+    *,
+    deadline: Deadline = NEVER,
+) -> HullAscent:
+    """Raise the prices of whole fillings.
+
+    Steps go towards the goal, shortened when they fail (B. T. Polyak, USSR Computational
+    Mathematics and Mathematical Physics 9 (1969) 14-29), along the slope and part of the last
+    direction.
+
+    Parameters
+    ----------
+    problem, classes
+        A problem with hulls (`has_hulls`), and its tables, whose units are the nodes.
+    prices
+        Storage prices, where the steps begin.
+    goal
+        Seconds; a bound that reaches it ends the steps.
+    deadline
+        When to end besides; every bound on the way holds.
+    """
+    size = problem.block_size.astype(float)
+    fillings = Fillings(problem.block_size, problem.storage)
+    best_prices = here = np.repeat(prices.storage[:, :, None], problem.blocks, axis=2)
+    best, length, failures = 0.0, LENGTH, 0
+    direction = np.zeros_like(here)
+    on_the_way = []
+    for _ in range(STEPS):
+        # The bound here: the best so far, or one more failure.
+        point = _point(problem, classes, fillings, here)
+        on_the_way.append(point.filling)
+        if point.bound > best * (1.0 + PROGRESS):
+            best, best_prices, failures = point.bound, here, 0
+        else:
+            failures += 1
+        if best >= goal or length < LEAST_LENGTH or deadline.over():
+            break
+
+        # A step back to the best after some failures, or a step on towards the goal.
+        if failures == FAILURES:
+            here, direction, length, failures = best_prices, np.zeros_like(here), length / 2, 0
+            continue
+        # Steps are counted in seconds of a whole block, to weigh large and small ones alike.
+        direction = point.slope + MOMENTUM * direction
+        norm = float((direction**2).sum())
+        if norm == 0.0:  # the paths are the fillings: a placement, and the bound its delay
+            break
+        step = length * max(goal - point.bound, 0.0) / norm
+        here = np.maximum(0.0, here + step * direction / size)
+    return HullAscent(best, np.array(on_the_way))
 
 
 def hull_bound(
@@ -183,20 +263,10 @@ def hull_bound(
 ) -> float:
     """Return a certified bound on the delay (s) by whole fillings of the storages.
 
-    Steps go towards the goal, shortened when they fail (B. T. Polyak, USSR Computational
-    Mathematics and Mathematical Physics 9 (1969) 14-29), along the slope and part of the last
-    direction.
-
     Parameters
     ----------
-    problem, classes
-        The problem, and its tables, whose units are the nodes.
-    prices
-        Storage prices, where the steps begin.
-    goal
-        Seconds; a bound that reaches it ends the steps.
-    deadline
-        When to end besides; every bound on the way holds.
+    problem, classes, prices, goal, deadline
+        As for `hull_ascent`.
 
     Returns
     -------
@@ -221,30 +291,22 @@ def hull_bound(
     """
     if not has_hulls(problem):
         return 0.0
-    size = problem.block_size.astype(float)
-    fillings = Fillings(problem.block_size, problem.storage)
-    best_prices = here = np.repeat(prices.storage[:, :, None], problem.blocks, axis=2)
-    best, length, failures = 0.0, LENGTH, 0
-    direction = np.zeros_like(here)
-    for _ in range(STEPS):
-        # The bound here: the best so far, or one more failure.
-        point = _point(problem, classes, fillings, here)
-        if point.bound > best * (1.0 + PROGRESS):
-            best, best_prices, failures = point.bound, here, 0
-        else:
-            failures += 1
-        if best >= goal or length < LEAST_LENGTH or deadline.over():
-            break
+    return hull_ascent(problem, classes, prices, goal, deadline=deadline).bound
 
-        # A step back to the best after some failures, or a step on towards the goal.
-        if failures == FAILURES:
-            here, direction, length, failures = best_prices, np.zeros_like(here), length / 2, 0
-            continue
-        # Steps are counted in seconds of a whole block, to weigh large and small ones alike.
-        direction = point.slope + MOMENTUM * direction
-        norm = float((direction**2).sum())
-        if norm == 0.0:  # the paths are the fillings: a placement, and the bound its delay
-            break
-        step = length * max(goal - point.bound, 0.0) / norm
-        here = np.maximum(0.0, here + step * direction / size)
-    return best
+
+def cheapest_within(
+    problem: PlacementProblem, classes: Classes, filling: BoolArray
+) -> tuple[float, Paths]:
+    """Return the delay (s) and the paths (of every block) that cache nothing outside of a filling.
+
+    Parameters
+    ----------
+    problem, classes
+        The problem, and its tables, whose units are the nodes.
+    filling
+        (T, N, J) what may be cached.
+    """
+    weights = sequential_weights(problem.slots)
+    values = cost_to_go(classes, classes.of_block, np.where(filling, 0.0, FORBIDDEN), weights)
+    paths = cheapest_paths(classes, classes.of_block, values, weights)
+    return float(problem.block_size @ values.value), paths

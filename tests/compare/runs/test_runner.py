@@ -263,6 +263,21 @@ def test_best_known_values_need_the_judge(tmp_path: Path) -> None:
     assert "one of them is wrong" in told["refused"][1]
 
 
+def test_a_plan_for_another_schedule_counts_as_the_judge_times_it(tmp_path: Path) -> None:
+    """Its row has the delay of its own schedule; by that of the instance it is no better."""
+    entries = [{"method": "greedy"}, {"method": "random", "schedule": "pipelined"}]
+    suite, known = suite_of(entries), tmp_path / "best.json"
+    records = {record.method: record for record in run(suite, tmp_path / "r")}
+    best = records["greedy"].delay
+    path = tmp_path / "r" / "records" / f"{records['random'].key}.json"
+    assert best is not None
+    path.write_text(json.dumps({**json.loads(path.read_text()), "delay": 0.9 * best}))
+    update(tmp_path / "r", known)
+    (entry,) = read_best_known(known).values()
+    assert (entry["delay"], entry["delay_from"]["method"]) == (best, "greedy")
+    assert update(tmp_path / "r", known)["delays"] == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -127,7 +127,8 @@ def update(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> dict
             judged = _judged_again(folder, record)
             if isinstance(judged, str):
                 told["refused"].append(f"{where}: {record.label}: {judged}")
-            elif known is None or judged < known * (1 - IMPROVES):  # by another schedule it may not
+            # A plan for another schedule has another delay here, and that may be no better.
+            elif known is None or judged < known * (1 - IMPROVES):
                 told["delays"].append(f"{where}: {_shown(known)} -> {judged:.9g} s, {record.label}")
                 entry |= {"delay": judged, "delay_from": _provenance(record)}
                 stored[record.instance_hash] = folder / record.solution

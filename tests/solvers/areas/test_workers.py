@@ -67,8 +67,8 @@ def test_the_answer_does_not_depend_on_the_number_of_workers(method: str) -> Non
 
 def test_the_bound_does_not_depend_on_the_number_of_workers() -> None:
     """One process, and two."""
-    instance = three_areas()
-    assert certified_lower_bound(instance, workers=2) == certified_lower_bound(instance)
+    for instance in (two_areas(1, slots=2), three_areas()):
+        assert certified_lower_bound(instance, workers=2) == certified_lower_bound(instance)
 
 
 def die_once(marker: str, number: int, deadline: Deadline) -> int:

@@ -2,6 +2,7 @@
 
     python3 benchmarks/placement.py --json -o placement.jsonl
     python3 benchmarks/placement.py --classes N4-J60-T5 --seeds 3 --methods lagrangian,exact
+    python3 benchmarks/placement.py --classes N3-J20-T5 --methods cp-sat --time-limit 180 --gap 0
 
 Rate tables are computed first and timed apart. `gap` is delay over bound less 1 at the same rates;
 `bound_s` is when the bound came within 3e-4 of its last value, `target_s` when the target was met.
@@ -84,6 +85,8 @@ def measure(
         "class": name,
         "method": method,
         "seed": seed,
+        "delay_s": found.delay,
+        "lower_bound_s": found.lower_bound,
         "gap": found.gap,
         "target": target,
         "termination": str(found.termination),
@@ -100,6 +103,8 @@ def main() -> None:
     parser.add_argument("--classes", default=",".join(CLASSES))
     parser.add_argument("--methods", default="lagrangian")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--time-limit", type=float, help="seconds, in place of the class's own")
+    parser.add_argument("--gap", type=float, help="gap to stop at, in place of the class's own")
     parser.add_argument("--storage-share", type=float, default=0.3)
     parser.add_argument("-o", "--output", help="file for the rows, as JSON lines")
     parser.add_argument("--json", action="store_true")
@@ -107,6 +112,8 @@ def main() -> None:
     made_with = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "versions": versions()}
     for name in options.classes.split(","):
         sizes, limit, target = CLASSES[name]
+        limit = limit if options.time_limit is None else options.time_limit
+        target = target if options.gap is None else options.gap
         for seed in range(options.seeds):
             instance = scenario(**sizes, storage_share=options.storage_share).generate(seed)
             began = time.perf_counter()

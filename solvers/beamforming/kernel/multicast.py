@@ -46,6 +46,10 @@ AGAIN = 4
 DRAWN = 2
 """How many times `starts` are drawn for second-order cone steps, besides the `starts` sought."""
 
+HOPELESS = 1e-8
+"""Nothing is searched or proven for a message whose weakest user can have, alone, no more than this
+share of the scale: that is the rounding of a channel's norm less its error."""
+
 CHUNK_BYTES = 2**27
 """Working memory of one chunk of the batch, about."""
 
@@ -417,6 +421,9 @@ def branch_some(
 def loose(problem: ScaledGroups, snr: Tensor, bound: Tensor, tolerance: float) -> Tensor:
     """Return the problems (m,) whose bound on u is further above their beams than `tolerance`.
 
+    Problems where one user alone would have no more than the rounding of norm and error are left
+    out.
+
     Parameters
     ----------
     problem
@@ -430,7 +437,7 @@ def loose(problem: ScaledGroups, snr: Tensor, bound: Tensor, tolerance: float) -
     """
     limit = torch.minimum(bound, problem.single_user / problem.scale)
     above = limit > (1 + tolerance) * (snr.sqrt() / problem.scale)
-    return (above & (problem.single_user > 0)).nonzero()[:, 0]
+    return (above & (problem.single_user > HOPELESS * problem.scale)).nonzero()[:, 0]
 
 
 def _searched_again(

@@ -261,6 +261,20 @@ def test_branching_closes_the_chord() -> None:
     np.testing.assert_array_less(grid, branched.snr.numpy() * 1.02)
 
 
+@pytest.mark.parametrize("share", [1.0, 1 - 2e-16, 1 - 1e-9])
+def test_nothing_is_proven_where_only_rounding_is_left(share: float) -> None:
+    """Errors of the channels' own norms leave what rounds: no box is examined for it. A billionth
+    of the amplitude is no rounding, and is branched on. Bounds are tiny, and hold, in both cases.
+    """
+    channel = rayleigh(np.random.default_rng(6), 40, 3, 2, 2)
+    error = relative(channel, share)
+    found = certify(channel, error, np.ones(2), MulticastOptions(tolerance=1e-3, boxes=16))
+    alone = np.maximum(np.linalg.norm(channel, axis=-1) - error, 0).sum(2).min(1)
+    assert (found.bound >= found.snr).all()
+    assert (found.bound.numpy() <= (alone + 1e-13 * np.abs(channel).sum((1, 2, 3))) ** 2).all()
+    assert (found.boxes > 1).any() == (share == 1 - 1e-9)
+
+
 def test_tolerance_tightens_and_free_is_valid() -> None:
     """free >= tolerance 1e-1 >= tolerance 1e-3 (up to the tolerance), all above what is reached."""
     channel = rayleigh(np.random.default_rng(4), 30, 6, 3, 2)

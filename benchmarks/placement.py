@@ -2,7 +2,7 @@
 
     python3 benchmarks/placement.py --json -o placement.jsonl
     python3 benchmarks/placement.py --classes N4-J60-T5 --seeds 3 --methods lagrangian,exact
-    python3 benchmarks/placement.py --classes N3-J20-T5 --methods cp-sat --time-limit 180 --gap 0
+    python3 benchmarks/placement.py --classes N3-J20-T5 --time-limit 180 --gap 0 --at 60
 
 Rate tables are computed first and timed apart. `gap` is delay over bound less 1 at the same rates;
 `bound_s` is when the bound came within 3e-4 of its last value, `target_s` when the target was met.
@@ -72,9 +72,18 @@ def scenario(nodes: int, blocks: int, slots: int, users: int, storage_share: flo
 
 
 def measure(
-    name: str, method: str, problem: PlacementProblem, limit: float, target: float, seed: int
+    name: str,
+    method: str,
+    problem: PlacementProblem,
+    limit: float,
+    target: float,
+    seed: int,
+    marks: list[float],
 ) -> dict[str, Any]:
-    """Run one placement method to its time limit or target; report gap and times."""
+    """Run one placement method to its time limit or target; report gap and times.
+
+    `gap_at` has the gap after each of the marks (s), the last known one before it.
+    """
     place = method_of(method).load()  # lagrangian, exact, cp-sat
     began = time.perf_counter()
     found = place(problem, deadline=Deadline.after(limit), gap=target or None, seed=seed)
@@ -88,6 +97,13 @@ def measure(
         "delay_s": found.delay,
         "lower_bound_s": found.lower_bound,
         "gap": found.gap,
+        "gap_at": {
+            f"{mark:g}": min(
+                (p.delay / p.lower_bound - 1 for p in found.trace if p.time_s <= mark),
+                default=None,
+            )
+            for mark in marks
+        },
         "target": target,
         "termination": str(found.termination),
         "wall_s": wall_s,
@@ -105,10 +121,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--time-limit", type=float, help="seconds, in place of the class's own")
     parser.add_argument("--gap", type=float, help="gap to stop at, in place of the class's own")
+    parser.add_argument("--at", default="", help="seconds after which to tell the gap: 60,180")
     parser.add_argument("--storage-share", type=float, default=0.3)
     parser.add_argument("-o", "--output", help="file for the rows, as JSON lines")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    marks = [float(mark) for mark in options.at.split(",") if mark]
     made_with = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "versions": versions()}
     for name in options.classes.split(","):
         sizes, limit, target = CLASSES[name]
@@ -122,7 +140,7 @@ def main() -> None:
             if problem is None:
                 continue
             for method in options.methods.split(","):
-                row = measure(name, method, problem, limit, target, seed)
+                row = measure(name, method, problem, limit, target, seed, marks)
                 row |= {"rates_s": rates_s, "groups": sum(len(b) for b in problem.broadcast)}
                 if options.output:
                     with Path(options.output).open("a") as stream:

@@ -14,7 +14,7 @@ from finecast.problem.arrays import FloatArray, IntArray
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.highs import QuietHighs, run_within
 from finecast.solvers.node_set_tables import node_sets
-from finecast.solvers.placement.bound import dual_point
+from finecast.solvers.placement.bound import Prices, dual_point
 from finecast.solvers.placement.chains import Classes, placement_of_paths
 from finecast.solvers.placement.chains import classes as classes_of
 from finecast.solvers.placement.exact.certify import EXACT_LIMITS, PROOF_GAP, certified
@@ -94,14 +94,9 @@ def place_by_state_flow(
     if incumbent.finished:
         return incumbent.result(warm.prices)
 
-    # Leave out what no better placement can use, and let HiGHS prove the rest.
-    classes = classes_of(problem)
-    point = dual_point(problem, classes, warm.prices)
-    unit = incumbent.delay
-    room = room_for(problem, point, classes, unit)
-    milp = model(problem, classes, excess(classes, point), room, unit)
+    # HiGHS proves the rest.
     try:
-        incumbent.raise_bound(_branch_and_bound(incumbent, classes, milp, seed))
+        incumbent.raise_bound(best_by_highs(incumbent, warm.prices, seed))
     except SearchInterrupt:
         incumbent.interrupted = True
     if incumbent.lower_bound <= sure:
@@ -110,8 +105,32 @@ def place_by_state_flow(
     return replace(result, certified_bound=min(sure, result.delay))
 
 
-def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed: int) -> float:
-    """Solve the MILP; offer its placements to the incumbent; return the bound of HiGHS (s)."""
+def best_by_highs(
+    incumbent: Incumbent, prices: Prices, seed: int, *, believed: bool = True
+) -> float:
+    """Solve the MILP by HiGHS, and offer its placements to the incumbent.
+
+    Parameters
+    ----------
+    incumbent
+        What is to be beaten, and when to end.
+    prices
+        Point of the Lagrangian dual, which leaves out what no better placement can use.
+    seed
+        Of HiGHS.
+    believed
+        Whether the incumbent takes the bounds of HiGHS.
+
+    Returns
+    -------
+    The bound of HiGHS, s, on its word.
+    """
+    problem = incumbent.problem
+    classes = classes_of(problem)
+    point = dual_point(problem, classes, prices)
+    unit = incumbent.delay
+    room = room_for(problem, point, classes, unit)
+    milp = model(problem, classes, excess(classes, point), room, unit)
     highs = QuietHighs()
     for option, value in (
         ("threads", 1), ("random_seed", seed),
@@ -133,7 +152,7 @@ def _branch_and_bound(incumbent: Incumbent, classes: Classes, milp: Model, seed:
 
     def logged(event: Any) -> None:
         bound = event.data_out.mip_dual_bound
-        if np.isfinite(bound):
+        if believed and np.isfinite(bound):
             incumbent.raise_bound(bound * milp.unit)
         if incumbent.reached:
             event.interrupt()

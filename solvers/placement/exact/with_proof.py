@@ -1,4 +1,4 @@
-"""The search by storage prices, with a certified proof of small instances before and after it."""
+"""The search by storage prices; small instances with a certified proof, and HiGHS in spare time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from finecast.solvers.placement.exact.certify import (
     Limits,
     certified,
 )
+from finecast.solvers.placement.exact.state_flow import best_by_highs
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 from finecast.solvers.placement.result import Incumbent, PlacementResult
 from finecast.solvers.placement.search.lagrangian import PATIENCE, place_by_prices
@@ -32,7 +33,7 @@ EARLY_SHARE = 0.3
 """Share of the time for it."""
 
 LARGE_GAP = 1e-3
-"""Relative gap for which the time that a limit leaves is spent on the proof."""
+"""Relative gap for which the time that a limit leaves is spent on the proof, and on HiGHS."""
 
 
 def place_with_proof(
@@ -47,6 +48,8 @@ def place_with_proof(
     units: int = UNITS,
 ) -> PlacementResult:
     """Search as `place_by_prices` does, and prove the answer where the instance is small.
+
+    Where a limit leaves time after that, HiGHS looks for faster placements of a small instance.
 
     Parameters
     ----------
@@ -80,7 +83,18 @@ def place_with_proof(
     )  # fmt: skip
     limits = _limits(gap, deadline, found.gap)
     incumbent = _proven(problem, found, deadline.of("proof"), gap, limits, started, callback)
-    return found if incumbent is None else incumbent.result(found.prices)
+    if incumbent is None or found.prices is None:
+        return found
+    # What a limit leaves then goes to placements by HiGHS, whose bounds are left aside: they are
+    # not certified.
+    small = problem.blocks * problem.slots << problem.nodes <= SMALL
+    open_gap = incumbent.gap > LARGE_GAP and not incumbent.finished
+    if small and open_gap and not deadline.endless:
+        try:
+            best_by_highs(incumbent, found.prices, seed, believed=False)
+        except SearchInterrupt:
+            incumbent.interrupted = True
+    return incumbent.result(found.prices)
 
 
 def _proven(

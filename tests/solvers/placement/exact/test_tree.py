@@ -212,6 +212,30 @@ def test_a_gap_or_time_that_was_asked_for_is_used(asked, large_gap, proven, monk
     assert found.termination is ended
 
 
+@pytest.mark.parametrize("limit", [Deadline.after(1e9), Deadline.after(None, 1e9)])
+def test_time_that_is_left_goes_to_faster_placements(limit, monkeypatch) -> None:
+    """After a search that ends too early, and without a proof, HiGHS finds a faster placement. Its
+    bounds are not taken: what is certified stays. Without a limit nothing is added.
+    """
+
+    def hasty(problem, **given):
+        return place_by_prices(problem, **{**given, "patience": 0})
+
+    room = "finecast.solvers.placement.exact.with_proof"
+    monkeypatch.setattr(f"{room}.place_by_prices", hasty)
+    monkeypatch.setattr(f"{room}.certified", lambda *args, **given: None)
+    drawn = random_problem(np.random.default_rng([9, 2]), 3, 12, 3)
+    problem = replace(drawn, storage=np.full(3, int(0.3 * drawn.block_size.sum())))
+    alone = place_with_proof(problem)
+    found = place_with_proof(problem, deadline=limit)
+    best = place_by_state_flow(problem)
+    assert alone.delay > best.delay * (1 + 1e-4)
+    assert found.delay <= best.delay * (1 + PROOF_GAP)
+    assert placement_delay(problem, found.placement) == found.delay
+    assert found.bound_kind is BoundKind.CERTIFIED
+    assert found.lower_bound == alone.lower_bound < best.lower_bound
+
+
 def test_proofs_before_the_search_report_one_rising_trace() -> None:
     """A proof before the search ends it; the callback sees the trace that is returned."""
     for seed in range(3):

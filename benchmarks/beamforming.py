@@ -5,6 +5,7 @@
     python3 benchmarks/beamforming.py --grid --batch 128 -o grid.jsonl    # the tables of the docs
     python3 benchmarks/beamforming.py --partial-power --batch 100    # beams at partial power
     python3 benchmarks/beamforming.py --proven --batch 12    # beams proven by trees, three seeds
+    python3 benchmarks/beamforming.py --growth    # time and memory against size
 
 One process, one thread, as in a parallel runner. Times are the least of several repetitions. The
 reference (SDR with randomisation, then SCA from its beam, both by CVXPY with Clarabel) runs on the
@@ -18,10 +19,13 @@ import itertools
 import json
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -60,6 +64,12 @@ FEW_DIMENSIONS = (
     ("iid", 16, 2, 2, 0.0),
 )
 """Channel, users, nodes, antennas and error of the classes where partial power matters."""
+
+GROWTH = (
+    *itertools.product((64, 1024), (4, 8, 16), ((2, 2), (4, 4), (6, 8))),
+    *itertools.product((8192,), (8,), ((2, 2), (4, 4), (6, 8))),
+)
+"""Batch, users, and nodes with antennas of the table of time and memory."""
 
 PROVEN = (
     ("iid", 8, 4, 4),
@@ -235,6 +245,28 @@ def measure_proven(
 def spread_of(values: np.ndarray, percentiles: tuple[int, ...]) -> list[float]:
     """Return percentiles of some values."""
     return [float(np.percentile(values, each)) for each in percentiles]
+
+
+def measure_growth(batch: int, users: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Measure time a problem (ms) and the growth of the peak of memory (MiB) over a batch of 8.
+
+    It is for a process of its own, as a peak never falls.
+    """
+    torch.set_num_threads(1)
+    g, eps, power = draw("umi", batch, users, *size, 0.1, 0)
+    quick = MulticastOptions(starts=4)
+    solve_multicast(g[:8], eps[:8], power, quick)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = least_time(lambda: solve_multicast(g, eps, power, quick), 3)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {
+        "batch": batch,
+        "users": users,
+        "nodes": size[0],
+        "antennas": size[1],
+        "ms": 1e3 * seconds / batch,
+        "memory_mib": grown / 1024,
+    }
 
 
 def efficiency(snr: np.ndarray) -> np.ndarray:
@@ -424,12 +456,14 @@ def main() -> None:
     parser.add_argument(
         "--proven", action="store_true", help="classes whose beams are proven by trees"
     )
+    parser.add_argument("--growth", action="store_true", help="time and memory against size")
     parser.add_argument("-o", "--output", help="file for the grid's rows (JSON lines, resumable)")
     parser.add_argument("--json", action="store_true")
     options = vars(parser.parse_args())
     torch.set_num_threads(1)
     as_json, grid, output = (options.pop(name) for name in ("json", "grid", "output"))
     partial_power, proven = options.pop("partial_power"), options.pop("proven")
+    growth = options.pop("growth")
     made_with = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
         "versions": versions(),
@@ -442,6 +476,13 @@ def main() -> None:
     if proven:
         for few, error in itertools.product(PROVEN, PROVEN_ERRORS):
             row = measure_proven(*few, error, options["batch"], options["seed"])
+            print(json.dumps({**row, **made_with}), flush=True)
+        return
+    if growth:
+        spawn = get_context("spawn")
+        for batch, users, size in GROWTH:
+            with ProcessPoolExecutor(1, mp_context=spawn) as process:
+                row = process.submit(measure_growth, batch, users, size).result()
             print(json.dumps({**row, **made_with}), flush=True)
         return
     if grid:

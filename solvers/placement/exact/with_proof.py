@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from finecast.solvers.deadline import NEVER, Deadline
+from finecast.solvers.node_set_tables import FULL_TABLES
 from finecast.solvers.placement.bound import Prices
 from finecast.solvers.placement.exact.certify import (
     ASKED_LIMITS,
@@ -87,7 +88,8 @@ def place_with_proof(
         return found
     # What a limit leaves then goes to placements by HiGHS, whose bounds are left aside: they are
     # not certified.
-    small = problem.blocks * problem.slots << problem.nodes <= SMALL
+    few = problem.nodes <= FULL_TABLES  # the MILP has all node sets
+    small = few and problem.blocks * problem.slots << problem.nodes <= SMALL
     open_gap = incumbent.gap > LARGE_GAP and not incumbent.finished
     if small and open_gap and not deadline.endless:
         try:

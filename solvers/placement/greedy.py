@@ -16,7 +16,7 @@ import numpy as np
 
 from finecast.problem.arrays import FloatArray, IntArray
 from finecast.solvers.deadline import NEVER, Deadline, count_work
-from finecast.solvers.node_set_tables import OnDemand, Table, bits, members, table_of
+from finecast.solvers.node_set_tables import OnDemand, Table, bits, mask_type, members, table_of
 from finecast.solvers.placement.chains import grouped, nested, placement_of_paths, reach_times
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 
@@ -163,7 +163,7 @@ def best_levels(
     sender
         (B,) the best sending set Q; X itself where nobody needs the block.
     """
-    cost, sender = np.zeros(len(block)), cached.copy()
+    cost, sender = np.zeros(len(block)), cached.astype(mask_type(problem.nodes))
     group = problem.group[slot, block]
     needed = np.flatnonzero(group >= 0)
     sets, which = np.unique(cached[needed], return_inverse=True)

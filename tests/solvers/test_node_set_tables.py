@@ -10,6 +10,7 @@ from test_many_nodes import wide
 
 from finecast.solvers import node_set_tables
 from finecast.solvers.node_set_tables import (
+    OnDemand,
     bits,
     distinct,
     lies_within,
@@ -19,6 +20,8 @@ from finecast.solvers.node_set_tables import (
     sets_of,
     words,
 )
+from finecast.solvers.placement.greedy import best_levels, greedy_placement
+from finecast.solvers.placement.problem import PlacementProblem
 from finecast.solvers.solve import solve
 
 
@@ -65,6 +68,31 @@ def test_wide_sets_give_the_same_answers(method, monkeypatch):
     broad = solve(instance, method, work=0.5)
     assert np.array_equal(narrow.solution.cache, broad.solution.cache)
     assert (narrow.delay, narrow.lower_bound) == (broad.delay, broad.lower_bound)
+
+
+def test_greedy_sends_from_nodes_beyond_a_word():
+    """70 nodes, each with room for one of two blocks: one number as a set must not stay a word. One
+    node caches a block, all others fetch it from there, and all send it together.
+    """
+    nodes = 70
+
+    def together(group, sets):
+        size = np.array([int(q).bit_count() for q in sets.tolist()])
+        return 1.0 / np.maximum(size, 1e-9)
+
+    problem = PlacementProblem(
+        block_size=[10, 10],
+        storage=[10] * nodes,
+        group=[[0, 0]],
+        broadcast=(OnDemand(1, together),),
+        link=np.vstack([np.full((nodes, nodes), 0.01), np.full(nodes, 3.0)]),
+    )
+    cached = node_sets(greedy_placement(problem).cache)[0]
+    assert [x.bit_count() for x in cached] == [1, 1]
+    assert cached[0] != cached[1]
+    cost, sender = best_levels(problem, 0, np.array([0]), np.array([1]))
+    assert sender[0] == (1 << nodes) - 1
+    assert cost[0] == pytest.approx(0.01 + 1 / nodes)
 
 
 @pytest.mark.parametrize("method", ["greedy", "lagrangian", "lru", "ftpl"])

@@ -80,7 +80,7 @@ def main() -> None:
         if given.figure:
             figure(folder, given.figure)
         if given.marl_eval:
-            given.marl_eval.write_text(json.dumps(marl_eval(folder), indent=1) + "\n")
+            given.marl_eval.write_text(json.dumps(marl_eval(folder)) + "\n")
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ def marl_eval(folder: Path) -> dict[str, Any]:
     for (kind, method, seed, mark), pairs in sorted(values.items(), key=str):
         run = tasks.setdefault(kind, {}).setdefault(method, {}).setdefault(f"seed_{seed}", {})
         metrics: dict[str, Any] = {
-            "return": [delay for delay, _ in pairs],
-            "gap": [gap for _, gap in pairs],
+            "return": [float(f"{delay:.6g}") for delay, _ in pairs],
+            "gap": [float(f"{gap:.4g}") for _, gap in pairs],
         }
         if mark is None:
             run["absolute_metrics"] = metrics

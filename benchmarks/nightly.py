@@ -25,6 +25,7 @@ import numpy as np
 import finecast
 from finecast.compare.runs.reference import named_instance
 from finecast.compare.runs.suite import draw
+from finecast.problem.instance import Instance
 from finecast.solvers.solve import versions
 
 STORED = Path(__file__).with_suffix(".json")
@@ -34,6 +35,9 @@ TOLERANCE = 2e-3
 
 SLOWER = 2.0
 """Times the stored ratio that a speed may be."""
+
+AGAIN = 2
+"""Repetitions of a run that seems slower."""
 
 CASES: dict[str, tuple[str, ...]] = {
     "smoke/tiny/0": ("lagrangian", "exact", "greedy", "rolling", "lru"),
@@ -64,7 +68,9 @@ def main() -> None:
         table = {"made_with": versions(), "rows": rows}
         given.file.write_text(json.dumps(table, indent=1) + "\n")
         return
-    worse = list(regressions(json.loads(given.file.read_text())["rows"], rows))
+    stored = json.loads(given.file.read_text())["rows"]
+    again(stored, rows)
+    worse = list(regressions(stored, rows))
     for line in worse:
         print(f"worse: {line}", flush=True)
     sys.exit(1 if worse else 0)
@@ -76,16 +82,39 @@ def measured() -> Iterator[tuple[str, dict[str, Any]]]:
         suite, instance_class, seed, path = named_instance(case)
         instance = draw(suite, instance_class, seed, path).instance
         for method in methods:
-            reference = matrix_products()
-            began = time.process_time()
-            found = finecast.solve(instance, method)
-            spent = time.process_time() - began
-            if not found.evaluation.feasible:
-                raise SystemExit(f"{case}, {method}: the judge finds it infeasible")
-            yield (
-                f"{case} {method}",
-                {"delay": found.delay, "bound": found.lower_bound, "ratio": spent / reference},
-            )
+            yield f"{case} {method}", row_of(instance, method)
+
+
+def row_of(instance: Instance, method: str) -> dict[str, Any]:
+    """Solve, and return delay, bound (s) and CPU seconds over those of the matrix products."""
+    reference = matrix_products()
+    began = time.process_time()
+    found = finecast.solve(instance, method)
+    spent = time.process_time() - began
+    reference = statistics.mean([reference, matrix_products()])
+    if not found.evaluation.feasible:
+        raise SystemExit(f"{instance.name}, {method}: the judge finds it infeasible")
+    return {"delay": found.delay, "bound": found.lower_bound, "ratio": spent / reference}
+
+
+def is_slower(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether a run takes more than `SLOWER` times what is stored."""
+    return bool(after["ratio"] > SLOWER * before["ratio"] + 1.0)
+
+
+def again(stored: dict[str, Any], rows: dict[str, Any]) -> None:
+    """Repeat what seems slower, up to `AGAIN` times, and keep the least ratio: another process may
+    have slowed one run down.
+    """
+    for name, before in stored.items():
+        for _ in range(AGAIN):
+            if name not in rows or not is_slower(before, rows[name]):
+                break
+            case, method = name.rsplit(" ", 1)
+            suite, instance_class, seed, path = named_instance(case)
+            instance = draw(suite, instance_class, seed, path).instance
+            ratio = row_of(instance, method)["ratio"]
+            rows[name]["ratio"] = min(rows[name]["ratio"], ratio)
 
 
 def matrix_products() -> float:
@@ -115,7 +144,7 @@ def regressions(stored: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
             bound = after["bound"]
             if bound is None or bound < before["bound"] * (1 - TOLERANCE):
                 yield f"{name}: bound {_shown(bound)}, stored {_shown(before['bound'])}"
-        if after["ratio"] > SLOWER * before["ratio"] + 1.0:
+        if is_slower(before, after):
             yield f"{name}: {after['ratio']:.3g} times the matrix products, {before['ratio']:.3g}"
 
 

@@ -49,7 +49,6 @@ SIZES = ((2, 2), (4, 4), (6, 2), (6, 8))
 """Nodes and antennas of the grid."""
 
 GRID = {
-    "size": SIZES,
     "users": (2, 4, 8, 16),
     "error": (0.0, 0.05, 0.1, 0.2),
     "channel": ("umi", "iid"),
@@ -500,11 +499,10 @@ def run_grid(options: dict[str, Any], output: str | None, made_with: dict[str, A
     target = Path(output) if output else None
     lines = target.read_text().splitlines() if target and target.exists() else []
     rows = [json.loads(line) for line in lines]
-    keys = ("nodes", "antennas", *list(GRID)[1:])
+    keys = ("nodes", "antennas", *GRID)
     done = [{key: row[key] for key in keys} for row in rows]
-    for (nodes, antennas), *values in itertools.product(*GRID.values()):
-        chosen: dict[str, Any] = {"nodes": nodes, "antennas": antennas}
-        chosen |= dict(zip(list(GRID)[1:], values, strict=True))
+    for size, *values in itertools.product(SIZES, *GRID.values()):
+        chosen: dict[str, Any] = dict(zip(keys, (*size, *values), strict=True))
         if chosen in done:
             continue
         chosen["references"] = 0

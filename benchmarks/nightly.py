@@ -79,10 +79,15 @@ def main() -> None:
 def measured() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and row of every run."""
     for case, methods in CASES.items():
-        suite, instance_class, seed, path = named_instance(case)
-        instance = draw(suite, instance_class, seed, path).instance
+        instance = instance_of(case)
         for method in methods:
             yield f"{case} {method}", row_of(instance, method)
+
+
+def instance_of(case: str) -> Instance:
+    """Return the instance of a suite by its name."""
+    suite, instance_class, seed, path = named_instance(case)
+    return draw(suite, instance_class, seed, path).instance
 
 
 def row_of(instance: Instance, method: str) -> dict[str, Any]:
@@ -111,9 +116,7 @@ def again(stored: dict[str, Any], rows: dict[str, Any]) -> None:
             if name not in rows or not is_slower(before, rows[name]):
                 break
             case, method = name.rsplit(" ", 1)
-            suite, instance_class, seed, path = named_instance(case)
-            instance = draw(suite, instance_class, seed, path).instance
-            ratio = row_of(instance, method)["ratio"]
+            ratio = row_of(instance_of(case), method)["ratio"]
             rows[name]["ratio"] = min(rows[name]["ratio"], ratio)
 
 

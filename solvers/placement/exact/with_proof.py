@@ -65,7 +65,8 @@ def place_with_proof(
     started = time.monotonic()
     # A small instance is proven at once: the layers find the fastest placement themselves, and
     # need only something near it to beat. What they do not come to an end with goes the long way.
-    if problem.blocks * problem.slots << problem.nodes <= SMALL:
+    small = problem.blocks * problem.slots << problem.nodes <= SMALL
+    if small:
         first = place_by_prices(
             problem, deadline=deadline, gap=gap, seed=seed, start=start, patience=0, units=units
         )
@@ -78,6 +79,7 @@ def place_with_proof(
                     callback(point)
             return early
 
+    # The search to its own end, and then the proof of what it found.
     found = place_by_prices(
         problem, deadline=deadline, gap=gap, seed=seed, start=start, callback=callback,
         patience=patience, units=units,
@@ -86,12 +88,11 @@ def place_with_proof(
     incumbent = _proven(problem, found, deadline.of("proof"), gap, limits, started, callback)
     if incumbent is None or found.prices is None:
         return found
-    # What a limit leaves then goes to placements by HiGHS, whose bounds are left aside: they are
-    # not certified.
-    few = problem.nodes <= FULL_TABLES  # the MILP has all node sets
-    small = few and problem.blocks * problem.slots << problem.nodes <= SMALL
-    open_gap = incumbent.gap > LARGE_GAP and not incumbent.finished
-    if small and open_gap and not deadline.endless:
+    # What a limit leaves then goes to placements by HiGHS, whose MILP has all node sets. Its bounds
+    # are left aside: they are not certified.
+    solvable = small and problem.nodes <= FULL_TABLES
+    wanted = incumbent.gap > LARGE_GAP and not incumbent.finished
+    if solvable and wanted and not deadline.endless:
         try:
             best_by_highs(incumbent, found.prices, seed, believed=False)
         except SearchInterrupt:

@@ -144,7 +144,7 @@ def words(sets: IntArray) -> NDArray[Any]:
     sets = _as_sets(sets)
     if sets.dtype != object:
         return sets[..., None]
-    widest = max((int(each).bit_length() for each in sets.flat), default=0)
+    widest = int(sets.max(initial=0)).bit_length()
     return _bytes(sets, 64 * (-(-max(widest, 1) // 64))).view(np.int64)
 
 
@@ -154,9 +154,10 @@ def lies_within(inner: NDArray[Any], outer: NDArray[Any]) -> BoolArray:
     Words that the shorter one lacks are zeros.
     """
     shared = min(inner.shape[-1], outer.shape[-1])
-    within = ((inner[..., :shared] & ~outer[..., :shared]) == 0).all(axis=-1)
-    if inner.shape[-1] > shared:
-        within &= (inner[..., shared:] == 0).all(axis=-1)
+    within = (inner[..., 0] & ~outer[..., 0]) == 0
+    for word in range(1, inner.shape[-1]):  # all() over so few words is slow
+        beyond = inner[..., word]
+        within &= (beyond & ~outer[..., word] if word < shared else beyond) == 0
     return np.asarray(within)
 
 

@@ -12,12 +12,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from finecast.problem.arrays import BoolArray, FloatArray, IntArray
+from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
 from finecast.problem.instance import Instance
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import mask_type, members
 from finecast.solvers.rate_search import Find, by_search, solve_user_sets
 from finecast.solvers.rates import Solved
 from finecast.solvers.result import Callback
+
+ALIGNMENTS = 10
+"""Rounds of phases in `aligned_beams`."""
 
 LEAST_SHARE = 1e-6
 """What errors leave of an amplitude counts from this share of it on; below it may be rounding."""
@@ -33,6 +37,7 @@ def from_all_nodes(
     robust: bool,
     splits: bool,
     callback: Callback | None = None,
+    deadline: Deadline = NEVER,
 ) -> Solved:
     """Return beams and bounds of P user sets by F node sets each, all from the set of all nodes.
 
@@ -41,12 +46,29 @@ def from_all_nodes(
     instance, slot, listening, node_sets, find, robust, splits, callback
         As in `finecast.solvers.rate_search.solve_user_sets`. Only the set of all nodes is solved,
         where it is among the node sets.
+    deadline
+        Messages not solved by then have beams in closed form, and no bound of their own.
     """
     everywhere = np.full((len(listening), 1), (1 << instance.nodes) - 1, mask_type(instance.nodes))
     whole = solve_user_sets(
         instance, slot, listening, everywhere, find,
-        robust=robust, splits=splits, callback=callback,
+        robust=robust, splits=splits, callback=callback, deadline=deadline,
     )  # fmt: skip
+    late = np.flatnonzero(np.isinf(whole.snr_bound[:, 0]))
+    for t in np.unique(slot[late]):
+        rows = late[slot[late] == t]
+        channel, error = instance.normalised_channel[t], instance.error_of(int(t), robust)
+        beam = aligned_beams(channel, error, instance.network.power, listening[rows])
+        whole.beam[rows, 0] = beam
+        everybody = np.ones((len(rows), 1, instance.nodes), dtype=bool)
+        whole.snr[rows] = _guaranteed(channel, error, beam, everybody, listening[rows])
+    unserved = late[whole.snr[late, 0] <= 0]
+    if len(unserved):  # the search may serve them
+        found = solve_user_sets(
+            instance, slot[unserved], listening[unserved], everywhere[unserved], find,
+            robust=robust, splits=splits,
+        )  # fmt: skip
+        whole.beam[unserved], whole.snr[unserved] = found.beam, found.snr
     sends = members(node_sets, instance.nodes)
     snr = np.zeros(node_sets.shape)
     for t in np.unique(slot):
@@ -64,6 +86,46 @@ def from_all_nodes(
     return Solved(beam, snr, bound, cover)
 
 
+def aligned_beams(
+    channel: ComplexArray, error: FloatArray, power: FloatArray, users: BoolArray
+) -> ComplexArray:
+    """Return beams (P, N, A), W^1/2, that send each user's signal in phase, weak users more.
+
+    As `finecast.solvers.beamforming.matched.matched_beam` with a_k = 1 / norm(g_k)^2, for many
+    user sets at once.
+
+    Parameters
+    ----------
+    channel, error
+        (K, N, A) and (K, N) of a slot, normalised by the noise amplitude.
+    power
+        (N,) W.
+    users
+        (P, K) bool, who listens.
+
+    Examples
+    --------
+    Two nodes of one antenna, one user who receives the second one turned by 90 degrees.
+
+    >>> channel, error = np.array([[[1.0], [1.0j]]]), np.zeros((1, 2))
+    >>> beam = aligned_beams(channel, error, np.ones(2), np.array([[True]]))
+    >>> float(abs((channel[0].conj() * beam[0]).sum()).round(6))
+    2.0
+    """
+    strength = np.linalg.norm(channel * np.sqrt(power)[:, None], axis=(1, 2))
+    weight = users / np.maximum(strength, np.finfo(float).tiny) ** 2
+    lost = weight @ error
+    signal = np.ones(users.shape, dtype=np.complex128)
+    for _ in range(ALIGNMENTS):
+        direction = np.einsum("pk,kna->pna", weight * signal, channel)
+        length = np.linalg.norm(direction, axis=2)
+        amplitude = np.where(length > lost, np.sqrt(power), 0.0) / np.where(length > 0, length, 1.0)
+        beam = amplitude[..., None] * direction
+        received = np.einsum("kna,pna->pk", channel.conj(), beam)
+        signal = np.where(received == 0, 1.0, received / np.maximum(np.abs(received), 1e-300))
+    return np.asarray(beam)
+
+
 def quick_rates(
     instance: Instance,
     slot: IntArray,
@@ -74,23 +136,27 @@ def quick_rates(
     seed: int,
     robust: bool,
     splits: bool,
+    deadline: Deadline = NEVER,
 ) -> Solved:
     """Return beams and bounds as `from_all_nodes`, found quickly; no entry counts as solved.
 
     Parameters
     ----------
-    instance, slot, listening, node_sets, robust, splits
+    instance, slot, listening, node_sets, robust, splits, deadline
         As in `from_all_nodes`.
     beamforming, seed
         As in `finecast.solvers.rate_search.by_search`.
     """
     find = by_search(instance, beamforming, seed, starts=1, tight=False)
-    found = from_all_nodes(instance, slot, listening, node_sets, find, robust=robust, splits=splits)
+    found = from_all_nodes(
+        instance, slot, listening, node_sets, find,
+        robust=robust, splits=splits, deadline=deadline,
+    )  # fmt: skip
     return replace(found, snr_bound=np.full(node_sets.shape, np.inf))
 
 
 def _guaranteed(
-    channel: FloatArray, error: FloatArray, beam: FloatArray, sends: BoolArray, users: BoolArray
+    channel: ComplexArray, error: FloatArray, beam: ComplexArray, sends: BoolArray, users: BoolArray
 ) -> FloatArray:
     """Return (P, F) the SNR that the beams of all nodes guarantee where only some nodes send.
 

@@ -27,7 +27,10 @@ CHUNK = 1024
 """Messages solved between two reports of progress."""
 
 TIMED_CHUNK = 128
-"""Messages solved between two looks at the clock."""
+"""Messages solved between two looks at the clock, at most."""
+
+TIMED_SIZE = 2**17
+"""Their users times antennas of all nodes, at most: about half a second."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +90,9 @@ def by_search(
     return find
 
 
-def with_cover_bound(instance: Instance, batch: Batch, found: Beams, splits: bool) -> Solved:
+def with_cover_bound(
+    instance: Instance, batch: Batch, found: Beams, splits: bool, deadline: Deadline = NEVER
+) -> Solved:
     """Return beams and bounds (B, ...), those on covers included.
 
     Parameters
@@ -96,6 +101,8 @@ def with_cover_bound(instance: Instance, batch: Batch, found: Beams, splits: boo
         The problem, messages, and their beams and bounds.
     splits
         Bounds hold for plans that split user sets, too.
+    deadline
+        The bound that takes longest is left out once it is over.
     """
     network = instance.network
     cap = network.max_spectral_efficiency
@@ -127,7 +134,7 @@ def with_cover_bound(instance: Instance, batch: Batch, found: Beams, splits: boo
         cover[loose] = np.minimum(cover[loose], at_one_channel)
     # With all nodes, which bounds all fewer, messages to few users are bounded one by one.
     loose = loose[batch.node_mask[loose].all(axis=1) & (batch.user_mask[loose].sum(axis=1) > 2)]
-    if splits and len(loose):
+    if splits and len(loose) and not deadline.over():
         messages = GroupMessages(
             batch.channel[loose],
             batch.error[loose],
@@ -169,7 +176,7 @@ def solve_user_sets(
     robust, splits, callback, deadline
         As in `rate_table`.
     timed_chunk
-        Messages solved between two looks at the clock.
+        Messages solved between two looks at the clock, at most.
     """
     sets, family = node_sets.shape
     beam = np.zeros((sets, family, instance.nodes, instance.antennas), dtype=np.complex128)
@@ -189,7 +196,10 @@ def solve_user_sets(
         channel = instance.normalised_channel[slot[rows, None], order]
         error = errors[slot[rows, None], order]
         pairs = np.argwhere(np.ones((len(rows), family), dtype=bool))
-        chunk = CHUNK if deadline.endless else timed_chunk
+        chunk = CHUNK
+        if not deadline.endless:
+            of_one = int(width) * instance.nodes * instance.antennas
+            chunk = max(1, min(timed_chunk, TIMED_SIZE // of_one))
         for begin in range(0, len(pairs), chunk):
             if deadline.over():
                 return Solved(beam, snr, bound, cover)
@@ -204,7 +214,7 @@ def solve_user_sets(
                 members(node_sets[row, f], instance.nodes),
                 heard[r],
             )
-            solved = with_cover_bound(instance, batch, find(batch), splits)
+            solved = with_cover_bound(instance, batch, find(batch), splits, deadline)
             beam[row, f], snr[row, f] = solved.beam, solved.snr
             bound[row, f], cover[row, f] = solved.snr_bound, solved.cover_bound
             done += len(r)

@@ -174,6 +174,7 @@ def rate_table(
         quick = quick_rates(
             instance, slot, all_users, all_sets,
             beamforming=KERNEL if batched else "matched", seed=seed, robust=robust, splits=splits,
+            deadline=deadline,
         )  # fmt: skip
     solved = solve_user_sets(
         instance, slot, all_users, all_sets, find,

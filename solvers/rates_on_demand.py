@@ -152,8 +152,9 @@ def prepare_on_demand(
     robust, splits = "non-robust" not in restrictions, "one-message" not in restrictions
     timed = not deadline.endless
     rates = first_rates(
-        instance, plans, robust=robust, splits=splits, seed=seed, quick=timed, callback=callback
-    )
+        instance, plans, robust=robust, splits=splits, seed=seed, quick=timed, callback=callback,
+        deadline=deadline,
+    )  # fmt: skip
     rates = tuple(
         with_splits(
             instance, t, slot, len(plans[t].users),
@@ -211,6 +212,7 @@ def first_rates(
     seed: int,
     quick: bool,
     callback: Callback | None = None,
+    deadline: Deadline = NEVER,
 ) -> tuple[SlotRates, ...]:
     """Return the rates of every slot from the messages of all nodes alone.
 
@@ -222,6 +224,8 @@ def first_rates(
         As in `finecast.solvers.rate_table.rate_table`.
     quick
         One start for every beam, and the bound that comes with it for free: nothing is solved yet.
+    deadline
+        As in `finecast.solvers.partial_rates.quick_rates`, where it is quick.
     """
     users = [plan.users for plan in plans]
     node_sets = node_sets_to_solve(instance, users, robust)
@@ -230,7 +234,7 @@ def first_rates(
     if quick:
         solved = quick_rates(
             instance, slot, listening, sets,
-            beamforming=KERNEL, seed=seed, robust=robust, splits=splits,
+            beamforming=KERNEL, seed=seed, robust=robust, splits=splits, deadline=deadline,
         )  # fmt: skip
     else:
         find = by_search(instance, KERNEL, seed)

@@ -59,9 +59,6 @@ SEARCH_SHARE = 0.35
 WIDE_TIME = 0.8
 """Share of what is then left for wide beams."""
 
-LEAST_S = 2.0
-"""Seconds that the first caches may take although the time is up: no plan is no answer."""
-
 WORTH_A_ROUND = 1e-3
 """The rounds end when two of them gained no more than this share."""
 
@@ -111,7 +108,7 @@ def search_plan(
     report
         Called with every better plan, whose wide messages have no beams yet.
     sweeps
-        Whether caches change. Where the time is up, the first ones still get two seconds.
+        Whether caches change.
     keep_ways
         Blocks go the ways given at first, to the end.
     workers
@@ -147,10 +144,9 @@ def search_plan(
             # Caches and ways at the rates known so far; the first sweep keeps to the given ways.
             first = round_ == 0
             for sweep in range(SWEEPS + first if sweeps else 0):
-                limit = deadline.later(LEAST_S) if first and sweep == 0 else deadline
-                if limit.over():
+                if deadline.over():
                     break
-                state = _swept(city, air, state, prices, rng, limit)
+                state = _swept(city, air, state, prices, rng, deadline)
                 as_given = keep_ways or (first and sweep == 0)
                 state = best_state(city, air, state.cache, state.wide if as_given else None)
             if sweeps and not keep_ways:

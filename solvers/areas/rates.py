@@ -141,7 +141,7 @@ def prepare_areas(
     prepared: list[Prepared] = []
     for begin in range(0, len(areas), ROUND_OF_AREAS):
         some = areas[begin : begin + ROUND_OF_AREAS]
-        prepared += workers.each(_first, [(area, restrict, seed, timed) for area in some])
+        prepared += workers.each(_first, [(area, restrict, seed, timed) for area in some], deadline)
         if callback is not None:
             callback(Progress("rates of areas", len(prepared), len(areas)))
     for ready in prepared:
@@ -201,7 +201,9 @@ def _first(
     """Return the first rates of an area, those of messages from all its nodes: no plan without."""
     instance = area.instance
     plans = tuple(messages(instance, t, frozenset()) for t in range(instance.slots))
-    rates = first_rates(instance, plans, robust=True, splits=True, seed=seed, quick=quick)
+    rates = first_rates(
+        instance, plans, robust=True, splits=True, seed=seed, quick=quick, deadline=deadline
+    )
     with np.errstate(divide="ignore"):
         link = restricted_links(8.0 / instance.network.link_rate, restrict)
     return with_problems(Prepared(instance, plans, rates, link, True, KERNEL))

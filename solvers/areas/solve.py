@@ -24,7 +24,7 @@ from finecast.solvers.areas.rates import (
     prepare_areas,
 )
 from finecast.solvers.beamforming.by_name import KERNEL
-from finecast.solvers.deadline import Deadline
+from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.placement.greedy import greedy_placement
 from finecast.solvers.prepared import UnservableError
 from finecast.solvers.restrictions import check_restrictions
@@ -148,8 +148,10 @@ def solve_areas(
 
     # The plan of `greedy` comes first. Another one is looked for by the prices of the bound.
     share = SEARCH_SHARE if greedy else GREEDY_SHARE
-    plans = [searched(greedy_caches(ready), None, share, sweeps=False)]
-    if not (greedy or plans[0].interrupted or plans[0].delay <= goal):
+    plans = [
+        searched(greedy_caches(ready, search.deadline.share(share)), None, share, sweeps=False)
+    ]
+    if not (greedy or plans[0].interrupted or plans[0].delay <= goal or search.deadline.over()):
         if start is not None and np.isfinite(start_delay):
             plans.append(searched(start.cache, None, SEARCH_SHARE, sweeps=True))
         else:
@@ -269,10 +271,21 @@ def first_ways(ready: Ready) -> BoolArray:
     return np.asarray((votes > 0)[:, whole.kind])
 
 
-def greedy_caches(ready: Ready) -> BoolArray:
-    """Return (T, N, J) the caches of every area's greedy placement, from its own links alone."""
+def greedy_caches(ready: Ready, deadline: Deadline = NEVER) -> BoolArray:
+    """Return (T, N, J) the caches of every area's greedy placement, from its own links alone.
+
+    Parameters
+    ----------
+    ready
+        The problem, and the rates of every area.
+    deadline
+        For all areas; each gets an equal part of it.
+    """
     instance = ready.city.instance
     cache = np.zeros((instance.slots, instance.nodes, instance.blocks), dtype=bool)
+    left = len(ready.prepared)
     for area, prepared in zip(ready.city.areas, ready.prepared, strict=True):
-        cache[:, area.nodes] = greedy_placement(prepared.achieved).cache
+        mine = deadline.share(1.0 / left)
+        cache[:, area.nodes] = greedy_placement(prepared.achieved, mine).cache
+        left -= 1
     return cache

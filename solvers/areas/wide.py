@@ -31,6 +31,9 @@ REWEIGHTINGS = 30
 REWEIGHTING_STEP = 0.3
 """Of the weights: a user at the mean amplitude loses this share of its weight, about."""
 
+CHUNK_SHARE = 0.1
+"""Of the time left, what the messages between two looks at the clock may take."""
+
 TINY = 1e-12
 
 
@@ -219,7 +222,8 @@ def _improve(
     if deadline.over() or not len(order):
         return
     tasks, places = [], []
-    for rows in chunks(order, search_size(messages.users, messages.sends)):
+    size = search_size(messages.users, messages.sends)
+    for rows in chunks(order, size, CHUNK_SHARE * deadline.left()):
         task, nodes = wide_task(
             city.instance, t, messages.users[rows], messages.sends[rows], starts, seed
         )

@@ -33,6 +33,9 @@ CHUNK = 16
 CHUNK_SIZE = 4e6
 """Their sizes together, at most, if they are several: two seconds or so."""
 
+SIZE_PER_S = 2e6
+"""What is searched for in a second, about."""
+
 QUICKLY_SEARCHED = 5e5
 """Size of a message up to which the search takes no more than 0.3 s. One try without other starts
 takes a quarter of that and loses up to 2 % of the rate."""
@@ -171,8 +174,8 @@ def search_size(users: BoolArray, sends: BoolArray) -> FloatArray:
     return np.asarray(sends.sum(axis=1) * users.sum(axis=1) ** 2.0)
 
 
-def chunks(order: IntArray, size: FloatArray) -> Iterator[IntArray]:
-    """Yield some messages at a time, in order: few where they are large.
+def chunks(order: IntArray, size: FloatArray, seconds: float = np.inf) -> Iterator[IntArray]:
+    """Yield some messages at a time, in order: few where they are large or the time is short.
 
     Parameters
     ----------
@@ -180,17 +183,17 @@ def chunks(order: IntArray, size: FloatArray) -> Iterator[IntArray]:
         Indices of messages.
     size
         (Y,) their sizes.
+    seconds
+        How long the search for several at a time may take, about.
 
     Examples
     --------
     >>> [part.tolist() for part in chunks(np.array([2, 0, 1]), np.array([2e6, 3e6, 5.0]))]
     [[2, 0], [1]]
     """
-    begin = 0
+    begin, largest = 0, min(CHUNK_SIZE, seconds * SIZE_PER_S)
     while begin < len(order):
-        fit = int(
-            np.searchsorted(np.cumsum(size[order[begin : begin + CHUNK]]), CHUNK_SIZE, "right")
-        )
+        fit = int(np.searchsorted(np.cumsum(size[order[begin : begin + CHUNK]]), largest, "right"))
         yield order[begin : begin + max(1, fit)]
         begin += max(1, fit)
 

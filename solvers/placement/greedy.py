@@ -20,16 +20,18 @@ from finecast.solvers.node_set_tables import OnDemand, Table, bits, mask_type, m
 from finecast.solvers.placement.chains import grouped, nested, placement_of_paths, reach_times
 from finecast.solvers.placement.problem import Placement, PlacementProblem
 
-LEAST_S = 2.0
-"""Seconds that the greedy placement may take although the time is up: no plan is no answer."""
+LEAST_S = 0.2
+"""Seconds that savings may be computed anew although the time is up."""
 
+AHEAD = 63
+"""Entries of the heap that are looked at for savings to compute together: its first six levels."""
 
 LEVEL_WORK = 2e-7
 """Work of a look at a level of a cached set."""
 
 
 def greedy_in_time(problem: PlacementProblem, deadline: Deadline) -> Placement:
-    """Return the greedy placement, with fewer copies where the time and two seconds are too short.
+    """Return the greedy placement, with fewer copies where the time is too short.
 
     Parameters
     ----------
@@ -49,9 +51,10 @@ def greedy_placement(problem: PlacementProblem, deadline: Deadline = NEVER) -> P
     problem
         Blocks, storage, times per byte.
     deadline
-        No copies are added once it is over; those that save most per byte come first.
+        Once it is over, no block gets another copy after its next one.
     """
-    cached = greedy_sets(total_cost(problem), problem.block_size, problem.storage, deadline)
+    of_block, total = total_cost_of_classes(problem)
+    cached = greedy_sets(total, problem.block_size, problem.storage, of_block, deadline)
     return static_placement(problem, cached)
 
 
@@ -72,37 +75,44 @@ def static_placement(problem: PlacementProblem, cached: IntArray) -> Placement:
 
 
 def greedy_sets(
-    total: Table, size: IntArray, storage: IntArray, deadline: Deadline = NEVER
+    total: Table,
+    size: IntArray,
+    storage: IntArray,
+    of_block: IntArray | None = None,
+    deadline: Deadline = NEVER,
 ) -> IntArray:
     """Return the greedy static cached sets: the largest saving per byte first.
 
     Parameters
     ----------
     total
-        (J, 2^N) seconds per byte of every block under every cached set.
+        (C, 2^N) seconds per byte of every class of blocks under every cached set.
     size, storage
         (J,) and (N,) byte.
+    of_block
+        (J,) the class of every block; None where each block is one of its own.
     deadline
-        As in `greedy_placement`.
+        Once it is over, no block gets another copy after its next one.
 
     Returns
     -------
     (J,) node sets as bit masks.
     """
     blocks, nodes = len(size), len(storage)
+    kind = np.arange(blocks) if of_block is None else of_block
     bit = bits(nodes)
     cached = np.zeros(blocks, dtype=bit.dtype)
     free = storage.copy()
+    copies = np.concatenate([np.zeros(1, bit.dtype), bit])  # none, or one at a node
 
-    def saving(n: IntArray, j: IntArray | int) -> FloatArray:
-        """Return the seconds per byte that a copy of block j at node n saves."""
-        return np.asarray(total[j, cached[j]] - total[j, cached[j] | bit[n]])
-
-    saved = saving(np.arange(nodes)[:, None], np.arange(blocks))
+    # Blocks of a class are worth the same as long as they are held by the same nodes.
+    cost = np.asarray(total[np.arange(len(total)), copies[:, None]])
+    saved = (cost[0] - cost[1:])[:, kind]
+    known: dict[tuple[int, int], FloatArray] = {}
     # A heap entry claims a saving, which may have fallen since.
     heap = [(-float(saved[n, j]), n, j) for n in range(nodes) for j in range(blocks)]
     heapq.heapify(heap)
-    while heap and not deadline.over():
+    while heap:
         claimed, n, j = heapq.heappop(heap)
         if -claimed <= 0 or size[j] > free[n]:
             continue
@@ -112,11 +122,44 @@ def greedy_sets(
         elif now > 0:
             cached[j] |= bit[n]
             free[n] -= size[j]
+            state = int(kind[j]), int(cached[j])
+            if state not in known:
+                if deadline.over():
+                    saved[:, j] = 0.0
+                    continue
+                # Together with what is likely to be asked next: one at a time takes far longer.
+                ahead = [state, *_next_states(heap, kind, cached, bit, known)]
+                kinds, sets = zip(*dict.fromkeys(ahead), strict=True)
+                held = np.array(sets, dtype=bit.dtype)
+                cost = np.asarray(total[np.array(kinds), held | copies[:, None]])
+                known.update(
+                    zip(zip(kinds, sets, strict=True), (cost[0] - cost[1:]).T, strict=True)
+                )
             # A copy elsewhere can become worth more: it can now be fetched from here.
-            saved[:, j] = saving(np.arange(nodes), j)
+            saved[:, j] = known[state]
             for empty in np.flatnonzero(~members(cached[j], nodes)).tolist():
                 heapq.heappush(heap, (-float(saved[empty, j]), empty, j))
     return cached
+
+
+def _next_states(
+    heap: list[tuple[float, int, int]],
+    kind: IntArray,
+    cached: IntArray,
+    bit: IntArray,
+    known: dict[tuple[int, int], FloatArray],
+) -> list[tuple[int, int]]:
+    """Return the classes and cached sets that the copies next in the heap lead to, if unknown.
+
+    Parameters
+    ----------
+    heap, kind, cached, bit, known
+        As `greedy_sets` has them.
+    """
+    best: dict[int, tuple[int, int]] = {}
+    for _, n, j in sorted(heap[:AHEAD]):
+        best.setdefault(int(kind[j]), (int(kind[j]), int(cached[j] | bit[n])))
+    return [state for state in best.values() if state not in known]
 
 
 def total_cost(problem: PlacementProblem) -> Table:
@@ -127,7 +170,20 @@ def total_cost(problem: PlacementProblem) -> Table:
     problem
         Blocks, storage, times per byte.
     """
+    of_block, table = total_cost_of_classes(problem)
+    if isinstance(table, OnDemand):
+        return OnDemand(problem.blocks, lambda block, cached: table[of_block[block], cached])
+    return table[of_block]
 
+
+def total_cost_of_classes(problem: PlacementProblem) -> tuple[IntArray, Table]:
+    """Return (J,) the class of every block, and `total_cost` by class.
+
+    Parameters
+    ----------
+    problem
+        Blocks, storage, times per byte.
+    """
     of_block = grouped(problem)[0]
     example = np.unique(of_block, return_index=True)[1]  # a block of every class
 
@@ -136,10 +192,7 @@ def total_cost(problem: PlacementProblem) -> Table:
         seconds = [best_levels(problem, t, block, cached)[0] for t in range(problem.slots)]
         return np.asarray(np.sum(seconds, axis=0))
 
-    table = table_of(len(example), problem.nodes, cost)
-    if isinstance(table, OnDemand):
-        return OnDemand(problem.blocks, lambda block, cached: table[of_block[block], cached])
-    return table[of_block]
+    return of_block, table_of(len(example), problem.nodes, cost)
 
 
 def best_levels(
@@ -170,8 +223,43 @@ def best_levels(
     senders, times = nested(sets, reach_times(problem.link, members(sets, problem.nodes)))
     choice = senders[which]
     count_work(LEVEL_WORK * choice.size)
-    seconds = times[which] + problem.broadcast[slot][group[needed, None], choice]
+    seconds = level_times(
+        problem.broadcast[slot], problem.nodes, group[needed], choice, times[which]
+    )
     best = seconds.argmin(axis=1)
     row = np.arange(len(needed))
     cost[needed], sender[needed] = seconds[row, best], choice[row, best]
     return cost, sender
+
+
+def level_times(
+    broadcast: Table, nodes: int, group: IntArray, sender: IntArray, migration: FloatArray
+) -> FloatArray:
+    """Return (B, L) the seconds per byte of every level; infinite where it cannot be the best.
+
+    A level cannot be the best where fetching and a broadcast by all nodes take as long as the
+    broadcast by the nodes of the first level, which fetch nothing.
+
+    Parameters
+    ----------
+    broadcast
+        (G, 2^N) seconds per byte of the user groups.
+    nodes
+        N.
+    group
+        (B,) user groups.
+    sender, migration
+        (B, L) nested sending sets, and the seconds per byte until they hold the block.
+    """
+    if not isinstance(broadcast, OnDemand):
+        return np.asarray(migration + broadcast[group[:, None], sender])
+    seconds = np.full(sender.shape, np.inf)
+    seconds[:, 0] = broadcast[group, sender[:, 0]]
+    used, of_used = np.unique(group, return_inverse=True)
+    everywhere = np.full(len(used), (1 << nodes) - 1, mask_type(nodes))
+    least = broadcast[used, everywhere][of_used]
+    worth = migration + least[:, None] < seconds[:, :1]
+    worth[:, 1:] &= migration[:, 1:] > migration[:, :-1]  # others repeat a set
+    row, level = np.nonzero(worth)
+    seconds[row, level] = migration[row, level] + broadcast[group[row], sender[row, level]]
+    return seconds

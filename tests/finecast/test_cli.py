@@ -13,23 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import finecast
 from interrupts import interruptible
 from repository import ROOT
 from safetensors.numpy import save_file
 
 SCENARIOS = ROOT / "data" / "scenarios"
-
-
-def finecast(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", "from finecast.cli.main import main; main()", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
 
 
 def refused(outcome: subprocess.CompletedProcess[str], *words: str) -> None:

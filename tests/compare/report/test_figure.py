@@ -3,13 +3,12 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import finecast
 
 from finecast.compare.report import figure
 from finecast.compare.report.comparison import compare_runs
@@ -28,13 +27,6 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vary = {"nodes.storage_share": [0.5, 0.2], "channel.los": ["nlos", "mixture"]}
     run_sweep("tiny", vary, folder, methods=["greedy", "lru"], seeds=[0, 1, 2])
     return folder
-
-
-def finecast(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from finecast.cli.main import main; main()"]
-    return subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
 
 
 def test_points_are_means_over_instances(swept: Path) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from chromium import Chromium
+from commands import finecast
 from repository import ROOT
 from synthetic_records import run, synthetic_records
 
@@ -22,17 +21,6 @@ from finecast.problem.scenario import read_scenario
 from finecast.problem.solution import write_solution
 from finecast.problem.wording import printable
 from finecast.solvers.solve import solve
-
-
-def finecast(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", "from finecast.cli.main import main; main()", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

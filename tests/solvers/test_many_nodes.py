@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from repository import TINY
+from searched_once import remember_beams
 
 from finecast.problem.instance import Instance, user_groups
 from finecast.problem.scenario import Scenario
@@ -20,6 +21,11 @@ from finecast.solvers.solve import solve
 
 CLASSICAL = ("greedy-online", "lru", "own-savings", "qlru-hs", "bsca", "ftpl", "oftrl")
 """Online methods for any number of nodes."""
+
+
+@pytest.fixture(autouse=True)
+def _beams_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    remember_beams(monkeypatch)
 
 
 def wide(nodes: int, users: int = 6, slots: int = 2, antennas: int = 2) -> Instance:

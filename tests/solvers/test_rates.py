@@ -8,6 +8,7 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 from repository import TINY
+from searched_once import remember_beams
 
 from finecast.problem.files import read_archive, write_archive
 from finecast.problem.instance import Instance, user_groups
@@ -20,6 +21,11 @@ from finecast.solvers.deadline import BATCH_WORK, Deadline
 from finecast.solvers.kept_rates import FORMAT, VERSION
 from finecast.solvers.rate_table import node_set_family, node_sets_to_solve, rate_table
 from finecast.solvers.rates import SlotRates
+
+
+@pytest.fixture(autouse=True)
+def _beams_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    remember_beams(monkeypatch)
 
 
 def table(instance: Instance, **options: object) -> tuple[SlotRates, ...]:

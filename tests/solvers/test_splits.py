@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from repository import TINY
+from searched_once import remember_beams
 from two_users import by_hand, two_users
 
 from finecast.problem.evaluation import evaluate
@@ -24,6 +25,11 @@ from finecast.solvers.solve import solve
 from finecast.solvers.splits import best_partition, singles
 
 METHODS = ("lagrangian", "exact", "milp", "lp", "greedy", "lru", "mpc", "whole-model")
+
+
+@pytest.fixture(autouse=True)
+def _beams_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    remember_beams(monkeypatch)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -54,7 +54,7 @@ def from_all_nodes(
         instance, slot, listening, everywhere, find,
         robust=robust, splits=splits, callback=callback, deadline=deadline,
     )  # fmt: skip
-    late = np.flatnonzero(np.isinf(whole.snr_bound[:, 0]))
+    late = np.flatnonzero(np.isinf(whole.snr_bound[:, 0]) & (whole.snr[:, 0] <= 0))
     for t in np.unique(slot[late]):
         rows = late[slot[late] == t]
         channel, error = instance.normalised_channel[t], instance.error_of(int(t), robust)

@@ -109,6 +109,7 @@ def greedy_sets(
     cost = np.asarray(total[np.arange(len(total)), copies[:, None]])
     saved = (cost[0] - cost[1:])[:, kind]
     known: dict[tuple[int, int], FloatArray] = {}
+    shared = np.bincount(kind)[kind] > 1
     # A heap entry claims a saving, which may have fallen since.
     heap = [(-float(saved[n, j]), n, j) for n in range(nodes) for j in range(blocks)]
     heapq.heapify(heap)
@@ -136,7 +137,7 @@ def greedy_sets(
                     zip(zip(kinds, sets, strict=True), (cost[0] - cost[1:]).T, strict=True)
                 )
             # A copy elsewhere can become worth more: it can now be fetched from here.
-            saved[:, j] = known[state]
+            saved[:, j] = known[state] if shared[j] else known.pop(state)
             for empty in np.flatnonzero(~members(cached[j], nodes)).tolist():
                 heapq.heappush(heap, (-float(saved[empty, j]), empty, j))
     return cached

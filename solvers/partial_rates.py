@@ -14,14 +14,12 @@ import numpy as np
 
 from finecast.problem.arrays import BoolArray, ComplexArray, FloatArray, IntArray
 from finecast.problem.instance import Instance
+from finecast.solvers.beamforming.matched import aligned_beams
 from finecast.solvers.deadline import NEVER, Deadline
 from finecast.solvers.node_set_tables import mask_type, members
 from finecast.solvers.rate_search import Find, by_search, solve_user_sets
 from finecast.solvers.rates import Solved
 from finecast.solvers.result import Callback
-
-ALIGNMENTS = 10
-"""Rounds of phases in `aligned_beams`."""
 
 LEAST_SHARE = 1e-6
 """What errors leave of an amplitude counts from this share of it on; below it may be rounding."""
@@ -84,46 +82,6 @@ def from_all_nodes(
     bound = np.where(all_send, whole.snr_bound, np.inf)
     cover = np.where(all_send, whole.cover_bound, np.inf)
     return Solved(beam, snr, bound, cover)
-
-
-def aligned_beams(
-    channel: ComplexArray, error: FloatArray, power: FloatArray, users: BoolArray
-) -> ComplexArray:
-    """Return beams (P, N, A), W^1/2, that send each user's signal in phase, weak users more.
-
-    As `finecast.solvers.beamforming.matched.matched_beam` with a_k = 1 / norm(g_k)^2, for many
-    user sets at once.
-
-    Parameters
-    ----------
-    channel, error
-        (K, N, A) and (K, N) of a slot, normalised by the noise amplitude.
-    power
-        (N,) W.
-    users
-        (P, K) bool, who listens.
-
-    Examples
-    --------
-    Two nodes of one antenna, one user who receives the second one turned by 90 degrees.
-
-    >>> channel, error = np.array([[[1.0], [1.0j]]]), np.zeros((1, 2))
-    >>> beam = aligned_beams(channel, error, np.ones(2), np.array([[True]]))
-    >>> float(abs((channel[0].conj() * beam[0]).sum()).round(6))
-    2.0
-    """
-    strength = np.linalg.norm(channel * np.sqrt(power)[:, None], axis=(1, 2))
-    weight = users / np.maximum(strength, np.finfo(float).tiny) ** 2
-    lost = weight @ error
-    signal = np.ones(users.shape, dtype=np.complex128)
-    for _ in range(ALIGNMENTS):
-        direction = np.einsum("pk,kna->pna", weight * signal, channel)
-        length = np.linalg.norm(direction, axis=2)
-        amplitude = np.where(length > lost, np.sqrt(power), 0.0) / np.where(length > 0, length, 1.0)
-        beam = amplitude[..., None] * direction
-        received = np.einsum("kna,pna->pk", channel.conj(), beam)
-        signal = np.where(received == 0, 1.0, received / np.maximum(np.abs(received), 1e-300))
-    return np.asarray(beam)
 
 
 def quick_rates(

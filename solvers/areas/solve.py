@@ -283,9 +283,7 @@ def greedy_caches(ready: Ready, deadline: Deadline = NEVER) -> BoolArray:
     """
     instance = ready.city.instance
     cache = np.zeros((instance.slots, instance.nodes, instance.blocks), dtype=bool)
-    left = len(ready.prepared)
-    for area, prepared in zip(ready.city.areas, ready.prepared, strict=True):
-        mine = deadline.share(1.0 / left)
+    for done, (area, prepared) in enumerate(zip(ready.city.areas, ready.prepared, strict=True)):
+        mine = deadline.share(1.0 / (len(ready.prepared) - done))
         cache[:, area.nodes] = greedy_placement(prepared.achieved, mine).cache
-        left -= 1
     return cache

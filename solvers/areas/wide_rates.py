@@ -190,6 +190,8 @@ def chunks(order: IntArray, size: FloatArray, seconds: float = np.inf) -> Iterat
     --------
     >>> [part.tolist() for part in chunks(np.array([2, 0, 1]), np.array([2e6, 3e6, 5.0]))]
     [[2, 0], [1]]
+    >>> [part.tolist() for part in chunks(np.arange(3), np.full(3, 1e6), seconds=1.0)]
+    [[0, 1], [2]]
     """
     begin, largest = 0, min(CHUNK_SIZE, seconds * SIZE_PER_S)
     while begin < len(order):

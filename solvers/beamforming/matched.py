@@ -37,6 +37,9 @@ from finecast.solvers.rounding import EPSILON
 ALIGNMENTS = 20
 """Rounds of e_k <- y_k / |y_k|."""
 
+QUICK_ALIGNMENTS = 10
+"""The same where there is no time."""
+
 
 def solve_matched(
     channel: ArrayLike, error: ArrayLike, power: ArrayLike, *, seed: int = 0
@@ -93,6 +96,46 @@ def matched_beam(
         beam = amplitude * np.divide(sums, norms, out=np.zeros_like(sums), where=sends)
         phases = _phase(np.einsum("kna,na->k", np.conj(channel), beam))
     return scale_to_power(beam, power)
+
+
+def aligned_beams(
+    channel: ComplexArray, error: FloatArray, power: FloatArray, users: BoolArray
+) -> ComplexArray:
+    """Return beams (P, N, A), W^1/2, that send each user's signal in phase, weak users more.
+
+    As `matched_beam` with a_k = 1 / norm(g_k)^2, for many
+    user sets at once.
+
+    Parameters
+    ----------
+    channel, error
+        (K, N, A) and (K, N) of a slot, normalised by the noise amplitude.
+    power
+        (N,) W.
+    users
+        (P, K) bool, who listens.
+
+    Examples
+    --------
+    Two nodes of one antenna, one user who receives the second one turned by 90 degrees.
+
+    >>> channel, error = np.array([[[1.0], [1.0j]]]), np.zeros((1, 2))
+    >>> beam = aligned_beams(channel, error, np.ones(2), np.array([[True]]))
+    >>> float(abs((channel[0].conj() * beam[0]).sum()).round(6))
+    2.0
+    """
+    strength = np.linalg.norm(channel * np.sqrt(power)[:, None], axis=(1, 2))
+    weight = users / np.maximum(strength, np.finfo(float).tiny) ** 2
+    lost = weight @ error
+    signal = np.ones(users.shape, dtype=np.complex128)
+    for _ in range(QUICK_ALIGNMENTS):
+        direction = np.einsum("pk,kna->pna", weight * signal, channel)
+        length = np.linalg.norm(direction, axis=2)
+        amplitude = np.where(length > lost, np.sqrt(power), 0.0) / np.where(length > 0, length, 1.0)
+        beam = amplitude[..., None] * direction
+        received = np.einsum("kna,pna->pk", channel.conj(), beam)
+        signal = np.where(received == 0, 1.0, received / np.maximum(np.abs(received), 1e-300))
+    return np.asarray(beam)
 
 
 def aligned_phases(channel: ComplexArray, weights: FloatArray) -> ComplexArray:

@@ -130,12 +130,10 @@ def greedy_sets(
                     continue
                 # Together with what is likely to be asked next: one at a time takes far longer.
                 ahead = [state, *_next_states(heap, kind, cached, bit, known)]
-                kinds, sets = zip(*dict.fromkeys(ahead), strict=True)
-                held = np.array(sets, dtype=bit.dtype)
-                cost = np.asarray(total[np.array(kinds), held | copies[:, None]])
-                known.update(
-                    zip(zip(kinds, sets, strict=True), (cost[0] - cost[1:]).T, strict=True)
-                )
+                of_class = np.array([one for one, _ in ahead])
+                held = np.array([mask for _, mask in ahead], dtype=bit.dtype)
+                cost = np.asarray(total[of_class, held | copies[:, None]])
+                known.update(zip(ahead, (cost[0] - cost[1:]).T, strict=True))
             # A copy elsewhere can become worth more: it can now be fetched from here.
             saved[:, j] = known[state] if shared[j] else known.pop(state)
             for empty in np.flatnonzero(~members(cached[j], nodes)).tolist():

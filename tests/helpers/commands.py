@@ -38,27 +38,8 @@ SECONDS = 120
 """What a command may take."""
 
 
-def finecast(
-    *arguments: object, cwd: Path | None = None, check: bool = False
-) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own.
-
-    Raises
-    ------
-    subprocess.CalledProcessError
-        It failed, with `check`.
-    """
-    outcome = finecast_in_bytes(*arguments, cwd=cwd)
-    out, err = outcome.stdout.decode(), outcome.stderr.decode()
-    if check and outcome.returncode:
-        raise subprocess.CalledProcessError(outcome.returncode, outcome.args, out, err)
-    return subprocess.CompletedProcess(outcome.args, outcome.returncode, out, err)
-
-
-def finecast_in_bytes(
-    *arguments: object, cwd: Path | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    """Run the command in a process of its own, and return what it wrote as it is."""
+def finecast(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
     words = list(map(str, arguments))
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
@@ -74,7 +55,7 @@ def finecast_in_bytes(
         process.stdin.write(json.dumps(task) + "\n")
         process.stdin.flush()
         code = int(process.stdout.readline())
-        return subprocess.CompletedProcess(words, code, out.read_bytes(), err.read_bytes())
+        return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
 
 
 @functools.cache
